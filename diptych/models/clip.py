@@ -1,0 +1,106 @@
+"""CLIP: an image tower, a text tower, and one learned temperature (Radford et al. 2021)."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diptych.models import architectures
+from diptych.models.architectures import Architecture
+from diptych.models.bag_of_words import BagOfWords
+from diptych.models.modified_resnet import ModifiedResNet
+from diptych.models.text_transformer import TextTransformer
+from diptych.models.vision_transformer import VisionTransformer
+
+INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
+MAX_LOGIT_SCALE = math.log(100)  # "to prevent scaling the logits by more than 100", section 2.5
+
+# Where the published checkpoints keep the text tower: at the top level, without a prefix.
+_TOP_LEVEL_TEXT = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
+
+
+class CLIP(nn.Module):
+    """Two towers that map pixels and tokens into one space of `architecture.embed_dim` dimensions."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.visual = _image_tower(architecture)
+        self.text = _text_tower(architecture)
+        self.logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
+        self.register_load_state_dict_pre_hook(_accept_top_level_text)
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of the longest text, start and end token included."""
+        return self.text.context_length
+
+    @property
+    def vocab_size(self) -> int:
+        return self.text.vocab_size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision in which the image tower takes its pixels."""
+        dtype: torch.dtype = self.visual.conv1.weight.dtype
+        return dtype
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """pixels: (batch, 3, n, n), preprocessed; returns (batch, embed_dim), not of unit length."""
+        encoded: Tensor = self.visual(pixels.to(self.dtype))
+        return encoded
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """tokens: (batch, up to context_length) ids; returns (batch, embed_dim), not of unit length."""
+        encoded: Tensor = self.text(tokens)
+        return encoded
+
+    def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled cosine similarities: logits_per_image (images, texts), and its transpose logits_per_text."""
+        image = F.normalize(self.encode_image(pixels), dim=-1)
+        text = F.normalize(self.encode_text(tokens), dim=-1)
+        logits_per_image = self.logit_scale.exp() * image @ text.T
+        return logits_per_image, logits_per_image.T
+
+    def image_features(self, pixels: Tensor) -> Tensor:
+        """The image tower's output before its projection, (batch, width): what a linear probe uses."""
+        return self.visual.features(pixels.to(self.dtype))
+
+    def image_tokens(self, pixels: Tensor) -> Tensor:
+        """The pooled token and the patches in reading order, before the projection: (batch, 1 + patches, width)."""
+        return self.visual.tokens(pixels.to(self.dtype))
+
+    def text_tokens(self, tokens: Tensor) -> Tensor:
+        """Every token of the text tower, before the projection: (batch, tokens, width)."""
+        return self.text.tokens(tokens)
+
+    @torch.no_grad()
+    def clamp_logit_scale(self) -> None:
+        """Keep the logits from being scaled by more than 100; called after each optimiser step."""
+        self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+
+
+def build_model(architecture: Architecture) -> CLIP:
+    """A model with the paper's initialisation, in training mode and float32."""
+    return CLIP(architecture)
+
+
+def _image_tower(architecture: Architecture) -> VisionTransformer | ModifiedResNet:
+    if isinstance(architecture.image, architectures.VisionTransformer):
+        return VisionTransformer(architecture.image, architecture.embed_dim, architecture.activation)
+    return ModifiedResNet(architecture.image, architecture.embed_dim)
+
+
+def _text_tower(architecture: Architecture) -> TextTransformer | BagOfWords:
+    if isinstance(architecture.text, architectures.TextTransformer):
+        return TextTransformer(architecture.text, architecture.embed_dim, architecture.activation)
+    return BagOfWords(architecture.text, architecture.embed_dim)
+
+
+def _accept_top_level_text(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
+    """Let `load_state_dict` take the published layout as well as our own."""
+    for key in list(state_dict):
+        if key.startswith(prefix) and key.removeprefix(prefix).startswith(_TOP_LEVEL_TEXT):
+            state_dict[f"{prefix}text.{key.removeprefix(prefix)}"] = state_dict.pop(key)

@@ -1,0 +1,54 @@
+"""The image tower of the ViT models (Dosovitskiy et al. 2020; Radford et al. 2021, section 2.4)."""
+
+import torch
+from torch import Tensor, nn
+
+from diptych.errors import SettingsError
+from diptych.models import architectures
+from diptych.models.architectures import Activation
+from diptych.models.transformer import LayerNorm, Transformer
+
+
+class VisionTransformer(nn.Module):
+    """Patches, a class token, learned positions, a norm before the blocks, and the class token's feature."""
+
+    def __init__(self, size: architectures.VisionTransformer, embed_dim: int, activation: Activation) -> None:
+        super().__init__()
+        if size.resolution % size.patch:
+            raise SettingsError(f"resolution {size.resolution} is not a multiple of the patch {size.patch}")
+        self.input_resolution = size.resolution
+        self.output_dim = embed_dim
+        self.width = size.width
+        tokens = (size.resolution // size.patch) ** 2 + 1
+        scale = size.width**-0.5
+        self.conv1 = nn.Conv2d(3, size.width, kernel_size=size.patch, stride=size.patch, bias=False)
+        self.class_embedding = nn.Parameter(scale * torch.randn(size.width))
+        self.positional_embedding = nn.Parameter(scale * torch.randn(tokens, size.width))
+        self.ln_pre = LayerNorm(size.width)
+        heads = size.heads or size.width // 64
+        self.transformer = Transformer(size.width, size.layers, heads, activation, causal=False)
+        self.ln_post = LayerNorm(size.width)
+        self.proj = nn.Parameter(scale * torch.randn(size.width, embed_dim))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """pixels: (batch, 3, n, n), normalised; returns (batch, embed_dim), not of unit length."""
+        return self.features(pixels) @ self.proj
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """The class token before the projection: (batch, width)."""
+        x = self._embed(pixels)
+        first = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        normed: Tensor = self.ln_post(self.transformer.at(x, first))
+        return normed
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """The class token and the patches in reading order, before the projection: (batch, 1 + patches, width)."""
+        normed: Tensor = self.ln_post(self.transformer(self._embed(pixels)))
+        return normed
+
+    def _embed(self, pixels: Tensor) -> Tensor:
+        patches = self.conv1(pixels).flatten(2).transpose(1, 2)  # (batch, patches, width)
+        first = self.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        x = torch.cat([first, patches], dim=1) + self.positional_embedding.to(patches.dtype)
+        normed: Tensor = self.ln_pre(x)
+        return normed
