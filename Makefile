@@ -1,0 +1,65 @@
+# Everything starts from a fresh clone with Python 3.11 or later and make. The environment `.venv` builds itself.
+#
+#   make demo      train a small CLIP on the bundled sample, then classify and search: a few minutes
+#   make test      the test suite                make nightly   its long forms, recorded in docs/results/nightly.md
+#   make lint      ruff and strict mypy          make bench     speed beside open_clip
+#   make verify-weights DIR=folder               check downloaded OpenAI checkpoints
+#
+# PYTHON=python3.12 chooses another interpreter. TORCH_FLAGS is passed to the installation of torch, for example an
+# `--index-url` that pytorch.org names for a CUDA version or for a build without CUDA.
+
+PYTHON ?= python3
+TORCH_FLAGS ?=
+PYTEST_FLAGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+REQUIREMENTS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test nightly lint bench verify-weights clean
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+setup: $(VENV)/.ready-dev
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Diptych needs Python 3.11 or later")'
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and alone, so that TORCH_FLAGS applies to it and to nothing else.
+$(VENV)/.ready-core: $(REQUIREMENTS) | $(BIN)/python
+	$(PIP) -c constraints.txt $(TORCH_FLAGS) torch
+	$(PIP) -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready-core
+	$(PIP) -c constraints.txt -e '.[data,train,dev]'
+	touch $@
+
+demo: $(VENV)/.ready-core
+	$(BIN)/diptych demo
+
+test: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+nightly: $(VENV)/.ready-dev
+	mkdir -p build
+	$(BIN)/python -m pytest -m nightly --junitxml=build/nightly.xml $(PYTEST_FLAGS); \
+	status=$$?; $(BIN)/python scripts/nightly_report.py build/nightly.xml docs/results/nightly.md && exit $$status
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.ready-dev
+	$(BIN)/python benchmarks/encode.py
+
+verify-weights: $(VENV)/.ready-core
+	@test -n "$(DIR)" || { echo "usage: make verify-weights DIR=folder-with-the-checkpoints"; exit 2; }
+	$(BIN)/python -m diptych.weights.verify "$(DIR)"
+
+clean:
+	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis $(VENV)

@@ -1,0 +1,57 @@
+"""The root conftest.py turns skips into failures; these are the controls that show that it can see."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+CONFTEST = Path(__file__).parents[1] / "conftest.py"
+CONFIGURATION = (
+    "[pytest]\nmarkers =\n    gpu: needs a CUDA device\n    official_weights: needs the checkpoints\n"
+)
+
+
+def run_suite(folder: Path, *sources: str) -> subprocess.CompletedProcess[str]:
+    """Run a suite of one file for each source, under the project's own conftest.py."""
+    shutil.copy(CONFTEST, folder / "conftest.py")
+    (folder / "pytest.ini").write_text(CONFIGURATION)
+    for number, source in enumerate(sources):
+        (folder / f"test_sample_{number}.py").write_text(f"import pytest\n\n{source}\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
+
+
+def test_a_skip_fails_the_suite_and_says_why(tmp_path: Path) -> None:
+    result = run_suite(
+        tmp_path,
+        "def test_it():\n    pytest.skip('reason one')",
+        "@pytest.mark.skip(reason='reason two')\ndef test_it():\n    pass",
+        "@pytest.mark.gpu\ndef test_other():\n    pass\n\ndef test_it():\n    pytest.skip('reason three')",
+    )
+    assert result.returncode == 1, result.stdout
+    assert "3 failed, 1 passed" in result.stdout
+    assert (
+        result.stdout.count("skipped, which this suite allows only under the markers gpu, official_weights")
+        >= 3
+    )
+    assert all(reason in result.stdout for reason in ("reason one", "reason two", "reason three"))
+
+
+def test_a_module_that_skips_itself_fails_the_suite(tmp_path: Path) -> None:
+    source = "pytest.importorskip('no_such_package', reason='not installed')\ndef test_it():\n    pass"
+    result = run_suite(tmp_path, source)
+    assert result.returncode not in (0, 5), result.stdout
+    assert "allows only under the markers" in result.stdout
+
+
+def test_the_two_markers_may_skip_and_an_expected_failure_is_no_skip(tmp_path: Path) -> None:
+    result = run_suite(
+        tmp_path,
+        "@pytest.mark.gpu\ndef test_it():\n    pytest.skip('no such device')",
+        "@pytest.mark.official_weights\ndef test_it():\n    pytest.skip('no such files')",
+        "@pytest.mark.xfail(strict=True)\ndef test_it():\n    raise ValueError",
+    )
+    assert result.returncode == 0, result.stdout
+    assert "2 skipped, 1 xfailed" in result.stdout
