@@ -1,0 +1,170 @@
+"""A model from a file of tensors: everything is checked against the architecture, then read, then assigned.
+
+The model is first laid out without memory (on PyTorch's `meta` device), so what a file has to hold is known,
+to the last shape, before the first byte of a tensor is read.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diptych import config
+from diptych.errors import CheckpointError, SettingsError
+from diptych.models.architectures import Architecture
+from diptych.models.clip import CLIP, build_model
+from diptych.weights.tensor_files import Entry, TensorFile
+
+_MOST_LISTED = 10
+# No width, vocabulary or side of a CLIP is larger; products of three such sizes still fit 64 bits.
+_LARGEST_SIZE = 1 << 18
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Where one of our tensors is found in another layout, and how to turn one into the other.
+
+    Several names are stacked along the first dimension (transformers keeps query, key and value apart).
+    """
+
+    names: tuple[str, ...]
+    transposed: bool = False
+
+    def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of each stored tensor, from that of ours."""
+        if self.transposed:
+            return shape[::-1]
+        return (shape[0] // len(self.names), *shape[1:]) if len(self.names) > 1 else shape
+
+    def join(self, stored: list[Tensor], shape: tuple[int, ...]) -> Tensor:
+        """Our tensor, from the stored ones. The reshape serves a scalar stored with the shape [1]."""
+        whole = torch.cat(stored) if len(stored) > 1 else stored[0]
+        return whole.t().contiguous() if self.transposed else whole.reshape(shape)
+
+    def split(self, tensor: Tensor) -> dict[str, Tensor]:
+        """The stored tensors, from ours."""
+        whole = tensor.t() if self.transposed else tensor
+        parts = whole.chunk(len(self.names)) if len(self.names) > 1 else (whole,)
+        return {name: part.contiguous() for name, part in zip(self.names, parts, strict=True)}
+
+
+Layout = Callable[[str], Piece]
+
+
+def own_layout(name: str) -> Piece:
+    """Diptych's own names."""
+    return Piece((name,))
+
+
+def assemble(
+    architecture: Architecture,
+    source: TensorFile,
+    layout: Layout,
+    where: str,
+    ignored: Collection[str] = (),
+) -> CLIP:
+    """The model of `architecture` with the tensors of `source`, in float32, on the CPU, in evaluation mode.
+
+    `layout` says under which names the source keeps each of our tensors, `ignored` which others it may hold.
+    What is missing, unexpected or of another shape is listed in a `CheckpointError` before anything is read.
+    """
+    _refuse_absurd_sizes(architecture, len(source.entries), where)
+    try:
+        with torch.device("meta"):
+            model = build_model(architecture)
+    except SettingsError as error:
+        raise CheckpointError(f"{where}: the architecture cannot be built: {error}") from None
+    wanted = {name: (tuple(value.shape), layout(name)) for name, value in model.state_dict().items()}
+    expected = {
+        stored: piece.stored_shape(shape) for shape, piece in wanted.values() for stored in piece.names
+    }
+    found = {name: entry for name, entry in source.entries.items() if name not in ignored}
+    check_contents(expected, found, where)
+    tensors = {}
+    for name, (shape, piece) in wanted.items():
+        whole = piece.join([source.read(part) for part in piece.names], shape)
+        tensors[name] = _as_float32(whole, name, where)
+    model.load_state_dict(tensors, assign=True)
+    return model.eval()
+
+
+def check_contents(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Entry], where: str) -> None:
+    """Raise one `CheckpointError` that lists the missing, the unexpected and the mis-shaped, ten of each."""
+    both = {name: (entry, expected[name]) for name, entry in found.items() if name in expected}
+    problems = [
+        _listed("missing", [name for name in expected if name not in found]),
+        _listed("unexpected", [name for name in found if name not in expected]),
+        _listed(
+            "of another shape",
+            [
+                f"{name} {list(entry.shape)}, expected {list(shape)}"
+                for name, (entry, shape) in both.items()
+                if not _fits(entry.shape, shape)
+            ],
+        ),
+        _listed(
+            "of a type that weights cannot have",
+            [f"{name} {entry.dtype}" for name, (entry, _) in both.items() if not _usable(name, entry)],
+        ),
+    ]
+    details = "".join(f"\n  {problem}" for problem in problems if problem)
+    if details:
+        raise CheckpointError(f"{where}: the tensors are not those of the architecture{details}")
+
+
+def _as_float32(tensor: Tensor, name: str, where: str) -> Tensor:
+    """A floating tensor in float32, refused when it holds NaN or infinity; others as they are."""
+    if not tensor.is_floating_point():
+        return tensor
+    tensor = tensor.to(torch.float32)
+    if not all(bool(torch.isfinite(end)) for end in torch.aminmax(tensor)):
+        raise CheckpointError(
+            f"{where}: tensor {name!r} holds NaN or infinity (in float32); such a model cannot be used: "
+            "take an earlier checkpoint"
+        )
+    return tensor
+
+
+def _refuse_absurd_sizes(architecture: Architecture, tensors: int, where: str) -> None:
+    # Laying a model out costs time for every layer, and each layer has tensors: so a file that holds few
+    # tensors cannot make us build many layers.
+    layers = (getattr(architecture.image, "layers", 0), getattr(architecture.text, "layers", 0))
+    total = sum(_integers(layers))
+    if total > tensors:
+        raise CheckpointError(f"{where}: the architecture has {total} layers, but the file {tensors} tensors")
+    for size in _integers(config.plain(architecture)):
+        if not 0 < size <= _LARGEST_SIZE:
+            raise CheckpointError(
+                f"{where}: the architecture has a size of {size}; expected 1 to {_LARGEST_SIZE}"
+            )
+
+
+def _integers(values: Any) -> Iterator[int]:
+    if isinstance(values, dict):
+        values = values.values()
+    elif isinstance(values, int):
+        yield values
+        return
+    elif isinstance(values, str):
+        return
+    for value in values:
+        yield from _integers(value)
+
+
+def _fits(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    # Some files keep the logit scale, a scalar, with the shape [1].
+    return found == expected or (expected == () and found == (1,))
+
+
+def _usable(name: str, entry: Entry) -> bool:
+    # The one integer in a CLIP is batch normalisation's count of batches.
+    return entry.dtype.is_floating_point != name.endswith("num_batches_tracked")
+
+
+def _listed(what: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f", and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return f"{what} ({len(names)}): {', '.join(names[:_MOST_LISTED])}{more}"

@@ -1,0 +1,276 @@
+"""Diptych's own checkpoints: a folder that says everything about the model in it.
+
+    model.safetensors    the weights
+    diptych.json         what they are: kind, architecture, preprocessing, tokenizer, settings, history,
+                         versions, and the SHA-256 of every other file
+    state.safetensors    for resuming: the optimizer's tensors ...
+    state.json           ... and its numbers
+
+Nothing in it is executable. A flipped bit anywhere is found before the file it is in is parsed.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import diptych
+from diptych import config
+from diptych.atomic import sha256_of, sync_folder
+from diptych.errors import CheckpointError, SettingsError
+from diptych.models.architectures import Architecture
+from diptych.models.clip import CLIP
+from diptych.tokenizer.bpe import Tokenizer
+from diptych.weights.assembly import assemble, own_layout
+from diptych.weights.tensor_files import SafetensorsFile
+
+FORMAT_VERSION = 1
+MANIFEST = "diptych.json"
+WEIGHTS = "model.safetensors"
+STATE_TENSORS = "state.safetensors"
+STATE_VALUES = "state.json"
+
+_MOST_JSON_BYTES = 64 << 20
+
+T = TypeVar("T")
+Json = dict[str, Any]
+Precision = Literal["float32", "float16"]
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What a run needs beside the weights in order to go on."""
+
+    tensors: Mapping[str, Tensor]
+    values: Mapping[str, Any]  # JSON
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The contents of `diptych.json`."""
+
+    format_version: int
+    kind: str  # "clip", or the approach that trained an encoder of another kind
+    architecture: Json  # `config.plain` of the architecture, activation included
+    preprocessing: Json  # `config.plain` of the preprocessing
+    tokenizer: str  # fingerprint
+    settings: Json  # the resolved recipe; empty for converted weights
+    history: tuple[Any, ...]  # what happened to the weights, oldest first
+    versions: Json  # of Python, torch and Diptych that wrote it
+    precision: str  # of the stored matrices
+    sha256: dict[str, str]  # of every other file
+
+
+def save_checkpoint(
+    folder: str | os.PathLike[str],
+    model: nn.Module,
+    preprocess: Mapping[str, Any],
+    *,
+    kind: str = "clip",
+    settings: Mapping[str, Any] | None = None,
+    history: Sequence[Any] | None = None,
+    precision: Precision = "float32",
+    state: TrainingState | None = None,
+) -> Path:
+    """Write `model` (which has an `architecture`) as a checkpoint folder; an older one there is replaced.
+
+    The files are written into a temporary folder beside the target, flushed to the disk, and renamed, so that
+    under the final name there is never half a checkpoint. With precision "float16" the matrices are halved;
+    vectors and scalars, which cost nothing and may have a wide range, stay in float32.
+    """
+    target = Path(folder)
+    _refuse_other_folder(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    try:
+        _write_tensors(work / WEIGHTS, {k: _stored(v, precision) for k, v in model.state_dict().items()})
+        if state is not None:
+            _write_tensors(work / STATE_TENSORS, state.tensors)
+            # A best loss of infinity is a fair state; a manifest, which other programs read, is plain JSON.
+            _write_json(work / STATE_VALUES, state.values, allow_nan=True)
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            kind=kind,
+            architecture=config.plain(model.architecture),
+            preprocessing=dict(preprocess),
+            tokenizer=tokenizer_fingerprint(),
+            settings=dict(settings or {}),
+            history=tuple(history or ()),
+            versions={
+                "diptych": diptych.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+            precision=precision,
+            sha256={file.name: sha256_of(file) for file in sorted(work.iterdir())},
+        )
+        contents = asdict(manifest)
+        _write_json(work / MANIFEST, {**contents, "checksum": _checksum(contents)})
+        os.chmod(work, 0o755)
+        _put_in_place(work, target)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return target
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
+    """`diptych.json` of a folder; raises `CheckpointError` when it is missing, damaged or too new."""
+    path = Path(folder) / MANIFEST
+    contents = _read_json(path)
+    version = contents.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format version {version} is newer than this Diptych reads ({FORMAT_VERSION}); "
+            "upgrade with: pip install --upgrade diptych"
+        )
+    found = contents.pop("checksum", None)
+    if found != _checksum(contents):
+        raise CheckpointError(
+            f"{path}: the contents do not have the checksum that was written with them; "
+            "the file is damaged or was edited: restore it"
+        )
+    unknown = set(contents) ^ {field.name for field in fields(Manifest)}
+    if version != FORMAT_VERSION or unknown:
+        raise CheckpointError(f"{path}: not a manifest of format version {FORMAT_VERSION}: {sorted(unknown)}")
+    return _built(Manifest, contents, str(path))
+
+
+def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[CLIP, Json, Manifest]:
+    """The model (float32, CPU, evaluation mode), its preprocessing and its manifest.
+
+    Each file's SHA-256 is verified before it is parsed. Raises `CheckpointError` for all but a whole CLIP.
+    """
+    root = Path(folder)
+    manifest = read_manifest(root)
+    if manifest.kind != "clip":
+        raise CheckpointError(
+            f"{root}: holds a model of the kind {manifest.kind!r}, which has no text tower to compare with; "
+            "expected the kind 'clip'. As the start of a training run, name it in the recipe's [model] init"
+        )
+    if manifest.tokenizer != tokenizer_fingerprint():
+        raise CheckpointError(
+            f"{root}: was trained with another tokenizer ({manifest.tokenizer[:12]}...) than this Diptych "
+            f"has ({tokenizer_fingerprint()[:12]}...), so its text features would be meaningless"
+        )
+    architecture = _built(Architecture, manifest.architecture, f"{root / MANIFEST} [architecture]")
+    weights = SafetensorsFile(_verified(root, WEIGHTS, manifest))
+    return assemble(architecture, weights, own_layout, str(root / WEIGHTS)), manifest.preprocessing, manifest
+
+
+def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Json]:
+    """The training state of a checkpoint: tensors on the CPU, and values."""
+    root = Path(folder)
+    manifest = read_manifest(root)
+    if STATE_TENSORS not in manifest.sha256:
+        raise CheckpointError(
+            f"{root}: holds a model but no training state, so a run cannot be resumed from it; "
+            "to start a new run from these weights, name the folder in the recipe's [model] init"
+        )
+    source = SafetensorsFile(_verified(root, STATE_TENSORS, manifest))
+    values = _read_json(_verified(root, STATE_VALUES, manifest))
+    return {name: source.read(name) for name in source.entries}, values
+
+
+def verify_checkpoint(folder: str | os.PathLike[str]) -> Manifest:
+    """Check every file's SHA-256 and load nothing; raises `CheckpointError` for the first that differs."""
+    root = Path(folder)
+    manifest = read_manifest(root)
+    for name in manifest.sha256:
+        _verified(root, name, manifest)
+    return manifest
+
+
+@functools.cache
+def tokenizer_fingerprint() -> str:
+    """The fingerprint of the tokenizer that this Diptych has."""
+    return Tokenizer().fingerprint
+
+
+def _verified(root: Path, name: str, manifest: Manifest) -> Path:
+    path = root / name
+    if name not in manifest.sha256 or path.parent != root or not path.is_file():
+        raise CheckpointError(f"{path}: is missing, the checkpoint is incomplete: copy the folder again")
+    found = sha256_of(path)
+    if found != manifest.sha256[name]:
+        raise CheckpointError(
+            f"{path}: SHA-256 is {found}, but {MANIFEST} says {manifest.sha256[name]}; "
+            "the file is damaged: copy the folder again, or use an earlier checkpoint"
+        )
+    return path
+
+
+def _built(schema: type[T], values: Json, where: str) -> T:
+    try:
+        return config.build(schema, values, where)
+    except SettingsError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def _refuse_other_folder(target: Path) -> None:
+    if target.is_dir() and not (target / MANIFEST).is_file() and any(target.iterdir()):
+        raise CheckpointError(f"{target}: is a folder with other files; name a new folder for the checkpoint")
+    if target.exists() and not target.is_dir():
+        raise CheckpointError(f"{target}: is a file; a checkpoint is a folder: name another one")
+
+
+def _put_in_place(work: Path, target: Path) -> None:
+    """Rename the finished folder. An older checkpoint steps aside first and is deleted after."""
+    sync_folder(work)
+    aside = work.with_suffix(".old")
+    if target.exists():
+        os.rename(target, aside)
+    os.rename(work, target)
+    sync_folder(target.parent)
+    if aside.exists():
+        shutil.rmtree(aside)
+
+
+def _stored(tensor: Tensor, precision: Precision) -> Tensor:
+    halved = precision == "float16" and tensor.is_floating_point() and tensor.ndim > 1
+    return tensor.to(torch.float16) if halved else tensor
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, str(path))
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _write_json(path: Path, values: Mapping[str, Any], *, allow_nan: bool = False) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(values, file, indent=2, ensure_ascii=False, allow_nan=allow_nan)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_json(path: Path) -> Json:
+    try:
+        if path.stat().st_size > _MOST_JSON_BYTES:
+            raise CheckpointError(f"{path}: larger than {_MOST_JSON_BYTES >> 20} MiB; not written by Diptych")
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; expected a checkpoint folder with {MANIFEST}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error}); it is damaged: copy it again") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}")
+    return values
+
+
+def _checksum(contents: Mapping[str, Any]) -> str:
+    """SHA-256 over the canonical JSON of the manifest, which cannot list itself among the files."""
+    text = json.dumps(contents, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
