@@ -1,0 +1,125 @@
+"""One image and its words."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diptych.errors import DataError
+
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "avif", "gif", "bmp", "tif", "tiff")
+"""File suffixes taken for images, in order of preference where one key has several."""
+
+_WORDS = ("captions", "caption", "tags", "label", "code")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One image and its words, as a source hands them out: nothing is decoded yet.
+
+    Attributes:
+        key: unique within its source and stable: a path, a line, a key of a shard.
+        image: a file, or the bytes of an encoded image.
+        captions: sentences or titles; empty where the source knows none.
+        tags: keywords, which may be sampled as further text.
+        label: the name of the image's class, where the source has one.
+        group: examples of one group show the same concept and are not negatives of each other (for emoji, the
+            code point).
+        metadata: what else the source knows (author, licence, vendor, ...).
+    """
+
+    key: str
+    image: Path | bytes
+    captions: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    label: str | None = None
+    group: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def example_from_record(
+    key: str, image: Path | bytes, record: Mapping[str, Any], where: str, text: str = ""
+) -> Example:
+    """An example from a JSON object, as it lies beside an image in a folder or a shard.
+
+    `captions` (a list) and `caption` (a string) are joined without repetition; where neither says anything,
+    the lines of `text` are the captions. `tags` is a list, or a string with commas. `label` is a string or a
+    whole number, and so is `code`, which becomes the group. Everything else is kept as metadata.
+
+    Raises:
+        DataError: a field has another type; `where` says in which file.
+    """
+    code = record.get("code")
+    captions = [*_strings(record, "captions", where), *_strings(record, "caption", where)]
+    return Example(
+        key=key,
+        image=image,
+        captions=tuple(dict.fromkeys(captions)) or caption_lines(text),
+        tags=_tags(record, where),
+        label=_name(record, "label", where),
+        group=str(code) if isinstance(code, str | int) and code != "" else None,
+        metadata={name: value for name, value in record.items() if name not in _WORDS},
+    )
+
+
+def parse_record(data: bytes, where: str) -> dict[str, Any]:
+    """A JSON object from its bytes; DataError, with `where`, for anything else."""
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not valid JSON ({error}); expected one object such as {_SHAPE}") from None
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: a JSON {type(record).__name__}; expected one object such as {_SHAPE}")
+    return record
+
+
+def decode_text(data: bytes, where: str) -> str:
+    """UTF-8 text from its bytes, without a byte order mark; DataError, with `where`, for another encoding."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where}: not UTF-8 text (byte 0x{data[error.start]:02x} at {error.start}); save it as UTF-8"
+        ) from None
+
+
+def caption_lines(text: str) -> tuple[str, ...]:
+    """One caption a line; surrounding space and empty lines are dropped."""
+    # `splitlines` would also cut at form feeds and Unicode separators, which occur inside scraped captions.
+    lines = (line.strip() for line in text.replace("\r", "\n").split("\n"))
+    return tuple(line for line in lines if line)
+
+
+_SHAPE = '{"captions": ["a red bicycle"], "tags": ["bicycle", "red"]}'
+
+
+def _strings(record: Mapping[str, Any], name: str, where: str) -> list[str]:
+    value = record.get(name)
+    if value is None:
+        return []
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
+        raise DataError(f"{where}: {name!r} is {_shown(value)}; expected a string or a list of strings")
+    return [item.strip() for item in values if item.strip()]
+
+
+def _tags(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    value = record.get("tags")
+    if isinstance(value, str):
+        return tuple(tag.strip() for tag in value.split(",") if tag.strip())
+    return tuple(_strings(record, "tags", where))
+
+
+def _name(record: Mapping[str, Any], name: str, where: str) -> str | None:
+    value = record.get(name)
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise DataError(f"{where}: {name!r} is {_shown(value)}; expected a string or a whole number")
+    return str(value)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
