@@ -1,0 +1,29 @@
+"""What an objective sees: this process's rows of a global batch, and everybody's."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The embeddings of one global batch of pairs, as one process sees them.
+
+    left, right: (local, dim), unit length; the rows that this process encoded, through which gradients flow.
+    all_left, all_right: (global, dim); every process's rows, in the order of the processes.
+    first: the global number of this process's first row.
+    groups: (global,) integers, or None where every row is a concept of its own. Rows with an equal id show the
+        same concept: they are positives of each other.
+    """
+
+    left: Tensor
+    right: Tensor
+    all_left: Tensor
+    all_right: Tensor
+    first: int = 0
+    groups: Tensor | None = None
+
+    @classmethod
+    def whole(cls, left: Tensor, right: Tensor, groups: Tensor | None = None) -> "Pairs":
+        """The pairs of a single process, which holds every row."""
+        return cls(left, right, left, right, 0, groups)

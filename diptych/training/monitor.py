@@ -1,0 +1,117 @@
+"""What a run tells while it goes on: a bar on a terminal, JSON lines, TensorBoard."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+METRICS = "metrics.jsonl"
+_SMOOTHING = 0.95
+
+
+class Monitor:
+    """A context in which the steps of a run are shown and recorded.
+
+    Each record goes as one line into `metrics.jsonl`, and into TensorBoard's event files where its package is
+    installed. Lines after the step that a run resumes from are dropped first: the steps are done again.
+    """
+
+    def __init__(self, run: Path, total: int, resumed: int, chance: float, console: Console) -> None:
+        self._run = run
+        self._total = total
+        self._resumed = resumed
+        self._chance = chance
+        self._console = console
+        self._smooth: float | None = None
+        self._file: TextIO | None = None
+        self._board: Any = None
+        self._bar: Progress | None = None
+        self._bar_task = TaskID(0)
+
+    def __enter__(self) -> "Monitor":
+        metrics = self._run / METRICS
+        kept: list[str] = []
+        if metrics.exists():
+            kept = [
+                line for line in metrics.read_text("utf-8").splitlines() if _step_of(line) <= self._resumed
+            ]
+        metrics.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self._file = metrics.open("a", encoding="utf-8")
+        self._board = _event_writer(self._run, self._resumed)
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.description}"),
+                TimeRemainingColumn(compact=True),
+                console=self._console,
+            )
+            self._bar.start()
+            self._bar_task = self._bar.add_task("", total=self._total, completed=self._resumed)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        if self._file is not None:
+            self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def step(self, step: int, record: Mapping[str, float]) -> None:
+        """One optimizer step: moves the bar."""
+        loss = record["loss"]
+        before = loss if self._smooth is None else self._smooth
+        self._smooth = _SMOOTHING * before + (1 - _SMOOTHING) * loss
+        if self._bar is not None:
+            text = f"loss {self._smooth:.3f} (chance {self._chance:.2f})  {record['samples_per_second']:.0f} pairs/s"
+            self._bar.update(self._bar_task, completed=step, description=text)
+
+    def record(self, step: int, record: Mapping[str, Any]) -> None:
+        """One line of the log; numbers also go to TensorBoard."""
+        if self._file is None:
+            raise RuntimeError("the monitor is not open")
+        self._file.write(json.dumps({"step": step, **record}) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in record.items():
+                if isinstance(value, int | float) and math.isfinite(value):
+                    self._board.add_scalar(name, value, step)
+        if self._bar is None:
+            shown = "  ".join(
+                f"{name} {value:.4g}" for name, value in record.items() if isinstance(value, int | float)
+            )
+            self._console.print(
+                f"step {step}/{self._total}  {shown}",
+                markup=False,
+                emoji=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def say(self, message: str) -> None:
+        """A line for the person who watches."""
+        self._console.print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def _step_of(line: str) -> float:
+    # A line that a crash cut short is not a record; it is dropped with those that are done again.
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _event_writer(run: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
+    except ImportError:
+        return None
+    return SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]

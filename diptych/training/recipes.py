@@ -1,0 +1,32 @@
+"""The recipes that ship with the package."""
+
+from pathlib import Path
+
+import diptych
+from diptych.config import build, nearest, override, read_toml
+from diptych.errors import SettingsError
+from diptych.training.settings import Recipe
+
+
+def load_recipe(location: str, assignments: tuple[str, ...] = ()) -> Recipe:
+    """The recipe of a file or of a shipped name, with `section.key=value` assignments applied."""
+    file = Path(location)
+    if not file.suffix and not file.exists():
+        file = path(location)
+    return build(Recipe, override(read_toml(file), assignments), str(file))
+
+
+def path(name: str) -> Path:
+    """The file of a shipped recipe, such as "sample"."""
+    known = {file.stem: file for file in _folder().glob("*.toml")}
+    if name not in known:
+        raise SettingsError(
+            f"no recipe file {name!r}, nor a shipped recipe of that name; {nearest(name, known)}"
+        )
+    return known[name]
+
+
+def _folder() -> Path:
+    package = Path(diptych.__file__).parent
+    installed = package / "recipes"
+    return installed if installed.is_dir() else package.parent / "recipes"

@@ -1,0 +1,134 @@
+"""Everything that a recipe can say, with its unit and its default."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from diptych.data.augmentations import Augmentation, RandomCrop
+from diptych.data.loader import TextSampling
+from diptych.errors import SettingsError
+from diptych.models.architectures import PUBLISHED, Architecture
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    architecture: str | Architecture  # a published name, or a table of sizes
+    init: str = "scratch"  # or a checkpoint, whose weights the run starts from
+
+    def resolve(self) -> Architecture:
+        """The sizes themselves."""
+        if isinstance(self.architecture, Architecture):
+            return self.architecture
+        if self.architecture not in PUBLISHED:
+            raise SettingsError(
+                f"[model] architecture {self.architecture!r} is not a published name ({', '.join(PUBLISHED)}); "
+                "for other sizes write a table [model.architecture]"
+            )
+        return PUBLISHED[self.architecture]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    train: str | tuple[str, ...]  # folders, tables, shards, globs; relative to the working folder
+    image_column: str | None = None  # of a table; found when not given
+    caption_column: str | None = None  # likewise
+    text: TextSampling = field(default_factory=TextSampling)
+    weight_by: str | None = None  # the metadata field that `weights` is about
+    weights: dict[str, float] = field(default_factory=dict)  # times an epoch; 1 for what is not named
+    hold_out: dict[str, tuple[str, ...]] = field(default_factory=dict)  # metadata field = values never seen
+    permute_captions: bool = (
+        False  # train on wrong pairs: the control that shows what is learned from the pairing
+    )
+    cache: bool = False  # keep decoded pictures in memory
+    workers: int = 2  # threads that decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSettings:
+    name: Literal["clip"] = "clip"
+    positives: Literal["pair", "caption"] = (
+        "pair"  # "caption": pairs with the same first caption are positives
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    name: Literal["adamw"] = "adamw"
+    learning_rate: float = 5e-4  # peak, reached after warm-up
+    weight_decay: float = 0.2  # decoupled; not on gains, biases and the temperature
+    betas: tuple[float, float] = (0.9, 0.98)
+    epsilon: float = 1e-6
+    clip_norm: float | None = None  # of the whole gradient
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleSettings:
+    name: Literal["cosine"] = "cosine"
+    warmup_steps: int = 2_000  # optimizer steps of linear growth
+    final_fraction: float = 0.0  # of the peak, at the last step
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    batch_size: int  # pairs of one optimizer step, over all processes
+    steps: int | None = None  # optimizer steps; give this or `samples`
+    samples: int | None = None  # pairs seen in the whole run
+    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast around float32 weights
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.samples is None):
+            raise SettingsError("[training] needs either steps or samples, and not both")
+        if self.batch_size < 2 or self.total_steps < 1:
+            raise SettingsError("[training] needs a batch_size of at least 2 and at least one step")
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the run; samples that fill no batch are left out."""
+        return self.steps if self.steps is not None else (self.samples or 0) // self.batch_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSettings:
+    every_steps: int | None = None  # a checkpoint to resume from; the last step always makes one
+    every_minutes: float | None = 10.0  # likewise, by the clock
+    keep: int = 2  # the newest ones; at least 2, so that one is whole while the next is written
+
+    def __post_init__(self) -> None:
+        if self.keep < 2:
+            raise SettingsError(
+                f"[checkpoint] keep = {self.keep}: at least 2, or a crash can lose the only one"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationTask:
+    name: str  # of its column in the log
+    task: Literal["zero-shot", "retrieval"]
+    data: str
+    label_from: Literal["label", "caption"] = "label"
+    where: dict[str, tuple[str, ...]] = field(default_factory=dict)  # metadata field = values to keep
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    every_steps: int | None = None  # besides the last step
+    tasks: tuple[EvaluationTask, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One training run."""
+
+    model: ModelSettings
+    data: DataSettings
+    training: TrainingSettings
+    augmentation: Augmentation = field(default_factory=RandomCrop)
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+
+Metrics = Mapping[str, float]

@@ -1,0 +1,75 @@
+"""Everything that a run needs in order to go on where it stopped."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from diptych.atomic import sha256_of
+from diptych.errors import CheckpointError
+from diptych.weights.checkpoint import TrainingState, read_manifest
+
+_CHECKPOINTS = "checkpoints"
+
+
+def optimizer_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, step: int, seconds: float
+) -> TrainingState:
+    """The moments of every parameter by name, and the counters.
+
+    The learning rate, the sample order and the randomness are functions of the step: they need no place here.
+    """
+    names = {id(value): name for name, value in model.named_parameters()}
+    tensors: dict[str, Tensor] = {}
+    for parameter, moments in optimizer.state.items():
+        for kind, value in moments.items():
+            tensors[f"{kind}.{names[id(parameter)]}"] = value.detach()
+    return TrainingState(tensors, {"step": step, "seconds": seconds, "threads": torch.get_num_threads()})
+
+
+def restore_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    """Put the moments back; the inverse of `optimizer_state`."""
+    parameters = dict(model.named_parameters())
+    for key, value in tensors.items():
+        kind, _, name = key.partition(".")
+        if name not in parameters:
+            raise CheckpointError(f"the saved optimizer state has {name!r}, which the model has not")
+        parameter = parameters[name]
+        # The step counter of fused AdamW lives where its parameter lives, as a scalar.
+        optimizer.state[parameter][kind] = value.to(parameter.device)
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint after `step` optimizer steps lies."""
+    return run / _CHECKPOINTS / f"step-{step:08d}"
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted((run / _CHECKPOINTS).glob("step-*"))
+
+
+def newest_whole(run: Path) -> tuple[Path | None, list[Path]]:
+    """The newest checkpoint whose files have the hashes written with them, and the damaged newer ones."""
+    damaged: list[Path] = []
+    for folder in reversed(checkpoints(run)):
+        try:
+            hashes = read_manifest(folder).sha256
+            if all(sha256_of(folder / name) == digest for name, digest in hashes.items()):
+                return folder, damaged
+        except (CheckpointError, OSError):
+            pass
+        damaged.append(folder)
+    return None, damaged
+
+
+def keep_newest(run: Path, count: int) -> None:
+    """Delete all but the newest `count` checkpoints; each is renamed first, so that none is ever half there."""
+    for folder in checkpoints(run)[:-count]:
+        doomed = folder.with_name(f".{folder.name}.old")
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
