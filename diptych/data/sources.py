@@ -98,11 +98,13 @@ def expand(location: Location) -> list[Path]:
     finds is sorted by name. A file whose name has such characters stands for itself.
 
     Raises:
-        DataError: no such file.
+        DataError: no such file, or braces inside braces.
     """
     name = os.fspath(location)
     if os.path.exists(name):
         return [Path(name)]
+    if re.search(r"\{[^}]*\{", name):
+        raise DataError(f"{name}: braces inside braces are not read; give a list of patterns instead")
     paths: list[Path] = []
     for alternative in _braces(name):
         found = (
@@ -148,8 +150,8 @@ def _open_shards(paths: Sequence[Path], name: str) -> Source:
         suffix = path.suffix.lower().removeprefix(".")
         if suffix in IMAGE_SUFFIXES:
             raise DataError(f"{path}: one image, not a source; {_KINDS}")
-        if len(paths) > 1 and is_table(path):
-            raise DataError(f"{path}: one of {len(paths)} files; tables are read one at a time")
+        if is_table(path):
+            raise DataError(f"{path}: tables are opened one at a time, by their full name; {_KINDS}")
         if suffix != "tar" and not path.name.lower().endswith(
             (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
         ):
