@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from diptych.models.architectures import PUBLISHED, VisionTransformer
+from diptych.models.clip import build_model
 from diptych.tokenizer import Tokenizer
 from diptych.weights.published import FILES
 
@@ -68,6 +70,19 @@ def test_three_printed_hashes_are_damaged_and_five_are_right() -> None:
     for right in ("6b4c8bf9", "7cd80f8b", "7cdb84cd88be6"):
         assert right in PAGE
         assert any(right in file.sha256 for file in FILES.values())
+
+
+def test_the_towers_have_the_parameters_that_the_page_says() -> None:
+    with torch.device("meta"):
+        base, large = build_model(PUBLISHED["ViT-B/16"]), build_model(PUBLISHED["ViT-L/14"])
+    text = sum(parameter.numel() for parameter in base.text.parameters()) - base.text.text_projection.numel()
+    assert text == 63_165_952
+    assert "63,165,952" in PAGE
+    towers = [
+        sum(parameter.numel() for parameter in model.visual.parameters()) / 1e6 for model in (base, large)
+    ]
+    assert "86.2 M (ViT-B/16) and 304.0 M (ViT-L/14)" in PAGE
+    assert [round(tower, 1) for tower in towers] == [86.2, 304.0]
 
 
 @pytest.mark.parametrize(
