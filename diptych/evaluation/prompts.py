@@ -1,0 +1,147 @@
+"""Prompt templates: `{}` stands for the name of a class.
+
+`imagenet` and `imagenet-7` are the published sets of OpenAI's notebook
+`Prompt_Engineering_for_ImageNet.ipynb` (MIT licence, Copyright (c) 2021 OpenAI): the 80 that CLIP's ImageNet
+figures were measured with, and the seven that forward selection kept.
+"""
+
+from collections.abc import Sequence
+
+from diptych.config import nearest
+from diptych.errors import SettingsError
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "plain": ("{}",),
+    "photo": ("a photo of a {}.",),
+    "drawings": (
+        "{}",
+        "{} emoji",
+        "an icon of {}",
+        "a drawing of {}",
+        "clip art of {}",
+    ),
+    "imagenet-7": (
+        "itap of a {}.",
+        "a bad photo of the {}.",
+        "a origami {}.",
+        "a photo of the large {}.",
+        "a {} in a video game.",
+        "art of the {}.",
+        "a photo of the small {}.",
+    ),
+    "imagenet": (
+        "a bad photo of a {}.",
+        "a photo of many {}.",
+        "a sculpture of a {}.",
+        "a photo of the hard to see {}.",
+        "a low resolution photo of the {}.",
+        "a rendering of a {}.",
+        "graffiti of a {}.",
+        "a bad photo of the {}.",
+        "a cropped photo of the {}.",
+        "a tattoo of a {}.",
+        "the embroidered {}.",
+        "a photo of a hard to see {}.",
+        "a bright photo of a {}.",
+        "a photo of a clean {}.",
+        "a photo of a dirty {}.",
+        "a dark photo of the {}.",
+        "a drawing of a {}.",
+        "a photo of my {}.",
+        "the plastic {}.",
+        "a photo of the cool {}.",
+        "a close-up photo of a {}.",
+        "a black and white photo of the {}.",
+        "a painting of the {}.",
+        "a painting of a {}.",
+        "a pixelated photo of the {}.",
+        "a sculpture of the {}.",
+        "a bright photo of the {}.",
+        "a cropped photo of a {}.",
+        "a plastic {}.",
+        "a photo of the dirty {}.",
+        "a jpeg corrupted photo of a {}.",
+        "a blurry photo of the {}.",
+        "a photo of the {}.",
+        "a good photo of the {}.",
+        "a rendering of the {}.",
+        "a {} in a video game.",
+        "a photo of one {}.",
+        "a doodle of a {}.",
+        "a close-up photo of the {}.",
+        "a photo of a {}.",
+        "the origami {}.",
+        "the {} in a video game.",
+        "a sketch of a {}.",
+        "a doodle of the {}.",
+        "a origami {}.",
+        "a low resolution photo of a {}.",
+        "the toy {}.",
+        "a rendition of the {}.",
+        "a photo of the clean {}.",
+        "a photo of a large {}.",
+        "a rendition of a {}.",
+        "a photo of a nice {}.",
+        "a photo of a weird {}.",
+        "a blurry photo of a {}.",
+        "a cartoon {}.",
+        "art of a {}.",
+        "a sketch of the {}.",
+        "a embroidered {}.",
+        "a pixelated photo of a {}.",
+        "itap of the {}.",
+        "a jpeg corrupted photo of the {}.",
+        "a good photo of a {}.",
+        "a plushie {}.",
+        "a photo of the nice {}.",
+        "a photo of the small {}.",
+        "a photo of the weird {}.",
+        "the cartoon {}.",
+        "art of the {}.",
+        "a drawing of the {}.",
+        "a photo of the large {}.",
+        "a black and white photo of a {}.",
+        "the plushie {}.",
+        "a dark photo of a {}.",
+        "itap of a {}.",
+        "graffiti of the {}.",
+        "a toy {}.",
+        "itap of my {}.",
+        "a photo of a cool {}.",
+        "a photo of a small {}.",
+        "a tattoo of the {}.",
+    ),
+}
+
+
+def templates_named(name: str) -> tuple[str, ...]:
+    """The template set `name`, or a single template written out: anything with `{}` in it.
+
+    Raises:
+        SettingsError: it is neither; the message names the nearest set.
+    """
+    if "{}" in name:
+        return (name,)
+    if name not in TEMPLATES:
+        hint = nearest(name, TEMPLATES)
+        raise SettingsError(f"templates {name!r}: {hint}; or write one such as 'a photo of a {{}}.'")
+    return TEMPLATES[name]
+
+
+def check_templates(templates: Sequence[str], where: str) -> tuple[str, ...]:
+    """The templates, each of which has a place for the name.
+
+    Raises:
+        SettingsError: there is none, or one has no `{}`.
+    """
+    if not templates:
+        raise SettingsError(f"{where}: no templates; expected at least one, such as 'a photo of a {{}}.'")
+    for template in templates:
+        if "{}" not in template:
+            raise SettingsError(f"{where}: the template {template!r} has no {{}} where the name goes")
+    return tuple(templates)
+
+
+def fill(template: str, name: str) -> str:
+    """The template with every `{}` replaced by `name`, whose own braces mean nothing."""
+    return template.replace("{}", name)

@@ -1,0 +1,89 @@
+"""What an evaluation found: one shape for programs, one table for people."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.table import Table
+
+from diptych.evaluation.metrics import CONFIDENCE_LEVEL, Interval
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metrics of some rows. Shares are fractions in 0..1, ranks count from 1."""
+
+    count: int
+    metrics: Mapping[str, float]
+    confidence: Mapping[str, Interval]  # of the metrics that have one
+    chance: Mapping[str, float]  # what guessing would give, for the metrics that can be guessed
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "count": self.count,
+            "metrics": dict(self.metrics),
+            "confidence": {name: list(interval) for name, interval in self.confidence.items()},
+            "chance": dict(self.chance),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One task, one model, one dataset."""
+
+    task: str
+    model: str
+    data: str
+    scores: Scores
+    groups: Mapping[str, Scores] = field(default_factory=dict)  # the same metrics for parts of the data
+    skipped: Mapping[str, int] = field(default_factory=dict)  # images that could not be read, by reason
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"task", "model", "count", "metrics", "confidence", ...}`, as every report prints it."""
+        return {
+            "task": self.task,
+            "model": self.model,
+            "data": self.data,
+            **self.scores.to_json(),
+            "confidence_level": CONFIDENCE_LEVEL,
+            "groups": {name: scores.to_json() for name, scores in self.groups.items()},
+            "skipped": dict(self.skipped),
+        }
+
+    def table(self) -> Table:
+        """The report as a table for a terminal: a row a metric, groups below one another."""
+        table = Table(title=f"{self.task}: {self.model} on {self.data}", title_justify="left")
+        for name in ("group", "count") if self.groups else ("count",):
+            table.add_column(name, justify="left" if name == "group" else "right")
+        for name in ("metric", "value", f"{CONFIDENCE_LEVEL:.0%} interval", "chance"):
+            table.add_column(name, justify="left" if name == "metric" else "right")
+        parts = {"all": self.scores, **self.groups} if self.groups else {"": self.scores}
+        for group, scores in parts.items():
+            first = [group, str(scores.count)] if self.groups else [str(scores.count)]
+            for cells in _rows(scores):
+                table.add_row(*first, *cells)
+                first = [""] * len(first)
+            table.add_section()
+        if self.skipped:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
+            table.caption = f"skipped: {reasons}"
+        return table
+
+
+def _rows(scores: Scores) -> Iterator[tuple[str, str, str, str]]:
+    for name, value in scores.metrics.items():
+        interval = scores.confidence.get(name)
+        chance = scores.chance.get(name)
+        yield (
+            name.replace("_", " "),
+            _shown(name, value),
+            f"{interval[0]:.1%} to {interval[1]:.1%}" if interval else "",
+            "" if chance is None else _shown(name, chance),
+        )
+    for name, value in scores.chance.items():
+        if name not in scores.metrics:
+            yield name.replace("_", " "), "", "", _shown(name, value)
+
+
+def _shown(name: str, value: float) -> str:
+    return f"{value:,.1f}" if name.endswith("rank") else f"{value:.2%}"

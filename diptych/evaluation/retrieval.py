@@ -1,0 +1,106 @@
+"""Image-text retrieval in both directions, with as many captions an image as there are."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from diptych.data.sources import Source
+from diptych.embed import Preprocessing, Progress, count_reasons, embed_texts
+from diptych.errors import DataError
+from diptych.evaluation.metrics import Floats, Interval, chance_within, first_relevant, share_within, wilson
+from diptych.evaluation.report import Report, Scores
+from diptych.evaluation.survey import embed_rows, survey
+from diptych.models.clip import CLIP
+
+CUTOFFS = (1, 5, 10)
+
+Relevant = list[list[int]]
+
+
+def evaluate_retrieval(
+    model: CLIP,
+    preprocess: Preprocessing,
+    source: Source,
+    *,
+    model_name: str,
+    truncate: bool = False,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> Report:
+    """R@1, R@5, R@10 and the median rank, image to text and text to image.
+
+    Every caption of every image is one text. R@k is the share of queries with at least one right answer among
+    the first k, as published figures have it; the rank is that of the first right answer, from 1. A text that
+    several images share is right for each of them. Images without a caption are skipped, and counted.
+    Intervals are Wilson's with one trial an image, also from text to image: the captions of one image are not
+    independent.
+
+    Raises:
+        DataError: no image has a caption, or none could be read.
+        TextError: a caption is too long and `truncate` is off.
+    """
+    rows = survey(source, lambda example: example.captions)
+    captions = {position: texts for position, texts in rows.picked.items() if texts}
+    distinct = list(dict.fromkeys(text for texts in captions.values() for text in texts))
+    if not distinct:
+        raise DataError(f"{source.name}: no image has a caption; retrieval needs one or more an image")
+    # Texts first: one that is too long stops the work before it has begun.
+    texts = embed_texts(model, distinct, truncate=truncate)
+    place = {text: row for row, text in enumerate(distinct)}
+    images = embed_rows(model, preprocess, source, captions, batch_size=batch_size, progress=progress)
+    words = [captions[position] for position in images.positions]
+    gallery = texts[[place[text] for of_one in words for text in of_one]]
+    without = len(rows.picked) - len(captions)
+    return Report(
+        task="retrieval",
+        model=model_name,
+        data=source.name,
+        scores=retrieval_scores(images.vectors, gallery, *relevant_rows(words)),
+        skipped=count_reasons([*rows.skipped, *images.skipped])
+        | ({"no caption": without} if without else {}),
+    )
+
+
+def relevant_rows(captions: Sequence[Sequence[str]]) -> tuple[Relevant, Relevant]:
+    """What is right for what, where `captions[i]` are image i's and the texts are all of them one after
+    another.
+
+    Returns the texts that are right for each image, and the images that are right for each text: its own, and
+    those with an equal caption.
+    """
+    owners: defaultdict[str, list[int]] = defaultdict(list)
+    rows: defaultdict[str, list[int]] = defaultdict(list)
+    flat = [(image, text) for image, texts in enumerate(captions) for text in texts]
+    for row, (image, text) in enumerate(flat):
+        owners[text].append(image)
+        rows[text].append(row)
+    texts_of_image = [sorted({row for text in texts for row in rows[text]}) for texts in captions]
+    return texts_of_image, [sorted(set(owners[text])) for _, text in flat]
+
+
+def retrieval_scores(
+    images: Floats,
+    texts: Floats,
+    texts_of_image: Sequence[Sequence[int]],
+    images_of_text: Sequence[Sequence[int]],
+) -> Scores:
+    """Metrics of unit-length embeddings, images (n, dim) and texts (m, dim), for the given right answers."""
+    metrics: dict[str, float] = {}
+    confidence: dict[str, Interval] = {}
+    chance: dict[str, float] = {}
+    directions = {
+        "image_to_text": (images, texts, texts_of_image),
+        "text_to_image": (texts, images, images_of_text),
+    }
+    for name, (queries, gallery, relevant) in directions.items():
+        ranks, tied = first_relevant(queries, gallery, relevant)
+        for k in CUTOFFS:
+            share = share_within(ranks, k)
+            metrics[f"{name}_r{k}"] = share
+            confidence[f"{name}_r{k}"] = wilson(share, len(images))
+            by_chance = [chance_within(len(right), len(gallery), k) for right in relevant]
+            chance[f"{name}_r{k}"] = float(np.mean(by_chance))
+        metrics[f"{name}_median_rank"] = float(np.median(ranks + 1))
+        metrics[f"{name}_tied"] = float(np.mean(tied))
+    return Scores(count=len(images), metrics=metrics, confidence=confidence, chance=chance)

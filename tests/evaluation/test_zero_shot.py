@@ -1,0 +1,231 @@
+"""Zero-shot classification against a loop that does one image and one prompt at a time."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diptych.data.sources import open_source
+from diptych.data.transforms import Preprocess
+from diptych.embed import embed_texts
+from diptych.errors import DataError, SettingsError
+from diptych.evaluation import zero_shot
+from diptych.evaluation.classify import classify
+from diptych.evaluation.labels import LabelSet
+from diptych.evaluation.prompts import TEMPLATES, fill
+from diptych.evaluation.zero_shot import classifier, evaluate_zero_shot
+from diptych.models.clip import CLIP
+from diptych.tokenizer import tokenize
+
+CLASSES = ("apple", "polar_bear", "car", "dog", "elk", "fox", "goat")
+
+
+def draw(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colour = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
+    Image.fromarray(colour).resize((24, 24), Image.Resampling.NEAREST).save(path)
+
+
+@pytest.fixture
+def class_folders(tmp_path: Path) -> Path:
+    for number in range(28):
+        name = CLASSES[number % 7 if number < 21 else 0]
+        draw(tmp_path / "classes" / name / f"{number}.png", number)
+    return tmp_path / "classes"
+
+
+@pytest.fixture
+def captioned(tmp_path: Path) -> Path:
+    """Four classes by two designers; the class is the caption."""
+    for number in range(8):
+        path = tmp_path / "captioned" / f"{number}.png"
+        draw(path, number)
+        record = {"captions": [f"class {number % 4}", "a drawing"], "vendor": "ab"[number // 4]}
+        path.with_suffix(".json").write_text(json.dumps(record))
+    return tmp_path / "captioned"
+
+
+def encode_one(model: CLIP, text: str) -> torch.Tensor:
+    with torch.inference_mode():
+        row = model.encode_text(tokenize(text))[0]
+    return row / row.norm()
+
+
+def test_classifier_is_the_mean_of_unit_vectors_at_unit_length(tiny_clip: CLIP) -> None:
+    labels = ["cat", ["kit fox", "swift fox"], "dog"]
+    templates = TEMPLATES["imagenet-7"]
+    weights = classifier(tiny_clip, labels, templates)
+    for column, label in enumerate(labels):
+        phrases = [label] if isinstance(label, str) else label
+        mean = torch.stack([encode_one(tiny_clip, fill(t, p)) for p in phrases for t in templates]).mean(0)
+        torch.testing.assert_close(weights[:, column], mean / mean.norm(), atol=1e-6, rtol=0)
+
+
+def test_averaging_before_normalising_would_give_another_classifier(tiny_clip: CLIP) -> None:
+    texts = ["cat", "a bad photo of the cat " * 5]
+    with torch.inference_mode():
+        raw = torch.cat([tiny_clip.encode_text(tokenize(text)) for text in texts]) * torch.tensor(
+            [[1.0], [9]]
+        )
+    units = raw / raw.norm(dim=1, keepdim=True)
+    wrong, right = raw.mean(0), units.mean(0)
+    assert (wrong / wrong.norm() - right / right.norm()).abs().max() > 1e-3
+
+
+def test_classifier_built_in_parts_equals_the_whole(tiny_clip: CLIP, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = classifier(tiny_clip, CLASSES, TEMPLATES["drawings"])
+    monkeypatch.setattr(zero_shot, "_PROMPTS_AT_ONCE", 11)
+    torch.testing.assert_close(
+        classifier(tiny_clip, CLASSES, TEMPLATES["drawings"]), whole, atol=1e-6, rtol=0
+    )
+
+
+def test_metrics_equal_a_slow_loop(tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path) -> None:
+    source = open_source(class_folders)
+    done = []
+    report = evaluate_zero_shot(
+        tiny_clip, tiny_preprocess, source, model_name="tiny", templates=["a {}"], progress=done.append
+    )
+    names = sorted(CLASSES)
+    texts = torch.stack([encode_one(tiny_clip, f"a {name.replace('_', ' ')}") for name in names])
+    hits1, hits5, per_class = [], [], {name: [] for name in names}
+    for position in range(len(source)):
+        example = source[position]
+        with torch.inference_mode():
+            image = tiny_clip.encode_image(tiny_preprocess(example.image)[None])[0]
+        order = (texts @ (image / image.norm())).argsort(descending=True).tolist()
+        ranked = [names[column] for column in order]
+        hits1.append(ranked[0] == example.label)
+        hits5.append(example.label in ranked[:5])
+        per_class[example.label].append(hits1[-1])
+    metrics = report.scores.metrics
+    assert metrics["top1"] == pytest.approx(np.mean(hits1))
+    assert metrics["top5"] == pytest.approx(np.mean(hits5))
+    assert metrics["mean_per_class"] == pytest.approx(np.mean([np.mean(hit) for hit in per_class.values()]))
+    assert report.scores.chance == pytest.approx(
+        {"top1": 1 / 7, "top5": 5 / 7, "mean_per_class": 1 / 7, "majority": 10 / 28}
+    )
+    assert sum(done) == 28
+
+
+def test_report_has_the_shape_that_programs_rely_on(
+    tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path
+) -> None:
+    report = evaluate_zero_shot(tiny_clip, tiny_preprocess, open_source(class_folders), model_name="tiny")
+    shown = json.loads(json.dumps(report.to_json()))
+    assert {"task", "model", "count", "metrics", "confidence"} <= shown.keys()
+    assert (shown["task"], shown["model"], shown["count"]) == ("zero-shot", "tiny", 28)
+    for name in ("top1", "top5", "mean_per_class"):
+        low, high = shown["confidence"][name]
+        assert 0 <= low <= shown["metrics"][name] <= high <= 1
+    assert report.table().row_count >= 4
+
+
+def test_groups_are_measured_on_their_own(
+    tiny_clip: CLIP, tiny_preprocess: Preprocess, captioned: Path
+) -> None:
+    source = open_source(captioned)
+    labels = LabelSet.of([f"class {number}" for number in range(4)])
+    options = {"model_name": "tiny", "label_from": "caption", "labels": labels}
+    report = evaluate_zero_shot(tiny_clip, tiny_preprocess, source, group_by="vendor", **options)
+    assert {name: scores.count for name, scores in report.groups.items()} == {"a": 4, "b": 4}
+    top1 = [scores.metrics["top1"] for scores in report.groups.values()]
+    assert report.scores.metrics["top1"] == pytest.approx(np.mean(top1))
+    assert report.to_json()["groups"]["b"]["count"] == 4
+
+
+def test_unreadable_images_are_counted_and_not_measured(
+    tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path
+) -> None:
+    next((class_folders / "elk").iterdir()).write_bytes(b"no image")
+    report = evaluate_zero_shot(tiny_clip, tiny_preprocess, open_source(class_folders), model_name="tiny")
+    assert report.scores.count == 27
+    assert report.skipped == {"unreadable image": 1}
+
+
+def test_a_label_outside_the_list_is_an_error_before_an_image_is_embedded(
+    tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path
+) -> None:
+    with pytest.raises(DataError, match="'elk' is not among the 6 given"):
+        evaluate_zero_shot(
+            tiny_clip,
+            lambda image: pytest.fail("an image was decoded"),
+            open_source(class_folders),
+            model_name="tiny",
+            labels=LabelSet.of(name for name in CLASSES if name != "elk"),
+        )
+
+
+def test_data_without_labels_or_groups_is_an_error_that_says_so(
+    tiny_clip: CLIP, tiny_preprocess: Preprocess, captioned: Path
+) -> None:
+    source = open_source(captioned)
+    with pytest.raises(DataError, match="has no label"):
+        evaluate_zero_shot(tiny_clip, tiny_preprocess, source, model_name="tiny")
+    with pytest.raises(DataError, match="no 'designer' to group by; its metadata: vendor"):
+        evaluate_zero_shot(
+            tiny_clip,
+            tiny_preprocess,
+            source,
+            model_name="tiny",
+            label_from="caption",
+            group_by="designer",
+        )
+
+
+def test_probabilities_are_the_models_own_softmax(
+    tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path
+) -> None:
+    images = sorted(class_folders.rglob("*.png"))[:3]
+    found = classify(tiny_clip, tiny_preprocess, images, LabelSet.of(["cat", "dog", "a tree"]))
+    with torch.inference_mode():
+        pixels = torch.stack([tiny_preprocess(image) for image in images])
+        logits, _ = tiny_clip(pixels, tokenize(["cat", "dog", "a tree"]))
+        scale = float(tiny_clip.logit_scale.exp())
+    expected = logits.softmax(dim=1)
+    for row, (image, answer) in enumerate(zip(images, found, strict=True)):
+        assert answer["image"] == str(image)
+        probabilities = [prediction["probability"] for prediction in answer["predictions"]]
+        assert probabilities == sorted(probabilities, reverse=True)
+        for prediction in answer["predictions"]:
+            column = ["cat", "dog", "a tree"].index(prediction["label"])
+            assert prediction["probability"] == pytest.approx(float(expected[row, column]), abs=1e-5)
+            assert prediction["similarity"] == pytest.approx(float(logits[row, column]) / scale, abs=1e-5)
+    json.dumps(found)
+
+
+def test_fewer_answers_keep_the_probabilities_among_all_labels(
+    tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path
+) -> None:
+    images = [next(class_folders.rglob("*.png"))]
+    labels = LabelSet.of(CLASSES)
+    (every,) = classify(tiny_clip, tiny_preprocess, images, labels)
+    (some,) = classify(tiny_clip, tiny_preprocess, images, labels, top=2)
+    assert some["predictions"] == every["predictions"][:2]
+
+
+def test_one_label_leaves_nothing_to_choose(tiny_clip: CLIP, tiny_preprocess: Preprocess) -> None:
+    with pytest.raises(SettingsError, match="at least two"):
+        classify(tiny_clip, tiny_preprocess, [], LabelSet.of(["cat"]))
+
+
+def test_templates_of_a_label_file_are_used_unless_others_are_asked_for(
+    tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path
+) -> None:
+    images = [next(class_folders.rglob("*.png"))]
+    labels = LabelSet(("x", "y"), (("cat",), ("dog",)), ("a drawing of {}",))
+
+    def similarity(**options: object) -> list[float]:
+        (answer,) = classify(tiny_clip, tiny_preprocess, images, labels, **options)
+        by_label = {prediction["label"]: prediction["similarity"] for prediction in answer["predictions"]}
+        return [by_label["x"], by_label["y"]]
+
+    with torch.inference_mode():
+        image = tiny_clip.encode_image(tiny_preprocess(images[0])[None])[0]
+    image = (image / image.norm()).numpy()
+    for template, options in (("a drawing of {}", {}), ("my {}", {"templates": ["my {}"]})):
+        texts = embed_texts(tiny_clip, [fill(template, name) for name in ("cat", "dog")])
+        assert similarity(**options) == pytest.approx((texts @ image).tolist(), abs=1e-5)
