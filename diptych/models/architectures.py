@@ -73,7 +73,9 @@ _VIT = VisionTransformer
 
 # Names, resolutions and widths of the published checkpoints.
 PUBLISHED: dict[str, Architecture] = {
-    "RN50": Architecture(embed_dim=1024, image=_RN(resolution=224, layers=(3, 4, 6, 3), width=64), text=_text(512)),
+    "RN50": Architecture(
+        embed_dim=1024, image=_RN(resolution=224, layers=(3, 4, 6, 3), width=64), text=_text(512)
+    ),
     "RN101": Architecture(
         embed_dim=512, image=_RN(resolution=224, layers=(3, 4, 23, 3), width=64), text=_text(512)
     ),

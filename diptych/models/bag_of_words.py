@@ -29,10 +29,10 @@ class BagOfWords(nn.Module):
         """
         end = tokens.argmax(dim=-1, keepdim=True)
         position = torch.arange(tokens.shape[1], device=tokens.device)
-        words = ((position > 0) & (position < end)).to(self.text_projection.dtype)[..., None]
+        words = ((position > 0) & (position < end))[..., None]
         total = (self.token_embedding(tokens) * words).sum(dim=1)
         normed: Tensor = self.ln_final(total / words.sum(dim=1).clamp(min=1))
-        return normed @ self.text_projection
+        return normed.to(self.text_projection.dtype) @ self.text_projection
 
     def tokens(self, tokens: Tensor) -> Tensor:
         """The embedding of each token, before the mean: (batch, tokens, width)."""

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diptych.errors import SettingsError
 from diptych.models import architectures
 from diptych.models.architectures import Architecture
 from diptych.models.bag_of_words import BagOfWords
@@ -30,7 +31,7 @@ class CLIP(nn.Module):
         self.visual = _image_tower(architecture)
         self.text = _text_tower(architecture)
         self.logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
-        self.register_load_state_dict_pre_hook(_accept_top_level_text)
+        self.register_load_state_dict_pre_hook(_accept_top_level_text)  # type: ignore[no-untyped-call]
 
     @property
     def context_length(self) -> int:
@@ -49,7 +50,7 @@ class CLIP(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """pixels: (batch, 3, n, n), preprocessed; returns (batch, embed_dim), not of unit length."""
-        encoded: Tensor = self.visual(pixels.to(self.dtype))
+        encoded: Tensor = self.visual(self._checked(pixels))
         return encoded
 
     def encode_text(self, tokens: Tensor) -> Tensor:
@@ -66,11 +67,14 @@ class CLIP(nn.Module):
 
     def image_features(self, pixels: Tensor) -> Tensor:
         """The image tower's output before its projection, (batch, width): what a linear probe uses."""
-        return self.visual.features(pixels.to(self.dtype))
+        return self.visual.features(self._checked(pixels))
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
-        """The pooled token and the patches in reading order, before the projection: (batch, 1 + patches, width)."""
-        return self.visual.tokens(pixels.to(self.dtype))
+        """The pooled token, then the patches in reading order, before the projection.
+
+        Returns (batch, 1 + patches, width).
+        """
+        return self.visual.tokens(self._checked(pixels))
 
     def text_tokens(self, tokens: Tensor) -> Tensor:
         """Every token of the text tower, before the projection: (batch, tokens, width)."""
@@ -80,6 +84,15 @@ class CLIP(nn.Module):
     def clamp_logit_scale(self) -> None:
         """Keep the logits from being scaled by more than 100; called after each optimiser step."""
         self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+
+    def _checked(self, pixels: Tensor) -> Tensor:
+        side = self.visual.input_resolution
+        if pixels.shape[1:] != (3, side, side):
+            raise SettingsError(
+                f"pixels: expected (batch, 3, {side}, {side}), found {tuple(pixels.shape)}; use the preprocessing "
+                "that came with the model, and stack its images into a batch"
+            )
+        return pixels.to(self.dtype)
 
 
 def build_model(architecture: Architecture) -> CLIP:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from diptych.errors import SettingsError
 from diptych.models import architectures
+from diptych.models.linear import Linear
+from diptych.models.transformer import check_heads, join_heads, split_heads
 
 _EXPANSION = 4  # channels of a bottleneck's output, over those of its middle
 
@@ -54,12 +56,13 @@ class AttentionPool(nn.Module):
 
     def __init__(self, grid: int, width: int, heads: int, embed_dim: int) -> None:
         super().__init__()
+        check_heads(width, heads)
         self.heads = heads
         self.positional_embedding = nn.Parameter(torch.randn(grid**2 + 1, width) / width**0.5)
-        self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.c_proj = nn.Linear(width, embed_dim)
+        self.q_proj = Linear(width, width)
+        self.k_proj = Linear(width, width)
+        self.v_proj = Linear(width, width)
+        self.c_proj = Linear(width, embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, width, grid, grid); returns (batch, embed_dim)."""
@@ -76,14 +79,11 @@ class AttentionPool(nn.Module):
         tokens = torch.cat([grid.mean(dim=1, keepdim=True), grid], dim=1)
         tokens = tokens + self.positional_embedding.to(tokens.dtype)
         mixed = F.scaled_dot_product_attention(
-            self._split(self.q_proj(tokens[:, :queries])),
-            self._split(self.k_proj(tokens)),
-            self._split(self.v_proj(tokens)),
+            split_heads(self.q_proj(tokens[:, :queries]), self.heads),
+            split_heads(self.k_proj(tokens), self.heads),
+            split_heads(self.v_proj(tokens), self.heads),
         )
-        return mixed.transpose(1, 2).flatten(-2)
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (batch, heads, tokens, width / heads)
+        return join_heads(mixed)
 
 
 class ModifiedResNet(nn.Module):
@@ -93,7 +93,9 @@ class ModifiedResNet(nn.Module):
         super().__init__()
         stride = 8 * size.stem_stride
         if size.resolution % stride:
-            raise SettingsError(f"resolution {size.resolution} is not a multiple of the total stride {stride}")
+            raise SettingsError(
+                f"resolution {size.resolution} is not a multiple of the total stride {stride}"
+            )
         self.input_resolution = size.resolution
         self.output_dim = embed_dim
         self.width = size.width * 32
@@ -105,14 +107,11 @@ class ModifiedResNet(nn.Module):
         self.conv3 = nn.Conv2d(half, size.width, 3, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(size.width)
         self.avgpool = nn.AvgPool2d(2) if size.stem_stride == 4 else nn.Identity()
-        channels = size.width
-        for number, blocks in enumerate(size.layers, start=1):
-            planes = size.width * 2 ** (number - 1)
-            stage = nn.Sequential()
-            for position in range(blocks):
-                stage.append(Bottleneck(channels, planes, stride=2 if position == 0 and number > 1 else 1))
-                channels = planes * _EXPANSION
-            self.add_module(f"layer{number}", stage)
+        width, layers = size.width, size.layers
+        self.layer1 = _stage(width, width, layers[0], stride=1)
+        self.layer2 = _stage(4 * width, 2 * width, layers[1], stride=2)
+        self.layer3 = _stage(8 * width, 4 * width, layers[2], stride=2)
+        self.layer4 = _stage(16 * width, 8 * width, layers[3], stride=2)
         self.attnpool = AttentionPool(
             size.resolution // stride, self.width, size.heads or size.width // 2, embed_dim
         )
@@ -139,9 +138,8 @@ class ModifiedResNet(nn.Module):
         x = F.relu(self.bn2(self.conv2(x)))
         x = F.relu(self.bn3(self.conv3(x)))
         x = self.avgpool(x)
-        for number in (1, 2, 3, 4):
-            x = self.get_submodule(f"layer{number}")(x)
-        return x
+        grid: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return grid
 
     def _initialise(self) -> None:
         for projection in (
@@ -155,3 +153,9 @@ class ModifiedResNet(nn.Module):
             if isinstance(module, Bottleneck):
                 # Each block starts as its shortcut alone (Goyal et al. 2017, section 5.1).
                 nn.init.zeros_(module.bn3.weight)
+
+
+def _stage(channels: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
+    """Bottlenecks from `channels` to `planes * 4` channels; the first of them does the striding."""
+    first = Bottleneck(channels, planes, stride)
+    return nn.Sequential(first, *(Bottleneck(planes * _EXPANSION, planes, 1) for _ in range(blocks - 1)))

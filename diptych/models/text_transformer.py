@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 from diptych.models import architectures
 from diptych.models.architectures import Activation
+from diptych.models.linear import Linear
+from diptych.models.packing import pack
 from diptych.models.transformer import LayerNorm, Transformer
 
 
@@ -22,7 +24,7 @@ class TextTransformer(nn.Module):
         self.width = size.width
         inner = size.embedding_width or size.width
         self.token_embedding = nn.Embedding(size.vocab_size, inner)
-        self.embedding_projection = nn.Linear(inner, size.width, bias=False) if inner != size.width else None
+        self.embedding_projection = Linear(inner, size.width, bias=False) if inner != size.width else None
         self.positional_embedding: nn.Parameter | None = None
         if size.positions == "learned":
             self.positional_embedding = nn.Parameter(torch.empty(size.context_length, size.width))
@@ -33,39 +35,55 @@ class TextTransformer(nn.Module):
         self._initialise()
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens: (batch, up to context_length) ids; returns (batch, embed_dim), not of unit length."""
-        end = tokens.argmax(dim=-1)
-        x = self._embed(tokens[:, : int(end.max()) + 1])
-        normed: Tensor = self.ln_final(self.transformer.at(x, end))
+        """tokens: (batch, up to context_length) ids; returns (batch, embed_dim), not of unit length.
+
+        Inference on a CPU packs the batch, which is the same within rounding and does not call the blocks'
+        `forward`; a hook on a block sees `tokens`, and every run with gradients.
+        """
+        if tokens.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            packing = pack(tokens)
+            x = self._embed(packing.tokens, packing.positions)
+            pooled = self.transformer.packed(x, packing)
+        else:
+            end = tokens.argmax(dim=-1)
+            pooled = self.transformer.at(self._embed_texts(tokens[:, : int(end.max()) + 1]), end)
+        normed: Tensor = self.ln_final(pooled)
         return normed @ self.text_projection
 
     def tokens(self, tokens: Tensor) -> Tensor:
         """Every token of the last block, before the projection: (batch, tokens, width)."""
-        normed: Tensor = self.ln_final(self.transformer(self._embed(tokens)))
+        normed: Tensor = self.ln_final(self.transformer(self._embed_texts(tokens)))
         return normed
 
-    def _embed(self, tokens: Tensor) -> Tensor:
-        x = self.token_embedding(tokens)
+    def _embed_texts(self, tokens: Tensor) -> Tensor:
+        return self._embed(tokens, slice(tokens.shape[1]))
+
+    def _embed(self, tokens: Tensor, positions: Tensor | slice) -> Tensor:
+        """Embeddings of `tokens`, whose last dimension has these positions: (*tokens.shape, width)."""
+        x: Tensor = self.token_embedding(tokens).to(self.text_projection.dtype)
         if self.embedding_projection is not None:
             x = self.embedding_projection(x)
-        x = x.to(self.text_projection.dtype)
-        length = tokens.shape[1]
-        if self.positional_embedding is None:
-            return x + sinusoidal_positions(length, self.width, x.device).to(x.dtype)
-        return x + self.positional_embedding[:length].to(x.dtype)
+        return x + self._position_table()[positions].to(x.dtype)
+
+    def _position_table(self) -> Tensor:
+        if self.positional_embedding is not None:
+            return self.positional_embedding
+        return sinusoidal_positions(self.context_length, self.width, self.text_projection.device)
 
     def _initialise(self) -> None:
-        width, layers = self.width, len(self.transformer.resblocks)
+        width = self.width
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         if self.positional_embedding is not None:
             nn.init.normal_(self.positional_embedding, std=0.01)
         if self.embedding_projection is not None:
             nn.init.normal_(self.embedding_projection.weight, std=self.token_embedding.embedding_dim**-0.5)
-        for block in self.transformer.resblocks:
+        blocks = self.transformer.blocks
+        residual = width**-0.5 * (2 * len(blocks)) ** -0.5
+        for block in blocks:
             nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
-            nn.init.normal_(block.attn.out_proj.weight, std=width**-0.5 * (2 * layers) ** -0.5)
+            nn.init.normal_(block.attn.out_proj.weight, std=residual)
             nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
-            nn.init.normal_(block.mlp.c_proj.weight, std=width**-0.5 * (2 * layers) ** -0.5)
+            nn.init.normal_(block.mlp.c_proj.weight, std=residual)
         nn.init.normal_(self.text_projection, std=width**-0.5)
 
 

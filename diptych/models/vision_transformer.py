@@ -42,7 +42,10 @@ class VisionTransformer(nn.Module):
         return normed
 
     def tokens(self, pixels: Tensor) -> Tensor:
-        """The class token and the patches in reading order, before the projection: (batch, 1 + patches, width)."""
+        """The class token, then the patches in reading order, before the projection.
+
+        Returns (batch, 1 + patches, width).
+        """
         normed: Tensor = self.ln_post(self.transformer(self._embed(pixels)))
         return normed
 
