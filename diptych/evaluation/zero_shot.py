@@ -73,7 +73,7 @@ def evaluate_zero_shot(
 
     `chance` is guessing; `majority` is always saying the most frequent class. `tied` is the share of images
     for which a wrong class has exactly the right one's similarity; ties go to the class that is listed first.
-    Intervals are Wilson's over images (of mean per class: a bootstrap). They hold for images drawn
+    Intervals are Wilson's over images. They hold for images drawn
     independently: where one concept is drawn several times, those of the groups are the ones to read.
 
     Raises:
