@@ -123,7 +123,9 @@ def _jitter(colour: Tensor, alpha: Tensor, chance: Tensor, settings: Drawings) -
     axis = 3**-0.5
     cross = axis * torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=colour.device)
     turn = turn[:, None, None]
-    rotation = turn.cos() * identity + turn.sin() * cross + (1 - turn.cos()) * torch.full((3, 3), 1 / 3)
+    rotation = (
+        turn.cos() * identity + turn.sin() * cross + (1 - turn.cos()) * torch.full_like(identity, 1 / 3)
+    )
     matrix = (saturation * identity + (1 - saturation) * to_grey) @ rotation
     contrast = factor(8, settings.contrast)
     gain = contrast * factor(7, settings.brightness)

@@ -114,4 +114,4 @@ def _event_writer(run: Path, step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
     except ImportError:
         return None
-    return SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)

@@ -1,7 +1,7 @@
 """AdamW as CLIP was trained with it (Loshchilov and Hutter 2017; Radford et al. 2021, section 2.5)."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from diptych.training.settings import OptimizerSettings
 
@@ -18,7 +18,7 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opti
     )
 
 
-def decay_groups(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def decay_groups(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
     """The parameters that decay, and those that do not: of one dimension or none."""
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     decayed = {name: value for name, value in trained.items() if value.ndim > 1}

@@ -13,7 +13,12 @@ def load_recipe(location: str, assignments: tuple[str, ...] = ()) -> Recipe:
     file = Path(location)
     if not file.suffix and not file.exists():
         file = path(location)
-    return build(Recipe, override(read_toml(file), assignments), str(file))
+    values = read_toml(file)
+    # The length of a run has two names: the one that is asked for takes the place of the other.
+    for asked, other in (("steps", "samples"), ("samples", "steps")):
+        if any(assignment.split("=")[0].strip() == f"training.{asked}" for assignment in assignments):
+            values.get("training", {}).pop(other, None)
+    return build(Recipe, override(values, assignments), str(file))
 
 
 def path(name: str) -> Path:

@@ -39,8 +39,12 @@ def restore_optimizer(
         if name not in parameters:
             raise CheckpointError(f"the saved optimizer state has {name!r}, which the model has not")
         parameter = parameters[name]
-        # The step counter of fused AdamW lives where its parameter lives, as a scalar.
-        optimizer.state[parameter][kind] = value.to(parameter.device)
+        if value.shape == parameter.shape:
+            # Fused updates walk the memory: a moment must lie as its parameter does, channels last included.
+            moment = torch.empty_like(parameter, dtype=value.dtype)
+            optimizer.state[parameter][kind] = moment.copy_(value)
+        else:
+            optimizer.state[parameter][kind] = value.to(parameter.device)
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:

@@ -40,7 +40,7 @@ def training_step(
     pairs = Pairs.whole(left, right, groups if group_positives else None)
     total, count = task.loss(pairs)
     loss = total / count
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     parameters = [value for group in optimizer.param_groups for value in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm if clip_norm is not None else float("inf"))
     if not torch.isfinite(loss) or not torch.isfinite(norm):

@@ -1,0 +1,124 @@
+"""Views of drawings: what must hold for any of them, and each change against plain arithmetic."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from diptych.data.augmentations import Drawings, draw_views, random_table
+
+STILL = Drawings(
+    rotation=0, shear=0, scale=(1.0, 1.0), stretch=0, shift=0, mirror=0, background=0, brightness=0, contrast=0,
+    saturation=0, hue=0, grey=0, tint=0, shade=0, outline=0, blur=0, erase=0,
+)  # fmt: skip
+
+
+def pictures(count: int, side: int = 24) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    canvas = torch.randint(0, 256, (count, 4, side, side), dtype=torch.uint8, generator=generator)
+    canvas[:, 3] = 255 * (torch.rand(count, side, side, generator=generator) < 0.6)
+    return canvas
+
+
+def views(canvas: Tensor, settings: Drawings, seed: int = 0, side: int = 24) -> Tensor:
+    mirrored = torch.ones(len(canvas), dtype=torch.bool)
+    return draw_views(canvas, mirrored, random_table(seed, len(canvas)), settings, side)
+
+
+def on_white(canvas: Tensor) -> Tensor:
+    colour, alpha = canvas[:, :3].float() / 255, canvas[:, 3:].float() / 255
+    return colour * alpha + 1 - alpha
+
+
+def test_a_batch_gives_the_same_views_whole_and_in_chunks() -> None:
+    canvas, chance = pictures(12), random_table(7, 12)
+    mirrored = torch.arange(12) % 2 == 0
+    whole = draw_views(canvas, mirrored, chance, Drawings(), 20)
+    for chunk in (1, 5):
+        pieces = [
+            draw_views(
+                canvas[at : at + chunk], mirrored[at : at + chunk], chance[at : at + chunk], Drawings(), 20
+            )
+            for at in range(0, 12, chunk)
+        ]
+        # The matrix products of a chunk may be blocked differently: a few last bits.
+        torch.testing.assert_close(torch.cat(pieces), whole, rtol=0, atol=1e-5)
+
+
+def test_views_are_pixels_between_0_and_1_and_differ_between_seeds() -> None:
+    canvas = pictures(8)
+    first, second = views(canvas, Drawings(), 0, 16), views(canvas, Drawings(), 1, 16)
+    assert first.shape == (8, 3, 16, 16)
+    assert 0 <= first.min() <= first.max() <= 1
+    assert (first - second).abs().mean() > 0.05
+
+
+def test_without_strength_a_view_is_the_drawing_on_white() -> None:
+    canvas = pictures(4)
+    torch.testing.assert_close(views(canvas, STILL), on_white(canvas), rtol=0, atol=1e-5)
+
+
+def test_mirroring_happens_only_where_it_is_allowed() -> None:
+    canvas = pictures(4)
+    always = dataclasses.replace(STILL, mirror=1.0)
+    allowed = torch.tensor([True, False, True, False])
+    seen = draw_views(canvas, allowed, random_table(0, 4), always, 24)
+    expected = torch.where(allowed[:, None, None, None], on_white(canvas).flip(-1), on_white(canvas))
+    torch.testing.assert_close(seen, expected, rtol=0, atol=1e-4)
+
+
+def test_grey_is_the_luma_of_every_pixel() -> None:
+    canvas = pictures(3)
+    canvas[:, 3] = 255
+    seen = views(canvas, dataclasses.replace(STILL, grey=1.0))
+    luma = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    expected = (canvas[:, :3].float() / 255 * luma).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(seen, expected, rtol=0, atol=1e-5)
+
+
+def test_a_turn_of_hue_keeps_greys_and_the_mean_of_the_channels() -> None:
+    grey = torch.full((2, 4, 8, 8), 128, dtype=torch.uint8)
+    grey[:, 3] = 255
+    turned = views(grey, dataclasses.replace(STILL, hue=0.5), side=8)
+    torch.testing.assert_close(turned, torch.full_like(turned, 128 / 255), rtol=0, atol=1e-5)
+    colour = torch.tensor([120, 130, 140, 255], dtype=torch.uint8)[None, :, None, None].expand(2, 4, 8, 8)
+    turned = views(colour.contiguous(), dataclasses.replace(STILL, hue=0.5), side=8)
+    torch.testing.assert_close(turned.mean(1), torch.full((2, 8, 8), 130 / 255), rtol=0, atol=1e-5)
+    assert (turned[0] - turned[1]).abs().max() > 0.01
+
+
+def test_backgrounds_lie_behind_the_figure_only() -> None:
+    canvas = pictures(3)
+    seen = views(canvas, dataclasses.replace(STILL, background=1.0))
+    opaque = (canvas[:, 3:] == 255).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(seen[opaque], on_white(canvas)[opaque], rtol=0, atol=1e-5)
+    for row in range(3):
+        behind = seen[row][:, canvas[row, 3] == 0]
+        assert torch.allclose(behind, behind[:, :1].expand_as(behind), atol=1e-5)
+
+
+def test_flat_icons_are_tinted_and_coloured_drawings_are_not() -> None:
+    icon = torch.zeros(2, 4, 8, 8, dtype=torch.uint8)
+    icon[:, 3, 2:6, 2:6] = 255
+    drawing = pictures(2, 8)
+    tint = dataclasses.replace(STILL, tint=1.0)
+    assert views(icon, tint, side=8)[:, :, 4, 4].amax() > 0.1
+    torch.testing.assert_close(views(drawing, tint, side=8), on_white(drawing), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "share"), [("erase", 0.25), ("blur", 0.3), ("outline", 0.2), ("shade", 0.5)]
+)
+def test_a_probability_is_the_share_of_changed_views(name: str, share: float) -> None:
+    canvas = pictures(1).expand(2_000, -1, -1, -1)
+    still, changed = views(canvas, STILL), views(canvas, dataclasses.replace(STILL, **{name: share}))
+    changed_share = ((still - changed).abs().amax(dim=(1, 2, 3)) > 1e-4).float().mean().item()
+    # Four standard errors over 2,000 views, and the few rectangles that fall outside.
+    assert changed_share == pytest.approx(share, abs=0.05)
+
+
+def test_random_numbers_are_a_function_of_the_seed() -> None:
+    assert torch.equal(random_table(11, 4), random_table(11, 4))
+    assert torch.equal(random_table(11, 4), random_table(11, 9)[:4])
+    assert not torch.equal(random_table(11, 4), random_table(12, 4))
