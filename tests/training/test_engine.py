@@ -139,10 +139,10 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_loss_falls_below_chance_on_the_sample(tmp_path: Path) -> None:
-    train(tiny(64 * 40, "training.batch_size=64", "optimizer.learning_rate=3e-3"), tmp_path / "run")
+    train(load_recipe("sample", ("training.samples=5120", "training.batch_size=64")), tmp_path / "run")
     losses = [line["loss"] for line in lines(tmp_path / "run")]
     # ln 64 = 4.16 is what chance gives; a run that learns nothing stays there.
-    assert losses[-1] < 3.9 < losses[0]
+    assert sum(losses[-3:]) / 3 < 3.7
 
 
 def test_evaluation_runs_at_its_steps_in_evaluation_mode(tmp_path: Path) -> None:
