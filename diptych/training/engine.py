@@ -31,6 +31,7 @@ from diptych.data.transforms import Preprocess
 from diptych.errors import CheckpointError, SettingsError
 from diptych.models.clip import CLIP, build_model
 from diptych.tokenizer import tokenize
+from diptych.training.interrupt import on_interrupt
 from diptych.training.monitor import Monitor
 from diptych.training.optimizer import build_optimizer
 from diptych.training.schedule import learning_rate
@@ -78,7 +79,7 @@ def train(
         mode; what it returns goes into the log.
     Raises SettingsError where `out` holds a run already and `resume` is not given; a stopped run goes on from its
     newest whole checkpoint and gives the weights that it would have given without the stop (same machine, threads
-    and versions).
+    and versions). Ctrl-C ends the step, saves, and raises KeyboardInterrupt.
     """
     run = Path(out)
     _prepare(run, recipe, resume)
@@ -105,6 +106,7 @@ class _Engine:
         self.optimizer = build_optimizer(self.model, recipe.optimizer)
         self.step = 0
         self.seconds = 0.0
+        self.loss = math.nan
 
     def restore(self) -> None:
         """Go back to the newest whole checkpoint of the run, if there is one."""
@@ -124,7 +126,11 @@ class _Engine:
         self.model.load_state_dict(model.state_dict())
         tensors, values = load_state(newest)
         restore_optimizer(self.model, self.optimizer, tensors)
-        self.step, self.seconds = int(values["step"]), float(values["seconds"])
+        self.step, self.seconds, self.loss = (
+            int(values["step"]),
+            float(values["seconds"]),
+            float(values["loss"]),
+        )
         if values["threads"] != torch.get_num_threads():
             self.console.print(
                 f"this run had {values['threads']} threads and now has {torch.get_num_threads()}: it goes on, but "
@@ -140,11 +146,10 @@ class _Engine:
         started, first = time.perf_counter(), self.step
         before = self.seconds
         last_save = started
-        result = StepResult(math.nan, math.nan, math.nan, {})
         chance = math.log(recipe.training.batch_size)
-        with Monitor(self.folder, total, self.step, chance, self.console) as monitor:
+        with on_interrupt() as stop, Monitor(self.folder, total, self.step, chance, self.console) as monitor:
             batches = loader.batches(self.step * recipe.training.batch_size)
-            while self.step < total:
+            while self.step < total and not stop.made:
                 rate = learning_rate(self.step, total, recipe.optimizer.learning_rate, recipe.schedule)
                 result = training_step(
                     self.task,
@@ -155,6 +160,7 @@ class _Engine:
                     group_positives=recipe.objective.positives == "caption",
                 )
                 self.step += 1
+                self.loss = result.loss
                 now = time.perf_counter()
                 self.seconds = before + now - started
                 speed = (self.step - first) * recipe.training.batch_size / (now - started)
@@ -170,8 +176,13 @@ class _Engine:
                 monitor.say(f"pairs that could not be read, replaced by others: {dict(loader.skipped)}")
         if self.step > first:
             self._save()
+        if self.step < total:
+            self.console.print(
+                f"stopped after step {self.step} of {total}; go on with --resume", markup=False
+            )
+            raise KeyboardInterrupt
         return self._finish(
-            result, (self.step - first) * recipe.training.batch_size / (time.perf_counter() - started)
+            (self.step - first) * recipe.training.batch_size / (time.perf_counter() - started)
         )
 
     def _loader(self) -> Loader:
@@ -231,13 +242,14 @@ class _Engine:
         return by_steps or by_clock
 
     def _save(self) -> None:
+        values = {"step": self.step, "seconds": self.seconds, "loss": self.loss}
         save_checkpoint(
             checkpoint_folder(self.folder, self.step),
             self.model,
             plain(self.preprocess),
             settings=plain(self.recipe),
             history=self._history(),
-            state=optimizer_state(self.model, self.optimizer, self.step, self.seconds),
+            state=optimizer_state(self.model, self.optimizer, values),
         )
         keep_newest(self.folder, self.recipe.checkpoint.keep)
 
@@ -245,7 +257,7 @@ class _Engine:
         start = self.recipe.model.init
         return [{"what": "trained", "from": start, "steps": self.step, "seconds": round(self.seconds)}]
 
-    def _finish(self, result: StepResult, speed: float) -> Result:
+    def _finish(self, speed: float) -> Result:
         target = self.folder / "model"
         save_checkpoint(
             target,
@@ -255,7 +267,7 @@ class _Engine:
             history=self._history(),
         )
         samples = self.step * self.recipe.training.batch_size
-        return Result(self.step, samples, result.loss, speed, str(target))
+        return Result(self.step, samples, self.loss, speed, str(target))
 
 
 def _prepare(run: Path, recipe: Recipe, resume: bool) -> None:

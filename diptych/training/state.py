@@ -15,9 +15,9 @@ _CHECKPOINTS = "checkpoints"
 
 
 def optimizer_state(
-    model: nn.Module, optimizer: torch.optim.Optimizer, step: int, seconds: float
+    model: nn.Module, optimizer: torch.optim.Optimizer, values: Mapping[str, float]
 ) -> TrainingState:
-    """The moments of every parameter by name, and the counters.
+    """The moments of every parameter by name, and the run's own numbers.
 
     The learning rate, the sample order and the randomness are functions of the step: they need no place here.
     """
@@ -26,7 +26,7 @@ def optimizer_state(
     for parameter, moments in optimizer.state.items():
         for kind, value in moments.items():
             tensors[f"{kind}.{names[id(parameter)]}"] = value.detach()
-    return TrainingState(tensors, {"step": step, "seconds": seconds, "threads": torch.get_num_threads()})
+    return TrainingState(tensors, {**values, "threads": torch.get_num_threads()})
 
 
 def restore_optimizer(
