@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from diptych import config
 from diptych.errors import CheckpointError, SettingsError
@@ -20,6 +21,17 @@ from diptych.weights.tensor_files import Entry, TensorFile
 _MOST_LISTED = 10
 # No width, vocabulary or side of a CLIP is larger; products of three such sizes still fit 64 bits.
 _LARGEST_SIZE = 1 << 18
+# What an initialisation does to a tensor's values and not to its shape.
+_VALUES_ONLY = {
+    "normal_",
+    "uniform_",
+    "kaiming_uniform_",
+    "xavier_uniform_",
+    "mul",
+    "div",
+    "__rmul__",
+    "__truediv__",
+}
 
 
 @dataclass(frozen=True)
@@ -72,8 +84,7 @@ def assemble(
     """
     _refuse_absurd_sizes(architecture, len(source.entries), where)
     try:
-        with torch.device("meta"):
-            model = build_model(architecture)
+        model = lay_out(architecture)
     except SettingsError as error:
         raise CheckpointError(f"{where}: the architecture cannot be built: {error}") from None
     wanted = {name: (tuple(value.shape), layout(name)) for name, value in model.state_dict().items()}
@@ -88,6 +99,38 @@ def assemble(
         tensors[name] = _as_float32(whole, name, where)
     model.load_state_dict(tensors, assign=True)
     return model.eval()
+
+
+def lay_out(architecture: Architecture) -> CLIP:
+    """A model without memory and without values, for `load_state_dict(..., assign=True)`."""
+    with torch.device("meta"), _WithoutValues():
+        return build_model(architecture)
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Leaves out the initialisation, which has no effect without memory.
+
+    For some of its steps PyTorch would import its compiler, a second of work.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        arguments = dict(kwargs or {})
+        if func is torch.randn:
+            return torch.empty(*args, **arguments)
+        if getattr(func, "__name__", "") in _VALUES_ONLY:
+            return args[0] if args else arguments["tensor"]
+        return func(*args, **arguments)
+
+
+def heads_unless_default(heads: Any, width: Any) -> Any:
+    """Nothing for the 64 channels a head of every published model, so that equal sizes compare equal."""
+    return None if isinstance(heads, int) and heads * 64 == width else heads
 
 
 def check_contents(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Entry], where: str) -> None:

@@ -9,30 +9,27 @@
 Nothing in it is executable. A flipped bit anywhere is found before the file it is in is parsed.
 """
 
-import functools
 import hashlib
 import json
 import os
 import platform
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import diptych
 from diptych import config
-from diptych.atomic import sha256_of, sync_folder
+from diptych.atomic import sha256_of
 from diptych.errors import CheckpointError, SettingsError
 from diptych.models.architectures import Architecture
 from diptych.models.clip import CLIP
-from diptych.tokenizer.bpe import Tokenizer
+from diptych.tokenizer import default_tokenizer
 from diptych.weights.assembly import assemble, own_layout
+from diptych.weights.folders import Json, new_folder, read_json, write_json, write_tensors
 from diptych.weights.tensor_files import SafetensorsFile
 
 FORMAT_VERSION = 1
@@ -41,10 +38,7 @@ WEIGHTS = "model.safetensors"
 STATE_TENSORS = "state.safetensors"
 STATE_VALUES = "state.json"
 
-_MOST_JSON_BYTES = 64 << 20
-
 T = TypeVar("T")
-Json = dict[str, Any]
 Precision = Literal["float32", "float16"]
 
 
@@ -90,21 +84,18 @@ def save_checkpoint(
     vectors and scalars, which cost nothing and may have a wide range, stay in float32.
     """
     target = Path(folder)
-    _refuse_other_folder(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    try:
-        _write_tensors(work / WEIGHTS, {k: _stored(v, precision) for k, v in model.state_dict().items()})
+    with new_folder(target, MANIFEST) as work:
+        write_tensors(work / WEIGHTS, {k: _stored(v, precision) for k, v in model.state_dict().items()})
         if state is not None:
-            _write_tensors(work / STATE_TENSORS, state.tensors)
+            write_tensors(work / STATE_TENSORS, state.tensors)
             # A best loss of infinity is a fair state; a manifest, which other programs read, is plain JSON.
-            _write_json(work / STATE_VALUES, state.values, allow_nan=True)
+            write_json(work / STATE_VALUES, state.values, allow_nan=True)
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             kind=kind,
             architecture=config.plain(model.architecture),
             preprocessing=dict(preprocess),
-            tokenizer=tokenizer_fingerprint(),
+            tokenizer=default_tokenizer().fingerprint,
             settings=dict(settings or {}),
             history=tuple(history or ()),
             versions={
@@ -116,19 +107,14 @@ def save_checkpoint(
             sha256={file.name: sha256_of(file) for file in sorted(work.iterdir())},
         )
         contents = asdict(manifest)
-        _write_json(work / MANIFEST, {**contents, "checksum": _checksum(contents)})
-        os.chmod(work, 0o755)
-        _put_in_place(work, target)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+        write_json(work / MANIFEST, {**contents, "checksum": _checksum(contents)})
     return target
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
     """`diptych.json` of a folder; raises `CheckpointError` when it is missing, damaged or too new."""
     path = Path(folder) / MANIFEST
-    contents = _read_json(path)
+    contents = read_json(path)
     version = contents.get("format_version")
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise CheckpointError(
@@ -159,10 +145,10 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[CLIP, Json, Manifes
             f"{root}: holds a model of the kind {manifest.kind!r}, which has no text tower to compare with; "
             "expected the kind 'clip'. As the start of a training run, name it in the recipe's [model] init"
         )
-    if manifest.tokenizer != tokenizer_fingerprint():
+    if manifest.tokenizer != default_tokenizer().fingerprint:
         raise CheckpointError(
             f"{root}: was trained with another tokenizer ({manifest.tokenizer[:12]}...) than this Diptych "
-            f"has ({tokenizer_fingerprint()[:12]}...), so its text features would be meaningless"
+            f"has ({default_tokenizer().fingerprint[:12]}...), so its text features would be meaningless"
         )
     architecture = _built(Architecture, manifest.architecture, f"{root / MANIFEST} [architecture]")
     weights = SafetensorsFile(_verified(root, WEIGHTS, manifest))
@@ -179,7 +165,7 @@ def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Json]
             "to start a new run from these weights, name the folder in the recipe's [model] init"
         )
     source = SafetensorsFile(_verified(root, STATE_TENSORS, manifest))
-    values = _read_json(_verified(root, STATE_VALUES, manifest))
+    values = read_json(_verified(root, STATE_VALUES, manifest))
     return {name: source.read(name) for name in source.entries}, values
 
 
@@ -190,12 +176,6 @@ def verify_checkpoint(folder: str | os.PathLike[str]) -> Manifest:
     for name in manifest.sha256:
         _verified(root, name, manifest)
     return manifest
-
-
-@functools.cache
-def tokenizer_fingerprint() -> str:
-    """The fingerprint of the tokenizer that this Diptych has."""
-    return Tokenizer().fingerprint
 
 
 def _verified(root: Path, name: str, manifest: Manifest) -> Path:
@@ -218,56 +198,9 @@ def _built(schema: type[T], values: Json, where: str) -> T:
         raise CheckpointError(str(error)) from None
 
 
-def _refuse_other_folder(target: Path) -> None:
-    if target.is_dir() and not (target / MANIFEST).is_file() and any(target.iterdir()):
-        raise CheckpointError(f"{target}: is a folder with other files; name a new folder for the checkpoint")
-    if target.exists() and not target.is_dir():
-        raise CheckpointError(f"{target}: is a file; a checkpoint is a folder: name another one")
-
-
-def _put_in_place(work: Path, target: Path) -> None:
-    """Rename the finished folder. An older checkpoint steps aside first and is deleted after."""
-    sync_folder(work)
-    aside = work.with_suffix(".old")
-    if target.exists():
-        os.rename(target, aside)
-    os.rename(work, target)
-    sync_folder(target.parent)
-    if aside.exists():
-        shutil.rmtree(aside)
-
-
 def _stored(tensor: Tensor, precision: Precision) -> Tensor:
     halved = precision == "float16" and tensor.is_floating_point() and tensor.ndim > 1
     return tensor.to(torch.float16) if halved else tensor
-
-
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, str(path))
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _write_json(path: Path, values: Mapping[str, Any], *, allow_nan: bool = False) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(values, file, indent=2, ensure_ascii=False, allow_nan=allow_nan)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _read_json(path: Path) -> Json:
-    try:
-        if path.stat().st_size > _MOST_JSON_BYTES:
-            raise CheckpointError(f"{path}: larger than {_MOST_JSON_BYTES >> 20} MiB; not written by Diptych")
-        values = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; expected a checkpoint folder with {MANIFEST}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error}); it is damaged: copy it again") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}")
-    return values
 
 
 def _checksum(contents: Mapping[str, Any]) -> str:

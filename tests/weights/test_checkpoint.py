@@ -234,7 +234,7 @@ def test_a_failing_save_leaves_the_old_checkpoint_and_no_leftovers(
     def disk_full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_write_json", disk_full)
+    monkeypatch.setattr(checkpoint, "write_json", disk_full)
     with pytest.raises(OSError, match="No space left"):
         save_checkpoint(tmp_path / "run", _model(seed=1), PREPROCESS)
     assert os.listdir(tmp_path) == ["run"]

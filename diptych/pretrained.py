@@ -1,0 +1,161 @@
+"""`diptych.load`: a model by name, by file or by folder."""
+
+import hashlib
+import json
+import os
+import sys
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from diptych import config
+from diptych.data.transforms import Preprocess
+from diptych.errors import CheckpointError, SettingsError
+from diptych.models.clip import CLIP
+from diptych.tokenizer import default_tokenizer
+from diptych.weights import published
+from diptych.weights.checkpoint import MANIFEST
+from diptych.weights.formats import load_path
+from diptych.weights.precision import to_half
+from diptych.weights.published import Progress
+from diptych.weights.resize import at_resolution
+
+Precision = Literal["float32", "float16", "bfloat16"]
+
+# To be raised when the same weights, preprocessing and tokenizer would give other features than before.
+FEATURE_VERSION = 1
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+
+# The hash of the weights that a model in half precision was made from; such a model is for use, not for training.
+_hash_before_halving: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+
+
+def available_models() -> list[str]:
+    """The names that `load` knows: the nine published models, then what comes with this package."""
+    return [*published.FILES, *_bundled()]
+
+
+def load(
+    name: str | os.PathLike[str],
+    device: str | torch.device | None = None,
+    jit: bool = False,
+    download_root: str | os.PathLike[str] | None = None,
+    *,
+    precision: Precision = "float32",
+    resolution: int | None = None,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> tuple[CLIP, Preprocess]:
+    """A model in evaluation mode, and the preprocessing that it was trained with.
+
+    `name` is one of `available_models()`, or the path of a file (OpenAI's archives, a state dict) or of a folder
+    (Diptych, open_clip, transformers). A published model is downloaded on first use; its SHA-256 is verified
+    before it is read. No file is ever executed.
+
+    device: where to put the model; a CUDA device if there is one, and otherwise the CPU, when not given.
+    jit: only False; it is here for calls that were written for the original package.
+    download_root: where published models are kept, in place of the cache folder.
+    precision: of the matrix products. The original package has float16 on CUDA.
+    resolution: pixels a side, in place of the model's own; its position embeddings are resized.
+    offline: never download; a missing file is an error that says where to get it and where to put it.
+    progress: gets (bytes so far, bytes in all) of a download; a bar on the terminal when not given.
+
+    Raises `CheckpointError` (`DownloadError` for a file that cannot be fetched) and `SettingsError`.
+    """
+    if jit:
+        raise SettingsError(
+            "jit=True: Diptych reads the weights out of a TorchScript archive and never runs the program in it; "
+            "leave jit out, the features are the same"
+        )
+    if precision not in _DTYPES:
+        raise SettingsError(f"precision: {precision!r} is unknown; {config.nearest(str(precision), _DTYPES)}")
+    model, preprocess = load_path(_locate(name, download_root, offline, progress))
+    if resolution is not None:
+        model = at_resolution(model, resolution)
+        preprocess = config.build(
+            Preprocess, {**config.plain(preprocess), "resolution": resolution}, "resolution"
+        )
+    if precision != "float32":
+        before = _hash_of_weights(model)
+        model = to_half(model, _DTYPES[precision])
+        _hash_before_halving[model] = before
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device), preprocess
+
+
+def fingerprint(model: CLIP, preprocess: Preprocess) -> str:
+    """64 hexadecimal digits that differ where features would: for an index to know the model that filled it.
+
+    Covers the weights, the architecture (pooling included), the preprocessing, the tokenizer and
+    `FEATURE_VERSION`. A model that was loaded in half precision has the fingerprint of its float32 twin.
+    """
+    description = {
+        "feature_version": FEATURE_VERSION,
+        "weights": _hash_before_halving.get(model) or _hash_of_weights(model),
+        "architecture": config.plain(model.architecture),
+        "preprocessing": config.plain(preprocess),
+        "tokenizer": default_tokenizer().fingerprint,
+    }
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+
+def _bundled() -> dict[str, Path]:
+    return {folder.parent.name: folder.parent for folder in sorted(_WEIGHTS_FOLDER.glob(f"*/{MANIFEST}"))}
+
+
+def _locate(
+    name: str | os.PathLike[str],
+    download_root: str | os.PathLike[str] | None,
+    offline: bool,
+    progress: Progress | None,
+) -> Path:
+    bundled = _bundled()
+    if name in bundled:
+        return bundled[str(name)]
+    if name in published.FILES:
+        with _shown(str(name), progress) as report:
+            return published.fetch(str(name), folder=download_root, offline=offline, progress=report)
+    path = Path(name)
+    if not path.exists():
+        raise CheckpointError(
+            f"{os.fspath(name)}: neither a file, nor a folder, nor the name of a model; "
+            f"{config.nearest(os.fspath(name), available_models())}"
+        )
+    return path
+
+
+@contextmanager
+def _shown(name: str, given: Progress | None) -> Iterator[Progress | None]:
+    """The given report of a download, or a bar on the terminal, which shows itself with the first bytes."""
+    if given is not None or not sys.stderr.isatty():
+        yield given
+        return
+    # Here, because importing it takes time and few calls download.
+    from rich import console, progress  # noqa: PLC0415
+
+    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.DownloadColumn())
+    pace = (progress.TransferSpeedColumn(), progress.TimeRemainingColumn())
+    with progress.Progress(*columns, *pace, console=console.Console(stderr=True)) as bar:
+        task = bar.add_task(f"Downloading {name}", total=None, visible=False)
+
+        def report(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total, visible=True)
+
+        yield report
+
+
+def _hash_of_weights(model: CLIP) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if tensor.is_floating_point():
+            digest.update(f"{name} {list(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().to("cpu", torch.float32).contiguous().view(-1).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,53 @@
+"""A model at another resolution: the same weights, with the image's position embeddings resized."""
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diptych.errors import SettingsError
+from diptych.models.architectures import Architecture, VisionTransformer
+from diptych.models.clip import CLIP
+from diptych.weights.assembly import lay_out
+
+
+def at_resolution(model: CLIP, resolution: int) -> CLIP:
+    """`model` for images of `resolution` pixels a side; the same object when that is what it has.
+
+    The position embeddings are resized as open_clip resizes them. The other weights are shared with `model`.
+    Raises `SettingsError` for a resolution that the image tower cannot have.
+    """
+    size = model.architecture.image
+    if resolution == size.resolution:
+        return model
+    if isinstance(size, VisionTransformer):
+        name, stride = "visual.positional_embedding", size.patch
+    else:
+        name, stride = "visual.attnpool.positional_embedding", 8 * size.stem_stride
+    if resolution < stride or resolution % stride:
+        usable = max(1, round(resolution / stride)) * stride
+        raise SettingsError(
+            f"resolution: expected a multiple of the model's stride {stride}, found {resolution}; try {usable}"
+        )
+    architecture: Architecture = dataclasses.replace(
+        model.architecture, image=dataclasses.replace(size, resolution=resolution)
+    )
+    resized = lay_out(architecture)
+    state = model.state_dict()
+    state[name] = resize_grid(state[name], resolution // stride)
+    resized.load_state_dict(state, assign=True)
+    return resized.train(model.training)
+
+
+def resize_grid(positions: Tensor, side: int) -> Tensor:
+    """Position embeddings for a grid of `side` x `side` patches: bicubic and antialiased.
+
+    positions: (1 + n * n, width), the pooled token's first, which stays as it is; returns (1 + side * side,
+    width) in the same precision.
+    """
+    first, grid = positions[:1], positions[1:]
+    old_side = round(len(grid) ** 0.5)
+    planes = grid.float().T.reshape(1, -1, old_side, old_side)
+    resized = F.interpolate(planes, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([first, resized[0].flatten(1).T.to(positions.dtype)])

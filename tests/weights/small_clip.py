@@ -1,0 +1,43 @@
+"""A CLIP of a few thousand weights, and the files that others would keep it in."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diptych.models.architectures import Architecture, ModifiedResNet, TextTransformer, VisionTransformer
+from diptych.models.clip import CLIP, build_model
+from diptych.weights.openai import openai_layout
+
+TEXT = TextTransformer(width=64, layers=2, vocab_size=100, context_length=12)
+VIT = Architecture(
+    embed_dim=16, image=VisionTransformer(resolution=32, patch=8, width=64, layers=2), text=TEXT
+)
+RESNET = Architecture(
+    embed_dim=16, image=ModifiedResNet(resolution=64, layers=(1, 2, 1, 1), width=8), text=TEXT
+)
+
+
+def small_clip(architecture: Architecture = VIT, seed: int = 0) -> CLIP:
+    """A model in evaluation mode."""
+    torch.manual_seed(seed)
+    return build_model(architecture).eval()
+
+
+def openai_state(model: CLIP) -> dict[str, Tensor]:
+    """Its weights under OpenAI's names."""
+    layout = openai_layout("")
+    return {layout(name).names[0]: value for name, value in model.state_dict().items()}
+
+
+def save(content: Any, path: Path, **options: Any) -> Path:
+    """`torch.save`, which only the tests may use."""
+    torch.save(content, path, **options)
+    return path
+
+
+def same_weights(one: CLIP, other: CLIP) -> bool:
+    """To the bit, names and order included."""
+    ours, theirs = one.state_dict(), other.state_dict()
+    return list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
