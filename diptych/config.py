@@ -38,7 +38,9 @@ def override(values: Mapping[str, Any], assignments: Iterable[str]) -> Values:
 
     A value that is not TOML is taken as a string, so that `--set data.train=photos/` needs no second quotes.
     """
-    result: Values = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+    result: Values = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()
+    }
     for assignment in assignments:
         name, separator, text = assignment.partition("=")
         keys = [key.strip() for key in name.split(".")]

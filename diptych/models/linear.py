@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diptych.models.execution import is_cpu_inference
+
 HAS_ONEDNN = torch.backends.cpu.get_cpu_capability().startswith("AVX") and hasattr(
     torch.ops.mkldnn, "_linear_pointwise"
 )
@@ -35,13 +37,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _onednn_applies(x: Tensor, weight: Tensor) -> bool:
-    """Whether this is float32 inference on a CPU; the operator has no gradient, and autocast does not know it."""
+    """Whether this is inference in float32; the operator has no gradient, and autocast does not know it."""
     return (
         HAS_ONEDNN
-        and not torch.is_grad_enabled()
-        and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
+        and is_cpu_inference(x)
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
         and bool(torch.backends.mkldnn.enabled)
     )

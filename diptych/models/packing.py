@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_GROUP = 32  # texts that attend together: enough to keep the kernel busy, few enough to be of similar length
+_GROUP = 16  # texts that attend together: enough to keep the kernel busy, few enough to be of similar length
 
 
 @dataclass(frozen=True)

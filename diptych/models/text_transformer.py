@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from diptych.models import architectures
 from diptych.models.architectures import Activation
+from diptych.models.execution import is_cpu_inference, is_exported
 from diptych.models.linear import Linear
 from diptych.models.packing import pack
 from diptych.models.transformer import LayerNorm, Transformer
@@ -40,13 +41,14 @@ class TextTransformer(nn.Module):
         Inference on a CPU packs the batch, which is the same within rounding and does not call the blocks'
         `forward`; a hook on a block sees `tokens`, and every run with gradients.
         """
-        if tokens.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if is_cpu_inference(tokens):
             packing = pack(tokens)
             x = self._embed(packing.tokens, packing.positions)
             pooled = self.transformer.packed(x, packing)
         else:
             end = tokens.argmax(dim=-1)
-            pooled = self.transformer.at(self._embed_texts(tokens[:, : int(end.max()) + 1]), end)
+            used = tokens if is_exported() else tokens[:, : int(end.max()) + 1]
+            pooled = self.transformer.at(self._embed_texts(used), end)
         normed: Tensor = self.ln_final(pooled)
         return normed @ self.text_projection
 

@@ -64,7 +64,7 @@ class Attention(nn.Module):
         x: (batch, tokens, width); position: (batch,) of the token. Returns (batch, width).
         """
         width = x.shape[-1]
-        rows = torch.arange(len(x), device=x.device)
+        rows = torch.arange(x.shape[0], device=x.device)
         query = linear(x[rows, position], self.in_proj_weight[:width], self.in_proj_bias[:width])
         key, value = linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, dim=-1)
         mask = None
@@ -111,7 +111,7 @@ class Block(nn.Module):
 
     def at(self, x: Tensor, position: Tensor, *, causal: bool) -> Tensor:
         """One token of each row, (batch, width); see `Attention.at`."""
-        rows = torch.arange(len(x), device=x.device)
+        rows = torch.arange(x.shape[0], device=x.device)
         x = x[rows, position] + self.attn.at(self.ln_1(x), position, causal=causal)
         return self._perceptron(x)
 

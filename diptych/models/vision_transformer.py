@@ -6,7 +6,12 @@ from torch import Tensor, nn
 from diptych.errors import SettingsError
 from diptych.models import architectures
 from diptych.models.architectures import Activation
+from diptych.models.execution import is_cpu_inference
 from diptych.models.transformer import LayerNorm, Transformer
+
+# Inference on a CPU takes a large batch in parts of about this many tokens: what passes between the layers of a part
+# stays in the cache, and a batch of any size needs the memory of a part.
+_CACHED_TOKENS = 1024
 
 
 class VisionTransformer(nn.Module):
@@ -36,10 +41,10 @@ class VisionTransformer(nn.Module):
 
     def features(self, pixels: Tensor) -> Tensor:
         """The class token before the projection: (batch, width)."""
-        x = self._embed(pixels)
-        first = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        normed: Tensor = self.ln_post(self.transformer.at(x, first))
-        return normed
+        if is_cpu_inference(pixels):
+            images = max(1, _CACHED_TOKENS // len(self.positional_embedding))
+            return torch.cat([self._features(part) for part in torch.split(pixels, images)])
+        return self._features(pixels)
 
     def tokens(self, pixels: Tensor) -> Tensor:
         """The class token, then the patches in reading order, before the projection.
@@ -49,9 +54,15 @@ class VisionTransformer(nn.Module):
         normed: Tensor = self.ln_post(self.transformer(self._embed(pixels)))
         return normed
 
+    def _features(self, pixels: Tensor) -> Tensor:
+        x = self._embed(pixels)
+        first = torch.zeros(x.shape[0], dtype=torch.long, device=x.device)
+        normed: Tensor = self.ln_post(self.transformer.at(x, first))
+        return normed
+
     def _embed(self, pixels: Tensor) -> Tensor:
         patches = self.conv1(pixels).flatten(2).transpose(1, 2)  # (batch, patches, width)
-        first = self.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        first = self.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
         x = torch.cat([first, patches], dim=1) + self.positional_embedding.to(patches.dtype)
         normed: Tensor = self.ln_pre(x)
         return normed

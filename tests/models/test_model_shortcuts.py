@@ -7,6 +7,7 @@ import torch
 from small_models import CONTEXT, VOCABULARY, random_texts, small_model
 from torch import Tensor
 
+from diptych.models import vision_transformer
 from diptych.models.architectures import TextTransformer as TextTransformerSize
 from diptych.models.packing import pack
 from diptych.models.text_transformer import TextTransformer
@@ -141,6 +142,30 @@ def test_the_pooled_image_token_equals_the_first_of_all_tokens(dtype: torch.dtyp
         expected = model.image_tokens(pixels)[:, 0]
         assert error(model.image_features(pixels), expected) <= TOLERANCE[dtype]
         assert error(model.encode_image(pixels), expected @ model.visual.proj) <= TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("tokens_at_once", [1, 40, 1024])
+def test_a_batch_of_images_taken_in_parts_is_the_whole_batch(
+    tokens_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vision_transformer, "_CACHED_TOKENS", tokens_at_once)
+    model = small_model()
+    for count in (0, 1, 5):
+        pixels = torch.randn(count, 3, 32, 32, dtype=torch.float64)
+        with torch.no_grad():
+            found = model.encode_image(pixels)
+        torch.testing.assert_close(found, model.encode_image(pixels), rtol=1e-12, atol=1e-12)
+
+
+def test_exported_towers_hold_for_other_batches_and_longer_texts() -> None:
+    model = small_model(dtype=torch.float32)
+    batch = ({0: torch.export.Dim("batch")},)
+    pixels, longer = torch.randn(70, 3, 32, 32), random_texts([CONTEXT, 3, 5, 2, CONTEXT])
+    with torch.no_grad():
+        image = torch.export.export(model.visual, (pixels[:2],), dynamic_shapes=batch).module()
+        text = torch.export.export(model.text, (random_texts([4, 5, 3]),), dynamic_shapes=batch).module()
+        assert error(image(pixels), model.encode_image(pixels)) <= 1e-5
+        assert error(text(longer), model.encode_text(longer)) <= 1e-5
 
 
 def test_gradients_of_the_pooled_image_token_equal_those_of_the_whole_block() -> None:

@@ -18,6 +18,8 @@ FORBIDDEN_CALLS = {
 }
 FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 FORBIDDEN_PREFIXES = ("torch.jit.", "pickle.", "torch.package.")
+# Questions that the models ask about how they are run.
+HARMLESS_CALLS = {"torch.jit.is_tracing", "torch.jit.is_scripting"}
 
 
 def _dotted(node: ast.expr) -> str:
@@ -35,6 +37,8 @@ def _offences(source: str) -> Iterator[str]:
         elif isinstance(node, ast.Call):
             name = _dotted(node.func)
             allows = [k for k in node.keywords if k.arg == "allow_pickle" and getattr(k.value, "value", 1)]
+            if name in HARMLESS_CALLS:
+                continue
             if name in FORBIDDEN_CALLS or name.startswith(FORBIDDEN_PREFIXES) or allows:
                 yield f"line {node.lineno}: {name}"
             continue

@@ -1,0 +1,86 @@
+"""The table of verbs. A verb's module is imported when the verb is called, or when its own help is asked for."""
+
+from typing import NamedTuple
+
+from cyclopts import App
+
+import diptych
+
+
+class Verb(NamedTuple):
+    """One line of `diptych --help`, and where the verb lives."""
+
+    place: str  # module:function, or module:app for a verb with tasks under it
+    summary: str
+    example: str | None = None  # shown under the verb's own help
+
+
+VERBS = {
+    "demo": Verb(
+        "diptych.cli.demo:demo",
+        "The whole story on bundled data: train briefly, evaluate, classify, search.",
+        "diptych demo --out demo/",
+    ),
+    "models": Verb("diptych.cli.models:models", "List what can be loaded, with sizes.", "diptych models"),
+    "classify": Verb(
+        "diptych.cli.classify:classify",
+        "Sort pictures into classes of your own, without training.",
+        'diptych classify photos/ --labels "cat,dog"',
+    ),
+    "embed": Verb(
+        "diptych.cli.embed:embed",
+        "Write the embeddings of a dataset to Parquet or npy.",
+        "diptych embed photos/ --out photos.npy",
+    ),
+    "index": Verb(
+        "diptych.cli.index:index",
+        "Build or refresh a search index over pictures.",
+        "diptych index photos/ --index photos.index",
+    ),
+    "search": Verb(
+        "diptych.cli.search:search",
+        "Find pictures by words, or by a picture.",
+        'diptych search "a red bicycle" --index photos.index',
+    ),
+    "train": Verb(
+        "diptych.cli.train:train",
+        "Pre-train a model with a recipe.",
+        "diptych train recipe.toml --set training.batch_size=256 --out runs/first",
+    ),
+    "evaluate": Verb("diptych.cli.evaluate:app", "Measure a model: zero-shot, retrieval."),
+    "doctor": Verb(
+        "diptych.cli.doctor:doctor",
+        "Check machine, data and recipe before time is spent.",
+        "diptych doctor recipe.toml",
+    ),
+    "verify": Verb(
+        "diptych.cli.verify:verify",
+        "Check the files of a checkpoint or an index.",
+        "diptych verify runs/first",
+    ),
+}
+
+
+def build_app() -> App:
+    """The command line as a cyclopts application."""
+    app = App(
+        name="diptych",
+        help="CLIP, end to end: train, measure and search with images and words.",
+        help_flags=["--help", "-h"],
+        version=version,
+        version_flags="--version",
+        suppress_keyboard_interrupt=False,  # `main` answers it
+    )
+    for position, (name, verb) in enumerate(VERBS.items()):
+        extra = {} if verb.example is None else {"help_epilogue": f"Example: {verb.example}"}
+        app.command(verb.place, name=name, help=verb.summary, sort_key=position, **extra)
+    return app
+
+
+def version() -> str:
+    """Versions of the package and of torch, and the device that `--device auto` picks."""
+    import torch  # noqa: PLC0415 - 1.4 s that `--help` must not wait for
+
+    from diptych.cli.machine import pick_device  # noqa: PLC0415
+
+    return f"diptych {diptych.__version__} (torch {torch.__version__}, device {pick_device('auto')})"

@@ -1,0 +1,272 @@
+"""`diptych demo`: train, measure, classify and search on bundled data, and a page that shows it."""
+
+import dataclasses
+import json
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from diptych.cli.demo_page import Accuracy, Answer, Found, Picture, Story, duration, page
+from diptych.cli.options import DEFAULT_MODEL, Json, UsageError
+from diptych.cli.output import emit, percent, progress, say, table
+from diptych.errors import SettingsError
+
+if TYPE_CHECKING:
+    from diptych.data.example import Example
+    from diptych.data.sources import Source
+    from diptych.data.transforms import Preprocess
+    from diptych.evaluation.report import Report
+    from diptych.models.clip import CLIP
+    from diptych.training.settings import Recipe
+
+# The designer whom neither the sample's training part nor diptych-mini has seen.
+UNSEEN = {"vendor": ("fluent-3d",)}
+SHOWN = 9  # classified pictures on the page
+HITS = 6  # pictures a query
+QUERIES = ("fruit", "bird", "musical instrument", "dessert", "angry face", "red heart")
+TRIAL_STEPS = (2, 8)  # of two trials; the second, when everything is warm, tells how fast this machine is
+BUILT = ("run", "index", "index.html")  # what the demo writes, and may replace
+
+
+def demo(
+    *,
+    out: Annotated[
+        Path, Parameter(name=["--out", "-o"], help="The folder for the page, the model, the index.")
+    ] = Path("demo"),
+    minutes: Annotated[float, Parameter(help="The most that training may take.")] = 3.0,
+    as_json: Json = False,
+) -> None:
+    """The whole story on bundled data, without a download: train briefly, evaluate, classify, search, one page."""
+    if not 0 < minutes < math.inf:
+        raise UsageError(f"--minutes {minutes}: expected more than 0")
+    started = time.perf_counter()
+    _make_room(out)
+
+    from diptych.cli.selection import where  # noqa: PLC0415
+    from diptych.data.sources import open_source  # noqa: PLC0415
+    from diptych.pretrained import load  # noqa: PLC0415
+    from diptych.training.engine import train  # noqa: PLC0415
+    from diptych.training.recipes import load_recipe  # noqa: PLC0415
+
+    test = open_source("sample:test")
+    unseen = where(test, UNSEEN)
+    say("1/4  trying this machine's speed")
+    recipe = _fitted(load_recipe("sample"), 60 * minutes)
+    pairs = len(open_source(recipe.data.train))
+    say(f"2/4  training from scratch: {recipe.training.total_steps} steps on {pairs:,} pairs")
+    training_started = time.perf_counter()
+    result = train(recipe, out / "run")
+    seconds = time.perf_counter() - training_started
+
+    say("3/4  measuring it on drawings by a designer it has not seen")
+    fresh, fresh_preprocess = load(result.checkpoint)
+    mini, mini_preprocess = load(DEFAULT_MODEL)
+    fresh_report = _measured(fresh, fresh_preprocess, unseen, "trained just now")
+    reports = [
+        fresh_report,
+        _measured(mini, mini_preprocess, unseen, DEFAULT_MODEL),
+        _measured(_untrained(recipe), fresh_preprocess, unseen, "untrained"),
+    ]
+    accuracies = [*map(_accuracy, reports), _chance(fresh_report)]
+
+    say(f"4/4  classifying and searching with {DEFAULT_MODEL}")
+    story = Story(
+        pairs=pairs,
+        seconds=seconds,
+        batch_size=recipe.training.batch_size,
+        losses=_losses(out / "run"),
+        task=f"Which of {len(unseen)} names belongs to a drawing? The {len(unseen)} drawings are by a designer whose "
+        "work was in nobody's training data. Nothing was trained on these names as classes.",
+        accuracies=accuracies,
+        answers=_answers(mini, mini_preprocess, unseen),
+        searches=_searches(mini, mini_preprocess, test, out / "index"),
+        next_steps=_next_steps(out),
+    )
+    _write(out / "index.html", page(story))
+    _tell(story, out, time.perf_counter() - started, as_json, reports)
+
+
+def _make_room(out: Path) -> None:
+    """Clear away an earlier demo; a folder with anything else in it is left alone."""
+    if out.exists() and (not out.is_dir() or any(item.name not in BUILT for item in out.iterdir())):
+        raise SettingsError(f"{out}: has other files in it; name a new folder with --out")
+    for name in ("run", "index"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _fitted(recipe: "Recipe", seconds: float) -> "Recipe":
+    """The recipe, with as many of its steps as this machine does in `seconds`, in a precision that it is fast in."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from diptych.cli.machine import has_native_bfloat16  # noqa: PLC0415
+    from diptych.training.engine import train  # noqa: PLC0415
+
+    training = recipe.training
+    if not has_native_bfloat16("cpu"):
+        training = dataclasses.replace(training, precision="float32")
+
+    def with_steps(steps: int) -> "Recipe":
+        return dataclasses.replace(
+            recipe,
+            training=dataclasses.replace(training, steps=steps, samples=None),
+            schedule=dataclasses.replace(
+                recipe.schedule, warmup_steps=min(recipe.schedule.warmup_steps, max(1, steps // 5))
+            ),
+        )
+
+    for steps in TRIAL_STEPS:
+        with tempfile.TemporaryDirectory() as folder:
+            trial = train(with_steps(steps), Path(folder) / "trial", console=Console(quiet=True))
+    pace = training.batch_size / trial.samples_per_second
+    return with_steps(max(1, min(training.total_steps, int(seconds / pace))))
+
+
+def _untrained(recipe: "Recipe") -> "CLIP":
+    import torch  # noqa: PLC0415
+
+    from diptych.models.clip import build_model  # noqa: PLC0415
+
+    torch.manual_seed(recipe.training.seed)
+    return build_model(recipe.model.resolve()).eval()
+
+
+def _measured(model: "CLIP", preprocess: "Preprocess", source: "Source", name: str) -> "Report":
+    from diptych.evaluation.zero_shot import evaluate_zero_shot  # noqa: PLC0415
+
+    with progress(name, len(source)) as advance:
+        return evaluate_zero_shot(
+            model, preprocess, source, model_name=name, label_from="caption", progress=advance
+        )
+
+
+def _accuracy(report: "Report") -> Accuracy:
+    scores = report.scores
+    return Accuracy(report.model, scores.metrics["top1"], scores.metrics["top5"], scores.confidence["top1"])
+
+
+def _chance(report: "Report") -> Accuracy:
+    return Accuracy("chance", report.scores.chance["top1"], report.scores.chance["top5"])
+
+
+def _losses(run: Path) -> list[tuple[int, float]]:
+    from diptych.training.monitor import METRICS  # noqa: PLC0415
+
+    records = map(json.loads, (run / METRICS).read_text("utf-8").splitlines())
+    return [(record["step"], record["loss"]) for record in records]
+
+
+def _answers(model: "CLIP", preprocess: "Preprocess", source: "Source") -> list[Answer]:
+    """Pictures chosen at random, among all names of the source."""
+    import numpy as np  # noqa: PLC0415
+
+    from diptych.evaluation.classify import classify  # noqa: PLC0415
+    from diptych.evaluation.labels import LabelSet  # noqa: PLC0415
+
+    labels = LabelSet.of(sorted({source[position].captions[0] for position in range(len(source))}))
+    chosen = np.random.default_rng(0).choice(len(source), SHOWN, replace=False)
+    examples = [source[int(position)] for position in chosen]
+    found = classify(model, preprocess, [example.image for example in examples], labels, top=3)
+    return [
+        Answer(
+            picture=_picture(example),
+            truth=example.captions[0],
+            guesses=[(guess["label"], guess["probability"]) for guess in answer["predictions"]],
+        )
+        for example, answer in zip(examples, found, strict=True)
+    ]
+
+
+def _searches(model: "CLIP", preprocess: "Preprocess", source: "Source", folder: Path) -> list[Found]:
+    from diptych.embed import uri_of  # noqa: PLC0415
+    from diptych.search.build import refresh  # noqa: PLC0415
+    from diptych.search.encoder import Encoder  # noqa: PLC0415
+    from diptych.search.index import Index  # noqa: PLC0415
+
+    encoder = Encoder(model, preprocess, DEFAULT_MODEL)
+    with progress("indexing", len(source)) as advance:
+        refresh(folder, source, encoder, progress=advance)
+    index = Index(folder)
+    examples = {uri_of(source, example): example for example in map(source.__getitem__, range(len(source)))}
+    return [
+        Found(
+            query,
+            [
+                (_picture(examples[hit["uri"]]), hit["score"])
+                for hit in index.search(encoder.query(text=query), count=HITS)
+            ],
+        )
+        for query in QUERIES
+    ]
+
+
+def _picture(example: "Example") -> Picture:
+    data = example.image if isinstance(example.image, bytes) else example.image.read_bytes()
+    return Picture(
+        data=data,
+        media_type="image/webp" if data[8:12] == b"WEBP" else "image/png",
+        caption=example.captions[0],
+        credit=f"{example.metadata.get('author') or 'unknown author'} ({example.metadata['licence']})",
+    )
+
+
+def _next_steps(out: Path) -> list[tuple[str, str]]:
+    return [
+        ('diptych classify PICTURES --labels "cat,dog,horse"', "your own pictures, your own classes"),
+        (f'diptych search "a red fish" --index {out / "index"}', "ask the index of this demo something else"),
+        ("diptych index PICTURES --index pictures.index", "make your own pictures searchable"),
+        (
+            f"diptych evaluate zero-shot --model {out / 'run'} --data FOLDER",
+            "measure the model you just trained",
+        ),
+        ("diptych train sample --set training.samples=200000 --out runs/longer", "train it for longer"),
+        (
+            "diptych classify PHOTO --labels-file classes.txt --model ViT-B/32",
+            "for photographs (downloads once)",
+        ),
+    ]
+
+
+def _write(path: Path, text: str) -> None:
+    from diptych.atomic import write_text  # noqa: PLC0415
+
+    write_text(path, text)
+
+
+def _tell(story: Story, out: Path, seconds: float, as_json: bool, reports: "Sequence[Report]") -> None:
+    if as_json:
+        emit(
+            {
+                "page": str(out / "index.html"),
+                "model": str(out / "run" / "model"),
+                "index": str(out / "index"),
+                "seconds": seconds,
+                "training_seconds": story.seconds,
+                "losses": story.losses,
+                "zero_shot": [report.to_json() for report in reports],
+            }
+        )
+        return
+    first, last = story.losses[0][1], story.losses[-1][1]
+    print(
+        f"Trained from scratch in {duration(story.seconds)}: the loss fell from {first:.2f} to {last:.2f}.\n"
+    )
+    rows = [(row.who, percent(row.top1), percent(row.top5)) for row in story.accuracies]
+    table(("zero-shot, unseen designer", "first answer", "among five"), rows, right=(1, 2))
+    print(f"\n{DEFAULT_MODEL} on three pictures:")
+    for answer in story.answers[:3]:
+        print(
+            f"  {answer.truth}: " + ", ".join(f"{label} {percent(share)}" for label, share in answer.guesses)
+        )
+    print(f"\n{DEFAULT_MODEL} searching:")
+    for found in story.searches[:3]:
+        print(f"  {found.query}: " + ", ".join(picture.caption for picture, _ in found.pictures))
+    print(f"\nAll of it with pictures: {out / 'index.html'} ({duration(seconds)} in all)\n\nNext:")
+    for command, job in story.next_steps:
+        print(f"  {command}\n      {job}")

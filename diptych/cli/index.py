@@ -1,0 +1,73 @@
+"""`diptych index`: build an index, or bring it up to date."""
+
+import shutil
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from diptych.cli.options import (
+    DEFAULT_MODEL,
+    BatchSize,
+    CaptionColumn,
+    Device,
+    ImageColumn,
+    IndexFolder,
+    Json,
+    Model,
+    Precision,
+    SourcePlace,
+)
+from diptych.cli.output import emit, progress, say_skipped
+from diptych.errors import DataError
+
+
+def index(
+    source: SourcePlace,
+    /,
+    *,
+    folder: IndexFolder,
+    model: Model = DEFAULT_MODEL,
+    rebuild: Annotated[
+        bool, Parameter(negative="", help="Embed everything again, with another model if need be.")
+    ] = False,
+    image_column: ImageColumn = None,
+    caption_column: CaptionColumn = None,
+    batch_size: BatchSize = 64,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> None:
+    """Build a search index over pictures, or bring it up to date: only what is new or changed is embedded."""
+    from diptych.cli.machine import load_model  # noqa: PLC0415
+    from diptych.data.sources import open_source  # noqa: PLC0415
+    from diptych.embed import count_reasons  # noqa: PLC0415
+    from diptych.search.build import refresh  # noqa: PLC0415
+    from diptych.search.encoder import Encoder  # noqa: PLC0415
+
+    rows = open_source(source, image_column=image_column, caption_column=caption_column)
+    name, network, preprocess = load_model(model, device, precision)
+    encoder = Encoder(network, preprocess, name, batch_size=batch_size)
+    is_new = not folder.exists()
+    try:
+        with progress("indexing", len(rows)) as advance:
+            done = refresh(folder, rows, encoder, rebuild=rebuild, progress=advance)
+    except DataError:
+        # Not one picture could be read: of a new index that leaves only its empty folder.
+        if is_new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    counts = {
+        "added": done.added,
+        "updated": done.updated,
+        "moved": done.moved,
+        "unchanged": done.unchanged,
+        "removed": done.removed,
+        "repeated": done.repeated,
+    }
+    skipped = count_reasons(done.skipped)
+    say_skipped(skipped)
+    if as_json:
+        emit({"index": str(folder), "model": name, **counts, "skipped": skipped, "total": done.total})
+        return
+    changes = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    print(f"{folder}: {done.total:,} pictures ({changes})")

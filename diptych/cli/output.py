@@ -1,0 +1,79 @@
+"""What a verb prints: results to stdout, everything else to stderr, bars only on a terminal."""
+
+import contextlib
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+
+def emit(value: Any) -> None:
+    """One JSON value on one line of stdout. Numbers that JSON lacks (nan, infinity) become null.
+
+    Written in ASCII: a file name that is not valid UTF-8 survives as an escape.
+    """
+    print(json.dumps(_finite(value), allow_nan=False))
+
+
+def say(text: str) -> None:
+    """A remark for the person at the terminal, on stderr."""
+    print(text, file=sys.stderr)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+    """Aligned columns on stdout; the columns numbered in `right` are flush right, as numbers are."""
+    lines = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    for line in lines:
+        cells = [
+            cell.rjust(widths[column]) if column in right else cell.ljust(widths[column])
+            for column, cell in enumerate(line)
+        ]
+        print("  ".join(cells).rstrip())
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr while the body runs, if stderr is a terminal; yields a function that advances it by n."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - 50 ms that a script does not wait for
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(what, total=total)
+        yield lambda count: bars.advance(task, count)
+
+
+def say_skipped(reasons: Mapping[str, int]) -> None:
+    """How many rows were left out, by reason; nothing where none was."""
+    if reasons:
+        say("warning: skipped " + ", ".join(f"{count:,} ({reason})" for reason, count in reasons.items()))
+
+
+def count_of(number: int) -> str:
+    """A size for people: 151.3M, 12.0k, 64."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.1f}{name}"
+    return str(number)
+
+
+def percent(fraction: float) -> str:
+    """0.4213 as `42.1 %`; small shares, such as chance among many classes, keep two decimals."""
+    if 0 < fraction < 0.0001:
+        return "<0.01 %"
+    return f"{100 * fraction:.{2 if fraction < 0.01 else 1}f} %"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

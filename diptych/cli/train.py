@@ -1,0 +1,98 @@
+"""`diptych train`: pre-train with a recipe."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from diptych.cli.options import Device, Json
+from diptych.cli.output import emit, say
+
+if TYPE_CHECKING:
+    from diptych.data.sources import Source
+    from diptych.data.transforms import Preprocess
+    from diptych.models.clip import CLIP
+    from diptych.training.settings import EvaluationTask, Recipe
+
+Assignments = Annotated[
+    tuple[str, ...],
+    Parameter(name="--set", negative="", help="section.key=value, in place of what the recipe says."),
+]
+RecipePlace = Annotated[str, Parameter(help="A TOML file, or the name of a shipped recipe, such as sample.")]
+
+
+def train(
+    recipe: RecipePlace,
+    /,
+    *,
+    assignments: Assignments = (),
+    out: Annotated[
+        Path | None, Parameter(name=["--out", "-o"], help="The folder of the run; runs/NAME without it.")
+    ] = None,
+    resume: Annotated[bool, Parameter(negative="", help="Go on with the run that is in the folder.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Pre-train a model with a recipe; the result is in the folder of the run, under model/."""
+    from diptych.cli.machine import pick_device  # noqa: PLC0415
+    from diptych.training.engine import train as run  # noqa: PLC0415
+    from diptych.training.recipes import load_recipe  # noqa: PLC0415
+
+    settings = load_recipe(recipe, assignments)
+    folder = out if out is not None else Path("runs") / Path(recipe).stem
+    chosen = pick_device(device)
+    say(f"training on {chosen}, into {folder}")
+    result = run(settings, folder, resume=resume, device=chosen, evaluate=evaluation_of(settings))
+    if as_json:
+        emit(
+            {
+                "step": result.step,
+                "samples": result.samples,
+                "loss": result.loss,
+                "samples_per_second": result.samples_per_second,
+                "checkpoint": result.checkpoint,
+            }
+        )
+    else:
+        print(
+            f"{result.checkpoint}: {result.step:,} steps, {result.samples:,} pairs, loss {result.loss:.3f}, "
+            f"{result.samples_per_second:,.0f} pairs a second"
+        )
+
+
+def evaluation_of(recipe: "Recipe") -> "Callable[[CLIP, Preprocess], Mapping[str, float]] | None":
+    """What the engine calls to measure a model as `[evaluation]` says; the data are opened now, not at the end.
+
+    The log gets `TASK_METRIC` for each metric of each task.
+    """
+    from diptych.cli.selection import where  # noqa: PLC0415
+    from diptych.data.sources import open_source  # noqa: PLC0415
+
+    tasks = [(task, where(open_source(task.data), task.where)) for task in recipe.evaluation.tasks]
+    if not tasks:
+        return None
+
+    def measure(model: "CLIP", preprocess: "Preprocess") -> dict[str, float]:
+        return {
+            f"{task.name}_{metric}": value
+            for task, source in tasks
+            for metric, value in _metrics(task, source, model, preprocess).items()
+        }
+
+    return measure
+
+
+def _metrics(
+    task: "EvaluationTask", source: "Source", model: "CLIP", preprocess: "Preprocess"
+) -> Mapping[str, float]:
+    from diptych.evaluation.retrieval import evaluate_retrieval  # noqa: PLC0415
+    from diptych.evaluation.zero_shot import evaluate_zero_shot  # noqa: PLC0415
+
+    if task.task == "retrieval":
+        report = evaluate_retrieval(model, preprocess, source, model_name=task.name, truncate=True)
+    else:
+        report = evaluate_zero_shot(
+            model, preprocess, source, model_name=task.name, label_from=task.label_from
+        )
+    return report.scores.metrics

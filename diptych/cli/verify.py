@@ -1,0 +1,58 @@
+"""`diptych verify`: are the files what was written?"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from diptych.cli.options import Json
+from diptych.cli.output import emit
+from diptych.errors import DataError
+
+
+def verify(
+    path: Annotated[Path, Parameter(help="A checkpoint, the folder of a run, or an index.")],
+    /,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Compare every file of a checkpoint, a run or an index with the SHA-256 that was recorded when it was written."""
+    checked = [_checked(folder) for folder in _folders(path)]
+    if as_json:
+        emit({"path": str(path), "ok": True, "checked": checked})
+        return
+    for found in checked:
+        print(f"{found['path']}: {found['kind']}, {found['files']} files as they were written")
+
+
+def _folders(path: Path) -> list[Path]:
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; check the path")
+    if (path / "diptych.json").is_file() or (path / "index.json").is_file():
+        return [path]
+    parts = [*sorted((path / "checkpoints").glob("step-*")), path / "model"]
+    found = [part for part in parts if (part / "diptych.json").is_file()]
+    if not found:
+        raise DataError(
+            f"{path}: neither a checkpoint (a folder with diptych.json), nor a run (with model/), "
+            "nor an index (with index.json); name the folder of one"
+        )
+    return found
+
+
+def _checked(folder: Path) -> dict[str, Any]:
+    if (folder / "index.json").is_file():
+        from diptych.search.index import Index  # noqa: PLC0415
+
+        index = Index(folder)
+        index.verify()
+        return {
+            "path": str(folder),
+            "kind": "index",
+            "files": len(index.manifest.sha256),
+            "count": len(index),
+        }
+    from diptych.weights.checkpoint import verify_checkpoint  # noqa: PLC0415
+
+    manifest = verify_checkpoint(folder)
+    return {"path": str(folder), "kind": "checkpoint", "files": len(manifest.sha256), "model": manifest.kind}
