@@ -43,7 +43,7 @@ def batches() -> dict[str, Tensor]:
         "several lengths": mixed,
         "the longest": random_texts([CONTEXT, 4]),
         "equal texts": mixed[[0, 1, 0, 0, 1]],
-        "one inside another": torch.tensor([[58, 1, 59, 0], [58, 1, 2, 59], [58, 1, 2, 3]]),
+        "one inside another": torch.tensor([[1, 2, 0, 3], [1, 2, 0, 0], [1, 2, 0, 3], [1, 0, 0, 2]]),
         "shared beginnings": many,
         "no end token": torch.randint(0, VOCABULARY, (20, CONTEXT)),
         "narrow and int32": mixed[:, :9].int(),
