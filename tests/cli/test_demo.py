@@ -97,7 +97,7 @@ def test_duration_in_words(seconds: float, said: str) -> None:
 
 def test_demo_runs_from_nothing_to_a_page(tiny: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_verb, "DEFAULT_MODEL", str(tiny))
-    monkeypatch.setattr(demo_verb, "TRIAL_STEPS", (1,))
+    monkeypatch.setattr(demo_verb, "TRIAL_STEPS", 2)
     outcome = run("demo", "--minutes", "0.001", "--json")
     assert outcome.code == 0, outcome.err
     told = outcome.json
