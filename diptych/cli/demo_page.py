@@ -302,7 +302,9 @@ $answers
 </div>
 
 <h2>Search</h2>
-<p>The test pictures, found by words alone; the number is the cosine similarity of picture and query.</p>
+<p>The test pictures, found by words alone; the number is the cosine similarity of picture and query. These words
+were picked because they work. The model is small: for others, such as &ldquo;bird&rdquo; or &ldquo;dessert&rdquo;,
+it finds nothing sensible.</p>
 $searches
 
 <h2>What to try next</h2>
