@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_COLUMNS = 28  # random numbers a sample; more than `Drawings` uses, so that a new one shifts no old one
+_COLUMNS = 32  # random numbers a sample; more than `Drawings` uses, so that a new one shifts no old one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,7 @@ class Drawings:
     scale: tuple[float, float] = (0.7, 1.15)  # of the picture's side
     stretch: float = 0.12  # of one side against the other, either way
     shift: float = 0.1  # of the view's side, either way
+    warp: float = 0.0  # of the view's half side: the most that a smooth wave moves a point, either way
     mirror: float = 0.5  # probability; never where left and right matter
     background: float = 0.6  # probability of a random colour in place of white
     brightness: float = 0.3  # factor 1 - b .. 1 + b
@@ -103,7 +104,19 @@ def _affine_grid(chance: Tensor, mirrored: Tensor, settings: Drawings, resolutio
     top = torch.stack([flip * cos / wide, flip * (sin + shear) / wide, settings.shift * 2 * signed(5)], dim=1)
     bottom = torch.stack([-sin / size, cos / size, settings.shift * 2 * signed(6)], dim=1)
     theta = torch.stack([top, bottom], dim=1)  # (batch, 2, 3)
-    return F.affine_grid(theta, [len(theta), 1, resolution, resolution], align_corners=False)
+    grid = F.affine_grid(theta, [len(theta), 1, resolution, resolution], align_corners=False)
+    return grid + _wave(chance, settings, resolution) if settings.warp else grid
+
+
+def _wave(chance: Tensor, settings: Drawings, resolution: int) -> Tensor:
+    """One slow wave along each axis, (batch, resolution, resolution, 2): proportions differ between designers."""
+    ramp = torch.linspace(-math.pi, math.pi, resolution, device=chance.device)
+    # Half a period to one and a half across the view.
+    rate, phase = 0.5 + chance[:, 28:30], 2 * math.pi * chance[:, 30:32]
+    waves = settings.warp * torch.sin(rate[..., None] * ramp + phase[..., None])  # (batch, 2, resolution)
+    across = waves[:, 0, :, None].expand(-1, resolution, resolution)  # moved across, by its height
+    down = waves[:, 1, None, :].expand(-1, resolution, resolution)
+    return torch.stack([across, down], dim=-1)
 
 
 def _jitter(colour: Tensor, alpha: Tensor, chance: Tensor, settings: Drawings) -> Tensor:

@@ -45,7 +45,7 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveSettings:
-    name: Literal["clip"] = "clip"
+    name: Literal["clip", "siglip"] = "clip"
     positives: Literal["pair", "caption"] = (
         "pair"  # "caption": pairs with the same first caption are positives
     )
@@ -59,6 +59,8 @@ class OptimizerSettings:
     betas: tuple[float, float] = (0.9, 0.98)
     epsilon: float = 1e-6
     clip_norm: float | None = None  # of the whole gradient
+    moments: Literal["float32", "bfloat16"] = "float32"  # precision in which Adam's two averages are kept
+    layer_decay: float = 1.0  # learning rate of a block over that of the block after it, in each tower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,17 @@ class TrainingSettings:
     batch_size: int  # pairs of one optimizer step, over all processes
     steps: int | None = None  # optimizer steps; give this or `samples`
     samples: int | None = None  # pairs seen in the whole run
-    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast around float32 weights
+    chunk: int | Literal["auto"] | None = None  # images of one forward pass; none: the whole batch at once
+    text_chunk: int | None = None  # texts of one forward pass; as many as images when not given
+    keep: int = 0  # image and text chunks whose graphs are kept, and not computed again
+    # bfloat16 and float16: autocast around float32 weights; float16 with loss scaling
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    recompute: bool = False  # compute the inside of each block again in the backward pass: less memory
+    compile: bool = False  # torch.compile of each block
+    patch_dropout: float = 0.0  # share of an image's patches that are left out (FLIP), 0..1
+    ema: float | None = None  # decay a step of an average of the weights, saved beside them
+    distributed: Literal["ddp", "fsdp"] = "ddp"  # how several processes share the model
+    most_not_finite: int = 5  # steps in a row whose loss or gradient is not a number before the run stops
     seed: int = 0
 
     def __post_init__(self) -> None:
