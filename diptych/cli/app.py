@@ -47,6 +47,11 @@ VERBS = {
         "Pre-train a model with a recipe.",
         "diptych train recipe.toml --set training.batch_size=256 --out runs/first",
     ),
+    "sweep": Verb(
+        "diptych.cli.sweep:sweep",
+        "Train a recipe with many settings and list which were best.",
+        "diptych sweep recipe.toml --grid optimizer.learning_rate=1e-4,3e-4 --out runs/sweep",
+    ),
     "evaluate": Verb("diptych.cli.evaluate:app", "Measure a model: zero-shot, retrieval."),
     "doctor": Verb(
         "diptych.cli.doctor:doctor",

@@ -1,0 +1,168 @@
+"""`diptych sweep`: a recipe with many settings, and which were best."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from diptych.cli.options import Device, Json, UsageError
+from diptych.cli.output import emit, say
+from diptych.cli.train import Assignments, RecipePlace, evaluation_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from diptych.training.sweep import Goal, Trial
+
+_SHOWN_ERROR = 60  # characters of an error in the table; sweep.json has all of it
+
+
+def sweep(
+    recipe: RecipePlace,
+    /,
+    *,
+    grid: Annotated[
+        tuple[str, ...],
+        Parameter(negative="", help="section.key=value,value: each value with each of the other grids."),
+    ] = (),
+    random: Annotated[
+        tuple[str, ...],
+        Parameter(
+            negative="",
+            help="section.key=low..high: drawn, log-uniformly where both are positive; whole if both are whole.",
+        ),
+    ] = (),
+    trials: Annotated[int | None, Parameter(help="How many runs; without it, the grid once.")] = None,
+    seed: Annotated[int, Parameter(help="Of the random draws.")] = 0,
+    metric: Annotated[
+        str, Parameter(help="What the table is sorted by: loss, accuracy, or TASK_METRIC of an evaluation.")
+    ] = "loss",
+    minimise: Annotated[bool, Parameter(negative="", help="The smallest is best, as for loss.")] = False,
+    maximise: Annotated[bool, Parameter(negative="", help="The largest is best, as for all others.")] = False,
+    assignments: Assignments = (),
+    out: Annotated[
+        Path | None,
+        Parameter(name=["--out", "-o"], help="The folder of the sweep; runs/NAME-sweep without it."),
+    ] = None,
+    keep: Annotated[
+        Literal["all", "best"], Parameter(help="best: delete the weights of the others; their logs stay.")
+    ] = "all",
+    retry: Annotated[bool, Parameter(negative="", help="Run failed trials again.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> int:
+    """Train a recipe with many settings and list which were best. The same command goes on with a sweep."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from diptych.cli.machine import pick_device  # noqa: PLC0415
+    from diptych.training.sweep import Sweep, parse_grid, parse_range, run_sweep  # noqa: PLC0415
+
+    goal = _goal(metric, minimise, maximise)
+    if trials is not None and trials < 1:
+        raise UsageError(f"--trials {trials}: expected at least 1")
+    asked = Sweep(
+        recipe=recipe,
+        assignments=assignments,
+        grids=tuple(map(parse_grid, grid)),
+        ranges=tuple(map(parse_range, random)),
+        trials=trials,
+        seed=seed,
+        metric=metric,
+        goal=goal,
+    )
+    folder = out if out is not None else Path("runs") / f"{Path(recipe).stem}-sweep"
+    chosen = pick_device(device)
+    say(f"sweep on {chosen}, into {folder}; if it is stopped, the same command goes on with it")
+    terminal = Console(stderr=True)
+    found = run_sweep(
+        asked,
+        folder,
+        device=chosen,
+        evaluation_of=evaluation_of,
+        keep_best_only=keep == "best",
+        retry=retry,
+        # The bar of each run on a terminal; elsewhere a line a trial is enough, and the runs have their own logs.
+        console=terminal if terminal.is_terminal else Console(stderr=True, quiet=True),
+        tell=lambda trial, count: say(f"trial {trial.number + 1}/{count}: {_told(trial, metric)}"),
+    )
+    done = [trial for trial in found if trial.status == "done"]
+    if as_json:
+        emit(
+            {
+                "metric": metric,
+                "goal": goal,
+                "best": str(folder / done[0].folder) if done else None,
+                "trials": [_json(trial, folder) for trial in found],
+            }
+        )
+    else:
+        Console(highlight=False).print(_table(found, metric, goal))
+        if done:
+            print(f"best: {folder / done[0].folder}")
+    return 0 if done else 1
+
+
+def _goal(metric: str, minimise: bool, maximise: bool) -> "Goal":
+    if minimise and maximise:
+        raise UsageError("--minimise and --maximise: give one of them")
+    return "minimise" if minimise or (metric == "loss" and not maximise) else "maximise"
+
+
+def _told(trial: "Trial", metric: str) -> str:
+    settings = ", ".join(f"{key} {shown(value)}" for key, value in trial.settings.items())
+    if trial.status == "failed":
+        return f"{settings}: failed: {trial.error}"
+    return f"{settings}: {metric} {shown(trial.metrics[metric])}"
+
+
+def _table(trials: Sequence["Trial"], metric: str, goal: "Goal") -> "Table":
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    keys = list(dict.fromkeys(key for trial in trials for key in trial.settings))
+    others = [name for name in ("loss", "accuracy") if name != metric]
+    table = Table(title=f"sorted by {metric}, {goal}d", title_justify="left")
+    table.add_column("trial", justify="right")
+    for key in keys:
+        table.add_column(_short(key, keys), justify="right")
+    for name in (metric, *others, "minutes"):
+        table.add_column(name, justify="right")
+    failed = any(trial.status == "failed" for trial in trials)
+    if failed:
+        table.add_column("failed because", overflow="fold")
+    for trial in trials:
+        measured = [shown(trial.metrics[name]) if name in trial.metrics else "" for name in (metric, *others)]
+        minutes = f"{trial.metrics['seconds'] / 60:.1f}" if "seconds" in trial.metrics else ""
+        error = trial.error or ""
+        cut = error if len(error) <= _SHOWN_ERROR else f"{error[: _SHOWN_ERROR - 3]}..."
+        table.add_row(
+            str(trial.number),
+            *(Text(shown(trial.settings.get(key, ""))) for key in keys),
+            *measured,
+            minutes,
+            *([Text(cut)] if failed else []),
+        )
+    return table
+
+
+def _short(key: str, keys: Sequence[str]) -> str:
+    """The last part of a key, where no other key has the same."""
+    last = key.rpartition(".")[2]
+    return last if sum(other.rpartition(".")[2] == last for other in keys) == 1 else key
+
+
+def _json(trial: "Trial", folder: Path) -> dict[str, object]:
+    return {
+        "number": trial.number,
+        "folder": str(folder / trial.folder),
+        "settings": dict(trial.settings),
+        "status": trial.status,
+        "metrics": dict(trial.metrics),
+        "error": trial.error,
+    }
+
+
+def shown(value: object) -> str:
+    """A setting or a metric in four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
