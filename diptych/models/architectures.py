@@ -62,6 +62,7 @@ class Architecture:
     image: VisionTransformer | ModifiedResNet
     text: TextTransformer | BagOfWords
     activation: Activation = "quick_gelu"  # of every transformer block; OpenAI's models have quick_gelu
+    logit_bias: float | None = None  # the first value of a learned bias of the logits, as SigLIP has it (-10)
 
 
 def _text(width: int) -> TextTransformer:

@@ -10,6 +10,9 @@ from diptych.models.transformer import LayerNorm
 class BagOfWords(nn.Module):
     """The mean of the token embeddings, normed and projected; the order of the words does not matter."""
 
+    above_blocks = ("ln_final", "text_projection")
+    blocks: tuple[nn.Module, ...] = ()
+
     def __init__(self, size: architectures.BagOfWords, embed_dim: int) -> None:
         super().__init__()
         self.context_length = size.context_length

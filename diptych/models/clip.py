@@ -31,6 +31,9 @@ class CLIP(nn.Module):
         self.visual = _image_tower(architecture)
         self.text = _text_tower(architecture)
         self.logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
+        self.logit_bias: nn.Parameter | None = None
+        if architecture.logit_bias is not None:
+            self.logit_bias = nn.Parameter(torch.tensor(architecture.logit_bias))
         self.register_load_state_dict_pre_hook(_accept_top_level_text)  # type: ignore[no-untyped-call]
 
     @property
@@ -48,10 +51,22 @@ class CLIP(nn.Module):
         dtype: torch.dtype = self.visual.conv1.weight.dtype
         return dtype
 
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """pixels: (batch, 3, n, n), preprocessed; returns (batch, embed_dim), not of unit length."""
-        encoded: Tensor = self.visual(self._checked(pixels))
-        return encoded
+    def encode_image(self, pixels: Tensor, kept: Tensor | None = None) -> Tensor:
+        """pixels: (batch, 3, n, n), preprocessed; returns (batch, embed_dim), not of unit length.
+
+        kept: (batch, any number) patches of each image that the tower sees (see `patch_dropout`); all when not
+        given. Raises SettingsError where the tower has no patches.
+        """
+        if kept is None:
+            encoded: Tensor = self.visual(self._checked(pixels))
+            return encoded
+        if not isinstance(self.visual, VisionTransformer):
+            raise SettingsError(
+                f"patch dropout: the image tower is a {type(self.visual).__name__}, which has no patches to leave "
+                "out; set [training] patch_dropout = 0, or train a ViT"
+            )
+        seen: Tensor = self.visual(self._checked(pixels), kept)
+        return seen
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """tokens: (batch, up to context_length) ids; returns (batch, embed_dim), not of unit length."""
@@ -59,10 +74,15 @@ class CLIP(nn.Module):
         return encoded
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Scaled cosine similarities: logits_per_image (images, texts), and its transpose logits_per_text."""
+        """Scaled cosine similarities: logits_per_image (images, texts), and its transpose logits_per_text.
+
+        A model with a `logit_bias` adds it; its logits are for a sigmoid each, not for a softmax.
+        """
         image = F.normalize(self.encode_image(pixels), dim=-1)
         text = F.normalize(self.encode_text(tokens), dim=-1)
         logits_per_image = self.logit_scale.exp() * image @ text.T
+        if self.logit_bias is not None:
+            logits_per_image = logits_per_image + self.logit_bias
         return logits_per_image, logits_per_image.T
 
     def image_features(self, pixels: Tensor) -> Tensor:

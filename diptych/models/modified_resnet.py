@@ -5,6 +5,7 @@ average pools before every strided step (Zhang 2019), and attention in place of 
 """
 
 from collections import OrderedDict
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from diptych.errors import SettingsError
 from diptych.models import architectures
 from diptych.models.linear import Linear
+from diptych.models.recompute import recomputed
 from diptych.models.transformer import check_heads, join_heads, split_heads
 
 _EXPANSION = 4  # channels of a bottleneck's output, over those of its middle
@@ -89,6 +91,8 @@ class AttentionPool(nn.Module):
 class ModifiedResNet(nn.Module):
     """Stem, four stages of bottlenecks, attention pool."""
 
+    above_blocks = ("attnpool",)
+
     def __init__(self, size: architectures.ModifiedResNet, embed_dim: int) -> None:
         super().__init__()
         stride = 8 * size.stem_stride
@@ -96,6 +100,7 @@ class ModifiedResNet(nn.Module):
             raise SettingsError(
                 f"resolution {size.resolution} is not a multiple of the total stride {stride}"
             )
+        self.recompute = False  # whether the backward pass computes the inside of each bottleneck again
         self.input_resolution = size.resolution
         self.output_dim = embed_dim
         self.width = size.width * 32
@@ -116,6 +121,15 @@ class ModifiedResNet(nn.Module):
             size.resolution // stride, self.width, size.heads or size.width // 2, embed_dim
         )
         self._initialise()
+
+    @property
+    def blocks(self) -> list[Bottleneck]:
+        """The bottlenecks, first to last."""
+        return [
+            cast(Bottleneck, block)
+            for stage in (self.layer1, self.layer2, self.layer3, self.layer4)
+            for block in stage
+        ]
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels: (batch, 3, n, n), normalised; returns (batch, embed_dim), not of unit length."""
@@ -138,8 +152,9 @@ class ModifiedResNet(nn.Module):
         x = F.relu(self.bn2(self.conv2(x)))
         x = F.relu(self.bn3(self.conv3(x)))
         x = self.avgpool(x)
-        grid: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return grid
+        for block in self.blocks:
+            x = recomputed(block, x) if self.recompute and torch.is_grad_enabled() else block(x)
+        return x
 
     def _initialise(self) -> None:
         for projection in (

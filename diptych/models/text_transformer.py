@@ -8,7 +8,7 @@ from diptych.models.architectures import Activation
 from diptych.models.execution import is_cpu_inference, is_exported
 from diptych.models.linear import Linear
 from diptych.models.packing import pack
-from diptych.models.transformer import LayerNorm, Transformer
+from diptych.models.transformer import Block, LayerNorm, Transformer
 
 
 class TextTransformer(nn.Module):
@@ -17,6 +17,8 @@ class TextTransformer(nn.Module):
     The end token has the largest id, so that `argmax` finds it. What follows it cannot reach it through a causal
     mask: the tower therefore runs only up to the longest end token of the batch, and gives the same result.
     """
+
+    above_blocks = ("ln_final", "text_projection")
 
     def __init__(self, size: architectures.TextTransformer, embed_dim: int, activation: Activation) -> None:
         super().__init__()
@@ -34,6 +36,11 @@ class TextTransformer(nn.Module):
         self.ln_final = LayerNorm(size.width)
         self.text_projection = nn.Parameter(torch.empty(size.width, embed_dim))
         self._initialise()
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The blocks, first to last."""
+        return self.transformer.blocks
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens: (batch, up to context_length) ids; returns (batch, embed_dim), not of unit length.

@@ -10,6 +10,7 @@ from diptych.errors import SettingsError
 from diptych.models.architectures import Activation
 from diptych.models.linear import Linear, linear
 from diptych.models.packing import Packing
+from diptych.models.recompute import recomputed
 
 
 class QuickGELU(nn.Module):
@@ -105,15 +106,23 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(width)
         self.mlp = MLP(width, activation)
 
-    def forward(self, x: Tensor, *, causal: bool) -> Tensor:
-        x = x + self.attn(self.ln_1(x), causal=causal)
+    def forward(self, x: Tensor, *, causal: bool, position: Tensor | None = None) -> Tensor:
+        """x: (batch, tokens, width); returns the same shape.
+
+        position: (batch,), where only one token of each row is wanted: (batch, width), see `Attention.at`. It is
+        an argument and not a method because hooks, compilation and sharding go through `forward`.
+        """
+        if position is None:
+            x = x + self.attn(self.ln_1(x), causal=causal)
+        else:
+            rows = torch.arange(x.shape[0], device=x.device)
+            x = x[rows, position] + self.attn.at(self.ln_1(x), position, causal=causal)
         return self._perceptron(x)
 
     def at(self, x: Tensor, position: Tensor, *, causal: bool) -> Tensor:
-        """One token of each row, (batch, width); see `Attention.at`."""
-        rows = torch.arange(x.shape[0], device=x.device)
-        x = x[rows, position] + self.attn.at(self.ln_1(x), position, causal=causal)
-        return self._perceptron(x)
+        """`forward` with a position."""
+        pooled: Tensor = self(x, causal=causal, position=position)
+        return pooled
 
     def packed(self, x: Tensor, packing: Packing, rows: Tensor | slice) -> Tensor:
         """Those `rows` of a packed batch; x: (all rows, width)."""
@@ -133,6 +142,7 @@ class Transformer(nn.Module):
     def __init__(self, width: int, layers: int, heads: int, activation: Activation, *, causal: bool) -> None:
         super().__init__()
         self.causal = causal
+        self.recompute = False  # whether the backward pass computes the inside of each block again
         self.resblocks = nn.ModuleList(Block(width, heads, activation) for _ in range(layers))
 
     @property
@@ -143,7 +153,7 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, tokens, width); returns every token of the last block."""
         for block in self.blocks:
-            x = block(x, causal=self.causal)
+            x = self._run(block, x)
         return x
 
     def at(self, x: Tensor, position: Tensor) -> Tensor:
@@ -154,8 +164,8 @@ class Transformer(nn.Module):
         """
         *blocks, last = self.blocks
         for block in blocks:
-            x = block(x, causal=self.causal)
-        return last.at(x, position, causal=self.causal)
+            x = self._run(block, x)
+        return self._run(last, x, position)
 
     def packed(self, x: Tensor, packing: Packing) -> Tensor:
         """The last block's output at the end token of each text: (batch, width).
@@ -166,6 +176,12 @@ class Transformer(nn.Module):
         for block in blocks:
             x = block.packed(x, packing, slice(None))
         return last.packed(x, packing, packing.ends)
+
+    def _run(self, block: Block, x: Tensor, position: Tensor | None = None) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return recomputed(block, x, causal=self.causal, position=position)
+        output: Tensor = block(x, causal=self.causal, position=position)
+        return output
 
 
 def check_heads(width: int, heads: int) -> None:
