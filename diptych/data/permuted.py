@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from diptych.data.example import Example
+from diptych.data.joined import parts_of
 from diptych.data.sources import Source
 
 
@@ -14,7 +15,8 @@ class PermutedCaptions:
     def __init__(self, source: Source, seed: int) -> None:
         self._source = source
         self._partner = np.random.default_rng(seed).permutation(len(source))
-        self.parts = tuple(getattr(source, "parts", (len(source),)))
+        self.parts = parts_of(source)
+        self.mixed: tuple[int, ...] = getattr(source, "mixed", ())
 
     @property
     def name(self) -> str:

@@ -161,7 +161,7 @@ def _open_shards(paths: Sequence[Path], name: str) -> Source:
 
 def _check_exists(name: str) -> None:
     """DataError, with the nearest name that does exist, if a path does not."""
-    if os.path.exists(name) or name.startswith("sample:"):
+    if os.path.exists(name) or name.startswith("sample:") or glob.glob(name, recursive=True):
         return
     if glob.has_magic(name):
         raise DataError(f"{name}: no file matches this pattern")

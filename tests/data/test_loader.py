@@ -1,4 +1,6 @@
 import io
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from itertools import islice
 
 import numpy as np
@@ -19,9 +21,11 @@ from diptych.data.loader import (
     group_id,
     sample_text,
 )
+from diptych.data.order import Indices
 from diptych.data.permuted import PermutedCaptions
 from diptych.data.transforms import Preprocess
-from diptych.errors import DataError
+from diptych.distributed import World, share
+from diptych.errors import DataError, SettingsError
 
 
 def png(colour: tuple[int, ...], size: tuple[int, int] = (12, 9)) -> bytes:
@@ -72,20 +76,129 @@ def loader(source: Listed, size: int = 4, **more: object) -> Loader:
     )
 
 
+TENSORS = ("canvas", "tokens", "groups", "mirrored", "chance", "rows", "seeds")
+
+
+def vars_of(loaded: Loader) -> dict[str, object]:
+    return {field.name: getattr(loaded, field.name) for field in fields(loaded) if field.init}
+
+
 def take(loaded: Loader, count: int, position: int = 0) -> list[Batch]:
     return list(islice(loaded.batches(position), count))
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize("cache", [False, True])
-def test_batches_from_a_position_equal_those_of_the_whole_run(workers: int, cache: bool) -> None:
+def whole_batches(shares: Sequence[Sequence[Batch]]) -> list[dict[str, Tensor]]:
+    """The tensors of global batches, from the batches of every process in their order."""
+    joined = []
+    for batch in zip(*shares, strict=True):
+        rows = [len(each.rows) for each in batch]
+        assert [each.first for each in batch] == [sum(rows[:rank]) for rank in range(len(rows))]
+        assert {each.global_count for each in batch} == {sum(rows)}
+        assert len({each.position for each in batch}) == 1
+        joined.append({name: torch.cat([getattr(each, name) for each in batch]) for name in TENSORS})
+    return joined
+
+
+def run_of(source: Listed, workers: int, size: int, count: int, position: int = 0) -> list[dict[str, Tensor]]:
+    """`count` global batches of 10, read by `size` processes of `workers` threads."""
+    return whole_batches(
+        [
+            take(loader(source, 10, workers=workers, world=World(rank, size)), count, position)
+            for rank in range(size)
+        ]
+    )
+
+
+def assert_same(expected: list[dict[str, Tensor]], found: list[dict[str, Tensor]]) -> None:
+    assert len(expected) == len(found)
+    for left, right in zip(expected, found, strict=True):
+        for name in TENSORS:
+            assert torch.equal(left[name], right[name]), name
+
+
+def damaged(count: int) -> list[Example]:
+    """Examples of which two in a row, and the last, cannot be read."""
+    pairs = examples(count)
+    for row in (4, 5, count - 1):
+        pairs[row] = Example(str(row), b"no image", ("broken",))
+    return pairs
+
+
+@pytest.mark.parametrize("workers", [0, 2, 4])
+def test_any_number_of_workers_and_processes_reads_the_same_batches(workers: int) -> None:
+    source = Listed(damaged(26))
+    expected = run_of(source, 1, 1, 4)
+    for size in (1, 2, 3):
+        assert_same(expected, run_of(source, workers, size, 4))
+
+
+def test_resuming_with_other_workers_and_processes_goes_on_with_the_same_batches() -> None:
+    source = Listed(damaged(26))
+    resumed = [
+        batch
+        for start, (workers, size) in enumerate([(0, 1), (2, 2), (4, 1), (1, 3), (0, 2)])
+        for batch in run_of(source, workers, size, 1, position=10 * start)
+    ]
+    assert_same(run_of(source, 1, 1, 5), resumed)
+
+
+class CutsBeforeDrawing(Loader):
+    """The broken twin: every process draws for its own rows as if they were the batch."""
+
+    twin = World()
+
+    def _global_batches(self, position: int) -> Iterator[tuple[Indices, int]]:
+        for indices, at in super()._global_batches(position):
+            mine = share(len(indices), self.twin.rank, self.twin.size)
+            yield indices[mine.start : mine.stop], at
+
+
+def test_cutting_before_drawing_is_seen_as_other_randomness() -> None:
+    source = Listed(examples(26))
+    shares = []
+    for rank in range(2):
+        twin = CutsBeforeDrawing(**vars_of(loader(source, 10)))
+        twin.twin = World(rank, 2)
+        shares.append(take(twin, 1))
+    (expected,) = run_of(source, 1, 1, 1)
+    assert torch.equal(torch.cat([batch.rows for (batch,) in shares]), expected["rows"])
+    for name in ("chance", "seeds"):
+        joined = torch.cat([getattr(batch, name) for (batch,) in shares])
+        assert not torch.equal(joined, expected[name])
+
+
+def test_an_epoch_has_every_example_once() -> None:
+    rows = torch.cat([batch.rows for batch in take(loader(Listed(examples(24)), 8), 3)])
+    assert sorted(rows.tolist()) == list(range(24))
+
+
+def test_seeds_belong_to_the_place_in_the_run() -> None:
+    source = Listed(examples(12))
+    by_four = torch.cat([batch.seeds for batch in take(loader(source, 4), 3)])
+    by_six = torch.cat([batch.seeds for batch in take(loader(source, 6), 2)])
+    assert torch.equal(by_four, by_six)
+    assert len(set(by_four.tolist())) == 12
+
+
+def test_fewer_rows_than_processes_is_an_error() -> None:
+    with pytest.raises(SettingsError, match="batch_size 2: fewer rows than the 3 processes"):
+        loader(Listed(examples(4)), 2, world=World(0, 3))
+
+
+def test_decoded_pictures_in_memory_change_no_batch() -> None:
     source = Listed(examples(10))
-    whole = take(loader(source, workers=1), 6)
-    resumed = take(loader(source, workers=workers, cache=cache), 3, position=12)
-    for expected, found in zip(whole[3:], resumed, strict=True):
-        assert expected.position == found.position
-        for name in ("canvas", "tokens", "groups", "mirrored", "chance"):
-            assert torch.equal(getattr(expected, name), getattr(found, name))
+    for kept, read in zip(take(loader(source, cache=True), 6), take(loader(source), 6), strict=True):
+        assert_same([{name: getattr(kept, name) for name in TENSORS}], [vars(read)])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_time_that_the_consumer_waits_is_counted(workers: int) -> None:
+    loaded = loader(Listed(examples(4)), workers=workers)
+    take(loaded, 1)
+    first = loaded.waited
+    assert first > 0
+    take(loaded, 1)
+    assert loaded.waited > first
 
 
 def test_every_pair_keeps_its_own_words() -> None:
@@ -94,23 +207,38 @@ def test_every_pair_keeps_its_own_words() -> None:
         assert batch.groups.tolist() == [group_id(f"caption {red}") for red in reds]
 
 
-def test_a_pair_that_cannot_be_read_is_replaced_and_counted() -> None:
+def test_a_pair_that_cannot_be_read_is_replaced_by_the_next_and_counted_by_reason() -> None:
     pairs = examples(60)
     pairs[7] = Example("7", b"not an image", ("broken",))
     pairs[8] = Example("8", png((8, 0, 0)), ())
+    pairs[59] = Example("59", png((59, 0, 0))[:50], ("cut",))
     loaded = loader(Listed(pairs), size=60)
     (batch,) = take(loaded, 1)
-    # The thread reads ahead: the second epoch may have been counted too.
-    assert loaded.skipped["ImageError"] >= 1
-    assert loaded.skipped["DataError"] >= 1
-    reds = batch.canvas[:, 0, 8, 8].tolist()
-    assert sorted(reds) == sorted([*range(7), 9, 9, *range(9, 60)])
+    assert sorted(batch.rows.tolist()) == sorted([*range(7), 9, 9, *range(9, 59), 0])
+    assert torch.equal(batch.canvas[:, 0, 8, 8].long(), batch.rows)
+    assert loaded.skipped == {"not an image": 1, "no caption": 1, "truncated image": 1}
+    assert loaded.asked == 60
 
 
-def test_too_many_bad_pairs_end_the_run() -> None:
-    pairs = [Example(str(row), b"no", ("a",)) if row % 2 else pair for row, pair in enumerate(examples(60))]
-    with pytest.raises(SourceTooDamagedError, match="more than 5%"):
-        take(loader(Listed(pairs), size=30), 3)
+@pytest.mark.parametrize("workers", [0, 3])
+def test_too_many_bad_pairs_end_the_run_at_the_same_batch(workers: int) -> None:
+    pairs = [
+        Example(str(row), b"no", ("a",)) if row % 3 == 0 else pair for row, pair in enumerate(examples(60))
+    ]
+    loaded = loader(Listed(pairs), size=6, workers=workers)
+    with pytest.raises(SourceTooDamagedError, match=r"more than 5% \(12 not an image\)"):
+        take(loaded, 20)
+    assert loaded.skipped.total() == 12
+    assert loaded.asked == 36
+
+
+def test_the_limit_of_bad_pairs_can_be_raised() -> None:
+    pairs = [
+        Example(str(row), b"no", ("a",)) if row % 3 == 0 else pair for row, pair in enumerate(examples(60))
+    ]
+    loaded = loader(Listed(pairs), size=20, most_bad=0.4)
+    take(loaded, 3)
+    assert (loaded.asked, loaded.skipped.total()) == (60, 20)
 
 
 def test_a_source_without_any_good_pair_is_an_error() -> None:

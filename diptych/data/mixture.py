@@ -1,0 +1,66 @@
+"""Several sources in chosen proportions."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from diptych.data.joined import JoinedSource, parts_of
+from diptych.data.sources import Source, is_table, open_source
+from diptych.errors import SettingsError
+
+
+class MixtureSource(JoinedSource):
+    """Several sources, each with how often its examples are seen in an epoch (`order.epoch_order`).
+
+    Attributes:
+        weights: (examples,) that number for every example.
+        mixed: the number of parts of each source.
+    """
+
+    def __init__(self, sources: Sequence[Source], times: Sequence[float], *, name: str) -> None:
+        super().__init__(sources, [str(number) for number in range(len(sources))], name=name)
+        self._times = tuple(times)
+        self.mixed = tuple(len(parts_of(source)) for source in sources)
+
+    @property
+    def weights(self) -> npt.NDArray[np.float64]:
+        return np.repeat(np.array(self._times), [len(source) for source in self._sources])
+
+    def describe(self) -> str:
+        """What was found in each source, and its share of an epoch."""
+        counts = [times * len(source) for times, source in zip(self._times, self._sources, strict=True)]
+        return "\n".join(
+            f"{source.describe()}\n  {times:g} times an epoch: {count / sum(counts):.1%} of the mixture"
+            for source, times, count in zip(self._sources, self._times, counts, strict=True)
+        )
+
+
+def open_mixture(
+    times: Mapping[str, float], *, image_column: str | None = None, caption_column: str | None = None
+) -> MixtureSource:
+    """Open the sources of a mixture.
+
+    times: location of a source (see `open_source`) = how often each of its examples is seen in an epoch, above 0.
+    image_column, caption_column: of the tables among them; other sources have none.
+
+    Raises:
+        SettingsError: no source, or a number that is not above 0.
+        DataError: a source cannot be read as it stands.
+    """
+    if not times:
+        raise SettingsError('[data] mixture is empty; expected a table such as { "photos/*.tar" = 2.0 }')
+    for place, value in times.items():
+        if not 0 < value < float("inf"):
+            raise SettingsError(
+                f"[data] mixture {place!r} = {value}: expected how often its examples are seen in an epoch, above 0; "
+                "leave out a source that is not to be seen"
+            )
+    tables = [place for place in times if is_table(place)] or times
+    sources = [
+        open_source(place, image_column=image_column, caption_column=caption_column)
+        if place in tables
+        else open_source(place)
+        for place in times
+    ]
+    return MixtureSource(sources, list(times.values()), name=" + ".join(times))

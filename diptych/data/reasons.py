@@ -1,0 +1,36 @@
+"""Why an example is bad, in a few words that stay the same, so that bad examples can be counted by reason."""
+
+import re
+
+from diptych.errors import DataError
+
+NO_CAPTION = "no caption"
+
+# What the messages of this package, and behind "damaged" those of the decoders, say. The first match counts.
+# tests/data/test_reasons.py makes one bad example for each line.
+_REASONS: tuple[tuple[str, str], ...] = (
+    (r"damaged or not readable \(.*(truncat|incomplete checksum|requires a buffer)", "truncated image"),
+    (r"damaged or not readable|row group \d+: damaged|record batch \d+: damaged", "damaged image"),
+    (r"not an image: begins with", "not an image"),
+    (r": empty; expected one of", "empty image"),
+    (r"larger than [\d,]+ bytes|pixels; at most", "image too large"),
+    (r"its pixels are|a TIFF of 12 bits", "pixels of unknown range"),
+    (r"; expected one of .*; convert it|reads no AVIF", "format not read"),
+    (r"no such image|was there when the folder was listed|No such file", "missing image"),
+    (r"the image is an address", "image is an address"),
+    (r"the cell of the image holds", "no image named"),
+    (r"not valid JSON|a JSON \w+; expected one object", "invalid JSON"),
+    (r"not UTF-8|is not UTF-8", "text is not UTF-8"),
+    (r"expected a string or a (list of strings|whole number)", "field of the wrong type"),
+    (r"the file changed while it was in use", "file changed"),
+    (r"cannot be read \(", "unreadable file"),
+    (r": no caption$", NO_CAPTION),
+)
+
+
+def reason_of(error: DataError) -> str:
+    """The reason behind an error of one example, such as "truncated image"; "unreadable" where it is none of ours."""
+    message = str(error)
+    return next(
+        (reason for pattern, reason in _REASONS if re.search(pattern, message, re.IGNORECASE)), "unreadable"
+    )
