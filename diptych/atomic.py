@@ -1,14 +1,21 @@
 """Files that are either the old version or the new one, whatever happens in between."""
 
 import contextlib
+import ctypes
+import errno
 import hashlib
 import os
+import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 _BLOCK = 1 << 20
+# Of Linux, <fcntl.h> and <linux/fs.h>.
+_AT_WORKING_FOLDER = -100
+_RENAME_EXCHANGE = 2
 
 
 @contextlib.contextmanager
@@ -42,6 +49,26 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         file.write(text.encode("utf-8"))
 
 
+def put_in_place(folder: Path, target: Path) -> None:
+    """Give `folder` the name `target` beside it, for good; an older folder of that name is deleted afterwards.
+
+    Linux exchanges the two names in one step, so that a whole folder bears the name at every moment. Where the
+    system or the file system cannot, the older one steps aside first, under `folder`'s name with the suffix `.old`.
+    """
+    older: Path | None = None
+    if target.exists():
+        older = folder
+        if not _exchange(folder, target):
+            older = folder.with_suffix(".old")
+            os.rename(target, older)
+            os.rename(folder, target)
+    else:
+        os.rename(folder, target)
+    sync_folder(target.parent)
+    if older is not None:
+        shutil.rmtree(older)
+
+
 def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Flush a folder's list of names to the disk, where the system can (Windows cannot)."""
     if os.name == "nt":
@@ -62,6 +89,22 @@ def sha256_of(path: str | os.PathLike[str], progress: Callable[[int], None] | No
             if progress is not None:
                 progress(len(block))
     return digest.hexdigest()
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; False where that cannot be done, with nothing changed."""
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    if rename(_AT_WORKING_FOLDER, names[0], _AT_WORKING_FOLDER, names[1], _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(other))
 
 
 def _umask() -> int:

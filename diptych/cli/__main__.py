@@ -1,6 +1,6 @@
 """The entry point: runs a command and turns what went wrong into one line and an exit code.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 the reader of a pipe went away.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated, 141 the reader of a pipe went away.
 """
 
 import io
@@ -18,9 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return getattr(stop, "exit_code", INTERRUPTED)
     except BrokenPipeError:
         # Python flushes stdout once more on its way out; that must find something that takes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

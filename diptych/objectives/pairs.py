@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from diptych.distributed import gather_rows, gather_rows_with_gradient, row_counts, world
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -27,3 +29,21 @@ class Pairs:
     def whole(cls, left: Tensor, right: Tensor, groups: Tensor | None = None) -> "Pairs":
         """The pairs of a single process, which holds every row."""
         return cls(left, right, left, right, 0, groups)
+
+    @classmethod
+    def gathered(cls, left: Tensor, right: Tensor, groups: Tensor | None = None) -> "Pairs":
+        """The pairs of all processes, each of which calls this with its own rows; `groups`: (local,).
+
+        Gradients flow back to the process that owns a row, summed over all that used it.
+        """
+        counts = row_counts(len(left), left.device)
+        if len(counts) == 1:
+            return cls.whole(left, right, groups)
+        return cls(
+            left,
+            right,
+            gather_rows_with_gradient(left, counts),
+            gather_rows_with_gradient(right, counts),
+            sum(counts[: world().rank]),
+            None if groups is None else gather_rows(groups, counts),
+        )

@@ -7,15 +7,17 @@ A run lies in one folder:
     tensorboard/               the same, where TensorBoard is installed
     checkpoints/step-00000500  to resume from
     model/                     the result
+    model-ema/                 the average of its weights, where the recipe asks for one
 
 A run starts from its own newest whole checkpoint when it is resumed, else from `[model] init`, else from scratch.
+Under torchrun every process runs `train`; the first one reports and writes.
 """
 
 import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,30 +25,28 @@ from rich.console import Console
 
 from diptych.atomic import write_text
 from diptych.config import plain
-from diptych.data.canvas import canvas_for
-from diptych.data.loader import Loader, example_weights
-from diptych.data.permuted import PermutedCaptions
-from diptych.data.sources import open_source
+from diptych.data.loader import Batch
 from diptych.data.transforms import Preprocess
-from diptych.errors import CheckpointError, SettingsError
+from diptych.distributed import max_over_processes, processes, wait_for_all, world
+from diptych.errors import CheckpointError, DiptychError, SettingsError
+from diptych.models.blocks import compile_blocks, set_recompute
 from diptych.models.clip import CLIP, build_model
-from diptych.tokenizer import tokenize
-from diptych.training.interrupt import on_interrupt
+from diptych.training.ema import Ema
+from diptych.training.feeding import open_training_data
+from diptych.training.fitting import fitting_chunks, free_memory
+from diptych.training.interrupt import StopRequest, interruption, on_interrupt
 from diptych.training.monitor import Monitor
 from diptych.training.optimizer import build_optimizer
+from diptych.training.parallel import share_model
+from diptych.training.precision import loss_scale
+from diptych.training.run_files import RunFiles
+from diptych.training.saving import Saver
 from diptych.training.schedule import learning_rate
 from diptych.training.settings import Recipe
-from diptych.training.state import (
-    checkpoint_folder,
-    checkpoints,
-    keep_newest,
-    newest_whole,
-    optimizer_state,
-    restore_optimizer,
-)
+from diptych.training.state import checkpoints
 from diptych.training.step import StepResult, training_step
 from diptych.training.tasks import TASKS, Task
-from diptych.weights.checkpoint import load_checkpoint, load_state, save_checkpoint
+from diptych.training.towers import Chunking
 
 Evaluate = Callable[[CLIP, Preprocess], Mapping[str, float]]
 
@@ -64,6 +64,10 @@ class Result:
     checkpoint: str
 
 
+class NotFiniteError(DiptychError):
+    """The loss or the gradient was not a number for several steps in a row; none of them updated anything."""
+
+
 def train(
     recipe: Recipe,
     out: str | Path,
@@ -75,144 +79,157 @@ def train(
 ) -> Result:
     """Train as `recipe` says and write the run into the folder `out`.
 
-    evaluate: called at the steps that `[evaluation]` names and after the last one, with the model in evaluation
-        mode; what it returns goes into the log.
+    evaluate: called by every process at the steps that `[evaluation]` names and after the last one, with the model
+        in evaluation mode (its averaged weights where the recipe has `ema`); what it returns goes into the log.
     Raises SettingsError where `out` holds a run already and `resume` is not given; a stopped run goes on from its
     newest whole checkpoint and gives the weights that it would have given without the stop (same machine, threads
-    and versions). Ctrl-C ends the step, saves, and raises KeyboardInterrupt.
+    and versions). Ctrl-C ends the step, saves, and raises KeyboardInterrupt; SIGTERM raises its child Terminated.
     """
     run = Path(out)
-    _prepare(run, recipe, resume)
-    engine = _Engine(recipe, run, torch.device(device), evaluate, console or Console(stderr=True))
-    if resume:
-        engine.restore()
-    return engine.run()
+    with processes(device) as here:
+        if here.leads:
+            _prepare(run, recipe, resume)
+        wait_for_all()
+        shown = console or Console(stderr=True)
+        engine = _Engine(recipe, run, torch.device(device), evaluate, shown if here.leads else _silent())
+        if resume:
+            engine.restore()
+        return engine.run()
 
 
 class _Engine:
     def __init__(
         self, recipe: Recipe, run: Path, device: torch.device, evaluate: Evaluate | None, console: Console
     ) -> None:
+        training = recipe.training
         self.recipe = recipe
-        self.folder = run
         self.evaluate = evaluate
         self.console = console
         self.device = device
-        torch.manual_seed(recipe.training.seed)
+        torch.manual_seed(training.seed)
         self.model, self.preprocess = _starting_model(recipe)
         self.model.to(device).train()
         self.model.visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        set_recompute(self.model, training.recompute)
+        if training.compile:
+            compile_blocks(self.model)
         self.task: Task = TASKS[recipe.objective.name](self.model, self.preprocess, recipe)
-        self.optimizer = build_optimizer(self.model, recipe.optimizer)
+        self.parallel = share_model(self.model, self.task.towers, training.distributed, device.type)
+        self.task.use(self.parallel.towers)
+        self.optimizer = build_optimizer(self.model, recipe.optimizer, training.seed)
+        self.scaling = loss_scale(training.precision)
+        self.ema = None if training.ema is None else Ema(self.model, training.ema)
+        self.files = RunFiles(run, recipe, self.preprocess)
+        self.chunking: Chunking | None = None
         self.step = 0
         self.seconds = 0.0
         self.loss = math.nan
+        self.not_finite = 0  # steps in a row
 
     def restore(self) -> None:
         """Go back to the newest whole checkpoint of the run, if there is one."""
-        newest, damaged = newest_whole(self.folder)
-        for folder in damaged:
-            self.console.print(
-                f"{folder}: damaged; falling back to an earlier checkpoint",
-                markup=False,
-                emoji=False,
-                highlight=False,
-            )
-        if newest is None:
-            if damaged:
-                raise CheckpointError(f"{self.folder}: none of its {len(damaged)} checkpoints is whole")
+        values = self.files.restore(self.model, self.optimizer, self.ema, self._say)
+        if values is None:
             return
-        model, _, _ = load_checkpoint(newest)
-        self.model.load_state_dict(model.state_dict())
-        tensors, values = load_state(newest)
-        restore_optimizer(self.model, self.optimizer, tensors)
+        self.scaling.load(values)
         self.step, self.seconds, self.loss = (
             int(values["step"]),
             float(values["seconds"]),
             float(values["loss"]),
         )
+        self.not_finite = int(values["not_finite"])
+        images, texts, keep = values["chunking"]
+        self.chunking = Chunking(images, texts, keep)
         if values["threads"] != torch.get_num_threads():
-            self.console.print(
+            self._say(
                 f"this run had {values['threads']} threads and now has {torch.get_num_threads()}: it goes on, but "
-                "not to the last bit as it would have",
-                markup=False,
-                emoji=False,
-                highlight=False,
+                "not to the last bit as it would have"
             )
 
     def run(self) -> Result:
         recipe, total = self.recipe, self.recipe.training.total_steps
-        loader = self._loader()
-        started, first = time.perf_counter(), self.step
-        before = self.seconds
+        loader = open_training_data(recipe, self.model, self.preprocess, self._say)
+        started, first, before = time.perf_counter(), self.step, self.seconds
         last_save = started
         chance = math.log(recipe.training.batch_size)
-        with on_interrupt() as stop, Monitor(self.folder, total, self.step, chance, self.console) as monitor:
+        board = Monitor(self.files.folder, total, self.step, chance, self.console, writes=world().leads)
+        with self.files.saver() as saver, on_interrupt() as stop, board as monitor:
             batches = loader.batches(self.step * recipe.training.batch_size)
-            while self.step < total and not stop.made:
+            stopped = 0
+            while self.step < total and not stopped:
+                batch = next(batches)
+                if self.chunking is None:
+                    self.chunking = self._chunks(batch)
                 rate = learning_rate(self.step, total, recipe.optimizer.learning_rate, recipe.schedule)
                 result = training_step(
                     self.task,
                     self.optimizer,
-                    next(batches),
+                    batch,
                     rate,
                     recipe.optimizer.clip_norm,
                     group_positives=recipe.objective.positives == "caption",
+                    chunking=self.chunking,
+                    parallel=self.parallel,
+                    scaling=self.scaling,
                 )
-                self.step += 1
-                self.loss = result.loss
+                self._after(result, monitor)
                 now = time.perf_counter()
                 self.seconds = before + now - started
-                speed = (self.step - first) * recipe.training.batch_size / (now - started)
-                monitor.step(self.step, {"loss": result.loss, "samples_per_second": speed})
+                record = {
+                    "loss": result.loss,
+                    "samples_per_second": (self.step - first) * recipe.training.batch_size / (now - started),
+                    "data_share": loader.waited / (now - started),
+                }
+                monitor.step(self.step, record)
                 evaluated = self._evaluate_if_due()
-                if evaluated or self.step % _LOG_EVERY == 0 or self.step == total:
-                    monitor.record(self.step, self._record(result, rate, speed) | evaluated)
-                if self._save_is_due(now - last_save):
-                    self._save()
+                if evaluated or not result.applied or self.step % _LOG_EVERY == 0 or self.step == total:
+                    monitor.record(self.step, {**self._record(result, rate), **record, **evaluated})
+                stopped, save = self._agree(stop, now - last_save)
+                if save or stopped or self.step == total:
+                    self._save(saver)
                     last_save = time.perf_counter()
             batches.close()
             if loader.skipped:
-                monitor.say(f"pairs that could not be read, replaced by others: {dict(loader.skipped)}")
-        if self.step > first:
-            self._save()
+                monitor.say(
+                    f"pairs that could not be read, replaced by others: {dict(loader.skipped)} of {loader.asked:,}"
+                )
         if self.step < total:
-            self.console.print(
-                f"stopped after step {self.step} of {total}; go on with --resume", markup=False
+            self._say(f"stopped after step {self.step} of {total}; go on with --resume")
+            raise interruption(stopped)
+        speed = (self.step - first) * recipe.training.batch_size / (time.perf_counter() - started)
+        return self._finish(speed)
+
+    def _chunks(self, batch: Batch) -> Chunking:
+        training = self.recipe.training
+        if training.chunk == "auto":
+            chunking = fitting_chunks(self.task, batch, len(batch.tokens), free_memory(self.device))
+            self._say(f"chunk = auto: {_described(chunking)}")
+            return chunking
+        return Chunking(training.chunk, training.text_chunk or training.chunk, training.keep)
+
+    def _after(self, result: StepResult, monitor: Monitor) -> None:
+        """Count the step, and what was wrong with it."""
+        self.step += 1
+        if result.applied:
+            self.scaling.succeeded()
+            self.loss, self.not_finite = result.loss, 0
+            if self.ema is not None:
+                self.ema.update(self.model, self.step)
+            return
+        if self.scaling.overflowed():
+            return
+        self.not_finite += 1
+        monitor.say(
+            f"step {self.step}: loss {result.loss}, gradient norm {result.gradient_norm}; nothing was updated"
+        )
+        if self.not_finite > self.recipe.training.most_not_finite:
+            raise NotFiniteError(
+                f"step {self.step}: the loss or the gradient was not a number for {self.not_finite} steps in a row, "
+                "none of which updated anything; the last checkpoint is as it was. A lower learning rate, a longer "
+                "warm-up, or precision = 'float32' usually helps"
             )
-            raise KeyboardInterrupt
-        return self._finish(
-            (self.step - first) * recipe.training.batch_size / (time.perf_counter() - started)
-        )
 
-    def _loader(self) -> Loader:
-        data, training = self.recipe.data, self.recipe.training
-        source = open_source(data.train, image_column=data.image_column, caption_column=data.caption_column)
-        weights = example_weights(source, data.weight_by, data.weights, data.hold_out)
-        if data.permute_captions:
-            source = PermutedCaptions(source, training.seed)
-        used = int((weights > 0).sum())
-        self.console.print(
-            f"{source.describe()}; {used:,} of {len(source):,} used",
-            markup=False,
-            emoji=False,
-            highlight=False,
-            soft_wrap=True,
-        )
-        context = self.model.context_length
-        return Loader(
-            source=source,
-            canvas=canvas_for(self.recipe.augmentation, self.preprocess),
-            tokenize=lambda texts: tokenize(texts, context_length=context, truncate=True),
-            batch_size=training.batch_size,
-            seed=training.seed,
-            weights=weights,
-            text=data.text,
-            workers=data.workers,
-            cache=data.cache,
-        )
-
-    def _record(self, result: StepResult, rate: float, speed: float) -> dict[str, float]:
+    def _record(self, result: StepResult, rate: float) -> dict[str, float]:
         return {
             "samples": self.step * self.recipe.training.batch_size,
             "loss": result.loss,
@@ -220,7 +237,6 @@ class _Engine:
             "gradient_norm": result.gradient_norm,
             "learning_rate": rate,
             **result.extra,
-            "samples_per_second": speed,
             "seconds": self.seconds,
         }
 
@@ -231,43 +247,50 @@ class _Engine:
             return {}
         self.model.eval()
         try:
-            return dict(self.evaluate(self.model, self.preprocess))
+            if self.ema is None:
+                return dict(self.evaluate(self.model, self.preprocess))
+            with self.ema.swapped(self.model):
+                return dict(self.evaluate(self.model, self.preprocess))
         finally:
             self.model.train()
 
-    def _save_is_due(self, seconds_since_last: float) -> bool:
+    def _agree(self, stop: StopRequest, seconds_since_save: float) -> tuple[int, bool]:
+        """The signal to stop for, 0 for none, and whether to save: the same in every process."""
         settings = self.recipe.checkpoint
         by_steps = settings.every_steps is not None and self.step % settings.every_steps == 0
-        by_clock = settings.every_minutes is not None and seconds_since_last > 60 * settings.every_minutes
-        return by_steps or by_clock
+        by_clock = settings.every_minutes is not None and seconds_since_save > 60 * settings.every_minutes
+        flags = max_over_processes(torch.tensor([stop.number, by_steps or by_clock], device=self.device))
+        return int(flags[0]), bool(flags[1])
 
-    def _save(self) -> None:
-        values = {"step": self.step, "seconds": self.seconds, "loss": self.loss}
-        save_checkpoint(
-            checkpoint_folder(self.folder, self.step),
-            self.model,
-            plain(self.preprocess),
-            settings=plain(self.recipe),
-            history=self._history(),
-            state=optimizer_state(self.model, self.optimizer, values),
-        )
-        keep_newest(self.folder, self.recipe.checkpoint.keep)
-
-    def _history(self) -> list[dict[str, object]]:
-        start = self.recipe.model.init
-        return [{"what": "trained", "from": start, "steps": self.step, "seconds": round(self.seconds)}]
+    def _save(self, saver: Saver | None) -> None:
+        assert self.chunking is not None
+        values = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "loss": self.loss,
+            "not_finite": self.not_finite,
+            "chunking": [self.chunking.images, self.chunking.texts, self.chunking.keep],
+            **self.scaling.state(),
+        }
+        self.files.save(saver, self.model, self.optimizer, self.ema, values)
 
     def _finish(self, speed: float) -> Result:
-        target = self.folder / "model"
-        save_checkpoint(
-            target,
-            self.model,
-            plain(self.preprocess),
-            settings=plain(self.recipe),
-            history=self._history(),
-        )
+        target = self.files.finish(self.model, self.ema, self.step, self.seconds)
         samples = self.step * self.recipe.training.batch_size
         return Result(self.step, samples, self.loss, speed, str(target))
+
+    def _say(self, message: str) -> None:
+        self.console.print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def _described(chunking: Chunking) -> str:
+    if chunking.images is None:
+        return "the whole batch fits at once"
+    return f"{chunking.images} rows at a time, {chunking.keep} graphs kept"
+
+
+def _silent() -> Console:
+    return Console(quiet=True)
 
 
 def _prepare(run: Path, recipe: Recipe, resume: bool) -> None:
@@ -296,6 +319,8 @@ def _prepare(run: Path, recipe: Recipe, resume: bool) -> None:
 
 def _starting_model(recipe: Recipe) -> tuple[CLIP, Preprocess]:
     architecture = recipe.model.resolve()
+    if recipe.objective.name == "siglip" and architecture.logit_bias is None:
+        architecture = replace(architecture, logit_bias=-10.0)  # Zhai et al. 2023, algorithm 1
     if recipe.model.init == "scratch":
         return build_model(architecture), Preprocess(architecture.image.resolution)
     from diptych.pretrained import load  # noqa: PLC0415

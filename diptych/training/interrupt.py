@@ -1,4 +1,8 @@
-"""Stopping between two steps, where everything fits together, and not inside one."""
+"""Stopping between two steps, where everything fits together, and not inside one.
+
+Exit codes of the command line: 130 after Ctrl-C (SIGINT), 143 after SIGTERM, which is what cluster managers send
+before they take a machine away. In both cases the run has been saved and goes on with --resume.
+"""
 
 import contextlib
 import signal
@@ -6,22 +10,43 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has ended the run, as Ctrl-C would have."""
+
+    exit_code = 128 + signal.SIGTERM
+
 
 class StopRequest:
-    """Whether somebody has asked the run to stop."""
+    """Whether the run has been asked to stop, and by which signal.
+
+    number: of the signal, 0 while there was none. Several processes stop at the same step when each of them acts on
+    the largest number of all.
+    """
 
     def __init__(self) -> None:
-        self.made = False
+        self.number = 0
+
+    @property
+    def made(self) -> bool:
+        return self.number != 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.made:
-            raise KeyboardInterrupt
-        self.made = True
+            raise interruption(number)
+        self.number = number
+
+
+def interruption(number: int) -> KeyboardInterrupt:
+    """The exception that stands for a signal."""
+    return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
 
 
 @contextlib.contextmanager
 def on_interrupt() -> Iterator[StopRequest]:
-    """A context in which the first Ctrl-C is noted for the loop to act on, and the second one interrupts at once.
+    """A context in which the first SIGINT or SIGTERM is noted for the loop to act on; the second interrupts at once.
 
     Outside the main thread, where Python has no signals, nothing changes.
     """
@@ -29,8 +54,9 @@ def on_interrupt() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = signal.signal(signal.SIGINT, request)
+    before = {number: signal.signal(number, request) for number in _SIGNALS}
     try:
         yield request
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -11,6 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 METRICS = "metrics.jsonl"
+DATA_BOUND = (
+    0.2  # share of the time in which steps wait for data, above which a faster machine would not help
+)
 _SMOOTHING = 0.95
 
 
@@ -21,12 +24,15 @@ class Monitor:
     installed. Lines after the step that a run resumes from are dropped first: the steps are done again.
     """
 
-    def __init__(self, run: Path, total: int, resumed: int, chance: float, console: Console) -> None:
+    def __init__(
+        self, run: Path, total: int, resumed: int, chance: float, console: Console, *, writes: bool = True
+    ) -> None:
         self._run = run
         self._total = total
         self._resumed = resumed
         self._chance = chance
         self._console = console
+        self._writes = writes  # whether this process keeps the log; one of several does
         self._smooth: float | None = None
         self._file: TextIO | None = None
         self._board: Any = None
@@ -34,6 +40,8 @@ class Monitor:
         self._bar_task = TaskID(0)
 
     def __enter__(self) -> "Monitor":
+        if not self._writes:
+            return self
         metrics = self._run / METRICS
         kept: list[str] = []
         if metrics.exists():
@@ -68,17 +76,27 @@ class Monitor:
     def step(self, step: int, record: Mapping[str, float]) -> None:
         """One optimizer step: moves the bar."""
         loss = record["loss"]
+        if not math.isfinite(loss):
+            return
         before = loss if self._smooth is None else self._smooth
         self._smooth = _SMOOTHING * before + (1 - _SMOOTHING) * loss
         if self._bar is not None:
-            text = f"loss {self._smooth:.3f} (chance {self._chance:.2f})  {record['samples_per_second']:.0f} pairs/s"
+            bound = "data-bound" if record["data_share"] > DATA_BOUND else "compute-bound"
+            text = (
+                f"loss {self._smooth:.3f} (chance {self._chance:.2f})  {record['samples_per_second']:.0f} pairs/s, "
+                f"{bound}"
+            )
             self._bar.update(self._bar_task, completed=step, description=text)
 
     def record(self, step: int, record: Mapping[str, Any]) -> None:
         """One line of the log; numbers also go to TensorBoard."""
         if self._file is None:
-            raise RuntimeError("the monitor is not open")
-        self._file.write(json.dumps({"step": step, **record}) + "\n")
+            return
+        known = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in record.items()
+        }
+        self._file.write(json.dumps({"step": step, **known}) + "\n")
         self._file.flush()
         if self._board is not None:
             for name, value in record.items():

@@ -93,6 +93,9 @@ class TrainingSettings:
             raise SettingsError("[training] needs either steps or samples, and not both")
         if self.batch_size < 2 or self.total_steps < 1:
             raise SettingsError("[training] needs a batch_size of at least 2 and at least one step")
+        for name, rows in (("chunk", self.chunk), ("text_chunk", self.text_chunk)):
+            if isinstance(rows, int) and rows < 2:
+                raise SettingsError(f"[training] {name} = {rows}: a chunk has at least 2 rows")
 
     @property
     def total_steps(self) -> int:

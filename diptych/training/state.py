@@ -1,15 +1,14 @@
 """Everything that a run needs in order to go on where it stopped."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from diptych.atomic import sha256_of
 from diptych.errors import CheckpointError
-from diptych.weights.checkpoint import TrainingState, read_manifest
+from diptych.training.parallel import assign
+from diptych.weights.checkpoint import TrainingState, verify_checkpoint
 
 _CHECKPOINTS = "checkpoints"
 
@@ -41,8 +40,9 @@ def restore_optimizer(
         parameter = parameters[name]
         if value.shape == parameter.shape:
             # Fused updates walk the memory: a moment must lie as its parameter does, channels last included.
-            moment = torch.empty_like(parameter, dtype=value.dtype)
-            optimizer.state[parameter][kind] = moment.copy_(value)
+            moment = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
+            assign(moment, value)
+            optimizer.state[parameter][kind] = moment
         else:
             optimizer.state[parameter][kind] = value.to(parameter.device)
 
@@ -62,18 +62,9 @@ def newest_whole(run: Path) -> tuple[Path | None, list[Path]]:
     damaged: list[Path] = []
     for folder in reversed(checkpoints(run)):
         try:
-            hashes = read_manifest(folder).sha256
-            if all(sha256_of(folder / name) == digest for name, digest in hashes.items()):
-                return folder, damaged
+            verify_checkpoint(folder)
         except (CheckpointError, OSError):
-            pass
-        damaged.append(folder)
+            damaged.append(folder)
+        else:
+            return folder, damaged
     return None, damaged
-
-
-def keep_newest(run: Path, count: int) -> None:
-    """Delete all but the newest `count` checkpoints; each is renamed first, so that none is ever half there."""
-    for folder in checkpoints(run)[:-count]:
-        doomed = folder.with_name(f".{folder.name}.old")
-        folder.rename(doomed)
-        shutil.rmtree(doomed)

@@ -1,26 +1,33 @@
-"""One optimizer step."""
+"""One optimizer step over a global batch of any size, on any number of processes."""
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from diptych.data.loader import Batch
-from diptych.errors import DiptychError
-from diptych.objectives.pairs import Pairs
+from diptych.distributed import gather_rows, row_counts, sum_over_processes
+from diptych.training.parallel import Alone, Parallel, gradient_norm
+from diptych.training.precision import LossScale
 from diptych.training.tasks import Task
+from diptych.training.towers import WHOLE, Chunking, Side, kept_of, parts_of
 
-
-class NotFiniteError(DiptychError):
-    """The loss or the gradient is not a number; nothing was updated."""
+_RANKED = 1024  # rows of a process whose accuracy is looked at
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """loss: mean over the batch. accuracy: of the batch's images that rank a right text first, in 0..1."""
+    """loss: mean over the global batch. accuracy: of the images that rank a right text first, in 0..1, over at
+    most 1,024 rows of each process. applied: whether the weights were updated; they are not where the loss or the
+    gradient is not finite.
+    """
 
     loss: float
     accuracy: float
     gradient_norm: float
+    applied: bool
     extra: dict[str, float]
 
 
@@ -32,26 +39,113 @@ def training_step(
     clip_norm: float | None,
     *,
     group_positives: bool,
+    chunking: Chunking = WHOLE,
+    parallel: Parallel | None = None,
+    scaling: LossScale | None = None,
 ) -> StepResult:
-    """Forward, backward, update. Raises NotFiniteError, and changes nothing, where a number is not finite."""
+    """Forward, backward, update.
+
+    batch: this process's share of the global batch. chunking: how much of it is in memory at a time; the gradient
+    does not depend on it, but for rounding and for batch norms, whose batch is a chunk. scaling: of a float16 loss.
+    Where a number is not finite, nothing is changed: neither weights, nor moments, nor batch-norm statistics.
+    """
+    parallel = parallel if parallel is not None else Alone(task.towers)
+    batch = on_device(batch, next(task.model.parameters()).device)
+    buffers = [buffer.clone() for buffer in task.model.buffers()]
     optimizer.zero_grad(set_to_none=True)
-    left, right = task.encode(batch)
-    groups = batch.groups.to(left.device)
-    pairs = Pairs.whole(left, right, groups if group_positives else None)
-    total, count = task.loss(pairs)
-    loss = total / count
-    loss.backward()  # type: ignore[no-untyped-call]
+    images, texts = _sides(task, batch, chunking, parallel)
+    left, right = images.features(), texts.features()
+    total, count = task.loss(left, right, batch.groups if group_positives else None)
+    seen = sum_over_processes(torch.tensor(count, device=left.device))
+    loss = total / seen
+    (loss if scaling is None else scaling.scaled(loss)).backward()  # type: ignore[no-untyped-call]
+    images.backward(_gradient_of(left))
+    texts.backward(_gradient_of(right))
+    parallel.finish()
+
     parameters = [value for group in optimizer.param_groups for value in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm if clip_norm is not None else float("inf"))
-    if not torch.isfinite(loss) or not torch.isfinite(norm):
-        raise NotFiniteError(
-            f"loss {loss.item()}, gradient norm {norm.item()} at sample {batch.position}; nothing was "
-            "updated. A lower learning rate, a longer warm-up, or precision = 'float32' usually helps"
-        )
+    if scaling is not None:
+        scaling.unscale(parameters)
+    norm = gradient_norm(parameters)
+    loss = sum_over_processes(loss.detach().clone())
+    applied = bool(torch.isfinite(loss) and torch.isfinite(norm))
+    if applied:
+        _update(optimizer, parameters, learning_rate, norm, clip_norm)
+        extra = task.after_step()
+    else:
+        with torch.no_grad():
+            for buffer, before in zip(task.model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+        optimizer.zero_grad(set_to_none=True)
+        extra = {}
+    accuracy = _accuracy(left.detach(), right.detach(), batch.groups)
+    return StepResult(loss.item(), accuracy, norm.item(), applied, extra)
+
+
+def _sides(task: Task, batch: Batch, chunking: Chunking, parallel: Parallel) -> tuple[Side, Side]:
+    every = torch.arange(len(batch.tokens), device=batch.tokens.device)
+    most = max(row_counts(len(every), every.device))
+    image_parts = parts_of(every, chunking.images, most)
+    text_order = every if chunking.texts is None else task.text_order(batch)
+    text_parts = parts_of(text_order, chunking.texts, most)
+    distributed = not isinstance(parallel, Alone)
+    images = Side(
+        task.towers["image"],
+        lambda rows: task.image(batch, rows),
+        image_parts,
+        kept_of(len(image_parts), chunking.keep, distributed=distributed),
+        parallel.syncing,
+    )
+    texts = Side(
+        task.towers["text"],
+        lambda rows: task.text(batch, rows),
+        text_parts,
+        kept_of(len(text_parts), chunking.keep, distributed=distributed),
+        parallel.syncing,
+    )
+    return images, texts
+
+
+def _update(
+    optimizer: torch.optim.Optimizer,
+    parameters: list[torch.nn.Parameter],
+    learning_rate: float,
+    norm: Tensor,
+    clip_norm: float | None,
+) -> None:
+    if clip_norm is not None:
+        # As torch.nn.utils.clip_grad_norm_ does it, which cannot mix sharded and whole parameters.
+        factor = (clip_norm / (norm + 1e-6)).clamp(max=1.0)
+        with torch.no_grad():
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(factor.to(parameter.grad.dtype))
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("lr_scale", 1.0)
     optimizer.step()
-    with torch.no_grad():
-        best = (left @ right.T).argmax(dim=1)
-        accuracy = (groups[best] == groups).float().mean().item()
-    return StepResult(loss.item(), accuracy, norm.item(), task.after_step())
+
+
+def _gradient_of(leaf: Tensor) -> Tensor:
+    if leaf.grad is None:
+        raise RuntimeError("the objective does not depend on the features of one side")
+    return leaf.grad
+
+
+def _accuracy(left: Tensor, right: Tensor, groups: Tensor) -> float:
+    counts = row_counts(len(left), left.device)
+    every_right, every_group = gather_rows(right, counts), gather_rows(groups, counts)
+    ranked = left[:_RANKED]
+    best = (ranked @ every_right.T).argmax(dim=1)
+    right_ones = (every_group[best] == groups[:_RANKED]).sum()
+    sums = sum_over_processes(torch.stack([right_ones, torch.full_like(right_ones, len(ranked))]))
+    return (sums[0] / sums[1]).item()
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on a device; as bytes, which is a quarter of what the pixels will be."""
+    moved: dict[str, Any] = {
+        field.name: value.to(device, non_blocking=True)
+        for field in dataclasses.fields(batch)
+        if isinstance(value := getattr(batch, field.name), Tensor)
+    }
+    return dataclasses.replace(batch, **moved)

@@ -14,7 +14,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -29,7 +29,7 @@ from diptych.models.architectures import Architecture
 from diptych.models.clip import CLIP
 from diptych.tokenizer import default_tokenizer
 from diptych.weights.assembly import assemble, own_layout
-from diptych.weights.folders import Json, new_folder, read_json, write_json, write_tensors
+from diptych.weights.folders import Json, Progress, new_folder, read_json, write_json, write_tensors
 from diptych.weights.tensor_files import SafetensorsFile
 
 FORMAT_VERSION = 1
@@ -48,6 +48,18 @@ class TrainingState:
 
     tensors: Mapping[str, Tensor]
     values: Mapping[str, Any]  # JSON
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a checkpoint says about its weights."""
+
+    architecture: Json  # `config.plain` of the architecture, activation included
+    preprocessing: Json  # `config.plain` of the preprocessing
+    kind: str = "clip"  # or the approach that trained an encoder of another kind
+    settings: Json = field(default_factory=dict)  # the resolved recipe; empty for converted weights
+    history: tuple[Any, ...] = ()  # what happened to the weights, oldest first
+    precision: Precision = "float32"  # in which matrices are stored; vectors and scalars stay in float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,38 +89,83 @@ def save_checkpoint(
     precision: Precision = "float32",
     state: TrainingState | None = None,
 ) -> Path:
-    """Write `model` (which has an `architecture`) as a checkpoint folder; an older one there is replaced.
+    """Write `model` (which has an `architecture`) as a checkpoint folder; see `write_checkpoint`."""
+    description = Description(
+        architecture=config.plain(model.architecture),
+        preprocessing=dict(preprocess),
+        kind=kind,
+        settings=dict(settings or {}),
+        history=tuple(history or ()),
+        precision=precision,
+    )
+    return write_checkpoint(folder, model.state_dict(), description, state)
+
+
+def write_checkpoint(
+    folder: str | os.PathLike[str],
+    weights: Mapping[str, Tensor],
+    description: Description,
+    state: TrainingState | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a model's tensors as a checkpoint folder; an older one there is replaced.
 
     The files are written into a temporary folder beside the target, flushed to the disk, and renamed, so that
     under the final name there is never half a checkpoint. With precision "float16" the matrices are halved;
-    vectors and scalars, which cost nothing and may have a wide range, stay in float32.
+    vectors and scalars, which cost nothing and may have a wide range, stay in float32. Raises `CheckpointError`,
+    and writes nothing, where a tensor holds NaN or infinity. `progress` gets the bytes of each block written.
     """
     target = Path(folder)
+    stored = {name: in_precision(value, description.precision) for name, value in weights.items()}
+    refuse_not_finite({**stored, **(state.tensors if state is not None else {})}, target)
     with new_folder(target, MANIFEST) as work:
-        write_tensors(work / WEIGHTS, {k: _stored(v, precision) for k, v in model.state_dict().items()})
+        sha256 = {WEIGHTS: write_tensors(work / WEIGHTS, stored, progress=progress)}
         if state is not None:
-            write_tensors(work / STATE_TENSORS, state.tensors)
+            sha256[STATE_TENSORS] = write_tensors(work / STATE_TENSORS, state.tensors, progress=progress)
             # A best loss of infinity is a fair state; a manifest, which other programs read, is plain JSON.
-            write_json(work / STATE_VALUES, state.values, allow_nan=True)
-        manifest = Manifest(
-            format_version=FORMAT_VERSION,
-            kind=kind,
-            architecture=config.plain(model.architecture),
-            preprocessing=dict(preprocess),
-            tokenizer=default_tokenizer().fingerprint,
-            settings=dict(settings or {}),
-            history=tuple(history or ()),
-            versions={
-                "diptych": diptych.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-            precision=precision,
-            sha256={file.name: sha256_of(file) for file in sorted(work.iterdir())},
-        )
-        contents = asdict(manifest)
-        write_json(work / MANIFEST, {**contents, "checksum": _checksum(contents)})
+            sha256[STATE_VALUES] = write_json(work / STATE_VALUES, state.values, allow_nan=True)
+        write_manifest(work, description, sha256)
     return target
+
+
+def refuse_not_finite(tensors: Mapping[str, Tensor], target: Path) -> None:
+    """Raise `CheckpointError` for the first tensor that holds NaN or infinity."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        if not all(bool(torch.isfinite(end)) for end in torch.aminmax(tensor)):
+            raise CheckpointError(
+                f"{target}: tensor {name!r} holds NaN or infinity in {tensor.dtype}; nothing was written, and "
+                "earlier checkpoints are as they were: go on from one of them with a lower learning rate"
+            )
+
+
+def in_precision(tensor: Tensor, precision: Precision) -> Tensor:
+    """A tensor as it is stored: a matrix of floating numbers is halved where that was asked for."""
+    halved = precision == "float16" and tensor.is_floating_point() and tensor.ndim > 1
+    return tensor.to(torch.float16) if halved else tensor
+
+
+def write_manifest(folder: Path, description: Description, sha256: Mapping[str, str]) -> None:
+    """Write `diptych.json`, the last file of a checkpoint. sha256: of every other file, by its name."""
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        kind=description.kind,
+        architecture=description.architecture,
+        preprocessing=description.preprocessing,
+        tokenizer=default_tokenizer().fingerprint,
+        settings=description.settings,
+        history=description.history,
+        versions={
+            "diptych": diptych.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        precision=description.precision,
+        sha256=dict(sorted(sha256.items())),
+    )
+    contents = asdict(manifest)
+    write_json(folder / MANIFEST, {**contents, "checksum": _checksum(contents)})
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
@@ -169,20 +226,23 @@ def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Json]
     return {name: source.read(name) for name in source.entries}, values
 
 
-def verify_checkpoint(folder: str | os.PathLike[str]) -> Manifest:
-    """Check every file's SHA-256 and load nothing; raises `CheckpointError` for the first that differs."""
+def verify_checkpoint(folder: str | os.PathLike[str], progress: Progress | None = None) -> Manifest:
+    """Check every file's SHA-256 and load nothing; raises `CheckpointError` for the first that differs.
+
+    `progress` gets the bytes of each block read.
+    """
     root = Path(folder)
     manifest = read_manifest(root)
     for name in manifest.sha256:
-        _verified(root, name, manifest)
+        _verified(root, name, manifest, progress)
     return manifest
 
 
-def _verified(root: Path, name: str, manifest: Manifest) -> Path:
+def _verified(root: Path, name: str, manifest: Manifest, progress: Progress | None = None) -> Path:
     path = root / name
     if name not in manifest.sha256 or path.parent != root or not path.is_file():
         raise CheckpointError(f"{path}: is missing, the checkpoint is incomplete: copy the folder again")
-    found = sha256_of(path)
+    found = sha256_of(path, progress)
     if found != manifest.sha256[name]:
         raise CheckpointError(
             f"{path}: SHA-256 is {found}, but {MANIFEST} says {manifest.sha256[name]}; "
@@ -196,11 +256,6 @@ def _built(schema: type[T], values: Json, where: str) -> T:
         return config.build(schema, values, where)
     except SettingsError as error:
         raise CheckpointError(str(error)) from None
-
-
-def _stored(tensor: Tensor, precision: Precision) -> Tensor:
-    halved = precision == "float16" and tensor.is_floating_point() and tensor.ndim > 1
-    return tensor.to(torch.float16) if halved else tensor
 
 
 def _checksum(contents: Mapping[str, Any]) -> str:

@@ -1,15 +1,19 @@
 """Diptych's own checkpoint folders."""
 
+import hashlib
 import json
 import math
 import os
 import random
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from diptych import config
+from diptych import atomic, config
 from diptych.errors import CheckpointError
 from diptych.models.architectures import (
     Architecture,
@@ -28,6 +32,7 @@ from diptych.weights.checkpoint import (
     save_checkpoint,
     verify_checkpoint,
 )
+from diptych.weights.folders import sweep, write_tensors
 
 TEXT = TextTransformer(width=64, layers=1, vocab_size=100, context_length=12)
 VIT = Architecture(
@@ -207,13 +212,75 @@ def test_one_error_lists_at_most_ten_names_of_each_problem(tmp_path: Path) -> No
     assert misshaped.count("expected") == 10
 
 
-def test_not_a_number_is_refused(tmp_path: Path) -> None:
+def test_not_a_number_is_refused_by_the_reader(tmp_path: Path) -> None:
     model = _model()
-    with torch.no_grad():
-        model.get_parameter("visual.proj")[0, 0] = float("nan")
     folder = save_checkpoint(tmp_path / "run", model, PREPROCESS)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    weights["visual.proj"][0, 0] = float("nan")
+    _edit(folder, sha256={"model.safetensors": write_tensors(folder / "model.safetensors", weights)})
     with pytest.raises(CheckpointError, match=r"visual\.proj.*NaN"):
         load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_not_a_number_is_never_written(tmp_path: Path, dtype: torch.dtype, value: float) -> None:
+    save_checkpoint(tmp_path / "run", _model(seed=0), PREPROCESS)
+    moments = torch.zeros(5, dtype=dtype)
+    moments[3] = value
+    state = TrainingState({"empty": torch.zeros(0), "exp_avg.visual.proj": moments}, {})
+    with pytest.raises(CheckpointError, match=r"'exp_avg\.visual\.proj' holds NaN or infinity"):
+        save_checkpoint(tmp_path / "run", _model(seed=1), PREPROCESS, state=state)
+    assert os.listdir(tmp_path) == ["run"]
+    assert _equal(load_checkpoint(tmp_path / "run")[0], _model(seed=0))
+
+
+def test_a_matrix_that_half_precision_cannot_hold_is_not_written(tmp_path: Path) -> None:
+    model = _model()
+    with torch.no_grad():
+        model.get_parameter("visual.proj")[0, 0] = 70_000.0  # float16 ends at 65,504
+    save_checkpoint(tmp_path / "full", model, PREPROCESS)
+    with pytest.raises(CheckpointError, match=r"visual\.proj.*infinity in torch\.float16"):
+        save_checkpoint(tmp_path / "half", model, PREPROCESS, precision="float16")
+
+
+def test_tensors_are_written_byte_for_byte_as_the_safetensors_library_does(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    types = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
+    tensors = {f"b{dtype}": torch.randn(3, 5).to(dtype) for dtype in types}
+    tensors |= {f"a{dtype}": torch.randn(7).mul(9).to(dtype) for dtype in (*types, torch.int8, torch.int16)}
+    tensors |= {
+        "scalar": torch.tensor(2.5),
+        "empty": torch.zeros(0, 3),
+        'of "words" \n\té': torch.ones(2),
+        "bool": torch.tensor([True, False, True]),
+        "uint8": torch.arange(9, dtype=torch.uint8),
+        "channels last": torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
+        "large": torch.randn(1_100_000),  # more than one block
+    }
+    for metadata in (None, {"format": "pt"}):
+        digest = write_tensors(tmp_path / "ours", tensors, metadata)
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "theirs", metadata
+        )
+        assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+        assert digest == hashlib.sha256((tmp_path / "ours").read_bytes()).hexdigest()
+
+
+def test_the_hash_is_of_what_was_meant_so_a_disk_that_wrote_something_else_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(path: Path, tensors: Mapping[str, torch.Tensor], **options: Any) -> str:
+        digest = write_tensors(path, tensors, **options)
+        whole = bytearray(path.read_bytes())
+        whole[-1] ^= 1
+        path.write_bytes(whole)
+        return digest
+
+    monkeypatch.setattr(checkpoint, "write_tensors", faulty)
+    folder = save_checkpoint(tmp_path / "run", _model(), PREPROCESS)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: SHA-256 is"):
+        verify_checkpoint(folder)
 
 
 def test_saving_again_replaces_the_checkpoint_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -223,6 +290,28 @@ def test_saving_again_replaces_the_checkpoint_and_leaves_nothing_beside_it(tmp_p
     loaded, _, _ = load_checkpoint(tmp_path / "run")
     assert _equal(loaded, second)
     assert os.listdir(tmp_path) == ["run"]
+
+
+def test_without_an_exchange_of_names_the_older_folder_steps_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
+    save_checkpoint(tmp_path / "run", _model(seed=0), PREPROCESS)
+    save_checkpoint(tmp_path / "run", _model(seed=1), PREPROCESS)
+    assert _equal(load_checkpoint(tmp_path / "run")[0], _model(seed=1))
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_what_killed_saves_left_is_swept_and_a_folder_that_stepped_aside_comes_back(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "run", _model(), PREPROCESS)
+    (tmp_path / "run").rename(tmp_path / ".run.ab_c1.old")
+    for name in (".run.ab_c1.tmp", ".step-1.doomed.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"half")
+    (tmp_path / ".letter.tmp").write_text("a file of somebody else")
+    sweep(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".letter.tmp", "run"]
+    verify_checkpoint(tmp_path / "run")
 
 
 def test_a_failing_save_leaves_the_old_checkpoint_and_no_leftovers(

@@ -1,0 +1,141 @@
+"""Several processes that train one model: who this one is, and how rows and sums travel between them.
+
+Everything here is the identity in a single process, so that callers need no second path. A process that torchrun
+started reads its place from the environment; gradients are summed, never averaged, so that uneven shares of a
+batch weigh as their rows do.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+# Renamed in PyTorch 2.13, which warns of the old names.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's number and how many there are."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that reports and writes."""
+        return self.rank == 0
+
+
+def world() -> World:
+    """The processes of the running group; one process where there is none."""
+    if dist.is_available() and dist.is_initialized():
+        return World(dist.get_rank(), dist.get_world_size())
+    return World()
+
+
+@contextlib.contextmanager
+def processes(device: str) -> Iterator[World]:
+    """A context with the process group that torchrun asks for; without torchrun, a single process.
+
+    device: "cuda" talks over NCCL and takes the GPU of the process's local number; all else talks over gloo.
+    A group that is running already is used and left as it is.
+    """
+    if "RANK" not in os.environ or world().size > 1 or dist.is_initialized():
+        yield world()
+        return
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield world()
+    finally:
+        dist.destroy_process_group()
+
+
+def share(count: int, rank: int, size: int) -> range:
+    """The rows of a batch of `count` that belong to a process: contiguous; the first ones take one more."""
+    small, more = divmod(count, size)
+    first = rank * small + min(rank, more)
+    return range(first, first + small + (rank < more))
+
+
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The sum of everybody's `value`, of any shape, in place."""
+    if world().size > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def max_over_processes(value: Tensor) -> Tensor:
+    """The largest of everybody's `value`, element by element, in place."""
+    if world().size > 1:
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return value
+
+
+def wait_for_all() -> None:
+    """Return once every process has come here."""
+    if world().size > 1:
+        dist.barrier()
+
+
+def row_counts(rows: int, device: torch.device) -> list[int]:
+    """How many rows each process holds."""
+    here = world()
+    if here.size == 1:
+        return [rows]
+    counts = torch.zeros(here.size, dtype=torch.int64, device=device)
+    counts[here.rank] = rows
+    return [int(count) for count in sum_over_processes(counts)]
+
+
+def gather_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
+    """Everybody's rows in the order of the processes: (sum of counts, ...). Gradients do not flow."""
+    if len(counts) == 1:
+        return rows.detach()
+    most = max(counts)
+    padded = rows.new_zeros(most, *rows.shape[1:])
+    padded[: len(rows)] = rows.detach()
+    everybody = rows.new_empty(len(counts) * most, *rows.shape[1:])
+    _all_gather(everybody, padded)
+    parts = torch.split(everybody, most)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
+def scatter_sum(everybody: Tensor, counts: Sequence[int]) -> Tensor:
+    """The sum over the processes of each one's `everybody`, cut to this process's rows; inverse of `gather_rows`."""
+    if len(counts) == 1:
+        return everybody
+    most = max(counts)
+    padded = everybody.new_zeros(len(counts), most, *everybody.shape[1:])
+    for number, part in enumerate(torch.split(everybody, list(counts))):
+        padded[number, : len(part)] = part
+    mine = everybody.new_empty(most, *everybody.shape[1:])
+    _reduce_scatter(mine, padded.flatten(0, 1))
+    return mine[: counts[world().rank]]
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, rows: Tensor, counts: Sequence[int]) -> Tensor:
+        ctx.counts = counts  # type: ignore[attr-defined]
+        return gather_rows(rows, counts)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
+        return scatter_sum(gradients[0], ctx.counts), None  # type: ignore[attr-defined]
+
+
+def gather_rows_with_gradient(rows: Tensor, counts: Sequence[int]) -> Tensor:
+    """`gather_rows` through which every process's gradient comes back to the rows' owner, summed."""
+    if len(counts) == 1:
+        return rows
+    gathered: Tensor = _GatherRows.apply(rows, counts)  # type: ignore[no-untyped-call]
+    return gathered
