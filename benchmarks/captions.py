@@ -1,5 +1,7 @@
 """Captions of the kind and length of COCO's, for measuring speed; written for this file."""
 
+from pathlib import Path
+
 CAPTIONS = (
     "A man in a blue jacket riding a bicycle down a wet street.",
     "Two dogs are playing with a frisbee in the park.",
@@ -66,3 +68,9 @@ CAPTIONS = (
     "A bear walking along the edge of a river in search of salmon.",
     "A guitar player performing on stage under bright purple lights.",
 )
+
+
+def captions(count: int, file: Path | None = None) -> list[str]:
+    """The first `count` captions, from the start again where there are fewer; of a text file, one a line."""
+    texts = CAPTIONS if file is None else [line for line in file.read_text("utf-8").splitlines() if line]
+    return [texts[i % len(texts)] for i in range(count)]

@@ -1,32 +1,30 @@
 """Images a second from JPEG bytes to normalised 224 x 224 pixels, on one thread, beside open_clip's pipeline.
 
-    python benchmarks/preprocess.py [--repetitions 9] [--images 12]
+    python benchmarks/preprocess.py [--repetitions 9] [--images 12] [--quick]
 
 The reference is what open_clip and the original package do: Pillow decodes, torchvision resizes, crops and
 normalises. The pipelines take turns within every repetition, so that a busy moment of the machine hits all of
 them; the ratio is the median over repetitions. The difference is the largest over all pixels, in grey levels.
+--quick only sees that it runs: one small image.
 """
 
 import argparse
 import io
-import os
-import platform
 import statistics
-import sys
-import time
-import types
 from collections.abc import Callable
-from importlib.metadata import version
+from functools import partial
 from unittest import mock
 
 import numpy as np
 import torch
+from peers import import_open_clip
 from PIL import Image, ImageDraw
+from timing import alternate, describe_machine, median_ratio
 
 from diptych.data import images
 from diptych.data.transforms import CLIP_STD, Preprocess
 
-SIZES = ((640, 480), (2000, 1500))
+SIZES: tuple[tuple[int, int], ...] = ((640, 480), (2000, 1500))
 REFERENCE = "open_clip (Pillow + torchvision)"
 Pipeline = Callable[[bytes], torch.Tensor]
 
@@ -57,11 +55,7 @@ def photograph(width: int, height: int, seed: int) -> bytes:
 
 def reference_pipeline() -> Pipeline:
     """open_clip's inference transform."""
-    # Where torchvision's compiled operators do not fit torch, this module fails; nothing here needs it.
-    sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("_meta_registrations"))
-    import open_clip  # type: ignore[import-untyped]  # noqa: PLC0415
-
-    transform = open_clip.image_transform(224, is_train=False)
+    transform = import_open_clip().image_transform(224, is_train=False)
     return lambda data: transform(Image.open(io.BytesIO(data)))
 
 
@@ -70,17 +64,9 @@ def with_pillow_alone(data: bytes) -> torch.Tensor:
         return Preprocess(224)(data)
 
 
-def measure(pipelines: dict[str, Pipeline], files: list[bytes], repetitions: int) -> dict[str, list[float]]:
-    """Seconds for all files, for each pipeline and repetition."""
-    seconds: dict[str, list[float]] = {name: [] for name in pipelines}
-    for repetition in range(-1, repetitions):  # the first only warms up
-        for name, pipeline in pipelines.items():
-            start = time.perf_counter()
-            for data in files:
-                pipeline(data)
-            if repetition >= 0:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
+def run(pipeline: Pipeline, files: list[bytes]) -> None:
+    for data in files:
+        pipeline(data)
 
 
 def largest_difference(one: Pipeline, other: Pipeline, files: list[bytes]) -> float:
@@ -89,18 +75,18 @@ def largest_difference(one: Pipeline, other: Pipeline, files: list[bytes]) -> fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Preprocessing speed beside open_clip, one thread.")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repetitions", type=int, default=9)
     parser.add_argument("--images", type=int, default=12, help="different images of each size")
+    parser.add_argument("--quick", action="store_true", help="only see that it runs")
     arguments = parser.parse_args()
+    sizes = SIZES
+    if arguments.quick:
+        sizes, arguments.repetitions, arguments.images = ((96, 64),), 1, 1
     torch.set_num_threads(1)
-    packages = ("torch", "pillow", "simplejpeg", "torchvision", "open_clip_torch")
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, load",
-        end=" ",
-    )
-    print(f"{os.getloadavg()[0]:.1f}; Python {platform.python_version()},", end=" ")
-    print(", ".join(f"{name} {version(name)}" for name in packages))
+    print(describe_machine("torch", "pillow", "simplejpeg", "torchvision", "open_clip_torch"))
     pipelines: dict[str, Pipeline] = {
         REFERENCE: reference_pipeline(),
         "diptych": Preprocess(224),
@@ -109,12 +95,13 @@ def main() -> None:
     print(
         "\n| JPEG | pipeline | images/s | times the reference | largest difference |\n|---|---|---|---|---|"
     )
-    for width, height in SIZES:
+    for width, height in sizes:
         files = [photograph(width, height, seed) for seed in range(arguments.images)]
-        seconds = measure(pipelines, files, arguments.repetitions)
+        cases = {name: partial(run, pipeline, files) for name, pipeline in pipelines.items()}
+        seconds = alternate(cases, arguments.repetitions)
         for name, pipeline in pipelines.items():
             rate = len(files) / statistics.median(seconds[name])
-            ratio = statistics.median(a / b for a, b in zip(seconds[REFERENCE], seconds[name], strict=True))
+            ratio = median_ratio(seconds[REFERENCE], seconds[name])
             difference = largest_difference(pipeline, pipelines[REFERENCE], files)
             print(f"| {width} x {height} | {name} | {rate:.0f} | {ratio:.2f} | {difference:.1f} |")
 

@@ -11,16 +11,20 @@ import torch
 
 
 def alternate(
-    cases: Mapping[str, Callable[[], object]], repetitions: int, at_least: float = 0.0
+    cases: Mapping[str, Callable[[], object]],
+    repetitions: int,
+    at_least: float = 0.0,
+    *,
+    warm_up: bool = True,
 ) -> dict[str, list[float]]:
     """Seconds of one call of each case, once for each repetition.
 
     The cases take turns within every repetition, so that a busy moment of the machine hits all of them, and the
     ratio of two is taken within a repetition. A case that is shorter than `at_least` seconds is called several
-    times in a row. One call of each beforehand only warms up.
+    times in a row. One call of each beforehand only warms up, unless the caller has done that with less.
     """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for run in cases.values():
+    for run in cases.values() if warm_up else ():
         run()
     for _ in range(repetitions):
         for name, run in cases.items():
@@ -31,6 +35,12 @@ def alternate(
 def median_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
     """How many times as fast `fast` is: the median over the repetitions."""
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def ratio_with_spread(slow: Sequence[float], fast: Sequence[float]) -> str:
+    """The same with the lowest and the highest ratio of a repetition: "3.1 (2.9 to 3.4)"."""
+    ratios = [a / b for a, b in zip(slow, fast, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def describe_machine(*packages: str) -> str:

@@ -9,18 +9,14 @@ the captions are new to both. Needs open_clip_torch.
 """
 
 import argparse
-import importlib.util
-import os
-import platform
 import random
-import runpy
 import statistics
-import time
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
+from peers import import_open_clip
+from timing import alternate, describe_machine, ratio_with_spread
 
 from diptych.tokenizer import Tokenizer
 
@@ -63,29 +59,23 @@ def make_captions(count: int, seed: int, dirty: float) -> list[str]:
     return captions
 
 
-def open_clip_tokenizer() -> Callable[[list[str]], torch.Tensor]:
-    # The file alone: the package imports torchvision, which fails beside a torch of another build.
-    package = importlib.util.find_spec("open_clip")
-    if package is None or package.origin is None:
-        raise SystemExit("this benchmark compares with open_clip: pip install open_clip_torch")
-    names = runpy.run_path(str(Path(package.origin).with_name("tokenizer.py")))
-    tokenizer: Callable[[list[str]], torch.Tensor] = names["SimpleTokenizer"]()
-    return tokenizer
+Tokenize = Callable[[list[str]], torch.Tensor]
 
 
-def seconds(run: Callable[[list[str]], torch.Tensor], captions: list[str]) -> float:
-    started = time.perf_counter()
-    run(captions)
-    return time.perf_counter() - started
-
-
-def row(name: str, count: int, ours: Sequence[float], theirs: Sequence[float]) -> str:
-    ratios = sorted(b / a for a, b in zip(ours, theirs, strict=True))
+def row(name: str, count: int, run: dict[str, Callable[[], object]], repetitions: int) -> str:
+    """run: Diptych first, then open_clip; each works on `count` captions."""
+    ours, theirs = alternate(run, repetitions).values()
     per_second = [count / statistics.median(times) for times in (ours, theirs)]
-    return (
-        f"| {name} | {per_second[0]:,.0f} | {per_second[1]:,.0f} "
-        f"| {statistics.median(ratios):.1f} | {ratios[0]:.1f} to {ratios[-1]:.1f} |"
-    )
+    return f"| {name} | {per_second[0]:,.0f} | {per_second[1]:,.0f} | {ratio_with_spread(theirs, ours)} |"
+
+
+def on_next(tokenize: Tokenize, batches: Iterator[list[str]]) -> torch.Tensor:
+    return tokenize(next(batches))
+
+
+def one_by_one(tokenize: Tokenize, texts: Sequence[str]) -> None:
+    for text in texts:
+        tokenize([text])
 
 
 def main() -> None:
@@ -98,39 +88,34 @@ def main() -> None:
     count, repetitions = arguments.captions, arguments.repetitions
 
     torch.set_num_threads(1)
-    theirs = open_clip_tokenizer()
-    ours = Tokenizer()
-    ours("build the tables")
-
-    def diptych(captions: list[str]) -> torch.Tensor:
-        return ours(captions, truncate=True)
-
+    tokenizers: dict[str, Tokenize] = {
+        "Diptych": partial(Tokenizer(), truncate=True),
+        "open_clip": import_open_clip().tokenizer.SimpleTokenizer(),
+    }
     rows = []
     for name, dirty in (("clean", 0.0), ("all dirty", 1.0)):
         warm = make_captions(count, 1, dirty)
-        # The first run of each is also the check that both compute the same.
-        if not torch.equal(diptych(warm).long(), theirs(warm).long()):
+        ours, theirs = (tokenize(warm).long() for tokenize in tokenizers.values())
+        if not torch.equal(ours, theirs):
             raise SystemExit(f"the ids of the {name} captions differ")
-        times = [(seconds(diptych, warm), seconds(theirs, warm)) for _ in range(repetitions)]
-        rows.append(row(f"{name}, warm", count, *zip(*times, strict=True)))
-        fresh = [make_captions(count, 2 + i, dirty) for i in range(min(3, repetitions))]
-        times = [(seconds(diptych, captions), seconds(theirs, captions)) for captions in fresh]
-        rows.append(row(f"{name}, first time", count, *zip(*times, strict=True)))
-    one = [["a photo of a dog on the beach"]] * 1_000
-    times = [
-        (sum(seconds(diptych, x) for x in one), sum(seconds(theirs, x) for x in one))
-        for _ in range(repetitions)
-    ]
-    rows.append(row("one short caption a call", len(one), *zip(*times, strict=True)))
+        known: dict[str, Callable[[], object]] = {k: partial(run, warm) for k, run in tokenizers.items()}
+        rows.append(row(f"{name}, warm", count, known, repetitions))
+        times = min(3, repetitions)
+        # One more, for the call that only warms up.
+        fresh = [make_captions(count, 2 + i, dirty) for i in range(times + 1)]
+        new: dict[str, Callable[[], object]] = {
+            k: partial(on_next, run, iter(fresh)) for k, run in tokenizers.items()
+        }
+        rows.append(row(f"{name}, first time", count, new, times))
+    texts = ["a photo of a dog on the beach"] * 1_000
+    single: dict[str, Callable[[], object]] = {
+        k: partial(one_by_one, run, texts) for k, run in tokenizers.items()
+    }
+    rows.append(row("one short caption a call", len(texts), single, repetitions))
 
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "open_clip_torch", "ftfy"))
-    print(f"{count} captions, medians of {repetitions} alternating runs, one thread, ids equal")
-    print(
-        f"Python {platform.python_version()}, {versions}; {platform.machine()}, {os.cpu_count()} cores, ",
-        end="",
-    )
-    print(f"load {os.getloadavg()[0]:.1f}\n" if hasattr(os, "getloadavg") else "load unknown\n")
-    print("| captions | Diptych captions/s | open_clip captions/s | ratio | range |\n|---|---|---|---|---|")
+    print(f"{count} captions, medians of {repetitions} alternating repetitions, ids equal")
+    print(describe_machine("torch", "numpy", "open_clip_torch", "ftfy") + "\n")
+    print("| captions | Diptych captions/s | open_clip captions/s | ratio (range) |\n|---|---|---|---|")
     print("\n".join(rows))
 
 
