@@ -1,11 +1,12 @@
 """`diptych doctor`: is this going to work?"""
 
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from diptych.cli.options import Json
+from diptych.cli.options import Device, Json
 from diptych.cli.output import emit
 from diptych.cli.train import Assignments
 
@@ -20,14 +21,25 @@ def doctor(
     /,
     *,
     assignments: Assignments = (),
+    device: Device = "auto",
+    out: Annotated[
+        Path | None,
+        Parameter(name=["--out", "-o"], help="Where the run would go, for the space on that disk."),
+    ] = None,
     as_json: Json = False,
 ) -> int:
-    """Check machine, data and recipe before time is spent. Exit code 1 if anything would fail."""
+    """Check machine, data and recipe before time is spent, and say what memory and time a run will take.
+
+    Exit code 1 if anything would fail.
+    """
+    from diptych.cli.machine import pick_device  # noqa: PLC0415
     from diptych.cli.machine_checks import machine_checks  # noqa: PLC0415
     from diptych.cli.recipe_checks import recipe_checks  # noqa: PLC0415
 
+    chosen = pick_device(device)
     found: list[Check] = []
-    for check in chain(machine_checks(), recipe_checks(recipe, assignments) if recipe is not None else ()):
+    asked = recipe_checks(recipe, assignments, chosen, out) if recipe is not None else ()
+    for check in chain(machine_checks(), asked):
         found.append(check)
         if not as_json:
             print(f"{MARKS[check.status]}  {check.name}: {check.detail}", flush=True)

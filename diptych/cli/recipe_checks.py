@@ -1,80 +1,122 @@
-"""What `diptych doctor RECIPE` looks at: is this recipe going to work on these data, before time is spent?"""
+"""What `diptych doctor RECIPE` looks at: is this recipe going to work here, before time is spent?"""
 
 import math
-from collections import Counter
+import os
+import shutil
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from diptych.cli.data_checks import Weights, data_checks, open_training_data
+from diptych.cli.machine import has_native_bfloat16
 from diptych.cli.machine_checks import Check, size
-from diptych.cli.output import count_of, percent
-from diptych.data.example import Example
-from diptych.data.loader import example_weights, group_id
+from diptych.cli.output import count_of
 from diptych.data.sources import Source, open_source
-from diptych.data.transforms import Preprocess
-from diptych.errors import DataError, DiptychError
-from diptych.models.architectures import Architecture
-from diptych.models.clip import CLIP, build_model
-from diptych.tokenizer import default_tokenizer
+from diptych.errors import DiptychError
+from diptych.pretrained import available_models
+from diptych.training.forecast import (
+    USABLE,
+    Memory,
+    blank_model,
+    fitting,
+    free_memory,
+    kept_bytes,
+    measure_pace,
+    memory_of,
+    seconds_a_step,
+)
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
 
-ROWS = 2_000  # rows whose words are looked at, spread evenly over the data
-PICTURES = 64  # of which this many are decoded
-PROBES = (2, 4)  # pairs in the two forward passes that show how much memory a pair takes
+TIMED = 64  # pairs that may be read for the timing
+# Peak learning rates of AdamW outside of which CLIP models are not trained: the paper's are 3.6e-4 to 5e-4, the
+# highest that learned anything here was 1e-2 on a model of a few thousand parameters.
+LEARNING_RATES = (1e-7, 3e-2)
+WORTH_SAVING = 600.0  # seconds of work that a stop may cost without a warning
 
 
-def recipe_checks(location: str, assignments: Sequence[str]) -> Iterator[Check]:
-    """Each check as soon as it is done; the ones that need what an earlier one did not find are left out."""
+def recipe_checks(
+    location: str, assignments: Sequence[str], device: str = "cpu", out: Path | None = None
+) -> Iterator[Check]:
+    """Each check as soon as it is done; the ones that need what an earlier one did not find are left out.
+
+    device: where the run would be. out: its folder, for the space on its disk; the working folder when not given.
+    """
     try:
         recipe = load_recipe(location, tuple(assignments))
-        architecture = recipe.model.resolve()
+        recipe.model.resolve()
     except DiptychError as error:
         yield Check("recipe", "fail", str(error))
         return
     yield Check("recipe", "ok", f"{location}: every setting is known")
-    yield _memory(recipe, architecture)
+    yield _start(recipe)
+    yield _precision(recipe, device)
+    yield _learning_rate(recipe)
+    yield _warmup(recipe)
     yield _evaluation(recipe)
-    data = recipe.data
     try:
-        source = open_source(data.train, image_column=data.image_column, caption_column=data.caption_column)
-        weights = example_weights(source, data.weight_by, data.weights, data.hold_out)
+        source, weights = open_training_data(recipe)
     except DiptychError as error:
         yield Check("data", "fail", str(error))
+        yield from _forecast(recipe, device, out, None, np.zeros(0))
         return
-    used = np.flatnonzero(weights)
-    yield Check("data", "ok", f"{source.describe()}; {len(used):,} of {len(source):,} used")
-    yield _length_of_run(recipe, float(weights.sum()))
-    yield _warmup(recipe)
-    examples, unreadable = _read(source, _spread(used.tolist(), ROWS))
-    yield _share("unreadable rows", unreadable, len(examples) + unreadable, "repair or remove them")
-    yield _pictures(source, examples, architecture)
-    yield from _words(examples, recipe, architecture)
+    yield from data_checks(recipe, source, weights)
+    yield from _forecast(recipe, device, out, source, weights)
 
 
-def _evaluation(recipe: Recipe) -> Check:
-    tasks = recipe.evaluation.tasks
-    try:
-        counts = [f"{task.name}: {len(open_source(task.data)):,} rows" for task in tasks]
-    except DiptychError as error:
-        return Check("evaluation", "fail", str(error))
+def _start(recipe: Recipe) -> Check:
+    init = recipe.model.init
+    if init == "scratch" or init in available_models() or Path(init).exists():
+        return Check("start", "ok", "from scratch" if init == "scratch" else f"from {init}")
     return Check(
-        "evaluation", "ok", "; ".join(counts) if tasks else "no tasks: only the loss will be recorded"
+        "start",
+        "fail",
+        f"[model] init {init!r}: no such file or folder, and no published name; "
+        'expected "scratch", a checkpoint, or a name that `diptych models` lists',
     )
 
 
-def _length_of_run(recipe: Recipe, rows_an_epoch: float) -> Check:
-    training = recipe.training
-    steps, batch = training.total_steps, training.batch_size
-    detail = (
-        f"{steps:,} steps of {batch:,} pairs: {count_of(steps * batch)} pairs, "
-        f"{steps * batch / rows_an_epoch:.1f} times the data"
-    )
-    if batch > rows_an_epoch:
-        return Check("length", "warn", f"{detail}; a batch holds pairs twice, lower training.batch_size")
-    return Check("length", "ok", detail)
+def _precision(recipe: Recipe, device: str) -> Check:
+    precision = recipe.training.precision
+    if precision == "bfloat16" and not has_native_bfloat16(device):
+        other = "float16" if device.startswith("cuda") else "float32"
+        return Check(
+            "precision",
+            "warn",
+            f'{device} does not compute in bfloat16, only imitates it; set training.precision = "{other}", '
+            "which is faster here",
+        )
+    if precision == "float16" and device == "cpu":
+        better = "bfloat16" if has_native_bfloat16(device) else "float32"
+        return Check(
+            "precision",
+            "warn",
+            f'float16 is for GPUs and slow on this CPU; set training.precision = "{better}"',
+        )
+    return Check("precision", "ok", f"{precision} on {device}")
+
+
+def _learning_rate(recipe: Recipe) -> Check:
+    rate = recipe.optimizer.learning_rate
+    guessing = f"the loss would stay at ln {recipe.training.batch_size:,} = {math.log(recipe.training.batch_size):.2f}"
+    low, high = LEARNING_RATES
+    if not rate > 0:
+        return Check(
+            "learning rate", "fail", f"{rate:g}: nothing is learned, {guessing}; set optimizer.learning_rate"
+        )
+    if rate < low:
+        return Check(
+            "learning rate", "warn", f"{rate:g} is next to nothing: {guessing}; the paper's ViT-B/32 has 5e-4"
+        )
+    if rate > high:
+        return Check(
+            "learning rate",
+            "warn",
+            f"{rate:g} breaks most models in the first steps, after which {guessing}; the paper's ViT-B/32 has 5e-4",
+        )
+    return Check("learning rate", "ok", f"{rate:g} at its peak")
 
 
 def _warmup(recipe: Recipe) -> Check:
@@ -89,121 +131,163 @@ def _warmup(recipe: Recipe) -> Check:
     return Check("warm-up", "ok", detail)
 
 
-def _pictures(source: Source, examples: Sequence[Example], architecture: Architecture) -> Check:
-    preprocess = Preprocess(architecture.image.resolution)
-    chosen = [examples[place] for place in _spread(range(len(examples)), PICTURES)]
-    bad: list[str] = []
-    for example in chosen:
-        try:
-            preprocess(example.image)
-        except (DataError, OSError) as error:
-            bad.append(str(error))
-    if bad:
-        return Check("pictures", "warn", f"{len(bad)} of {len(chosen)} cannot be read; the first: {bad[0]}")
-    return Check("pictures", "ok", f"{len(chosen)} of {len(source):,} tried, all can be read")
-
-
-def _words(examples: Sequence[Example], recipe: Recipe, architecture: Architecture) -> Iterator[Check]:
-    captions = [example.captions[0] for example in examples if example.captions]
-    yield _share("no caption", len(examples) - len(captions), len(examples), "they are passed over")
-    if not captions:
-        yield Check("captions", "fail", "no row has a caption; name the column with data.caption_column")
-        return
-    # The start and the end token take two places.
-    room = architecture.text.context_length - 2
-    tokenizer = default_tokenizer()
-    cut = sum(len(tokenizer.encode(caption)) > room for caption in captions)
-    yield _share(
-        "cut captions",
-        cut,
-        len(captions),
-        f"they have more than {room} tokens; raise the model's context_length",
-    )
-    yield _same_words(captions, recipe)
-
-
-def _same_words(captions: Sequence[str], recipe: Recipe) -> Check:
-    """How many other pairs of a batch have the same caption: false negatives, unless they are made positives."""
-    counts = Counter(map(group_id, captions))
-    meeting = sum(count * (count - 1) for count in counts.values()) / max(
-        1, len(captions) * (len(captions) - 1)
-    )
-    in_batch = 1 - math.exp(-meeting * (recipe.training.batch_size - 1))
-    repeated = sum(count for count in counts.values() if count > 1) / len(captions)
-    detail = (
-        f"{percent(repeated)} of captions occur again; about {percent(in_batch)} of the pairs of a batch "
-        "meet another with their caption"
-    )
-    if recipe.objective.positives == "pair" and in_batch > 0.05:
+def _evaluation(recipe: Recipe) -> Check:
+    tasks = recipe.evaluation.tasks
+    if not tasks:
+        return Check("evaluation", "ok", "no tasks: only the loss will be recorded")
+    try:
+        counts = [f"{task.name}: {len(open_source(task.data)):,} rows" for task in tasks]
+    except DiptychError as error:
+        return Check("evaluation", "fail", str(error))
+    every, steps = recipe.evaluation.every_steps, recipe.training.total_steps
+    if every is not None and every > steps:
         return Check(
-            "same captions", "warn", f'{detail}, as a wrong answer; set objective.positives = "caption"'
+            "evaluation",
+            "warn",
+            f"every {every:,} steps of {steps:,}: only after the last one; set evaluation.every_steps near "
+            f"{max(1, steps // 10)}",
         )
-    return Check("same captions", "ok", detail)
+    return Check("evaluation", "ok", "; ".join(counts))
 
 
-def _memory(recipe: Recipe, architecture: Architecture) -> Check:
-    with torch.device("meta"):
-        model = build_model(architecture)
-    # What the weights are does not matter here; drawing them would take seconds.
-    model.to_empty(device="cpu")
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor.detach().zero_()
+def _forecast(
+    recipe: Recipe,
+    device: str,
+    out: Path | None,
+    source: Source | None,
+    weights: Weights,
+) -> Iterator[Check]:
+    """Memory, time, checkpoints: what the model itself says when a few rows go through it."""
+    try:
+        model = blank_model(recipe, device)
+        kept = kept_bytes(model, recipe.training)
+    except (DiptychError, torch.OutOfMemoryError) as error:
+        yield Check("memory of the run", "fail", f"not even a few pairs can be computed: {error}")
+        return
+    used = np.flatnonzero(weights)
+    free = free_memory(device)
+    cached = len(used) if recipe.data.cache else 0
+    memory = memory_of(recipe, model, kept, free if free is not None else 1 << 62, cached)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    # float32 weights, gradients and AdamW's two moments.
-    fixed = 16 * parameters
-    few, more = (activation_bytes(model, count, recipe.training.precision) for count in PROBES)
-    # A straight line: casts of the weights are kept once, however large the batch.
-    activations = few + (more - few) * (recipe.training.batch_size - PROBES[0]) // (PROBES[1] - PROBES[0])
+    smaller = fitting(memory, kept, free or 0)
+    yield _memory(recipe, memory, smaller, free=free, parameters=parameters, device=device)
+    seconds = math.nan
+    if source is not None and len(used):
+        try:
+            places = used[np.linspace(0, len(used) - 1, min(TIMED, len(used))).astype(int)].tolist()
+            pace, rows = measure_pace(recipe, model, source, places, device)
+        except (DiptychError, torch.OutOfMemoryError) as error:
+            yield Check("time of the run", "warn", f"no estimate: {error}")
+        else:
+            pairs = recipe.training.total_steps * recipe.training.batch_size
+            read_share = min(1.0, len(used) / pairs) if recipe.data.cache else 1.0
+            computing, reading = seconds_a_step(pace, recipe, memory, device, read_share)
+            seconds = computing + reading if device == "cpu" else max(computing, reading)
+            yield _time(recipe, computing, reading, seconds, rows)
+    yield _checkpoints(recipe, seconds)
+    yield _disk(recipe, memory, out)
+
+
+def _memory(
+    recipe: Recipe, memory: Memory, smaller: Memory, *, free: int | None, parameters: int, device: str
+) -> Check:
+    """smaller: the same run in chunks that fit, where any do."""
+    state = memory.weights + memory.gradients + memory.moments + memory.average
+    at_once = "the whole batch at once" if memory.chunk is None else f"{memory.chunk:,} pairs at once"
+    if recipe.training.chunk == "auto" and memory.chunk is not None:
+        at_once += ', about what chunk = "auto" will find'
+    on_cpu = device == "cpu"
+    needed = memory.on_device + (memory.on_host if on_cpu else 0)
+    where = "with" if on_cpu else "and in the machine's own memory"
+    detail = (
+        f"about {size(needed)}: {size(state)} for {count_of(parameters)} parameters in training, "
+        f"{size(memory.activations + memory.loss)} for activations and loss ({at_once}), "
+        f"{where} {size(memory.on_host)} of batches{' and cached pictures' if memory.cache else ''}"
+    )
+    if free is None:
+        return Check("memory of the run", "ok", detail)
+    detail += f"; {size(free)} are free on {device}"
+    if needed <= USABLE * free:
+        return Check("memory of the run", "ok", detail)
+    remedies = []
+    fits = smaller.on_device + (smaller.on_host if on_cpu else 0) <= USABLE * free
+    if fits and smaller.activations < memory.activations:
+        remedies.append(f"set training.chunk = {smaller.chunk} (the same gradient, in chunks)")
+    if not recipe.training.recompute:
+        remedies.append("training.recompute = true")
+    if recipe.training.precision == "float32":
+        remedies.append('training.precision = "bfloat16"')
+    remedies.append("or train a smaller model")
     return Check(
-        "memory of the run",
-        "ok",
-        f"about {size(fixed + activations)}: {size(fixed)} for {count_of(parameters)} parameters in training, "
-        f"{size(activations)} for the activations of a batch; the data come on top",
+        "memory of the run", "warn" if needed <= free else "fail", f"{detail}; {', '.join(remedies)}"
     )
 
 
-def activation_bytes(model: CLIP, batch: int, precision: str) -> int:
-    """Bytes that a forward pass of `batch` pairs keeps for the backward pass, texts at their full length.
-
-    Measured, not derived: every tensor that autograd saves, each storage once, weights left out. What kernels
-    use in passing is not in it; for ViT-B/32 and RN50 the process grew by 0.9 to 1.15 times this.
-    """
-    architecture = model.architecture
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage  # held, so that its address is not given away again
-        return tensor
-
-    side = architecture.image.resolution
-    tokens = torch.zeros(batch, architecture.text.context_length, dtype=torch.long)
-    tokens[:, -1] = architecture.text.vocab_size - 1  # the end token
-    with (
-        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
-        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"),
-    ):
-        features = model.encode_image(torch.zeros(batch, 3, side, side)), model.encode_text(tokens)
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    del features
-    return sum(storage.nbytes() for address, storage in kept.items() if address not in weights)
+def _time(recipe: Recipe, computing: float, reading: float, seconds: float, rows: int) -> Check:
+    steps, batch = recipe.training.total_steps, recipe.training.batch_size
+    share = reading / (computing + reading)
+    detail = (
+        f"an estimate from steps of up to {rows} pairs: {duration(steps * seconds)} for {steps:,} steps, "
+        f"{batch / seconds:,.0f} pairs a second, {share:.0%} of the work is reading pictures; evaluations come on top"
+    )
+    load, processors = os.getloadavg()[0], os.cpu_count() or 1
+    if load > processors + 1:
+        detail += f"; the machine is busy with other work now (load {load:.0f} on {processors} processors)"
+    if reading > computing:
+        return Check(
+            "time of the run",
+            "warn",
+            f"{detail}. Reading decides the speed: set data.cache = true if the pictures fit into memory, raise "
+            "data.workers, or make the pictures smaller before training",
+        )
+    return Check("time of the run", "ok", detail)
 
 
-def _read(source: Source, positions: Sequence[int]) -> tuple[list[Example], int]:
-    examples: list[Example] = []
-    for position in positions:
-        try:
-            examples.append(source[position])
-        except (DataError, OSError):
-            continue
-    return examples, len(positions) - len(examples)
+def _checkpoints(recipe: Recipe, seconds: float) -> Check:
+    """seconds: of a step; nan where it could not be estimated."""
+    settings, steps = recipe.checkpoint, recipe.training.total_steps
+    by_steps = settings.every_steps if settings.every_steps is not None else math.inf
+    by_clock = 60 * settings.every_minutes / seconds if settings.every_minutes is not None else math.inf
+    # Where the time is not known, the clock is taken to save in time.
+    every = by_steps if math.isnan(by_clock) else min(by_steps, by_clock)
+    said = [f"{settings.every_steps:,} steps"] if settings.every_steps is not None else []
+    said += [f"{settings.every_minutes:g} minutes"] if settings.every_minutes is not None else []
+    detail = f"every {' or '.join(said)}" if said else "only after the last step"
+    at_stake = min(every, steps) * seconds
+    if every >= steps and (not said or settings.every_minutes is None or at_stake > WORTH_SAVING):
+        return Check(
+            "checkpoints",
+            "warn",
+            f"{detail}: the run of {steps:,} steps ends before the first, so a crash loses it all; "
+            "set checkpoint.every_minutes = 10",
+        )
+    if at_stake > 6 * WORTH_SAVING:
+        return Check(
+            "checkpoints",
+            "warn",
+            f"{detail}: a crash loses up to {duration(at_stake)} of work; set checkpoint.every_minutes = 10",
+        )
+    return Check("checkpoints", "ok", f"{detail}; the newest {settings.keep} are kept")
 
 
-def _share(name: str, count: int, total: int, remedy: str) -> Check:
-    detail = f"{count:,} of {total:,} rows looked at ({percent(count / max(1, total))})"
-    return Check(name, "warn", f"{detail}; {remedy}") if count else Check(name, "ok", detail)
+def _disk(recipe: Recipe, memory: Memory, out: Path | None) -> Check:
+    one = memory.weights + memory.moments + memory.average
+    keep = recipe.checkpoint.keep + 1  # one more while the newest is written
+    needed = keep * one + memory.weights + memory.average
+    folder = (out or Path.cwd()).absolute()
+    place = next(found for found in (folder, *folder.parents) if found.exists())
+    free = shutil.disk_usage(place).free
+    detail = f"{size(needed)} for {keep} checkpoints of {size(one)} and the model; {size(free)} are free at {place}"
+    if needed > free:
+        return Check(
+            "disk of the run", "fail", f"{detail}; make room, or name a folder on another disk with --out"
+        )
+    return Check("disk of the run", "ok", detail)
 
 
-def _spread(rows: Sequence[int], count: int) -> list[int]:
-    """At most `count` of `rows`, evenly spread."""
-    return [rows[place] for place in np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+def duration(seconds: float) -> str:
+    """Seconds for people: 45 s, 12 min, 3.5 hours, 12 days."""
+    for unit, name, digits in ((86400.0, "days", 1), (3600.0, "hours", 1), (60.0, "min", 0)):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:,.{digits}f} {name}"
+    return f"{seconds:.0f} s"
