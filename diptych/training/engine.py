@@ -109,7 +109,9 @@ class _Engine:
         torch.manual_seed(training.seed)
         self.model, self.preprocess = _starting_model(recipe)
         self.model.to(device).train()
-        self.model.visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if world().size == 1 or training.distributed == "ddp":
+            # Convolutions are fastest so; shards must lie in the plain order.
+            self.model.visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         set_recompute(self.model, training.recompute)
         if training.compile:
             compile_blocks(self.model)

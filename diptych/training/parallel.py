@@ -173,7 +173,7 @@ def _replicate(tower: nn.Module) -> nn.Module:
     return wrapped
 
 
-def _sum_bucket(_: object, bucket: Any) -> torch.futures.Future[Tensor]:
+def _sum_bucket(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     future: torch.futures.Future[list[Tensor]] = work.get_future()
     return future.then(lambda done: done.value()[0])

@@ -1,11 +1,5 @@
 """The exact step: processes x ways to share x ways to chunk x objectives, against autograd over the whole batch."""
 
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,6 +11,7 @@ from diptych.objectives.pairs import Pairs
 from diptych.objectives.sigmoid import sigmoid
 from tests.training import gradient_matrix
 from tests.training.gradient_matrix import ROWS, batch_of, cases, gradients, model_of, task_of
+from tests.training.processes import run_processes
 
 # Gradients of size 1e-3 to 1, summed in another order in float64: 1e-12 is the aim of the project, and leaves
 # three digits.
@@ -50,32 +45,9 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             for name, value in gradients(case).items()
         }
     out = tmp_path_factory.mktemp("matrix") / f"{size}.safetensors"
-    return load_file(run_processes(size, out))
-
-
-def run_processes(size: int, out: Path) -> Path:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    shared = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(size),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-m", "tests.training.gradient_matrix", str(out)]
-    started = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    errors = [process.communicate(timeout=300)[1] for process in started]
-    assert all(process.returncode == 0 for process in started), "\n".join(errors)[-6000:]
-    return out
+    ended = run_processes(size, ["-m", "tests.training.gradient_matrix", str(out)])
+    assert all(code == 0 for code, _, _ in ended), "\n".join(errors for _, _, errors in ended)[-6000:]
+    return load_file(out)
 
 
 @pytest.mark.parametrize("objective", ["clip", "siglip"])

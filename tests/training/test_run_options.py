@@ -1,0 +1,164 @@
+"""What a recipe can ask of the engine: chunks, precision, averages, guards."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from diptych.errors import SettingsError
+from diptych.training import engine, fitting
+from diptych.training.engine import NotFiniteError, train
+from diptych.training.fitting import fitting_chunks, row_memory
+from diptych.training.state import checkpoints
+from diptych.training.tasks import ClipTask
+from diptych.training.towers import Chunking
+from tests.training.gradient_matrix import ROWS, batch_of, model_of, task_of
+from tests.training.test_engine import assert_equal, lines, one_thread, tiny, weights  # noqa: F401 (a fixture)
+
+# float32 sums in another order through four steps of Adam.
+NEAR = {"rtol": 1e-3, "atol": 2e-5}
+
+
+def test_chunks_give_the_run_of_the_whole_batch(tmp_path: Path) -> None:
+    train(tiny(32), tmp_path / "whole")
+    train(tiny(32, "training.chunk=3", "training.text_chunk=2", "training.keep=1"), tmp_path / "chunks")
+    for name, value in weights(tmp_path / "whole").items():
+        torch.testing.assert_close(weights(tmp_path / "chunks")[name], value, **NEAR)
+
+
+def test_patch_dropout_leaves_out_the_same_patches_in_both_passes(tmp_path: Path) -> None:
+    half = ("training.patch_dropout=0.5",)
+    train(tiny(32, *half), tmp_path / "whole")
+    train(tiny(32, *half, "training.chunk=3"), tmp_path / "chunks")
+    train(tiny(32), tmp_path / "all")
+    dropped = weights(tmp_path / "whole")
+    for name, value in dropped.items():
+        torch.testing.assert_close(weights(tmp_path / "chunks")[name], value, **NEAR)
+    assert not torch.equal(dropped["visual.proj"], weights(tmp_path / "all")["visual.proj"])
+
+
+def test_patch_dropout_of_a_resnet_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    resnet = "model.architecture.image={resolution=32, layers=[1,1,1,1], width=8, heads=4}"
+    with pytest.raises(SettingsError, match="train a ViT"):
+        train(tiny(32, resnet, "training.patch_dropout=0.5"), tmp_path / "run")
+
+
+def test_batch_norm_learns_its_statistics_once_a_chunk(tmp_path: Path) -> None:
+    resnet = "model.architecture.image={resolution=32, layers=[1,1,1,1], width=8, heads=4}"
+    train(tiny(32, resnet, "training.chunk=4"), tmp_path / "run")
+    # Four steps of two chunks; a second pass that learned as well would count sixteen.
+    assert weights(tmp_path / "run")["visual.bn1.num_batches_tracked"].item() == 8
+
+
+def test_every_memory_option_together_still_learns_and_resumes_exactly(tmp_path: Path) -> None:
+    options = (
+        "training.precision=bfloat16",
+        "training.recompute=true",
+        "training.chunk=4",
+        "training.ema=0.5",
+        "optimizer.moments=bfloat16",
+        "optimizer.layer_decay=0.8",
+        "checkpoint.every_steps=2",
+    )
+
+    def interrupt(model: object, preprocess: object) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    train(tiny(48, *options), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(48, *options, "evaluation.every_steps=3"), tmp_path / "cut", evaluate=interrupt)
+    (tmp_path / "cut" / "recipe.json").write_text((tmp_path / "whole" / "recipe.json").read_text())
+    train(tiny(48, *options), tmp_path / "cut", resume=True)
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    averages = [load_file(tmp_path / run / "model-ema" / "model.safetensors") for run in ("whole", "cut")]
+    assert_equal(*averages)
+    assert not torch.equal(averages[0]["logit_scale"], weights(tmp_path / "whole")["logit_scale"])
+
+
+def test_siglip_learns_its_bias(tmp_path: Path) -> None:
+    train(tiny(64, "objective.name=siglip", "optimizer.learning_rate=1e-2"), tmp_path / "run")
+    assert weights(tmp_path / "run")["logit_bias"].item() != -10.0
+    assert lines(tmp_path / "run")[-1]["logit_bias"] == pytest.approx(
+        weights(tmp_path / "run")["logit_bias"].item()
+    )
+
+
+def poisoned(steps: set[int]) -> Callable[..., Any]:
+    """`training_step` whose loss is not a number at those calls."""
+    calls = 0
+    step, loss = engine.training_step, ClipTask.loss
+
+    def run(task: ClipTask, *args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        bad = calls in steps
+        task.loss = (  # type: ignore[method-assign]
+            lambda *sides: (loss(task, *sides)[0] * math.nan, loss(task, *sides)[1])
+            if bad
+            else loss(task, *sides)
+        )
+        return step(task, *args, **options)
+
+    return run
+
+
+def test_a_step_that_is_not_finite_updates_nothing_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resnet = "model.architecture.image={resolution=32, layers=[1,1,1,1], width=8, heads=4}"
+    every = ("checkpoint.every_steps=1", "checkpoint.keep=9", resnet)
+    monkeypatch.setattr(engine, "training_step", poisoned({3, 4}))
+    train(tiny(48, *every), tmp_path / "run")
+    two, four = (
+        load_file(tmp_path / "run" / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
+        for step in (2, 4)
+    )
+    assert_equal(two, four)  # weights and batch-norm statistics
+    skipped = [line for line in lines(tmp_path / "run") if line["loss"] is None]
+    assert [line["step"] for line in skipped] == [3, 4]
+    assert math.isfinite(lines(tmp_path / "run")[-1]["loss"])
+
+
+def test_too_many_such_steps_in_a_row_end_the_run_and_leave_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "training_step", poisoned(set(range(3, 99))))
+    with pytest.raises(NotFiniteError, match="step 6: .* 4 steps in a row"):
+        train(tiny(80, "checkpoint.every_steps=2", "training.most_not_finite=3"), tmp_path / "run")
+    newest = checkpoints(tmp_path / "run")[-1]
+    assert all(torch.isfinite(value).all() for value in load_file(newest / "model.safetensors").values())
+
+
+def test_float16_halves_its_scale_until_the_gradients_are_finite(tmp_path: Path) -> None:
+    train(tiny(160, "training.precision=float16"), tmp_path / "run")
+    values = json.loads((checkpoints(tmp_path / "run")[-1] / "state.json").read_text())
+    assert values["loss_scale"] <= 2**16
+    assert math.isfinite(values["loss"])
+
+
+def test_auto_takes_the_whole_batch_where_it_fits_and_less_where_it_does_not() -> None:
+    task, batch = task_of("clip", model_of("clip")), batch_of(range(ROWS))
+    image, text = row_memory(task, batch)
+    fixed = 3 * 8 * sum(value.numel() for value in task.model.parameters())
+    assert fitting_chunks(task, batch, 64, 10 * (fixed + 64 * (image + text))) == Chunking()
+    rows = 1 << 20
+    held = rows * (3 * 32 * 32 + 12 * 4 + 32 * 4)
+    free = int((fixed + held + 300 * (image + text)) / fitting._USED)
+    chunking = fitting_chunks(task, batch, rows, free)
+    assert chunking.images == chunking.texts
+    assert chunking.images is not None
+    assert 128 <= chunking.images <= 512
+    with pytest.raises(SettingsError, match="recompute = true"):
+        fitting_chunks(task, batch, rows, fixed)
+
+
+def test_what_a_row_needs_grows_with_the_model() -> None:
+    task, batch = task_of("clip", model_of("clip")), batch_of(range(ROWS))
+    image, _ = row_memory(task, batch)
+    # 5 tokens of 16 numbers of 8 bytes pass at least ten times through each of two blocks.
+    assert image > 2 * 10 * 5 * 16 * 8
