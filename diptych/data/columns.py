@@ -1,27 +1,26 @@
 """Which column of a table holds what, and an example from the cells of a row."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diptych.data.example import Example, example_from_record
+from diptych.data.places import Place
+from diptych.data.remote import is_address
 from diptych.errors import DataError
 
-# Usual names, best first.
+# Usual names, best first; the last three are those of img2dataset, where the column holds the image itself.
 # fmt: off
 IMAGE_NAMES = (
     "image", "filepath", "file_path", "image_path", "img_path", "path", "file", "filename", "file_name", "img",
-    "image_file", "image_name",
+    "image_file", "image_name", "jpg", "png", "webp",
 )
 CAPTION_NAMES = (
     "captions", "caption", "title", "text", "sentence", "description", "alt", "alt_text", "comment",
 )
 # fmt: on
 LABEL_NAMES = ("label", "class", "class_name", "category")
-
-_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -83,13 +82,13 @@ def example_from_row(
     return example_from_record(key, image, record, where)
 
 
-def image_path(value: Any, folder: Path, where: str) -> Path:
+def image_path(value: Any, folder: Place, where: str) -> Place:
     """The file that a cell names; DataError for an empty cell, an address, or no text at all."""
     if not isinstance(value, str) or not value.strip():
         raise DataError(
             f"{where}: the cell of the image holds {value!r}; expected a path, relative to {folder}"
         )
-    if _URL.match(value):
+    if is_address(value):
         raise DataError(
             f"{where}: the image is an address ({value[:80]}); images are not downloaded: "
             "fetch them first, for example with img2dataset, and open the shards it writes"

@@ -17,6 +17,8 @@ _WORDS = {
     suffix: 1 << bit for bit, suffix in enumerate((".json", ".txt", ".caption", ".JSON", ".TXT", ".CAPTION"))
 }
 
+STATISTICS = "_stats.json"  # what img2dataset writes beside a shard once it is done
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -52,7 +54,7 @@ def list_folder(folder: Path) -> Listing:
             beside: dict[str, int] = {}
             for name in names:
                 stem, suffix = os.path.splitext(name)
-                if suffix in _WORDS:
+                if suffix in _WORDS and not name.endswith(STATISTICS):
                     beside[stem] = beside.get(stem, 0) | _WORDS[suffix]
             stems = set()
             for name in names:
@@ -61,7 +63,7 @@ def list_folder(folder: Path) -> Listing:
                     stems.add(stem)
                     words.append(beside.get(stem, 0))
                     yield prefix + name
-                elif suffix not in _WORDS:
+                elif suffix not in _WORDS or name.endswith(STATISTICS):
                     other_files[suffix.lower() or "(no suffix)"] += 1
             orphans += len(beside.keys() - stems)
 

@@ -6,6 +6,7 @@ every failure of a decoder becomes an `ImageError` that names the image and a re
 """
 
 import contextlib
+import hashlib
 import io
 import os
 import re
@@ -127,6 +128,28 @@ def read_rgb(source: ImageSource, background: Colour = WHITE, limits: Limits = D
     parsed = _parse(data, name, limits)
     pixels = _decode_jpeg(data, parsed) if parsed.format == "JPEG" else None
     return np.array(to_rgb(_decode(parsed, name), background)) if pixels is None else pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What an image file says of itself. Sides are in pixels, as stored: orientation may exchange them."""
+
+    format: str  # JPEG, PNG, ...
+    width: int
+    height: int
+    file_bytes: int
+    sha256: str  # of the file
+
+
+def read_header(source: Path | str | bytes | BinaryIO, limits: Limits = DEFAULT_LIMITS) -> Header:
+    """The header of an image; nothing is decoded, so that damage behind it goes unnoticed.
+
+    Raises `ImageError` for what is no image, or is too large.
+    """
+    data, name = _read(source, limits)
+    parsed = _parse(data, name, limits)
+    kind = next(kind for kind, (signature, _) in _DECODERS.items() if signature.match(data))
+    return Header(kind, *parsed.size, len(data), hashlib.sha256(data).hexdigest())
 
 
 def _read(source: Path | str | bytes | BinaryIO, limits: Limits) -> tuple[bytes, str]:

@@ -1,22 +1,27 @@
 """Parquet tables, with paths or the images themselves (as the datasets hub stores them), through pyarrow.
 
-Parquet is read a group of rows at a time. Groups that were read stay in memory up to a limit, which suits
-paths and reading in order; whoever trains on images stored in Parquet in random order should pack them into
-tar shards.
+Parquet is read a group of rows at a time. Groups that were read stay in memory up to a limit, which suits paths, and
+the order of training (`parts` are the groups); whoever trains on images stored in large groups of Parquet should pack
+them into tar shards with `diptych data pack`.
 """
 
 import hashlib
-import json
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
-from diptych.data.columns import Columns, choose_columns, described_columns, example_from_row, image_path
+import numpy as np
+import numpy.typing as npt
+
+from diptych.data.arrow_rows import arrow_rows
+from diptych.data.columns import Columns, described_columns
 from diptych.data.example import Example
-from diptych.data.storage import OpenFile
+from diptych.data.joined import JoinedSource
+from diptych.data.places import Place, open_to_scan
+from diptych.data.remote import RemotePath
 from diptych.errors import DataError, MissingExtraError
 
 try:
@@ -26,65 +31,68 @@ except ImportError:
     raise MissingExtraError("pyarrow", "data", "reading Parquet") from None
 
 _CACHE_BYTES = 512 << 20
+_IMG2DATASET = {"key", "status", "url"}  # columns by which its output is known
 
 
 class ParquetSource:
     """Examples of a Parquet table: an image column with paths (relative to the table's folder), with encoded
     images, or with both, as a struct of `bytes` and `path`.
+
+    In what img2dataset wrote, rows whose `status` is not "success" have no image and are left out.
     """
 
-    def __init__(self, path: Path, wanted: Columns) -> None:
+    def __init__(self, path: Place, wanted: Columns) -> None:
         self.name = str(path)
         self._path = path
         self._start()
-        columns = list(self._file.schema_arrow.names)
-        self._columns = columns
-        self._chosen = choose_columns(columns, wanted, str(path))
-        self._check_type()
         metadata = self._file.metadata
-        groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-        self._ends = list(accumulate(groups))
         if not metadata.num_rows:
             raise DataError(f"{path}: no rows; expected one row an image")
-        self._label_names = _label_names(self._file.schema_arrow, self._chosen.label)
+        self._rows = arrow_rows(self._file.schema_arrow, wanted, path, path.parent)
+        groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+        self._ends = list(accumulate(groups))
+        self._kept = self._downloaded() if set(self._rows.names) >= _IMG2DATASET else None
+        if not len(self):
+            raise DataError(
+                f"{path}: not one of its {metadata.num_rows:,} images was downloaded; fetch them again"
+            )
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """The number of examples of each group of rows."""
+        ends = np.array(self._ends) if self._kept is None else np.searchsorted(self._kept, self._ends)
+        return tuple(count for count in np.diff(ends, prepend=0).tolist() if count)
 
     @property
     def fingerprint(self) -> str:
         """Over the file's size and its last 64 KiB, which describe every column of every group of rows."""
-        file = OpenFile(self._path)
+        file = open_to_scan(self._path)
         size = file.version.size
         tail = file.read(max(0, size - (1 << 16)), 1 << 16)
         return hashlib.sha256(f"{size}\0".encode() + tail).hexdigest()
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return self._ends[-1] if self._kept is None else len(self._kept)
 
     def __getitem__(self, position: int) -> Example:
         if not 0 <= position < len(self):
             raise IndexError(position)
-        where = f"{self._path}, row {position + 1:,}"
-        number = bisect_right(self._ends, position)
+        at = position if self._kept is None else int(self._kept[position])
+        number = bisect_right(self._ends, at)
         first = self._ends[number - 1] if number else 0
-        row: dict[str, Any] = self._group(number).slice(position - first, 1).to_pylist()[0]
-        cell = row[self._chosen.image or ""]
-        if isinstance(cell, dict):
-            cell = cell.get("bytes") or cell.get("path")
-        image = cell if isinstance(cell, bytes) else image_path(cell, self._path.parent, where)
-        if isinstance(image, Path) and not image.is_file():
-            raise DataError(f"{where}: no such image: {image}; paths are relative to the table's folder")
-        label = row.get(self._chosen.label or "")
-        if self._label_names and isinstance(label, int) and 0 <= label < len(self._label_names):
-            row[self._chosen.label or ""] = self._label_names[label]
-        key = f"{position}:{image.name}" if isinstance(image, Path) else str(position)
-        return example_from_row(key, image, row, self._chosen, where)
+        row = self._group(number).slice(at - first, 1).to_pylist()[0]
+        return self._rows.example(at, row, f"{self._path}, row {at + 1:,}")
 
     def describe(self) -> str:
-        """What was found, in two lines."""
+        """What was found, in a few lines."""
         groups = len(self._ends)
-        return (
-            f"{self.name}: {len(self):,} rows of Parquet in {groups:,} group{'' if groups == 1 else 's'}\n"
-            f"{described_columns(self._columns, self._chosen)}"
-        )
+        lines = [
+            f"{self.name}: {len(self):,} rows of Parquet in {groups:,} group{'' if groups == 1 else 's'}",
+            described_columns(self._rows.names, self._rows.chosen),
+        ]
+        if failed := self._ends[-1] - len(self):
+            lines.append(f"left out: {failed:,} rows whose image was not downloaded")
+        return "\n".join(lines)
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -99,27 +107,15 @@ class ParquetSource:
         self._lock = threading.Lock()
         self._groups: OrderedDict[int, pyarrow.Table] = OrderedDict()
         try:
-            self._file = parquet.ParquetFile(self._path)
+            self._file = parquet.ParquetFile(
+                self._path.open() if isinstance(self._path, RemotePath) else self._path
+            )
         except (OSError, pyarrow.ArrowException) as error:
             raise DataError(f"{self._path}: cannot be read as Parquet ({error})") from None
 
-    def _check_type(self) -> None:
-        kind = self._file.schema_arrow.field(self._chosen.image).type
-        types = pyarrow.types
-        if types.is_struct(kind):
-            fields = {kind.field(number).name for number in range(kind.num_fields)}
-            fits = bool(fields & {"bytes", "path"})
-        else:
-            fits = any(
-                test(kind)
-                for test in (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
-            )
-        if not fits:
-            raise DataError(
-                f"{self._path}: the image column {self._chosen.image!r} has the type {kind}; expected "
-                "paths, encoded images, or a struct of `bytes` and `path`; "
-                "choose another with image_column (--image-column)"
-            )
+    def _downloaded(self) -> npt.NDArray[np.int64]:
+        status = self._file.read(["status"], use_threads=False)["status"].to_pylist()
+        return np.flatnonzero(np.array([value == "success" for value in status], bool))
 
     def _group(self, number: int) -> Any:
         with self._lock:
@@ -140,11 +136,11 @@ class ParquetSource:
             return group
 
 
-def _label_names(schema: Any, label: str | None) -> list[str]:
-    """The names behind numbered labels, where the file was written by the `datasets` library."""
-    try:
-        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-        names = features[label]["names"]
-    except (KeyError, TypeError, ValueError):
-        return []
-    return [str(name) for name in names] if isinstance(names, list) else []
+def open_parquet(paths: Sequence[Place], wanted: Columns, name: str) -> ParquetSource | JoinedSource:
+    """Open one Parquet table, or several with different names as one source.
+
+    Raises:
+        DataError: see `ParquetSource`; or two tables have the same name.
+    """
+    tables = [ParquetSource(path, wanted) for path in paths]
+    return tables[0] if len(tables) == 1 else JoinedSource(tables, [path.stem for path in paths], name=name)

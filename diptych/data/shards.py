@@ -4,9 +4,9 @@ A shard holds, for each key, one image (`KEY.jpg`, `KEY.webp`, ...) and its word
 `captions`, `caption`, `tags`, `label`, `code`) or `KEY.txt` (one caption a line), and perhaps `KEY.cls` (the
 label). What img2dataset writes is read as it stands. The files of a key lie next to each other.
 
-The index is built once from the headers and kept beside the shard as `SHARD.tar.index.json`, or in the user's
-cache folder where the shard's folder cannot be written. It is a cache: it may be deleted at any time, and one
-that does not match its shard is built again.
+The index is built once from the headers and kept beside the shard as `SHARD.tar.index.json`, or in the user's cache
+folder where the shard's folder cannot be written or is on a server. It is a cache: it may be deleted at any time, and
+one that does not match its shard is built again.
 """
 
 import contextlib
@@ -26,7 +26,9 @@ import platformdirs
 
 from diptych.atomic import write_text
 from diptych.data.example import IMAGE_SUFFIXES, Example, decode_text, example_from_record, parse_record
-from diptych.data.storage import OpenFile, Strings, Version, read_range
+from diptych.data.places import Place, RandomAccess, open_to_scan, read_range
+from diptych.data.remote import RemotePath
+from diptych.data.storage import Strings, Version
 from diptych.data.tar import Member, read_members
 from diptych.errors import DataError
 
@@ -49,7 +51,7 @@ class ShardIndex:
     other_files: members that belong to no example: hidden files and unknown suffixes.
     """
 
-    path: Path
+    path: Place
     version: Version
     keys: Strings
     places: dict[str, Offsets]
@@ -62,7 +64,7 @@ class ShardIndex:
     def read(self, part: str, position: int) -> bytes | None:
         """The bytes of one file of an example, or None where it has none."""
         offset, size = self.places[part][position].tolist()
-        return None if size < 0 else read_range(str(self.path), offset, size, self.version)
+        return None if size < 0 else read_range(self.path, offset, size, self.version)
 
     def digest(self) -> str:
         """SHA-256 over the shard's name, size and layout, but not over what its files hold."""
@@ -74,7 +76,7 @@ class ShardIndex:
         return digest.hexdigest()
 
 
-def index_shard(path: str | os.PathLike[str], *, beside: bool = True) -> ShardIndex:
+def index_shard(shard: Place, *, beside: bool = True) -> ShardIndex:
     """The index of a shard: read if there is one that matches, else built and kept.
 
     beside: keep it beside the shard if that folder can be written; otherwise only in the user's cache folder.
@@ -83,9 +85,8 @@ def index_shard(path: str | os.PathLike[str], *, beside: bool = True) -> ShardIn
         DataError: the shard is damaged or cut short, holds links or devices, holds one key twice or in two
             places, or holds no image at all; the message names the file and the offset.
     """
-    shard = Path(path)
     try:
-        file = OpenFile(shard)
+        file = open_to_scan(shard)
     except OSError as error:
         raise DataError(f"{shard}: cannot be read ({error.strerror})") from None
     homes = _homes(shard, beside)
@@ -106,10 +107,16 @@ def index_shard(path: str | os.PathLike[str], *, beside: bool = True) -> ShardIn
 
 
 class ShardSource:
-    """Examples of one or more shards, in the order of the list."""
+    """Examples of one or more shards, in the order of the list.
 
-    def __init__(self, paths: Sequence[Path], *, name: str, beside: bool = True) -> None:
+    unfinished: shards that were left out because whoever wrote them was not done, to be told.
+    """
+
+    def __init__(
+        self, paths: Sequence[Place], *, name: str, beside: bool = True, unfinished: int = 0
+    ) -> None:
         self.name = name
+        self._unfinished = unfinished
         self._shards = [index_shard(path, beside=beside) for path in paths]
         self._ends = list(itertools.accumulate(len(shard) for shard in self._shards))
         if len({shard.path.name for shard in self._shards}) < len(self._shards):
@@ -156,6 +163,10 @@ class ShardSource:
         size = sum(shard.version.size for shard in self._shards)
         shards = "1 tar shard" if count == 1 else f"{count:,} tar shards"
         lines = [f"{self.name}: {len(self):,} examples in {shards} ({size / 1e6:,.1f} MB)"]
+        if self._unfinished:
+            lines.append(
+                f"left out: {self._unfinished:,} shards without the _stats.json that img2dataset writes last"
+            )
         if without_image := sum(shard.without_image for shard in self._shards):
             lines.append(f"left out: {without_image:,} keys without an image")
         if other_files := sum(shard.other_files for shard in self._shards):
@@ -163,13 +174,13 @@ class ShardSource:
         return "\n".join(lines)
 
 
-def _homes(shard: Path, beside: bool) -> list[Path]:
+def _homes(shard: Place, beside: bool) -> list[Path]:
     """Where an index may be, best first."""
     name = f"{shard.name}.index.json"
-    absolute = os.fsencode(shard.absolute())
+    absolute = os.fsencode(str(shard) if isinstance(shard, RemotePath) else shard.absolute())
     cache = Path(platformdirs.user_cache_dir("diptych", appauthor=False), "shard-indexes")
     cached = cache / f"{hashlib.sha256(absolute).hexdigest()[:16]}-{name}"
-    return [shard.with_name(name), cached] if beside else [cached]
+    return [shard.with_name(name), cached] if beside and isinstance(shard, Path) else [cached]
 
 
 def _may_write(folder: Path) -> bool:
@@ -177,7 +188,7 @@ def _may_write(folder: Path) -> bool:
     return not folder.exists() or folder.stat().st_mode & 0o222 != 0
 
 
-def _build_index(shard: Path, file: OpenFile) -> ShardIndex:
+def _build_index(shard: Place, file: RandomAccess) -> ShardIndex:
     keys: list[str] = []
     rows: dict[str, list[tuple[int, int]]] = {part: [] for part in _PARTS}
     without_image = other_files = 0
@@ -211,7 +222,7 @@ def _build_index(shard: Path, file: OpenFile) -> ShardIndex:
     )
 
 
-def _keyed(file: OpenFile) -> Iterator[tuple[str | None, dict[str, Member]]]:
+def _keyed(file: RandomAccess) -> Iterator[tuple[str | None, dict[str, Member]]]:
     """The members of each key by their suffix, in order; hidden files come under the key None.
 
     The key is the path up to the first dot of the last part, the suffix is the rest (`a.b/0001.mask.png` has
@@ -261,7 +272,7 @@ def _to_json(index: ShardIndex) -> str:
     )
 
 
-def _read_index(home: Path, shard: Path, file: OpenFile) -> ShardIndex | None:
+def _read_index(home: Path, shard: Place, file: RandomAccess) -> ShardIndex | None:
     """The index kept at `home`, or None where there is none that is of this shard as it is now."""
     try:
         kept: dict[str, Any] = json.loads(home.read_bytes())

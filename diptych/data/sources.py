@@ -10,7 +10,9 @@ from typing import Protocol
 
 from diptych.data.columns import Columns
 from diptych.data.example import IMAGE_SUFFIXES, Example
-from diptych.data.folder import FolderSource, list_folder
+from diptych.data.folder import STATISTICS, FolderSource, list_folder
+from diptych.data.places import Place, place_of
+from diptych.data.remote import RemotePath, is_address
 from diptych.data.sample import sample_shard
 from diptych.data.shards import ShardSource
 from diptych.data.table import open_csv, open_jsonl
@@ -20,7 +22,8 @@ Location = str | os.PathLike[str]
 
 _KINDS = (
     "expected a folder of images, a table (.csv, .tsv, .jsonl, .parquet), tar shards "
-    "(shard.tar, 'shards/*.tar', 'shards/{000..003}.tar'), sample:train or sample:test"
+    "(shard.tar, 'shards/*.tar', 'shards/{000..003}.tar'), a folder saved by datasets, an address such as "
+    "s3://bucket/*.tar, sample:train or sample:test"
 )
 
 
@@ -59,9 +62,10 @@ def open_source(
 ) -> Source:
     """Open a list of examples, whatever its form.
 
-    location: a folder with captions beside the images or with a folder a class, a CSV, TSV, JSONL or Parquet
-        table, tar shards (one, a folder or a list of them, or a pattern with `*` or `{000..003}`), or the
-        bundled `sample:train` and `sample:test`.
+    location: a folder with captions beside the images or with a folder a class; a CSV, TSV, JSONL or Parquet table;
+        tar shards or Parquet tables (one, a folder or a list of them, or a pattern with `*` or `{000..003}`); what
+        img2dataset wrote; a folder that `datasets` saved to disk; or the bundled `sample:train` and `sample:test`.
+        Tables, and shards, may lie behind an address that fsspec reads (`s3://bucket/data/*.tar`).
     image_column, caption_column, label_column: columns of a table; found by their usual names where not
         given.
     delimiter: one character between the columns of a CSV or TSV table; found where not given.
@@ -71,27 +75,26 @@ def open_source(
         SettingsError: options of a table for something else.
     """
     columns = Columns(image_column, caption_column, label_column)
-    if isinstance(location, str | os.PathLike):
-        name = os.fspath(location)
-        if os.path.isfile(name) and is_table(name):
-            return _open_table(Path(name), columns, delimiter)
-    else:
-        name = ", ".join(os.fspath(item) for item in location)
-    if delimiter is not None or columns != Columns():
-        _check_exists(name)
-        raise SettingsError(
-            f"{name}: not a table, so it has no columns and no delimiter; leave those options out"
-        )
-    if not isinstance(location, str | os.PathLike):
-        return _open_shards([path for item in location for path in expand(item)], name)
-    if name.startswith("sample:"):
+    one = isinstance(location, str | os.PathLike)
+    places = [
+        os.fspath(item) for item in ([location] if isinstance(location, str | os.PathLike) else location)
+    ]
+    name = ", ".join(places)
+    if one and name.startswith("sample:"):
+        _refuse_table_options(name, columns, delimiter)
         return ShardSource([sample_shard(name.removeprefix("sample:"))], name=name, beside=False)
-    if os.path.isdir(name):
-        return _open_folder(Path(name))
-    return _open_shards(expand(name), name)
+    paths = [path for place in places for path in expand(place)]
+    if one and paths == [place_of(name)] and is_table(name) and paths[0].is_file():
+        return _open_table(paths[0], columns, delimiter)
+    if one and len(paths) == 1 and paths[0].is_dir():
+        return _open_folder(paths[0], columns, delimiter)
+    if paths and all(path.suffix.lower() == ".parquet" for path in paths):
+        return _open_parquet(paths, name, columns, delimiter)
+    _refuse_table_options(name, columns, delimiter)
+    return _open_shards(paths, name)
 
 
-def expand(location: Location) -> list[Path]:
+def expand(location: Location) -> list[Place]:
     """The files that a path with `*`, `?`, `[...]`, `{a,b}` or `{000..003}` stands for.
 
     Braces keep their order and each alternative must exist, so that a missing shard is noticed; what a `*`
@@ -101,56 +104,108 @@ def expand(location: Location) -> list[Path]:
         DataError: no such file, or braces inside braces.
     """
     name = os.fspath(location)
-    if os.path.exists(name):
-        return [Path(name)]
+    if place_of(name).exists():
+        return [place_of(name)]
     if re.search(r"\{[^}]*\{", name):
         raise DataError(f"{name}: braces inside braces are not read; give a list of patterns instead")
-    paths: list[Path] = []
+    paths: list[Place] = []
     for alternative in _braces(name):
-        found = (
-            [alternative] if os.path.exists(alternative) else sorted(glob.glob(alternative, recursive=True))
-        )
+        place = place_of(alternative)
+        found = [place] if place.exists() else _matching(place)
         if not found:
-            _check_exists(alternative)
-        paths += map(Path, found)
+            raise _missing(alternative)
+        paths += found
     return paths
 
 
-def is_table(path: Location) -> bool:
+def _matching(pattern: Place) -> Sequence[Place]:
+    if isinstance(pattern, RemotePath):
+        return pattern.glob()
+    return [Path(name) for name in sorted(glob.glob(str(pattern), recursive=True))]
+
+
+def is_table(name: Location) -> bool:
     """Whether a file is a table, by its suffix."""
-    return Path(path).suffix.lower() in (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+    return os.path.splitext(name)[1].lower() in (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 
-def _open_table(path: Path, columns: Columns, delimiter: str | None) -> Source:
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether a folder is what `save_to_disk` of the `datasets` library wrote, or holds splits that are."""
+    # Both files of the first kind: beside an image `state.png` there may be a `state.json`.
+    return (folder / "dataset_dict.json").is_file() or all(
+        (folder / name).is_file() for name in ("state.json", "dataset_info.json")
+    )
+
+
+def _open_table(path: Place, columns: Columns, delimiter: str | None) -> Source:
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
         return open_csv(path, columns, delimiter)
-    if delimiter is not None:
-        raise SettingsError(f"{path}: a delimiter is for .csv and .tsv tables; leave it out")
     if suffix == ".parquet":
-        # Here, because pyarrow is an extra, and slow to import.
-        from diptych.data.parquet import ParquetSource  # noqa: PLC0415
-
-        return ParquetSource(path, columns)
+        return _open_parquet([path], str(path), columns, delimiter)
+    _refuse_delimiter(str(path), delimiter)
     return open_jsonl(path, columns)
 
 
-def _open_folder(folder: Path) -> Source:
-    listing = list_folder(folder)
-    shards = sorted(folder.glob("*.tar"))
-    if shards and not len(listing.images):
-        return ShardSource(shards, name=str(folder))
-    return FolderSource(folder, listing)
+def _open_parquet(paths: Sequence[Place], name: str, columns: Columns, delimiter: str | None) -> Source:
+    _refuse_delimiter(name, delimiter)
+    # Here, because pyarrow is an extra, and slow to import.
+    from diptych.data.parquet import open_parquet  # noqa: PLC0415
+
+    return open_parquet(paths, columns, name)
 
 
-def _open_shards(paths: Sequence[Path], name: str) -> Source:
+def _open_folder(folder: Place, columns: Columns, delimiter: str | None) -> Source:
+    if isinstance(folder, Path) and is_saved_dataset(folder):
+        _refuse_delimiter(str(folder), delimiter)
+        from diptych.data.saved_dataset import open_saved_dataset  # noqa: PLC0415
+
+        return open_saved_dataset(folder, columns)
+    if isinstance(folder, Path):
+        listing = list_folder(folder)
+        if len(listing.images):
+            _refuse_table_options(str(folder), columns, delimiter)
+            return FolderSource(folder, listing)
+    shards, tables = _matching(folder / "*.tar"), _matching(folder / "*.parquet")
+    finished = _finished(folder, shards or tables)
+    if shards:
+        _refuse_table_options(str(folder), columns, delimiter)
+        return ShardSource(finished, name=str(folder), unfinished=len(shards) - len(finished))
+    if tables:
+        return _open_parquet(finished, str(folder), columns, delimiter)
+    if isinstance(folder, Path):
+        return FolderSource(folder, listing)
+    raise DataError(
+        f"{folder}: no .tar and no .parquet in this folder; images behind an address are read from those"
+    )
+
+
+def _finished(folder: Place, files: Sequence[Place]) -> list[Place]:
+    """Without what img2dataset was writing when it was stopped: beside a file that is done lie its statistics."""
+    done = {path.name.removesuffix(STATISTICS) for path in _matching(folder / f"*{STATISTICS}")}
+    return [path for path in files if not done or path.stem in done]
+
+
+def _refuse_delimiter(name: str, delimiter: str | None) -> None:
+    if delimiter is not None:
+        raise SettingsError(f"{name}: a delimiter is for .csv and .tsv tables; leave it out")
+
+
+def _refuse_table_options(name: str, columns: Columns, delimiter: str | None) -> None:
+    if delimiter is not None or columns != Columns():
+        raise SettingsError(
+            f"{name}: not a table, so it has no columns and no delimiter; leave those options out"
+        )
+
+
+def _open_shards(paths: Sequence[Place], name: str) -> Source:
     if not paths:
         raise DataError(f"an empty list of shards; {_KINDS}")
     for path in paths:
         suffix = path.suffix.lower().removeprefix(".")
         if suffix in IMAGE_SUFFIXES:
             raise DataError(f"{path}: one image, not a source; {_KINDS}")
-        if is_table(path):
+        if is_table(path.name):
             raise DataError(f"{path}: tables are opened one at a time, by their full name; {_KINDS}")
         if suffix != "tar" and not path.name.lower().endswith(
             (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -159,17 +214,17 @@ def _open_shards(paths: Sequence[Path], name: str) -> Source:
     return ShardSource(paths, name=name)
 
 
-def _check_exists(name: str) -> None:
-    """DataError, with the nearest name that does exist, if a path does not."""
-    if os.path.exists(name) or name.startswith("sample:") or glob.glob(name, recursive=True):
-        return
+def _missing(name: str) -> DataError:
+    """What to say of a place that does not exist, with the nearest name that does."""
     if glob.has_magic(name):
-        raise DataError(f"{name}: no file matches this pattern")
+        return DataError(f"{name}: no file matches this pattern")
+    if is_address(name):
+        return DataError(f"{name}: no such file")
     path = Path(name)
     names = os.listdir(path.parent) if path.parent.is_dir() else []
     nearest = difflib.get_close_matches(path.name, names, n=1)
     hint = f"did you mean {path.with_name(nearest[0])}?" if nearest else _KINDS
-    raise DataError(f"{name}: no such file or folder; {hint}")
+    return DataError(f"{name}: no such file or folder; {hint}")
 
 
 def _braces(pattern: str) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """What every source stands on: compact lists of strings, and bytes read from the middle of a file."""
 
-import functools
 import os
 import sys
 import threading
@@ -8,8 +7,6 @@ from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
-
-from diptych.errors import DataError
 
 
 class Strings:
@@ -92,28 +89,3 @@ if sys.platform == "win32":
 
 else:
     _pread = os.pread
-
-
-# The cache is per process and keeps only so many files open. `pread` moves no file position, so descriptors
-# that a forked worker inherits are as good as its own; a spawned worker starts with an empty cache.
-_opened = functools.lru_cache(maxsize=64)(OpenFile)
-
-
-def read_range(path: str, offset: int, count: int, version: Version) -> bytes:
-    """Exactly `count` bytes of a file, from an `offset` that was found out in this version of it.
-
-    Raises:
-        DataError: the file is gone, or is another one now.
-    """
-    try:
-        file = _opened(path)
-        if file.version != version:
-            # The file may have been replaced since this process opened it.
-            _opened.cache_clear()
-            file = _opened(path)
-        data = file.read(offset, count)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    if file.version != version or len(data) != count:
-        raise DataError(f"{path}: the file changed while it was in use; open the source again")
-    return data

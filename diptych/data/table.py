@@ -13,12 +13,13 @@ import io
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from diptych.data.columns import Columns, choose_columns, described_columns, example_from_row, image_path
 from diptych.data.example import Example, parse_record
-from diptych.data.storage import Version, read_range
+from diptych.data.places import Place, image_at, read_range, stream
+from diptych.data.remote import RemotePath
+from diptych.data.storage import Version
 from diptych.errors import DataError, SettingsError
 
 _LARGEST_FIELD = 1 << 26  # characters; what is longer is a quote that was never closed
@@ -53,7 +54,7 @@ class Rows:
 class TextTable:
     """Examples of a CSV, TSV or JSONL table."""
 
-    def __init__(self, path: Path, rows: Rows, chosen: Columns) -> None:
+    def __init__(self, path: Place, rows: Rows, chosen: Columns) -> None:
         if not rows.lines:
             raise DataError(f"{path}: no rows below the column names; expected one row an image")
         self.name = str(path)
@@ -72,13 +73,13 @@ class TextTable:
         row = self._row(position)
         named = row.get(self._chosen.image or "")
         path = image_path(named, self._path.parent, where)
-        if not path.is_file():
-            raise DataError(f"{where}: no such image: {path}; paths are relative to the table's folder")
-        return example_from_row(f"{position}:{named}", path, row, self._chosen, where)
+        image = image_at(path, where, self._path.parent)
+        return example_from_row(f"{position}:{named}", image, row, self._chosen, where)
 
     def describe(self) -> str:
         """What was found in a few lines; the images of the first thousand rows are looked for."""
-        looked_at = min(len(self), _LOOKED_AT)
+        # On a server, each look is a request.
+        looked_at = 0 if isinstance(self._path, RemotePath) else min(len(self), _LOOKED_AT)
         missing = 0
         for position in range(looked_at):
             named = str(self._row(position).get(self._chosen.image or ""))
@@ -94,12 +95,12 @@ class TextTable:
     def _row(self, position: int) -> Row:
         starts = self._rows.starts
         data = read_range(
-            str(self._path), starts[position], starts[position + 1] - starts[position], self._rows.version
+            self._path, starts[position], starts[position + 1] - starts[position], self._rows.version
         )
         return self._rows.parse(data.decode("utf-8"))
 
 
-def open_csv(path: Path, wanted: Columns, delimiter: str | None) -> TextTable:
+def open_csv(path: Place, wanted: Columns, delimiter: str | None) -> TextTable:
     """Open a table whose first line names the columns; fields are quoted with `"` as in RFC 4180.
 
     Raises:
@@ -141,7 +142,7 @@ def open_csv(path: Path, wanted: Columns, delimiter: str | None) -> TextTable:
     return TextTable(path, Rows(columns, form, starts, numbers, lines.sha256, lines.version, parse), chosen)
 
 
-def open_jsonl(path: Path, wanted: Columns) -> TextTable:
+def open_jsonl(path: Place, wanted: Columns) -> TextTable:
     """Open a table with one JSON object a line; its columns are the fields of all objects.
 
     Raises:
@@ -180,11 +181,11 @@ def open_jsonl(path: Path, wanted: Columns) -> TextTable:
 class _Lines:
     """The lines of a UTF-8 file, counted in lines and in bytes, and hashed as they pass."""
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
+    def __init__(self, file: BinaryIO, path: Place, version: Version) -> None:
         self.path = path
         self._file = file
         self._digest = hashlib.sha256()
-        self.version = Version.of(file.fileno())
+        self.version = version
         start = file.read(3)
         if start.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise DataError(f"{path}: UTF-16 text; save the table as UTF-8")
@@ -216,12 +217,9 @@ class _Lines:
 
 
 @contextlib.contextmanager
-def _lines_of(path: Path) -> Iterator[_Lines]:
-    try:
-        with open(path, "rb") as file:
-            yield _Lines(file, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+def _lines_of(path: Place) -> Iterator[_Lines]:
+    with stream(path) as (file, version):
+        yield _Lines(file, path, version)
 
 
 def _next_row(reader: Iterator[list[str]], lines: _Lines) -> list[str] | None:
@@ -236,7 +234,7 @@ def _next_row(reader: Iterator[list[str]], lines: _Lines) -> list[str] | None:
         ) from None
 
 
-def _find_delimiter(path: Path, wanted: Columns) -> str:
+def _find_delimiter(path: Place, wanted: Columns) -> str:
     """The delimiter that gives an image column, and the most columns; a tie goes to the suffix."""
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
 

@@ -10,7 +10,7 @@ Format: POSIX.1-2001 (ustar and pax), and the long names and large sizes of GNU 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from diptych.data.storage import OpenFile
+from diptych.data.places import RandomAccess
 from diptych.errors import DataError
 
 _BLOCK = 512  # bytes; headers are one block, data is padded to whole ones
@@ -48,7 +48,7 @@ class Member:
     size: int
 
 
-def read_members(file: OpenFile) -> Iterator[Member]:
+def read_members(file: RandomAccess) -> Iterator[Member]:
     """The regular files of an archive in order; folders are passed over.
 
     Raises:
@@ -89,7 +89,7 @@ def read_members(file: OpenFile) -> Iterator[Member]:
     _check_end(file, place)
 
 
-def _header(file: OpenFile, place: int) -> bytes:
+def _header(file: RandomAccess, place: int) -> bytes:
     header = file.read(place, _BLOCK)
     where = f"{file.path} at byte {place:,}"
     if place == 0:
@@ -149,7 +149,7 @@ def _text(field: bytes) -> str:
     return field.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
 
 
-def _extension(file: OpenFile, kind: bytes, offset: int, size: int, where: str) -> dict[str, str]:
+def _extension(file: RandomAccess, kind: bytes, offset: int, size: int, where: str) -> dict[str, str]:
     """The attributes that an extended header gives to the next member."""
     if size > _LARGEST_EXTENSION:
         raise DataError(
@@ -178,7 +178,7 @@ def _pax_records(data: bytes, where: str) -> dict[str, str]:
     return records
 
 
-def _check_end(file: OpenFile, place: int) -> None:
+def _check_end(file: RandomAccess, place: int) -> None:
     """Behind the end mark there is only padding; anything else would be lost without a word."""
     while block := file.read(place, 1 << 20):
         if any(block):

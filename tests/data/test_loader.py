@@ -142,6 +142,20 @@ def test_resuming_with_other_workers_and_processes_goes_on_with_the_same_batches
     assert_same(run_of(source, 1, 1, 5), resumed)
 
 
+@pytest.mark.nightly
+def test_fifty_random_histories_of_workers_and_processes_read_the_same_batches() -> None:
+    source = Listed(damaged(53))
+    expected = run_of(source, 1, 1, 12)
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        found: list[dict[str, Tensor]] = []
+        while len(found) < len(expected):
+            count = int(random.integers(1, len(expected) - len(found) + 1))
+            workers, size = int(random.choice([0, 2, 4])), int(random.integers(1, 4))
+            found += run_of(source, workers, size, count, position=10 * len(found))
+        assert_same(expected, found)
+
+
 class CutsBeforeDrawing(Loader):
     """The broken twin: every process draws for its own rows as if they were the batch."""
 

@@ -1,0 +1,120 @@
+"""Every example of a source looked at in order, by threads, and what is wrong with the bad ones."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from diptych.data.example import Example
+from diptych.data.images import read_rgb
+from diptych.data.reasons import NO_CAPTION, reason_of
+from diptych.data.sources import Source
+from diptych.errors import DataError
+
+T = TypeVar("T")
+
+_AHEAD = 8  # examples a thread
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """An example that cannot be used. key: empty where even its record cannot be read."""
+
+    position: int
+    key: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Good(Generic[T]):
+    """An example, and what was found in its image."""
+
+    position: int
+    example: Example
+    found: T
+
+
+@dataclass
+class Verdict:
+    """What a whole source came to: read + bad = total."""
+
+    total: int
+    bad: list[Bad] = field(default_factory=list)
+
+    @property
+    def read(self) -> int:
+        return self.total - len(self.bad)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many are bad for each reason, the most frequent first."""
+        return dict(Counter(each.reason for each in self.bad).most_common())
+
+
+def examine(
+    source: Source,
+    look: Callable[[Example], T],
+    *,
+    positions: Iterable[int] | None = None,
+    workers: int = 2,
+    need_caption: bool = True,
+) -> Generator[Good[T] | Bad, None, None]:
+    """What `look` finds in the examples of a source at `positions` (all of them when not given), in that order.
+
+    look: called in threads; what it raises of DataError makes the example bad.
+    workers: threads; 0 looks in the caller's own.
+    need_caption: an example without a caption is bad, as it is in training.
+    """
+
+    def one(position: int) -> Good[T] | Bad:
+        key = ""
+        try:
+            example = source[position]
+            key = example.key
+            if need_caption and not example.captions:
+                return Bad(position, key, NO_CAPTION, f"{key}: {NO_CAPTION}")
+            return Good(position, example, look(example))
+        except DataError as error:
+            return Bad(position, key, reason_of(error), str(error))
+
+    rows = range(len(source)) if positions is None else positions
+    return _in_threads(one, rows, workers) if workers else (one(row) for row in rows)
+
+
+def verify_source(
+    source: Source,
+    *,
+    workers: int = 2,
+    need_caption: bool = True,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Verdict:
+    """Decode every image of a source, and read every caption.
+
+    progress: gets the number of examples done since the last call.
+    """
+    verdict = Verdict(len(source))
+    for found in examine(source, _decode, workers=workers, need_caption=need_caption):
+        if isinstance(found, Bad):
+            verdict.bad.append(found)
+        progress(1)
+    return verdict
+
+
+def _decode(example: Example) -> None:
+    read_rgb(example.image)
+
+
+def _in_threads(one: Callable[[int], T], rows: Iterable[int], workers: int) -> Generator[T, None, None]:
+    pool = ThreadPoolExecutor(workers, "examine")
+    pending: deque[Future[T]] = deque()
+    try:
+        for row in rows:
+            pending.append(pool.submit(one, row))
+            if len(pending) > _AHEAD * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

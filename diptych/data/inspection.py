@@ -1,0 +1,136 @@
+"""What is in a source, in numbers: formats, sizes, lengths of captions, duplicates."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from diptych.data.examination import Bad, Good, examine
+from diptych.data.example import Example
+from diptych.data.images import Header, read_header
+from diptych.data.loader import group_id
+from diptych.data.sources import Source
+
+_SHOWN = 160  # characters of a caption among the sample rows
+
+
+@dataclass(frozen=True)
+class Range:
+    """Least, middle, mean and greatest of some numbers."""
+
+    least: float
+    median: float
+    mean: float
+    greatest: float
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the rows that were looked at came to.
+
+    count: rows of the source. looked_at: how many of them these numbers are about, evenly spread.
+    bad: rows that cannot be read, by reason; only the headers of images are read.
+    formats: of the images. width, height, file_bytes: of the images; None where none can be read.
+    without_caption: rows. tokens: of each caption, start and end included; None where there is none.
+    too_long: captions of more tokens than `context_length`, of `captions` in all.
+    same_images: rows whose image file equals one of an earlier row, to the byte.
+    same_captions: rows whose first caption equals one of an earlier row, in letters and words.
+    rows: a few of them.
+    """
+
+    count: int
+    looked_at: int
+    bad: dict[str, int]
+    formats: dict[str, int]
+    width: Range | None
+    height: Range | None
+    file_bytes: Range | None
+    without_caption: int
+    captions: int
+    tokens: Range | None
+    context_length: int
+    too_long: int
+    same_images: int
+    same_captions: int
+    rows: list[dict[str, Any]]
+
+
+def inspect_source(
+    source: Source,
+    count_tokens: Callable[[str], int],
+    *,
+    most: int = 10_000,
+    shown: int = 3,
+    context_length: int = 77,
+    workers: int = 2,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Inspection:
+    """Look at up to `most` rows of a source, evenly spread.
+
+    count_tokens: of a caption, start and end included.
+    shown: how many rows to describe one by one.
+    progress: gets the number of rows done since the last call.
+    """
+    looked_at = min(most, len(source))
+    positions = [row * len(source) // looked_at for row in range(looked_at)]
+    good: list[Good[Header]] = []
+    bad: Counter[str] = Counter()
+    for found in examine(source, _look, positions=positions, workers=workers, need_caption=False):
+        if isinstance(found, Bad):
+            bad[found.reason] += 1
+        else:
+            good.append(Good(found.position, _without_image(found.example), found.found))
+        progress(1)
+    headers = [row.found for row in good]
+    captions = [caption for row in good for caption in row.example.captions]
+    tokens = [count_tokens(caption) for caption in captions]
+    first = [row.example.captions[0] for row in good if row.example.captions]
+    few = min(shown, len(good))
+    return Inspection(
+        count=len(source),
+        looked_at=looked_at,
+        bad=dict(bad.most_common()),
+        formats=dict(Counter(header.format for header in headers).most_common()),
+        width=_range([header.width for header in headers]),
+        height=_range([header.height for header in headers]),
+        file_bytes=_range([header.file_bytes for header in headers]),
+        without_caption=len(good) - len(first),
+        captions=len(captions),
+        tokens=_range(tokens),
+        context_length=context_length,
+        too_long=sum(count > context_length for count in tokens),
+        same_images=len(good) - len({header.sha256 for header in headers}),
+        same_captions=len(first) - len(set(map(group_id, first))),
+        rows=[_described(good[row * len(good) // few]) for row in range(few)],
+    )
+
+
+def _look(example: Example) -> Header:
+    return read_header(example.image)
+
+
+def _without_image(example: Example) -> Example:
+    """The example without the bytes of its image: thousands are kept."""
+    return Example(example.key, b"", example.captions, example.tags, example.label, example.group)
+
+
+def _described(row: Good[Header]) -> dict[str, Any]:
+    header = row.found
+    return {
+        "row": row.position,
+        "key": row.example.key,
+        "format": header.format,
+        "width": header.width,
+        "height": header.height,
+        "captions": [caption[:_SHOWN] for caption in row.example.captions],
+        "tags": list(row.example.tags),
+        "label": row.example.label,
+    }
+
+
+def _range(values: list[int]) -> Range | None:
+    if not values:
+        return None
+    return Range(min(values), float(np.median(values)), float(np.mean(values)), max(values))

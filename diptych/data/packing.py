@@ -1,0 +1,246 @@
+"""Any source as tar shards with their indexes: the form that training reads fastest.
+
+A pack is a folder:
+
+    00000.tar, 00001.tar, ...       KEY.jpg (or .png, ...) and KEY.json for every example, in the order of the source
+    00000.tar.index.json, ...       see shards.py
+    pack.json                       what was packed from what, how far it is, and what was dropped and why
+
+A shard appears whole or not at all, and `pack.json` after it: a packing that was killed goes on behind its last shard,
+to the same bytes.
+"""
+
+import contextlib
+import io
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from diptych.atomic import atomic_write, sha256_of, write_text
+from diptych.data.examination import Bad, Good, examine
+from diptych.data.example import Example
+from diptych.data.images import open_image, read_header, to_rgb
+from diptych.data.shards import index_shard
+from diptych.data.sources import Source
+from diptych.errors import DataError, SettingsError
+
+_FORMAT_VERSION = 1
+_MANIFEST = "pack.json"
+_SUFFIX = {"JPEG": "jpg", "TIFF": "tif"}  # of a format; the others are their own, in small letters
+_QUALITY = 90  # of JPEG: the usual choice for training at a fixed size
+_LOSSY = ("JPEG", "WebP", "AVIF", "TIFF")  # formats of photographs, which JPEG keeps well
+
+Encoded = tuple[bytes, str]  # an image file, and its suffix
+
+
+@dataclass(frozen=True)
+class PackedShard:
+    """One shard. start, stop: the rows of the source it covers; dropped: those of them that were bad."""
+
+    name: str
+    start: int
+    stop: int
+    examples: int
+    size: int  # bytes
+    sha256: str
+    dropped: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Pack:
+    """What `pack.json` holds, but for its format."""
+
+    source: str
+    fingerprint: str
+    total: int  # rows of the source
+    settings: dict[str, Any]
+    shards: list[PackedShard] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        """Rows of the source that are packed or dropped."""
+        return self.shards[-1].stop if self.shards else 0
+
+    @property
+    def examples(self) -> int:
+        return sum(shard.examples for shard in self.shards)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many rows were dropped for each reason, the most frequent first."""
+        reasons = (row["reason"] for shard in self.shards for row in shard.dropped)
+        return dict(Counter(reasons).most_common())
+
+
+def pack_source(
+    source: Source,
+    out: Path,
+    *,
+    shard_bytes: int = 256_000_000,
+    resize: int | None = None,
+    workers: int = 2,
+    need_caption: bool = True,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Pack:
+    """Write a source as tar shards into the folder `out`, or go on with that.
+
+    shard_bytes: size of a shard, after which the next one begins.
+    resize: the shorter side in pixels to which larger images are reduced; files of smaller ones stay as they are.
+    need_caption: drop examples without a caption.
+    progress: gets the number of rows done since the last call, those of an earlier attempt included.
+
+    Raises:
+        SettingsError: `out` holds something else, or a pack of another source or with other settings.
+        DataError: not one example of the source is good.
+    """
+    settings = {"shard_bytes": shard_bytes, "resize": resize, "need_caption": need_caption}
+    pack = _begin(out, Pack(source.name, source.fingerprint, len(source), settings))
+    progress(pack.done)
+    rows = examine(
+        source,
+        lambda example: _encoded(example, resize),
+        positions=range(pack.done, len(source)),
+        workers=workers,
+        need_caption=need_caption,
+    )
+    with contextlib.closing(rows):
+        while pack.done < pack.total:
+            path = out / f"{len(pack.shards):05}.tar"
+            shard = _write_shard(path, rows, start=pack.done, shard_bytes=shard_bytes, progress=progress)
+            pack.shards.append(shard)
+            _keep(out, pack)
+    if not pack.examples:
+        raise DataError(
+            f"{source.name}: nothing to pack: not one of its {pack.total:,} rows is good {pack.reasons}"
+        )
+    return pack
+
+
+def read_pack(folder: Path) -> Pack | None:
+    """What is packed in a folder; None where there is no `pack.json` that can be read."""
+    try:
+        values = json.loads((folder / _MANIFEST).read_bytes())
+        if values.pop("format_version") != _FORMAT_VERSION or values.pop("kind") != "diptych pack":
+            return None
+        shards = [PackedShard(**shard) for shard in values.pop("shards")]
+        return Pack(**values, shards=shards)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def _begin(out: Path, wanted: Pack) -> Pack:
+    """The pack to go on with: that in `out` as far as its shards are there and whole, else a new one."""
+    found = read_pack(out)
+    if found is None:
+        strangers = list(out.iterdir()) if out.exists() else []
+        if strangers:
+            raise SettingsError(
+                f"{out}: holds other files, such as {min(strangers).name}; name a new folder with --out"
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        _keep(out, wanted)
+        return wanted
+    what = [name for name in ("fingerprint", "settings") if getattr(found, name) != getattr(wanted, name)]
+    if what:
+        raise SettingsError(
+            f"{out}: holds a pack of {found.source} with {found.settings}, which is another "
+            f"{' and other '.join(what)}; name a new folder with --out"
+        )
+    for leftover in out.glob(".*.tar.*.tmp"):
+        leftover.unlink()
+    whole = []
+    for shard in found.shards:
+        path = out / shard.name
+        if shard.examples and not (path.is_file() and path.stat().st_size == shard.size):
+            break
+        whole.append(shard)
+    return Pack(wanted.source, wanted.fingerprint, wanted.total, wanted.settings, whole)
+
+
+def _write_shard(
+    path: Path,
+    rows: Iterator[Good[Encoded] | Bad],
+    *,
+    start: int,
+    shard_bytes: int,
+    progress: Callable[[int], None],
+) -> PackedShard:
+    dropped: list[dict[str, Any]] = []
+    examples = 0
+    stop = start
+    with (
+        atomic_write(path) as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        for row in rows:
+            stop += 1
+            progress(1)
+            if isinstance(row, Bad):
+                dropped.append(asdict(row))
+                continue
+            image, suffix = row.found
+            record = json.dumps(_record(row.example), default=_as_text).encode("ascii")
+            _add(archive, f"{row.position:010}.{suffix}", image)
+            _add(archive, f"{row.position:010}.json", record)
+            examples += 1
+            if archive.offset >= shard_bytes:
+                break
+    if not examples:
+        # The last rows of the source were all bad: an empty archive would be no shard.
+        path.unlink()
+        return PackedShard(path.name, start, stop, 0, 0, "", dropped)
+    index_shard(path)
+    return PackedShard(path.name, start, stop, examples, path.stat().st_size, sha256_of(path), dropped)
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    # No time and no owner: the same source gives the same bytes.
+    header = tarfile.TarInfo(name)
+    header.size = len(data)
+    archive.addfile(header, io.BytesIO(data))
+
+
+def _record(example: Example) -> dict[str, Any]:
+    """The words of an example as `example_from_record` reads them, and the key that it had in its source."""
+    words: dict[str, Any] = {"captions": list(example.captions), "tags": list(example.tags)}
+    words |= {"label": example.label, "code": example.group}
+    kept = {name: value for name, value in words.items() if value}
+    # A pack that is packed again keeps the first keys.
+    return {"source_key": example.key, **example.metadata, **kept}
+
+
+def _as_text(value: Any) -> str | None:
+    """Metadata that JSON lacks, such as dates; bytes, which may be further images, are left out."""
+    return None if isinstance(value, bytes) else str(value)
+
+
+def _encoded(example: Example, resize: int | None) -> Encoded:
+    """The file of an image, as it is or made smaller, after its pixels were read once."""
+    header = read_header(example.image)
+    image = open_image(example.image)
+    suffix = _SUFFIX.get(header.format, header.format.lower())
+    if resize is None or min(image.size) <= resize:
+        to_rgb(image)  # refuses pixels whose range is not known
+        data = example.image if isinstance(example.image, bytes) else example.image.read_bytes()
+        return data, suffix
+    scale = resize / min(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    clear = image.has_transparency_data
+    small = (image.convert("RGBA") if clear else to_rgb(image)).resize(size, Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    if header.format in _LOSSY and not clear:
+        small.save(file, "JPEG", quality=_QUALITY)
+        return file.getvalue(), "jpg"
+    small.save(file, "PNG")
+    return file.getvalue(), "png"
+
+
+def _keep(out: Path, pack: Pack) -> None:
+    values = {"format_version": _FORMAT_VERSION, "kind": "diptych pack", **asdict(pack)}
+    write_text(out / _MANIFEST, json.dumps(values, indent=1) + "\n")
