@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from diptych.errors import CheckpointError, SettingsError
+from diptych.training.parallel import local
 
 
 class Ema:
@@ -38,8 +39,8 @@ class Ema:
         decay = min(self.decay, (1 + step) / (10 + step))
         weights = dict(model.named_parameters())
         torch._foreach_lerp_(
-            list(self._average.values()),
-            [weights[name].detach().float() for name in self._average],
+            [local(value) for value in self._average.values()],
+            [local(weights[name].detach()).float() for name in self._average],
             1 - decay,
         )
         buffers = dict(model.named_buffers())

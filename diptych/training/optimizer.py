@@ -14,11 +14,10 @@ from torch.distributed.tensor import DTensor
 
 from diptych.errors import SettingsError
 from diptych.models.blocks import distances_from_top
+from diptych.training.parallel import local
 from diptych.training.settings import OptimizerSettings
 
-_SLICE = (
-    1 << 22
-)  # elements that are widened to float32 at a time: the extra memory of a step, 16 MiB a tensor
+_SLICE = 1 << 22  # elements that are widened to float32 at a time: 16 MiB for each of about six tensors
 _MASK = 2**32 - 1
 
 
@@ -37,6 +36,7 @@ def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict
 
     Gains, biases and the temperature, which have one dimension or none, do not decay. A parameter that lies d
     blocks from the top learns at `layer_decay ** d` of the rate (Clark et al. 2020; Bao et al. 2021, BEiT).
+    `numbers` are the places of a group's parameters in the model, however they are grouped.
     """
     if not 0 < settings.layer_decay <= 1:
         raise SettingsError(
@@ -44,7 +44,7 @@ def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict
         )
     distances = distances_from_top(model)
     groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
-    for name, value in model.named_parameters():
+    for number, (name, value) in enumerate(model.named_parameters()):
         if not value.requires_grad:
             continue
         scale = settings.layer_decay ** distances[name]
@@ -52,9 +52,16 @@ def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict
         group = groups.setdefault(
             # Fused updates take sharded parameters or whole ones, not both at once.
             (scale, decay if value.ndim > 1 else -1.0, isinstance(value, DTensor)),
-            {"params": [], "weight_decay": decay, "lr": settings.learning_rate * scale, "lr_scale": scale},
+            {
+                "params": [],
+                "numbers": [],
+                "weight_decay": decay,
+                "lr": settings.learning_rate * scale,
+                "lr_scale": scale,
+            },
         )
         group["params"].append(value)
+        group["numbers"].append(number)
     return list(groups.values())
 
 
@@ -71,6 +78,8 @@ class CompactAdamW(torch.optim.Optimizer):
     The noise is a hash of seed, step, parameter and element: a resumed run rounds as the unbroken one does. (A
     sharded parameter counts its own elements, so that another number of shards is another draw.) The update uses
     the averages before they are rounded. All arithmetic is in float32, elementwise.
+
+    params: groups as `parameter_groups` makes them.
     """
 
     def __init__(
@@ -88,12 +97,12 @@ class CompactAdamW(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update of every parameter that has a gradient."""
         trained = [
-            (value, group)
+            (value, number, group)
             for group in self.param_groups
-            for value in group["params"]
+            for value, number in zip(group["params"], group["numbers"], strict=True)
             if value.grad is not None
         ]
-        for value, _ in trained:
+        for value, _, _ in trained:
             state = self.state[value]
             if not state:
                 state["step"] = torch.zeros((), dtype=torch.float32, device=value.device)
@@ -102,8 +111,8 @@ class CompactAdamW(torch.optim.Optimizer):
             state["step"] += 1
         if trained:
             # Read together: one wait for the device in place of one for each tensor.
-            counts = torch.stack([self.state[value]["step"] for value, _ in trained]).tolist()
-            for number, ((value, group), count) in enumerate(zip(trained, counts, strict=True)):
+            counts = torch.stack([self.state[value]["step"] for value, _, _ in trained]).tolist()
+            for (value, number, group), count in zip(trained, counts, strict=True):
                 self._update(value, group, int(count), number)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -117,7 +126,7 @@ class CompactAdamW(torch.optim.Optimizer):
         state = self.state[parameter]
         assert parameter.grad is not None
         shards = [
-            _local(tensor) for tensor in (parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])
+            local(tensor) for tensor in (parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])
         ]
         if parameter.ndim == 0:
             shards = [shard.view(1) for shard in shards]
@@ -181,9 +190,3 @@ def _key_halves(key: tuple[int, ...]) -> tuple[int, int]:
         state ^= state >> 31
     low, high = state & _MASK, state >> 32
     return low - 2**31, high - 2**31
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor that several share (FSDP2), or the tensor itself; the same memory."""
-    shard = getattr(tensor, "to_local", None)
-    return tensor if shard is None else shard()
