@@ -59,6 +59,11 @@ VERBS = {
         "Check machine, data and recipe before time is spent.",
         "diptych doctor recipe.toml",
     ),
+    "report": Verb(
+        "diptych.cli.report:report",
+        "Write the curves of a run, or of several, as one page.",
+        "diptych report runs/first",
+    ),
     "verify": Verb(
         "diptych.cli.verify:verify",
         "Check the files of a checkpoint or an index.",

@@ -69,6 +69,14 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.{2 if fraction < 0.01 else 1}f} %"
 
 
+def duration(seconds: float) -> str:
+    """Seconds for people: 45 s, 12 min, 3.5 hours, 12 days."""
+    for unit, name, digits in ((86400.0, "days", 1), (3600.0, "hours", 1), (60.0, "min", 0)):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:,.{digits}f} {name}"
+    return f"{seconds:.0f} s"
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None

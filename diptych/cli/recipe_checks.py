@@ -12,7 +12,7 @@ import torch
 from diptych.cli.data_checks import Weights, data_checks, open_training_data
 from diptych.cli.machine import has_native_bfloat16
 from diptych.cli.machine_checks import Check, size
-from diptych.cli.output import count_of
+from diptych.cli.output import count_of, duration
 from diptych.data.sources import Source, open_source
 from diptych.errors import DiptychError
 from diptych.pretrained import available_models
@@ -283,11 +283,3 @@ def _disk(recipe: Recipe, memory: Memory, out: Path | None) -> Check:
             "disk of the run", "fail", f"{detail}; make room, or name a folder on another disk with --out"
         )
     return Check("disk of the run", "ok", detail)
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 45 s, 12 min, 3.5 hours, 12 days."""
-    for unit, name, digits in ((86400.0, "days", 1), (3600.0, "hours", 1), (60.0, "min", 0)):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:,.{digits}f} {name}"
-    return f"{seconds:.0f} s"

@@ -27,6 +27,7 @@ STEP_KEYS = (
     "data_share",
     "seconds",
 )
+SWEEP = "sweep.json"  # in the folder of a sweep, which holds runs
 DATA_BOUND = 0.1  # share of the time spent waiting for data from which on the data decide the speed
 _QUIET = 300.0  # seconds without a new line after which a run counts as stopped
 _LAST_PART = 0.1  # of the run's steps, over which a noisy figure is averaged
@@ -95,7 +96,7 @@ class RunReport:
             return None
         # The seconds of a log count from the start of the run: one record is a pace too.
         (first, started), (last, now) = timed[0] if len(timed) > 1 else (0.0, 0.0), timed[-1]
-        return (self.total - self.step) * (now - started) / (last - first)
+        return max(0, self.total - self.step) * (now - started) / (last - first) if last > first else None
 
     def curve(self, name: str) -> list[tuple[float, float]]:
         """(step, value) of every record that has the name."""

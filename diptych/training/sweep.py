@@ -30,12 +30,11 @@ from diptych.config import plain
 from diptych.errors import DiptychError, SettingsError
 from diptych.training.engine import Evaluate, train
 from diptych.training.recipes import load_recipe
-from diptych.training.run_report import STEP_KEYS, read_run
+from diptych.training.run_report import STEP_KEYS, SWEEP, read_run
 from diptych.training.settings import Recipe
 
 Goal = Literal["minimise", "maximise"]
 
-SWEEP = "sweep.json"
 FORMAT_VERSION = 1
 _WEIGHTS = ("checkpoints", "model", "model-ema")
 
@@ -243,6 +242,23 @@ def read_sweep(folder: str | Path) -> list[Trial]:
         return [Trial(**trial) for trial in values["trials"]]
     except (ValueError, KeyError, TypeError) as error:
         raise SettingsError(f"{file}: not the file of a sweep ({error}); name another folder") from None
+
+
+def best_trials(folder: str | Path, count: int = 8) -> list[Path]:
+    """The folders of the best trials of a sweep that have a log, by the metric that it was last asked for.
+
+    Raises SettingsError where no trial has begun.
+    """
+    trials = read_sweep(folder)
+    asked = json.loads((Path(folder) / SWEEP).read_text("utf-8"))
+    found = [
+        Path(folder) / trial.folder
+        for trial in ranked(trials, asked["metric"], asked["goal"])
+        if (Path(folder) / trial.folder / "metrics.jsonl").is_file()
+    ]
+    if not found:
+        raise SettingsError(f"{folder}: no trial of this sweep has begun; start it with diptych sweep")
+    return found[:count]
 
 
 def _run(

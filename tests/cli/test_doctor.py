@@ -15,7 +15,7 @@ from PIL import Image
 from diptych.cli import data_checks, recipe_checks
 from diptych.cli.data_checks import least_loss
 from diptych.cli.machine_checks import Check, machine_checks
-from diptych.cli.recipe_checks import duration
+from diptych.cli.output import duration
 from diptych.models.architectures import PUBLISHED
 from diptych.models.clip import build_model
 from diptych.training.forecast import Pace

@@ -1,0 +1,291 @@
+"""`diptych report`: pages of runs that are done, stopped, killed, old, or nothing yet; alone and over each other."""
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Run
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diptych.cli.curves import Chart, Series, draw, nice_ticks, smoothed, thinned
+from diptych.cli.report_page import page
+from diptych.training.run_report import read_run
+
+RECIPE = {
+    "model": {"architecture": {"embed_dim": 16}},
+    "training": {"batch_size": 64, "steps": 200, "seed": 0},
+    "optimizer": {"learning_rate": 5e-4},
+    "data": {"weights": {"@a/b": 2.0}, "train": "<b>&\"'</b>"},
+}
+
+
+class Checker(HTMLParser):
+    """Every tag closed in order; and what the page refers to."""
+
+    VOID = ("meta", "br", "link", "img", "input", "hr")
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.text: list[str] = []
+        self.references: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.references += [value or "" for name, value in attrs if name in ("src", "href", "action", "data")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.remove(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def checked(html: str) -> Checker:
+    checker = Checker()
+    checker.feed(html)
+    checker.close()
+    assert checker.open == []
+    return checker
+
+
+def words(html: str) -> str:
+    return " ".join(" ".join(checked(html).text).split())
+
+
+def record(step: int, **more: float) -> dict[str, float]:
+    return {
+        "step": step,
+        "samples": 64 * step,
+        "loss": 4.0 * math.exp(-step / 100),
+        "seconds": step / 2,
+        **more,
+    }
+
+
+def make_run(
+    folder: Path, lines: list[Any], recipe: dict[str, Any] | None = None, done: bool = False
+) -> Path:
+    folder.mkdir()
+    (folder / "recipe.json").write_text(json.dumps(RECIPE if recipe is None else recipe))
+    text = "".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines)
+    (folder / "metrics.jsonl").write_text(text)
+    if done:
+        (folder / "model").mkdir()
+        (folder / "model" / "diptych.json").write_text("{}")
+    return folder
+
+
+def whole_run(folder: Path, **recipe: Any) -> Path:
+    lines = [
+        record(
+            step,
+            accuracy=step / 400,
+            gradient_norm=2.0,
+            learning_rate=5e-4,
+            logit_scale=14.0,
+            samples_per_second=128.0,
+            data_share=0.02,
+            **({"digits_top1": step / 300, "text_to_image_median_rank": 50.0} if step % 50 == 0 else {}),
+        )
+        for step in range(10, 201, 10)
+    ]
+    return make_run(folder, lines, RECIPE | recipe, done=True)
+
+
+def test_a_page_needs_nothing_but_itself(run: Run) -> None:
+    folder = whole_run(Path("first"))
+    outcome = run("report", folder)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out == "first: done, step 200 of 200, loss 0.600\nfirst/report.html\n"
+    html = (folder / "report.html").read_text()
+    found = checked(html)
+    assert found.references == []
+    assert not {"script", "link", "iframe", "img"} & set(found.tags)
+    assert not re.search(r"url\(|@import|https?:", html)
+    assert "prefers-color-scheme: dark" in html
+    assert 'name="viewport"' in html
+
+
+def test_a_done_run_shows_its_curves_its_evaluations_and_its_recipe() -> None:
+    html = page([read_run(whole_run(Path("first")))])
+    said = words(html)
+    titles = re.findall(r"<h3>(.*?)</h3>", html)
+    assert titles == [
+        "Loss",
+        "Accuracy in the batch",
+        "Logit scale",
+        "Gradient norm",
+        "Learning rate",
+        "Speed",
+        "Waiting for data",
+        "digits top1",
+        "text to image median rank",
+    ]
+    assert "Done: 200 steps of 64 pairs in 100 s." in said
+    assert "guessing 4.16" in said  # ln 64
+    assert "Compute-bound." in said
+    assert "digits top1 66.7 %" in said
+    assert "text to image median rank 50" in said
+    assert 'train = "<b>&' in said  # escaped: it is text, not a tag
+    assert 'weights = { "@a/b" = 2.0 }' in said
+
+
+def test_a_stopped_run_says_where_it_stands_and_what_is_left() -> None:
+    folder = make_run(Path("cut"), [*(record(step) for step in range(10, 101, 10)), '{"step": 110, "lo'])
+    now = (folder / "metrics.jsonl").stat().st_mtime
+    assert "Running: 100 steps of 64 pairs so far, of 200 steps. About 50 s are left." in words(
+        page([read_run(folder, now)])
+    )
+    stopped = words(page([read_run(folder, now + 3600)]))
+    assert "Stopped after 100 steps of 64 pairs, of 200 steps." in stopped
+    assert "--resume goes on with it, which takes about 50 s more" in stopped
+    assert "1 line of the log was cut short" in stopped
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        [{"step": 10}],
+        [{"step": 10, "loss": 4.0}],
+        [{"step": 10, "loss": math.nan}, {"step": 20, "loss": math.inf}],
+        [{"step": 10, "accuracy": 0.0}, {"step": 20, "accuracy": 0.0}],
+        [{"step": 0, "loss": 1.0, "seconds": 0.0}],
+        [{"step": 10, "loss": 0.0, "gradient_norm": 0.0}, {"step": 20, "loss": 0.0, "gradient_norm": 1e30}],
+        [{"step": 10, "loss": -3.0, "logit_bias": -10.0}],
+    ],
+)
+@pytest.mark.parametrize("recipe", [{}, RECIPE])
+def test_whatever_the_log_lacks_there_is_a_page(lines: list[Any], recipe: dict[str, Any]) -> None:
+    checked(page([read_run(make_run(Path("run"), lines, recipe))]))
+
+
+def test_a_loss_at_chance_and_numbers_that_are_none_are_pointed_out() -> None:
+    lines = [{"step": step, "loss": 4.15} for step in range(10, 201, 10)]
+    said = words(page([read_run(make_run(Path("run"), [*lines, {"step": 210, "loss": math.nan}]))]))
+    assert "The loss is that of guessing" in said
+    assert "infinite or no number: loss 1 times" in said
+
+
+def test_waiting_for_data_is_a_verdict_with_advice() -> None:
+    lines = [record(step, data_share=0.5) for step in range(10, 101, 10)]
+    assert "Data-bound. The steps waited for data 50.0 % of the time. More data.workers" in words(
+        page([read_run(make_run(Path("run"), lines))])
+    )
+
+
+def test_several_runs_are_drawn_over_each_other_and_their_recipes_compared(run: Run) -> None:
+    first = whole_run(Path("first"))
+    other = {"learning_rate": 1e-3, "weight_decay": 0.1}
+    second = whole_run(Path("second"), optimizer=other)
+    outcome = run("report", first, second, "--json")
+    assert outcome.json["report"] == "report.html"
+    assert [one["run"] for one in outcome.json["runs"]] == ["first", "second"]
+    assert outcome.json["runs"][0].keys() == {
+        *("run", "state", "step", "total", "seconds_left", "verdict", "metrics"),
+    }
+    html = Path("report.html").read_text()
+    loss = html[html.index("<h3>Loss") : html.index("<h3>Accuracy")]
+    assert loss.count('class="line c0"') == loss.count('class="line c1"') == 1
+    said = words(html)
+    assert "setting first second optimizer.learning_rate 0.0005 0.001 optimizer.weight_decay - 0.1" in said
+    assert "training.seed" not in said  # the same in both
+
+
+def test_runs_with_the_same_name_are_told_apart_by_their_folders() -> None:
+    for parent in ("a", "b"):
+        Path(parent).mkdir()
+        whole_run(Path(parent) / "run")
+    assert "a/run" in words(page([read_run("a/run"), read_run("b/run")]))
+
+
+def test_a_sweep_is_shown_by_its_best_trials(run: Run) -> None:
+    Path("sweep").mkdir()
+    for number in range(10):
+        whole_run(Path("sweep") / f"trial-{number:04d}")
+    trials = [
+        {"number": number, "settings": {}, "status": "done", "metrics": {"loss": 10.0 - number}}
+        for number in range(10)
+    ]
+    values = {"format_version": 1, "asked": {}, "metric": "loss", "goal": "minimise", "trials": trials}
+    Path("sweep/sweep.json").write_text(json.dumps(values))
+    shown = run("report", "sweep", "--json").json
+    assert shown["report"] == "report.html"
+    assert [Path(one["run"]).name for one in shown["runs"]] == [
+        f"trial-{9 - place:04d}" for place in range(8)
+    ]
+
+
+def test_a_folder_without_a_run_is_an_error(run: Run) -> None:
+    Path("empty").mkdir()
+    outcome = run("report", "empty")
+    assert outcome.code == 1
+    assert "holds no run" in outcome.err
+    assert not list(Path("empty").iterdir())
+
+
+@given(st.floats(-1e9, 1e9), st.floats(0, 1e9))
+def test_ticks_are_few_round_and_enclose_the_values(low: float, span: float) -> None:
+    high = low + span
+    ticks = nice_ticks(low, high)
+    slack = 1e-6 * max(abs(low), abs(high), 1e-300)
+    assert 2 <= len(ticks) <= 6
+    assert ticks == sorted(set(ticks))
+    assert ticks[0] <= low + slack
+    assert ticks[-1] >= high - slack
+
+
+def test_ticks_of_known_ranges() -> None:
+    assert nice_ticks(0, 5.55) == [0, 2, 4, 6]
+    assert nice_ticks(0, 2890) == [0, 1000, 2000, 3000]
+    assert nice_ticks(0.0, 0.002) == [0, 0.0005, 0.001, 0.0015, 0.002]
+    assert nice_ticks(3.0, 3.0) == [0, 2, 4, 6]
+    assert nice_ticks(-3.0, -3.0) == [-6, -4, -2, 0]
+    assert nice_ticks(0.0, 0.0)[0] == 0.0
+
+
+def test_thinning_keeps_ends_and_spikes() -> None:
+    points = [(float(step), math.sin(step)) for step in range(10_000)]
+    points[5_003] = (5_003.0, 99.0)
+    points[7_001] = (7_001.0, -99.0)
+    few = thinned(points, 100)
+    assert len(few) <= 102
+    assert few[0] == points[0]
+    assert few[-1] == points[-1]
+    assert {(5_003.0, 99.0), (7_001.0, -99.0)} <= set(few)
+    assert [step for step, _ in few] == sorted(step for step, _ in few)
+    assert thinned(points[:50], 100) == points[:50]
+
+
+def test_the_moving_mean_is_the_mean_of_its_window() -> None:
+    points = [(float(step), float(step * step % 17)) for step in range(200)]
+    for place, (step, value) in enumerate(smoothed(points)):
+        window = [number for _, number in points[max(0, place - 5) : place + 6]]
+        assert step == points[place][0]
+        assert value == pytest.approx(sum(window) / len(window))
+
+
+def test_points_lie_where_the_axes_say() -> None:
+    series = Series("run", 0, [(0.0, 0.0), (50.0, 10.0), (100.0, 5.0)])
+    html = draw(Chart(title="t", note="n", series=[series], show="{:.4g}".format), 100.0)
+    # The drawing is 1000 wide and 360 high; the axis goes from 0 to 10.
+    assert 'd="M0.0 360.0L500.0 0.0L1000.0 180.0"' in html
+    assert 'style="bottom:0.00%">0<' in html
+    assert 'style="bottom:100.00%">10<' in html
+    spread = Series("run", 0, [(0.0, 1.0), (50.0, 10.0), (100.0, 100.0)])
+    html = draw(Chart(title="t", note="n", series=[spread], show="{:.4g}".format, spread=True), 100.0)
+    assert 'd="M0.0 360.0L500.0 180.0L1000.0 0.0"' in html
+    assert "n, logarithmic" in html
