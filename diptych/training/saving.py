@@ -4,7 +4,7 @@ import errno
 import math
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,9 @@ from torch import Tensor
 from diptych.errors import CheckpointError
 from diptych.training.state import checkpoints, newest_whole
 from diptych.weights.checkpoint import Description, TrainingState, verify_checkpoint, write_checkpoint
-from diptych.weights.folders import remove_folder, sweep
+from diptych.weights.folders import Progress, remove_folder, sweep
+from diptych.weights.pieces import Rows
+from diptych.weights.sharded import Place, ShardedState, local_rows, write_sharded
 
 _MEGABYTE = 1_000_000
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -29,17 +31,13 @@ class Snapshot:
     description: Description
     state: TrainingState | None = None  # without it the run cannot be resumed from here
 
-    def on_host(self) -> "Snapshot":
-        """A copy in the host's memory, which no later step changes."""
-        state = self.state
-        if state is not None:
-            state = TrainingState(_copied(state.tensors), dict(state.values))
-        return replace(self, weights=_copied(self.weights), state=state)
 
-    @property
-    def bytes(self) -> int:
-        state = self.state.tensors if self.state is not None else {}
-        return sum(tensor.nbytes for tensor in (*self.weights.values(), *state.values()))
+@dataclass(frozen=True)
+class _Copy:
+    """A snapshot in the host's memory, which no later step changes, and the way to write it."""
+
+    write: Callable[[Path, Progress], Path]
+    bytes: int
 
 
 class Saver:
@@ -52,22 +50,27 @@ class Saver:
     keep: after each save, all but the newest `keep` whole checkpoints are deleted. A checkpoint counts as whole once
         its files have been read back and have their SHA-256. Reading back finds what went wrong on the way to the
         system's memory of the disk, not what the disk will forget.
+    place: of this process, where the tensors of the model are shards: every process has a Saver then, and calls
+        `save` for the same steps. Without it, one process saves whole tensors.
     """
 
-    def __init__(self, run: Path, keep: int) -> None:
+    def __init__(self, run: Path, keep: int, place: Place | None = None) -> None:
         self._run = run
         self._keep = keep
+        self._place = place
+        self._leads = place is None or place.rank == 0
         self._whole: set[Path] = set()
         self._thread = ThreadPoolExecutor(1, "save")
         self._pending: Future[None] | None = None
         self._abandoned = threading.Event()
-        for folder in (run, run / "checkpoints"):
-            sweep(folder)
+        if self._leads:
+            for folder in (run, run / "checkpoints"):
+                sweep(folder)
 
     def save(self, folder: Path, snapshot: Snapshot) -> None:
         """Copy `snapshot`, and begin to write it into `folder`; waits for the save before it."""
         self._join()
-        self._pending = self._thread.submit(self._save, folder, snapshot.on_host())
+        self._pending = self._thread.submit(self._save, folder, self._copy(snapshot))
 
     def close(self) -> None:
         """Wait for the last save."""
@@ -106,22 +109,27 @@ class Saver:
         self._abandoned.set()
         self._thread.shutdown()
 
-    def _save(self, folder: Path, snapshot: Snapshot) -> None:
+    def _copy(self, snapshot: Snapshot) -> _Copy:
+        return _copy_of_whole(snapshot) if self._place is None else _copy_of_shards(snapshot, self._place)
+
+    def _save(self, folder: Path, copy: _Copy) -> None:
         """Runs in the thread."""
         try:
-            self._write(folder, snapshot)
-            verify_checkpoint(folder, self._progress)
-            self._whole.add(folder)
-            self._delete_old()
+            if self._leads:
+                self._make_way(folder)
+            copy.write(folder, self._progress)
+            if self._leads:
+                verify_checkpoint(folder, self._progress)
+                self._whole.add(folder)
+                self._delete_old()
         except OSError as error:
-            raise CheckpointError(self._remedy(folder, snapshot, error)) from error
+            raise CheckpointError(self._remedy(folder, copy, error)) from error
 
-    def _write(self, folder: Path, snapshot: Snapshot) -> None:
+    def _make_way(self, folder: Path) -> None:
         if folder in checkpoints(self._run) and not self._is_whole(folder):
             # The run went back to before this step because its checkpoint is damaged.
             remove_folder(folder)
         self._whole.discard(folder)
-        write_checkpoint(folder, snapshot.weights, snapshot.description, snapshot.state, self._progress)
 
     def _delete_old(self) -> None:
         whole = 0
@@ -144,12 +152,12 @@ class Saver:
         if self._abandoned.is_set():
             raise _AbandonedError
 
-    def _remedy(self, folder: Path, snapshot: Snapshot, error: OSError) -> str:
+    def _remedy(self, folder: Path, copy: _Copy, error: OSError) -> str:
         last, _ = newest_whole(self._run)
         good = f"the last good checkpoint is {last}" if last else "there is no earlier checkpoint"
         if error.errno not in _FULL:
             return f"{folder}: could not be saved ({error.strerror or error}); {good}: check the disk, then --resume"
-        needed, free = snapshot.bytes, shutil.disk_usage(self._run).free
+        needed, free = copy.bytes, shutil.disk_usage(self._run).free
         missing = max(1, math.ceil((needed - free) / _MEGABYTE))
         return (
             f"{folder}: disk full ({error.strerror}): a checkpoint needs {math.ceil(needed / _MEGABYTE)} MB and "
@@ -161,5 +169,40 @@ class _AbandonedError(Exception):
     """Nobody waits for this save any more."""
 
 
-def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+def _copy_of_whole(snapshot: Snapshot) -> _Copy:
+    weights = {name: _copied(tensor) for name, tensor in snapshot.weights.items()}
+    state = snapshot.state
+    if state is not None:
+        tensors = {name: _copied(tensor) for name, tensor in state.tensors.items()}
+        state = TrainingState(tensors, dict(state.values))
+
+    def write(folder: Path, progress: Progress) -> Path:
+        return write_checkpoint(folder, weights, snapshot.description, state, progress)
+
+    return _Copy(write, _bytes(weights) + (_bytes(state.tensors) if state is not None else 0))
+
+
+def _copy_of_shards(snapshot: Snapshot, place: Place) -> _Copy:
+    weights = _copied_rows(snapshot.weights, place)
+    state = None
+    if snapshot.state is not None:
+        state = ShardedState(_copied_rows(snapshot.state.tensors, place), dict(snapshot.state.values))
+
+    def write(folder: Path, progress: Progress) -> Path:
+        return write_sharded(folder, place, weights, snapshot.description, state, progress=progress)
+
+    pieces = [*weights.values(), *(state.tensors.values() if state is not None else ())]
+    return _Copy(write, sum(rows.values.nbytes for rows in pieces))
+
+
+def _copied_rows(tensors: Mapping[str, Tensor], place: Place) -> dict[str, Rows]:
+    mine = local_rows(tensors, place.rank)
+    return {name: replace(rows, values=_copied(rows.values)) for name, rows in mine.items()}
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True)
+
+
+def _bytes(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())

@@ -6,6 +6,8 @@
     state.safetensors    for resuming: the optimizer's tensors ...
     state.json           ... and its numbers
 
+Where several processes wrote it, each its own part, there are more files of tensors; see `sharded`.
+
 Nothing in it is executable. A flipped bit anywhere is found before the file it is in is parsed.
 """
 
@@ -30,7 +32,8 @@ from diptych.models.clip import CLIP
 from diptych.tokenizer import default_tokenizer
 from diptych.weights.assembly import assemble, own_layout
 from diptych.weights.folders import Json, Progress, new_folder, read_json, write_json, write_tensors
-from diptych.weights.tensor_files import SafetensorsFile
+from diptych.weights.pieces import TABLE, PiecedFile
+from diptych.weights.tensor_files import SafetensorsFile, TensorFile
 
 FORMAT_VERSION = 1
 MANIFEST = "diptych.json"
@@ -208,7 +211,7 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[CLIP, Json, Manifes
             f"has ({default_tokenizer().fingerprint[:12]}...), so its text features would be meaningless"
         )
     architecture = _built(Architecture, manifest.architecture, f"{root / MANIFEST} [architecture]")
-    weights = SafetensorsFile(_verified(root, WEIGHTS, manifest))
+    weights = _tensors(root, WEIGHTS, manifest)
     return assemble(architecture, weights, own_layout, str(root / WEIGHTS)), manifest.preprocessing, manifest
 
 
@@ -216,12 +219,12 @@ def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Json]
     """The training state of a checkpoint: tensors on the CPU, and values."""
     root = Path(folder)
     manifest = read_manifest(root)
-    if STATE_TENSORS not in manifest.sha256:
+    if STATE_VALUES not in manifest.sha256:
         raise CheckpointError(
             f"{root}: holds a model but no training state, so a run cannot be resumed from it; "
             "to start a new run from these weights, name the folder in the recipe's [model] init"
         )
-    source = SafetensorsFile(_verified(root, STATE_TENSORS, manifest))
+    source = _tensors(root, STATE_TENSORS, manifest)
     values = read_json(_verified(root, STATE_VALUES, manifest))
     return {name: source.read(name) for name in source.entries}, values
 
@@ -236,6 +239,17 @@ def verify_checkpoint(folder: str | os.PathLike[str], progress: Progress | None 
     for name in manifest.sha256:
         _verified(root, name, manifest, progress)
     return manifest
+
+
+def _tensors(root: Path, name: str, manifest: Manifest) -> TensorFile:
+    """The tensors of a file, or of the pieces of it that several processes wrote, each verified before it is opened."""
+    if name in manifest.sha256 or TABLE not in manifest.sha256:
+        return SafetensorsFile(_verified(root, name, manifest))
+    part = Path(name).stem
+    table = read_json(_verified(root, TABLE, manifest)).get(part, {})
+    pieces = [file for file in manifest.sha256 if file.startswith(f"{part}-")]
+    paths = {file: _verified(root, file, manifest) for file in pieces}
+    return PiecedFile(table, paths, str(root / TABLE))
 
 
 def _verified(root: Path, name: str, manifest: Manifest, progress: Progress | None = None) -> Path:

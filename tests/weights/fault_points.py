@@ -320,14 +320,12 @@ def break_the_writer(twin: str) -> None:
     elif twin == "no fsync of folders":
         folders.sync_folder = atomic.sync_folder = lambda folder: None
     elif twin == "delete first":
-        write = Saver._write
 
-        def early(saver: Saver, folder: Path, snapshot: Snapshot) -> None:
+        def early(saver: Saver, folder: Path) -> None:
             for older in checkpoints(saver._run):
                 saving.remove_folder(older)
-            write(saver, folder, snapshot)
 
-        Saver._write = early
+        Saver._make_way = early
     elif twin == "two renames":
         atomic._exchange = lambda one, other: False
     else:

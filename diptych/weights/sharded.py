@@ -1,0 +1,231 @@
+"""Checkpoints that many processes write together, each the rows that it holds, and that any number reads.
+
+    model-00000-of-00002.safetensors    the rows of process 0, and what every process has alike
+    model-00001-of-00002.safetensors
+    state-00000-of-00002.safetensors    likewise, for resuming; with state.json as in every checkpoint
+    shards.json                         of each tensor: its shape, and which rows lie in which file
+    diptych.json                        as in every checkpoint: the SHA-256 of each of these files
+
+The processes talk through files in one temporary folder, which all of them must see: a background thread must not
+use the collectives that training uses meanwhile. Each leaves a report; the first process waits for all of them,
+writes the table and the manifest, flushes, and gives the folder its name.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard
+
+from diptych.atomic import put_in_place, sync_folder, write_text
+from diptych.errors import CheckpointError
+from diptych.weights.checkpoint import (
+    STATE_VALUES,
+    Description,
+    in_precision,
+    read_manifest,
+    refuse_not_finite,
+    write_manifest,
+)
+from diptych.weights.folders import Json, Progress, read_json, write_json, write_tensors
+from diptych.weights.pieces import TABLE, Rows, described, joined
+
+_PAUSE = 0.05  # seconds between two looks at what the others have done
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of the processes that write one checkpoint this is.
+
+    session: the same in all of them, and another one at every start of the run, so that nobody takes what a killed
+        run has left for what the others write now. Letters and digits.
+    seconds: how long to wait for the others.
+    """
+
+    rank: int
+    size: int
+    session: str
+    seconds: float = 600.0
+
+
+@dataclass(frozen=True)
+class ShardedState:
+    """This process's part of what a run needs beside the weights. values: JSON, of which the first one's count."""
+
+    tensors: Mapping[str, Rows]
+    values: Mapping[str, Any]
+
+
+def local_rows(tensors: Mapping[str, Tensor], rank: int) -> dict[str, Rows]:
+    """What process `rank` has to save of tensors that `fully_shard` has cut along their first dimension.
+
+    A tensor that every process has alike is saved by process 0 alone. Raises `CheckpointError` for one that is cut
+    in another way.
+    """
+    pieces = {}
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, DTensor):
+            whole = tensor.detach()
+        elif all(isinstance(placement, Replicate) for placement in tensor.placements):
+            whole = tensor.to_local().detach()
+        else:
+            pieces[name] = _cut(name, tensor)
+            continue
+        if rank == 0:
+            pieces[name] = Rows(whole, 0, tuple(tensor.shape))
+    return pieces
+
+
+def _cut(name: str, tensor: DTensor) -> Rows:
+    local = tensor.to_local().detach()
+    mesh, count = tensor.device_mesh, tensor.shape[0]
+    # As torch.chunk cuts: equal parts, a smaller one, and then none.
+    part = -(-count // mesh.size())
+    first = min(part * mesh.get_local_rank(), count) if mesh.ndim == 1 else 0
+    if tensor.placements != (Shard(0),) or local.shape[0] != min(part, count - first):
+        raise CheckpointError(
+            f"tensor {name!r} is placed as {tensor.placements} on {mesh}; checkpoints hold what is cut along the "
+            "first dimension over one dimension of processes"
+        )
+    return Rows(local, first, tuple(tensor.shape))
+
+
+def write_sharded(
+    folder: str | os.PathLike[str],
+    place: Place,
+    weights: Mapping[str, Rows],
+    description: Description,
+    state: ShardedState | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Path:
+    """Write this process's part of a checkpoint, and return when the whole of it is there.
+
+    Every process calls it with the same `folder`, `description` and session. Raises `CheckpointError` where another
+    one has failed, or has not come within the time; `folder` is then as it was. `progress` is called after each
+    block and while the process waits; what it raises ends that.
+    """
+    target = Path(folder)
+    work = target.with_name(f".{target.name}.{place.session}.tmp")
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        parts = {"model": _stored(weights, description)}
+        if state is not None:
+            parts["state"] = dict(state.tensors)
+        for pieces in parts.values():
+            refuse_not_finite({name: rows.values for name, rows in pieces.items()}, target)
+        report = _write_part(work, place, parts, progress)
+        if place.rank == 0:
+            reports = _everybodys(work, place, progress)
+            _complete(work, reports, description, state)
+            put_in_place(work, target)
+        else:
+            _wait(
+                lambda: not work.exists(), work, place, progress, "process 0 has not completed the checkpoint"
+            )
+            _check_is_there(target, report["sha256"])
+    except BaseException as error:
+        _give_up(work, place, error)
+        raise
+    return target
+
+
+def _stored(weights: Mapping[str, Rows], description: Description) -> dict[str, Rows]:
+    return {
+        name: replace(rows, values=in_precision(rows.values, description.precision))
+        for name, rows in weights.items()
+    }
+
+
+def _write_part(
+    work: Path, place: Place, parts: Mapping[str, Mapping[str, Rows]], progress: Progress | None
+) -> Json:
+    """Write this process's files, and a report for the first process, which is also returned."""
+    sha256, tables = {}, {}
+    for part, pieces in parts.items():
+        file = _part_name(part, place)
+        values = {name: rows.values for name, rows in pieces.items()}
+        sha256[file] = write_tensors(work / file, values, progress=progress)
+        tables[part] = described(pieces, file)
+    report = {"sha256": sha256, "tables": tables}
+    write_text(_report(work, place.rank), json.dumps(report))
+    return report
+
+
+def _complete(work: Path, reports: list[Json], description: Description, state: ShardedState | None) -> None:
+    """Write the files that are about all the others."""
+    sha256 = {file: digest for report in reports for file, digest in report["sha256"].items()}
+    parts = reports[0]["tables"]
+    table = {part: joined(report["tables"][part] for report in reports) for part in parts}
+    sha256[TABLE] = write_json(work / TABLE, table)
+    if state is not None:
+        sha256[STATE_VALUES] = write_json(work / STATE_VALUES, state.values, allow_nan=True)
+    for rank in range(len(reports)):
+        _report(work, rank).unlink()
+    write_manifest(work, description, sha256)
+    os.chmod(work, 0o755)
+    sync_folder(work)
+
+
+def _everybodys(work: Path, place: Place, progress: Progress | None) -> list[Json]:
+    """The reports of all processes, in order."""
+    for rank in range(place.size):
+        message = f"process {rank} of {place.size} has not written its part"
+        _wait(lambda rank=rank: _report(work, rank).exists(), work, place, progress, message)  # type: ignore[misc]
+    return [read_json(_report(work, rank)) for rank in range(place.size)]
+
+
+def _wait(
+    done: Callable[[], bool], work: Path, place: Place, progress: Progress | None, message: str
+) -> None:
+    """Return once something is done; raise where another process has given up, or the time is over."""
+    end = time.monotonic() + place.seconds
+    while not done():
+        for rank in range(place.size):
+            _refuse_failed(work, rank)
+        if time.monotonic() > end:
+            raise CheckpointError(
+                f"{work}: {message} within {place.seconds:g} seconds; earlier checkpoints are as they were. All "
+                "processes must see this folder: put the run on a disk that they share"
+            )
+        if progress is not None:
+            progress(0)
+        time.sleep(_PAUSE)
+
+
+def _refuse_failed(work: Path, rank: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        message = _failure(work, rank).read_text("utf-8")
+        raise CheckpointError(f"process {rank} could not save its part of the checkpoint: {message}")
+
+
+def _check_is_there(target: Path, sha256: Mapping[str, str]) -> None:
+    if not sha256.items() <= read_manifest(target).sha256.items():
+        raise CheckpointError(f"{target}: the checkpoint that is there is not the one that was written last")
+
+
+def _give_up(work: Path, place: Place, error: BaseException) -> None:
+    """Make room, and tell the others. Where not even that can be written, they stop when the time is over."""
+    with contextlib.suppress(OSError):
+        for part in ("model", "state"):
+            (work / _part_name(part, place)).unlink(missing_ok=True)
+        if work.exists():
+            write_text(_failure(work, place.rank), str(error) or type(error).__name__)
+
+
+def _report(work: Path, rank: int) -> Path:
+    return work / f"part-{rank}.json"
+
+
+def _failure(work: Path, rank: int) -> Path:
+    return work / f"failed-{rank}.txt"
+
+
+def _part_name(part: str, place: Place) -> str:
+    return f"{part}-{place.rank:05d}-of-{place.size:05d}.safetensors"
