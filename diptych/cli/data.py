@@ -147,8 +147,9 @@ def pack(
         counts = {"total": packed.total, "packed": packed.examples, "dropped": packed.reasons}
         emit({"out": str(out), **counts, "shards": len(shards), "bytes": size})
         return
+    noun = "shard" if len(shards) == 1 else "shards"
     print(
-        f"{out}: {packed.examples:,} of {packed.total:,} rows in {len(shards):,} shards, {size / 1e6:,.1f} MB"
+        f"{out}: {packed.examples:,} of {packed.total:,} rows in {len(shards):,} {noun}, {size / 1e6:,.1f} MB"
     )
     if packed.reasons:
         _show_reasons(packed.reasons, packed.total)

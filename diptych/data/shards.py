@@ -165,7 +165,7 @@ class ShardSource:
         lines = [f"{self.name}: {len(self):,} examples in {shards} ({size / 1e6:,.1f} MB)"]
         if self._unfinished:
             lines.append(
-                f"left out: {self._unfinished:,} shards without the _stats.json that img2dataset writes last"
+                f"left out: {self._unfinished:,} unfinished, without the _stats.json that img2dataset writes last"
             )
         if without_image := sum(shard.without_image for shard in self._shards):
             lines.append(f"left out: {without_image:,} keys without an image")

@@ -70,7 +70,7 @@ def test_pack_writes_what_training_reads(damaged: Path, run: Run) -> None:
     assert json.loads(Path("shards/pack.json").read_text())["total"] == 4
     again = run("data", "pack", damaged, "--out", "shards", "--resize", 16)
     assert again.code == 0
-    assert "2 of 4 rows in 1 shards" in again.out
+    assert "2 of 4 rows in 1 shard," in again.out
     assert "dropped rows are listed in shards/pack.json" in again.out
     other = run("data", "pack", damaged, "--out", "shards")
     assert other.code == 1

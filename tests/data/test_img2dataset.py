@@ -80,7 +80,7 @@ def test_a_shard_that_was_not_finished_is_left_out_and_told(tmp_path: Path) -> N
     (tmp_path / "00001.tar").write_bytes((tmp_path / "00001.tar").read_bytes()[:700])
     source = open_source(tmp_path)
     assert len(source) == 4
-    assert "left out: 1 shards without the _stats.json that img2dataset writes last" in source.describe()
+    assert "left out: 1 unfinished, without the _stats.json that img2dataset writes last" in source.describe()
     # Whoever names it gets it, or is told what is wrong with it.
     with pytest.raises(DataError, match="cut short"):
         open_source(tmp_path / "00001.tar")
