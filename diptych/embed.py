@@ -21,6 +21,7 @@ from torch import Tensor
 from diptych import tokenizer
 from diptych.atomic import atomic_write
 from diptych.data.example import Example
+from diptych.data.remote import is_address
 from diptych.data.sources import Source
 from diptych.errors import CheckpointError, DataError, ImageError, MissingExtraError, SettingsError
 from diptych.models.clip import CLIP
@@ -162,8 +163,8 @@ def uri_of(source: Source, example: Example) -> str:
     """Where an image is: its absolute path, or `SOURCE#KEY` for one that lives inside something else."""
     if isinstance(example.image, Path):
         return os.path.abspath(example.image)
-    bundled = source.name.startswith("sample:")
-    return f"{source.name if bundled else os.path.abspath(source.name)}#{example.key}"
+    elsewhere = source.name.startswith("sample:") or is_address(source.name)
+    return f"{source.name if elsewhere else os.path.abspath(source.name)}#{example.key}"
 
 
 def count_reasons(skipped: Iterable[Skipped]) -> dict[str, int]:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from diptych.cli.machine_checks import Check
 from diptych.cli.output import count_of, percent
 from diptych.data.example import Example
-from diptych.data.loader import example_weights, group_id
-from diptych.data.sources import Source, expand, open_source
+from diptych.data.loader import group_id
+from diptych.data.sources import Source, expand
 from diptych.data.transforms import Preprocess
 from diptych.errors import DataError, DiptychError
 from diptych.tokenizer import default_tokenizer
@@ -35,13 +35,6 @@ class _Seen:
 
     examples: Sequence[Example]
     unreadable: Sequence[str]  # the messages
-
-
-def open_training_data(recipe: Recipe) -> tuple[Source, Weights]:
-    """The recipe's source, and how often each of its rows is seen in an epoch; as the engine opens them."""
-    data = recipe.data
-    source = open_source(data.train, image_column=data.image_column, caption_column=data.caption_column)
-    return source, example_weights(source, data.weight_by, data.weights, data.hold_out)
 
 
 def data_checks(recipe: Recipe, source: Source, weights: Weights) -> Iterator[Check]:
@@ -78,7 +71,7 @@ def _workers(recipe: Recipe, source: Source) -> Check:
     workers, processors = recipe.data.workers, os.cpu_count() or 1
     detail = f"{workers} threads read, on {processors} processors"
     shards = len(getattr(source, "parts", ()))
-    if shards and shards < workers and _bytes_of(recipe.data.train) > READ_AT_ONCE:
+    if shards and shards < workers and _bytes_of(recipe.data.train or tuple(recipe.data.mixture)) > READ_AT_ONCE:
         return Check(
             "workers",
             "warn",

@@ -30,7 +30,10 @@ Precision = Annotated[
 ]
 BatchSize = Annotated[int, Parameter(help="Pictures in one pass through the model.")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print the result as JSON.")]
-_SOURCES = "A folder, a CSV, TSV, JSONL or Parquet file, tar shards, or sample:train and sample:test."
+_SOURCES = (
+    "A folder, a CSV, TSV, JSONL or Parquet file, tar shards, a folder saved by datasets, an address such as "
+    "s3://bucket/*.tar, or sample:train and sample:test."
+)
 SourcePlace = Annotated[str, Parameter(help=_SOURCES)]
 Data = Annotated[str, Parameter(name=["--data", "-d"], help=_SOURCES)]
 IndexFolder = Annotated[Path, Parameter(name=["--index", "-i"], help="The folder of the index.")]

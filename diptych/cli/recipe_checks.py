@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diptych.cli.data_checks import Weights, data_checks, open_training_data
+from diptych.cli.data_checks import Weights, data_checks
 from diptych.cli.machine import has_native_bfloat16
 from diptych.cli.machine_checks import Check, size
 from diptych.cli.output import count_of, duration
 from diptych.data.sources import Source, open_source
 from diptych.errors import DiptychError
 from diptych.pretrained import available_models
+from diptych.training.feeding import open_examples
 from diptych.training.forecast import (
     USABLE,
     Memory,
@@ -57,7 +58,7 @@ def recipe_checks(
     yield _warmup(recipe)
     yield _evaluation(recipe)
     try:
-        source, weights = open_training_data(recipe)
+        source, weights = open_examples(recipe.data)
     except DiptychError as error:
         yield Check("data", "fail", str(error))
         yield from _forecast(recipe, device, out, None, np.zeros(0))

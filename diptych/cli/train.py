@@ -1,5 +1,6 @@
 """`diptych train`: pre-train with a recipe."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,8 +43,12 @@ def train(
     settings = load_recipe(recipe, assignments)
     folder = out if out is not None else Path("runs") / Path(recipe).stem
     chosen = pick_device(device)
-    say(f"training on {chosen}, into {folder}")
+    leads = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one reports
+    if leads:
+        say(f"training on {chosen}, into {folder}")
     result = run(settings, folder, resume=resume, device=chosen, evaluate=evaluation_of(settings))
+    if not leads:
+        return
     if as_json:
         emit(
             {

@@ -2,15 +2,19 @@
 
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
+
 from diptych.data.canvas import canvas_for
 from diptych.data.loader import Loader, example_weights
+from diptych.data.mixture import open_mixture
 from diptych.data.permuted import PermutedCaptions
-from diptych.data.sources import open_source
+from diptych.data.sources import Source, open_source
 from diptych.data.transforms import Preprocess
 from diptych.distributed import world
 from diptych.models.clip import CLIP
 from diptych.tokenizer import tokenize
-from diptych.training.settings import Recipe
+from diptych.training.settings import DataSettings, Recipe
 
 
 def open_training_data(
@@ -18,8 +22,7 @@ def open_training_data(
 ) -> Loader:
     """The loader that the recipe asks for. say: gets one line about what was found."""
     data, training = recipe.data, recipe.training
-    source = open_source(data.train, image_column=data.image_column, caption_column=data.caption_column)
-    weights = example_weights(source, data.weight_by, data.weights, data.hold_out)
+    source, weights = open_examples(data)
     if data.permute_captions:
         source = PermutedCaptions(source, training.seed)
     used = int((weights > 0).sum())
@@ -35,5 +38,18 @@ def open_training_data(
         text=data.text,
         workers=data.workers,
         cache=data.cache,
+        most_bad=data.most_bad,
         world=world(),
     )
+
+
+def open_examples(data: DataSettings) -> tuple[Source, npt.NDArray[np.float64]]:
+    """What a recipe trains on, and how often each example of it is seen in an epoch."""
+    columns = {"image_column": data.image_column, "caption_column": data.caption_column}
+    if data.mixture:
+        mixture = open_mixture(data.mixture, **columns)
+        return mixture, mixture.weights * example_weights(
+            mixture, data.weight_by, data.weights, data.hold_out
+        )
+    source = open_source(data.train, **columns)
+    return source, example_weights(source, data.weight_by, data.weights, data.hold_out)

@@ -1,6 +1,7 @@
 """What a run writes into its folder, and how it finds its way back from there."""
 
 import contextlib
+import random
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from diptych.config import plain
 from diptych.data.transforms import Preprocess
-from diptych.distributed import wait_for_all, world
+from diptych.distributed import sum_over_processes, wait_for_all, world
 from diptych.errors import CheckpointError
 from diptych.models.clip import CLIP
 from diptych.training.ema import Ema
@@ -18,7 +19,14 @@ from diptych.training.parallel import assign, whole
 from diptych.training.saving import Saver, Snapshot
 from diptych.training.settings import Recipe
 from diptych.training.state import checkpoint_folder, newest_whole, optimizer_state, restore_optimizer
-from diptych.weights.checkpoint import Description, load_checkpoint, load_state, write_checkpoint
+from diptych.weights.checkpoint import (
+    Description,
+    TrainingState,
+    load_checkpoint,
+    load_state,
+    write_checkpoint,
+)
+from diptych.weights.sharded import Place
 
 _EMA = "ema."
 
@@ -30,15 +38,24 @@ class RunFiles:
         self.folder = folder
         self._recipe = recipe
         self._preprocess = preprocess
+        self._sharded = recipe.training.distributed == "fsdp" and world().size > 1
 
     @contextlib.contextmanager
     def saver(self) -> Iterator[Saver | None]:
-        """A context in which checkpoints are written behind the run's back; by the first process alone."""
-        if not world().leads:
+        """A context in which checkpoints are written behind the run's back.
+
+        Every process writes its part of a sharded model; else the first one writes, and the others have no saver.
+        """
+        here, keep = world(), self._recipe.checkpoint.keep
+        if self._sharded:
+            place = Place(here.rank, here.size, _session())
+            with Saver(self.folder, keep, place) as saver:
+                yield saver
+        elif here.leads:
+            with Saver(self.folder, keep) as saver:
+                yield saver
+        else:
             yield None
-            return
-        with Saver(self.folder, self._recipe.checkpoint.keep) as saver:
-            yield saver
 
     def save(
         self,
@@ -48,15 +65,17 @@ class RunFiles:
         ema: Ema | None,
         values: Mapping[str, Any],
     ) -> None:
-        """Begin to write a checkpoint to resume from; every process calls it. values: JSON, with the `step`."""
+        """Begin to write a checkpoint to resume from. values: JSON, with the `step`."""
+        if saver is None:
+            return
         state = optimizer_state(model, optimizer, values)
-        tensors = {**state.tensors, **{f"{_EMA}{name}": value for name, value in _average(ema).items()}}
-        state = type(state)(whole(tensors), state.values)
-        weights = whole(model.state_dict())
-        if saver is not None:
-            description = self._description(model, values["step"], values["seconds"])
-            folder = checkpoint_folder(self.folder, values["step"])
-            saver.save(folder, Snapshot(weights=weights, description=description, state=state))
+        averages = {} if ema is None else {f"{_EMA}{name}": value for name, value in ema.state().items()}
+        snapshot = Snapshot(
+            weights=model.state_dict(),
+            description=self._description(model, values["step"], values["seconds"]),
+            state=TrainingState({**state.tensors, **averages}, state.values),
+        )
+        saver.save(checkpoint_folder(self.folder, values["step"]), snapshot)
 
     def restore(
         self,
@@ -107,8 +126,10 @@ class RunFiles:
         )
 
 
-def _average(ema: Ema | None) -> Mapping[str, Tensor]:
-    return {} if ema is None else ema.state()
+def _session() -> str:
+    """A word for this start of the run, the same in every process."""
+    number = torch.tensor([random.SystemRandom().getrandbits(48) if world().leads else 0])
+    return f"{int(sum_over_processes(number)):012x}"
 
 
 def _assign_all(model: nn.Module, saved: Mapping[str, Tensor]) -> None:

@@ -29,7 +29,8 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    train: str | tuple[str, ...]  # folders, tables, shards, globs; relative to the working folder
+    train: str | tuple[str, ...] = ()  # folders, tables, shards, globs; relative to the working folder
+    mixture: dict[str, float] = field(default_factory=dict)  # in place of `train`: place = times an epoch
     image_column: str | None = None  # of a table; found when not given
     caption_column: str | None = None  # likewise
     text: TextSampling = field(default_factory=TextSampling)
@@ -40,7 +41,14 @@ class DataSettings:
         False  # train on wrong pairs: the control that shows what is learned from the pairing
     )
     cache: bool = False  # keep decoded pictures in memory
-    workers: int = 2  # threads that decode
+    workers: int = 2  # threads that decode; 0: in the training thread
+    most_bad: float = 0.05  # share of unreadable pairs, 0..1, that ends the run
+
+    def __post_init__(self) -> None:
+        if bool(self.train) == bool(self.mixture):
+            raise SettingsError("[data] needs either train or mixture, and not both")
+        if not 0 <= self.most_bad <= 1:
+            raise SettingsError(f"[data] most_bad = {self.most_bad}: a share is between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)
