@@ -130,12 +130,14 @@ class CompactAdamW(torch.optim.Optimizer):
         ]
         if parameter.ndim == 0:
             shards = [shard.view(1) for shard in shards]
-        rows = max(1, _SLICE // max(1, shards[0][:1].numel()))
+        row = max(1, shards[0][:1].numel())
+        rows = max(1, _SLICE // row)
         parts = zip(*(torch.split(shard, rows) for shard in shards), strict=True)
         for part, (weight, gradient, average, average_sq) in enumerate(parts):
             wide = average.float(), average_sq.float()
             _adamw(weight, gradient, wide, group, count)
-            noise = rounding_noise(weight.shape, weight.device, (self._seed, count, number, part))
+            key = (self._seed, count, number)
+            noise = rounding_noise(weight.shape, weight.device, key, part * rows * row)
             average.copy_(stochastic_bfloat16(wide[0], noise & 0xFFFF))
             average_sq.copy_(stochastic_bfloat16(wide[1], (noise >> 16) & 0xFFFF))
 
@@ -163,14 +165,16 @@ def stochastic_bfloat16(values: Tensor, noise: Tensor) -> Tensor:
     return bits.bitwise_and_(-65_536).view(torch.float32).to(torch.bfloat16)
 
 
-def rounding_noise(shape: torch.Size, device: torch.device, key: tuple[int, ...]) -> Tensor:
+def rounding_noise(shape: torch.Size, device: torch.device, key: tuple[int, ...], first: int = 0) -> Tensor:
     """32 random bits for each element, int32: a hash of `key` and the element's number in reading order.
+
+    first: the number of the first element, fewer than 2^31.
 
     A 32-bit finaliser (Wellons 2018, "lowbias32") of the number, with half of the key added before and the other half
     between its multiplications.
     """
     before, between = _key_halves(key)
-    bits = torch.arange(shape.numel(), dtype=torch.int32, device=device).view(shape)
+    bits = torch.arange(first, first + shape.numel(), dtype=torch.int32, device=device).view(shape)
     bits += before
     bits ^= (bits >> 16) & 0xFFFF
     bits *= 0x7FEB352D
