@@ -56,6 +56,9 @@ lint: $(VENV)/.ready-dev
 
 bench: $(VENV)/.ready-dev
 	$(BIN)/python benchmarks/encode.py
+	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/tiled_loss.py
+	$(BIN)/python benchmarks/open_clip_gradients.py
 
 verify-weights: $(VENV)/.ready-core
 	@test -n "$(DIR)" || { echo "usage: make verify-weights DIR=folder-with-the-checkpoints"; exit 2; }

@@ -119,11 +119,6 @@ class Block(nn.Module):
             x = x[rows, position] + self.attn.at(self.ln_1(x), position, causal=causal)
         return self._perceptron(x)
 
-    def at(self, x: Tensor, position: Tensor, *, causal: bool) -> Tensor:
-        """`forward` with a position."""
-        pooled: Tensor = self(x, causal=causal, position=position)
-        return pooled
-
     def packed(self, x: Tensor, packing: Packing, rows: Tensor | slice) -> Tensor:
         """Those `rows` of a packed batch; x: (all rows, width)."""
         attn = self.attn

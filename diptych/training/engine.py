@@ -193,7 +193,8 @@ class _Engine:
             batches.close()
             if loader.skipped:
                 monitor.say(
-                    f"pairs that could not be read, replaced by others: {dict(loader.skipped)} of {loader.asked:,}"
+                    f"pairs of this process that could not be read, replaced by others: {dict(loader.skipped)} of "
+                    f"{loader.asked:,}"
                 )
         if self.step < total:
             self._say(f"stopped after step {self.step} of {total}; go on with --resume")

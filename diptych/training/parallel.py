@@ -88,8 +88,7 @@ class Sharded:
                 if isinstance(part, Block | Bottleneck):
                     fully_shard(part, mesh=mesh)
                 if isinstance(part, Block):
-                    for method in ("at", "packed"):
-                        register_fsdp_forward_method(part, method)
+                    register_fsdp_forward_method(part, "packed")
             fully_shard(tower, mesh=mesh)
             for shard in _sharded_parts(tower):
                 shard.set_gradient_divide_factor(1.0)
