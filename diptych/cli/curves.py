@@ -119,8 +119,11 @@ def thinned(points: Points, most: int = _POINTS) -> list[tuple[float, float]]:
 
 def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round numbers from at most `low` to at least `high`: multiples of 1, 2 or 5 times a power of ten."""
-    if high - low <= 1e-9 * max(abs(low), abs(high)):  # a constant stands in the middle
-        low, high = sorted((0.0, 2 * high)) if high else (0.0, 1.0)
+    size = max(abs(low), abs(high))
+    if size < 1e-300:  # nothing but zeros
+        low, high = 0.0, 1.0
+    elif high - low <= 1e-9 * size:  # a constant stands in the middle
+        low, high = sorted((0.0, 2 * high))
     span = high - low
     for exponent in range(math.floor(math.log10(span / most)) - 1, math.ceil(math.log10(span)) + 2):
         for factor in (1, 2, 5):
@@ -215,7 +218,7 @@ def _steps(last: float) -> str:
     ticks = [tick for tick in nice_ticks(0, last) if tick <= last and tick.is_integer()]
     # A label at the right end must not reach beyond the panel.
     return "".join(
-        f'<span style="left:{100 * tick / last:.2f}%"{" class=end" if tick > 0.9 * last else ""}>{tick:,.0f}</span>'
+        f'<span style="left:{100 * tick / last:.2f}%"{" class=end" if tick > 0.97 * last else ""}>{tick:,.0f}</span>'
         for tick in ticks
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diptych.errors import DataError
+from diptych.training.monitor import DATA_BOUND, METRICS
 
 State = Literal["done", "running", "stopped"]
 Record = Mapping[str, float]
@@ -28,7 +29,6 @@ STEP_KEYS = (
     "seconds",
 )
 SWEEP = "sweep.json"  # in the folder of a sweep, which holds runs
-DATA_BOUND = 0.1  # share of the time spent waiting for data from which on the data decide the speed
 _QUIET = 300.0  # seconds without a new line after which a run counts as stopped
 _LAST_PART = 0.1  # of the run's steps, over which a noisy figure is averaged
 
@@ -86,7 +86,7 @@ class RunReport:
         share = self.data_share
         if share is None:
             return None
-        return "data-bound" if share >= DATA_BOUND else "compute-bound"
+        return "data-bound" if share > DATA_BOUND else "compute-bound"
 
     @property
     def seconds_left(self) -> float | None:
@@ -125,7 +125,7 @@ def read_run(folder: str | Path, now: float | None = None) -> RunReport:
     Raises DataError where the folder holds no run.
     """
     run = Path(folder)
-    log, asked = run / "metrics.jsonl", run / "recipe.json"
+    log, asked = run / METRICS, run / "recipe.json"
     if not log.is_file() and not asked.is_file():
         raise DataError(
             f"{run}: holds no run (no recipe.json, no metrics.jsonl); expected a folder that `diptych train` made"

@@ -106,7 +106,8 @@ def test_a_folder_without_a_run_is_an_error_that_says_so(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("share", "verdict"), [(0.02, "compute-bound"), (0.1, "data-bound"), (0.6, "data-bound")]
+    ("share", "verdict"),
+    [(0.02, "compute-bound"), (0.19, "compute-bound"), (0.21, "data-bound"), (0.6, "data-bound")],
 )
 def test_the_verdict_is_about_the_last_quarter(tmp_path: Path, share: float, verdict: str) -> None:
     lines = [{"step": n, "data_share": 0.9 if n <= 70 else share} for n in range(10, 101, 10)]
