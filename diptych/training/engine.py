@@ -33,7 +33,7 @@ from diptych.models.blocks import compile_blocks, set_recompute
 from diptych.models.clip import CLIP, build_model
 from diptych.training.ema import Ema
 from diptych.training.feeding import open_training_data
-from diptych.training.fitting import fitting_chunks, free_memory
+from diptych.training.forecast import fitting_chunks
 from diptych.training.interrupt import StopRequest, interruption, on_interrupt
 from diptych.training.monitor import Monitor
 from diptych.training.optimizer import build_optimizer
@@ -205,7 +205,7 @@ class _Engine:
     def _chunks(self, batch: Batch) -> Chunking:
         training = self.recipe.training
         if training.chunk == "auto":
-            chunking = fitting_chunks(self.task, batch, len(batch.tokens), free_memory(self.device))
+            chunking = fitting_chunks(self.recipe, self.model, len(batch.tokens), str(self.device))
             self._say(f"chunk = auto: {_described(chunking)}")
             return chunking
         return Chunking(training.chunk, training.text_chunk or training.chunk, training.keep)

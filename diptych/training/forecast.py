@@ -19,12 +19,14 @@ from diptych.data.augmentations import Drawings, draw_views, random_table
 from diptych.data.canvas import canvas_for
 from diptych.data.sources import Source
 from diptych.data.transforms import Preprocess
-from diptych.errors import DataError
+from diptych.errors import DataError, SettingsError
 from diptych.models.blocks import set_recompute
 from diptych.models.clip import CLIP, build_model
 from diptych.models.vision_transformer import VisionTransformer
 from diptych.tokenizer import tokenize
+from diptych.training.precision import autocast
 from diptych.training.settings import Recipe, TrainingSettings
+from diptych.training.towers import Chunking
 
 PROBES = (2, 4)  # rows of the two forward passes from which memory is extrapolated
 USABLE = 0.8  # of the free memory: allocators waste some, kernels use some in passing
@@ -37,8 +39,6 @@ _TILED_FROM = 2048  # rows from which the matrix of similarities is never whole
 # the steps were large or took long together, for what a step takes besides its rows would pass for theirs.
 _TIMED_ROWS, _LARGE_ENOUGH = (2, 64), 16
 _QUICK_SECONDS, _LONG_SECONDS = 1.5, 20.0
-
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Memory:
     """Bytes at the fullest moment of a step.
 
     weights to loss are where the model is; batches and cache in the machine's own memory, which on a CPU is the same.
-    chunk: rows of one forward pass; None is the whole batch.
+    chunk: rows of one forward pass; None is the whole batch. keep: chunks of each side whose graphs are kept.
     """
 
     weights: int
@@ -73,6 +73,7 @@ class Memory:
     batches: int
     cache: int
     chunk: int | None
+    keep: int = 0
 
     @property
     def on_device(self) -> int:
@@ -137,7 +138,7 @@ def _lines(model: CLIP, training: TrainingSettings) -> Kept:
         slope = (second - first) // (more - few)
         return slope, max(0, first - few * slope)
 
-    with _autocast(model, training.precision):
+    with autocast(model.logit_scale.device.type, training.precision):
         image, image_once = line(lambda rows: _encode_image(model, blank_pixels(model, rows), training))
         text, text_once = line(lambda rows: model.encode_text(_longest_tokens(model, rows)))
     return Kept(image, text, image_once + text_once)
@@ -187,20 +188,53 @@ def memory_of(recipe: Recipe, model: CLIP, kept: Kept, free: int, cached_rows: i
     if isinstance(training.chunk, int):
         text = training.text_chunk if training.text_chunk is not None else training.chunk
         return _chunked(whole, kept, training.chunk, text, training.keep)
-    if training.chunk is None or whole.on_device + whole.on_host <= USABLE * free:
+    if training.chunk is None or _fits(whole, free):
         return whole
     return fitting(whole, kept, free)
 
 
 def fitting(whole: Memory, kept: Kept, free: int) -> Memory:
-    """The largest chunk, a power of two from 16 to 1,024, with which a step fits into `free` bytes; 16 where none."""
+    """The largest chunk, a power of two from 16 to 1,024, with which a step fits into `free` bytes; 16 where none.
+
+    What is left holds the graphs of as many chunks as fit.
+    """
     size = _LARGEST_CHUNK
-    while size > _SMALLEST_CHUNK:
-        found = _chunked(whole, kept, size, size, 0)
-        if found.on_device + found.on_host <= USABLE * free:
-            return found
+    while size > _SMALLEST_CHUNK and not _fits(_chunked(whole, kept, size, size, 0), free):
         size //= 2
-    return _chunked(whole, kept, size, size, 0)
+    found = _chunked(whole, kept, size, size, 0)
+    spare = int(USABLE * free) - found.on_device - found.on_host
+    return _chunked(whole, kept, size, size, max(0, spare // (size * (kept.image + kept.text))))
+
+
+def fitting_chunks(recipe: Recipe, model: CLIP, rows: int, device: str) -> Chunking:
+    """What `chunk = "auto"` stands for: how a process passes its `rows` rows through `model` in the memory there is.
+
+    A few rows are passed through the model; it is left as it was. Raises SettingsError where not even 16 rows fit, or
+    the system does not say how much memory is free.
+    """
+    free = free_memory(device)
+    if free is None:
+        raise SettingsError(
+            "[training] chunk = 'auto': this system does not say how much memory is free; give a number"
+        )
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    kept = kept_bytes(model, recipe.training)
+    with torch.no_grad():
+        for buffer, before in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+    share = replace(recipe, training=replace(recipe.training, batch_size=max(2, rows)))
+    found = memory_of(share, model, kept, free)
+    if not _fits(found, free):
+        raise SettingsError(
+            f"[training] chunk = 'auto': a step of {rows:,} rows in chunks of {found.chunk} needs "
+            f"{(found.on_device + found.on_host) / 2**30:.1f} GiB, and {USABLE * free / 2**30:.1f} GiB are free; set "
+            "recompute = true or precision = 'bfloat16', or train a smaller model or batch"
+        )
+    return Chunking(found.chunk, found.chunk, found.keep)
+
+
+def _fits(memory: Memory, free: int) -> bool:
+    return memory.on_device + memory.on_host <= USABLE * free
 
 
 def canvas_bytes(recipe: Recipe, preprocess: Preprocess) -> int:
@@ -284,7 +318,7 @@ def _timed_step(
     training = recipe.training
 
     def encode() -> tuple[Tensor, Tensor]:
-        with _autocast(model, training.precision):
+        with autocast(model.logit_scale.device.type, training.precision):
             views = _views(recipe, model.architecture.image.resolution, canvas.to(device))
             return _encode_image(model, views, training), model.encode_text(tokens.to(device))
 
@@ -311,7 +345,7 @@ def seconds_a_step(
     """
     training = recipe.training
     batch = training.batch_size
-    again = 0 if memory.chunk is None else max(0, batch - training.keep * memory.chunk)
+    again = 0 if memory.chunk is None else max(0, batch - memory.keep * memory.chunk)
     computing = batch * pace.training + again * pace.forward + pace.update
     processors = os.cpu_count() or 1
     threads = processors if device == "cpu" else min(processors, max(1, recipe.data.workers))
@@ -328,7 +362,7 @@ def _chunked(whole: Memory, kept: Kept, image: int, text: int, keep: int) -> Mem
     # One chunk of one side at a time, beside the pairs of chunks whose graphs are kept.
     pair = image * kept.image + text * kept.text
     at_once = keep * pair + max(image * (kept.image + kept.image_block), text * (kept.text + kept.text_block))
-    return replace(whole, activations=min(whole.activations, kept.once + at_once), chunk=image)
+    return replace(whole, activations=min(whole.activations, kept.once + at_once), chunk=image, keep=keep)
 
 
 def _encode_image(model: CLIP, pixels: Tensor, training: TrainingSettings) -> Tensor:
@@ -343,11 +377,6 @@ def _longest_tokens(model: CLIP, rows: int) -> Tensor:
     tokens = torch.zeros(rows, model.context_length, dtype=torch.long, device=model.logit_scale.device)
     tokens[:, -1] = model.vocab_size - 1  # the end token
     return tokens
-
-
-def _autocast(model: CLIP, precision: str) -> torch.autocast:
-    device = model.logit_scale.device.type
-    return torch.autocast(device, _DTYPES.get(precision), enabled=precision in _DTYPES)
 
 
 def _read(

@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 METRICS = "metrics.jsonl"
-DATA_BOUND = (
-    0.2  # share of the time in which steps wait for data, above which a faster machine would not help
-)
+# Share of the time in which steps wait for data, from which on a faster machine would not help.
+DATA_BOUND = 0.2
 _SMOOTHING = 0.95
 
 
@@ -81,7 +80,7 @@ class Monitor:
         before = loss if self._smooth is None else self._smooth
         self._smooth = _SMOOTHING * before + (1 - _SMOOTHING) * loss
         if self._bar is not None:
-            bound = "data-bound" if record["data_share"] > DATA_BOUND else "compute-bound"
+            bound = "data-bound" if record["data_share"] >= DATA_BOUND else "compute-bound"
             text = (
                 f"loss {self._smooth:.3f} (chance {self._chance:.2f})  {record['samples_per_second']:.0f} pairs/s, "
                 f"{bound}"

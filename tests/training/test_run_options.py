@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from diptych.errors import SettingsError
-from diptych.training import engine, fitting
+from diptych.models.clip import build_model
+from diptych.training import engine, forecast
 from diptych.training.engine import NotFiniteError, train
-from diptych.training.fitting import fitting_chunks, row_memory
+from diptych.training.forecast import fitting_chunks
 from diptych.training.state import checkpoints
 from diptych.training.tasks import ClipTask
 from diptych.training.towers import Chunking
-from tests.training.gradient_matrix import ROWS, batch_of, model_of, task_of
 from tests.training.test_engine import assert_equal, lines, one_thread, tiny, weights  # noqa: F401 (a fixture)
 
 # float32 sums in another order through four steps of Adam.
@@ -98,9 +98,9 @@ def poisoned(steps: set[int]) -> Callable[..., Any]:
         calls += 1
         bad = calls in steps
         task.loss = (  # type: ignore[method-assign]
-            lambda *sides: (loss(task, *sides)[0] * math.nan, loss(task, *sides)[1])
-            if bad
-            else loss(task, *sides)
+            lambda *sides: (
+                (loss(task, *sides)[0] * math.nan, loss(task, *sides)[1]) if bad else loss(task, *sides)
+            )
         )
         return step(task, *args, **options)
 
@@ -128,7 +128,7 @@ def test_too_many_such_steps_in_a_row_end_the_run_and_leave_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "training_step", poisoned(set(range(3, 99))))
-    with pytest.raises(NotFiniteError, match="step 6: .* 4 steps in a row"):
+    with pytest.raises(NotFiniteError, match=r"step 6: .* 4 steps in a row"):
         train(tiny(80, "checkpoint.every_steps=2", "training.most_not_finite=3"), tmp_path / "run")
     newest = checkpoints(tmp_path / "run")[-1]
     assert all(torch.isfinite(value).all() for value in load_file(newest / "model.safetensors").values())
@@ -141,24 +141,30 @@ def test_float16_halves_its_scale_until_the_gradients_are_finite(tmp_path: Path)
     assert math.isfinite(values["loss"])
 
 
-def test_auto_takes_the_whole_batch_where_it_fits_and_less_where_it_does_not() -> None:
-    task, batch = task_of("clip", model_of("clip")), batch_of(range(ROWS))
-    image, text = row_memory(task, batch)
-    fixed = 3 * 8 * sum(value.numel() for value in task.model.parameters())
-    assert fitting_chunks(task, batch, 64, 10 * (fixed + 64 * (image + text))) == Chunking()
-    rows = 1 << 20
-    held = rows * (3 * 32 * 32 + 12 * 4 + 32 * 4)
-    free = int((fixed + held + 300 * (image + text)) / fitting._USED)
-    chunking = fitting_chunks(task, batch, rows, free)
+def test_auto_takes_the_whole_batch_where_it_fits_and_less_where_it_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = tiny(1 << 20, f"training.batch_size={1 << 14}", 'training.chunk="auto"')
+    model = build_model(recipe.model.resolve())
+    monkeypatch.setattr(forecast, "free_memory", lambda _: 1 << 40)
+    assert fitting_chunks(recipe, model, 64, "cpu") == Chunking()
+    monkeypatch.setattr(forecast, "free_memory", lambda _: 1 << 28)
+    chunking = fitting_chunks(recipe, model, 1 << 14, "cpu")
     assert chunking.images == chunking.texts
-    assert chunking.images is not None
-    assert 128 <= chunking.images <= 512
+    assert chunking.images in {64, 128, 256, 512, 1024}
+    monkeypatch.setattr(forecast, "free_memory", lambda _: 1 << 20)
     with pytest.raises(SettingsError, match="recompute = true"):
-        fitting_chunks(task, batch, rows, fixed)
+        fitting_chunks(recipe, model, 1 << 14, "cpu")
 
 
-def test_what_a_row_needs_grows_with_the_model() -> None:
-    task, batch = task_of("clip", model_of("clip")), batch_of(range(ROWS))
-    image, _ = row_memory(task, batch)
-    # 5 tokens of 16 numbers of 8 bytes pass at least ten times through each of two blocks.
-    assert image > 2 * 10 * 5 * 16 * 8
+def test_auto_keeps_the_batch_and_its_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "fitting_chunks", lambda *_: Chunking(4, 4, 1))
+    train(tiny(32), tmp_path / "whole")
+    train(tiny(32, 'training.chunk="auto"'), tmp_path / "auto")
+    assert json.loads((checkpoints(tmp_path / "auto")[-1] / "state.json").read_text())["chunking"] == [
+        4,
+        4,
+        1,
+    ]
+    for name, value in weights(tmp_path / "whole").items():
+        torch.testing.assert_close(weights(tmp_path / "auto")[name], value, **NEAR)
