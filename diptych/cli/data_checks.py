@@ -71,7 +71,11 @@ def _workers(recipe: Recipe, source: Source) -> Check:
     workers, processors = recipe.data.workers, os.cpu_count() or 1
     detail = f"{workers} threads read, on {processors} processors"
     shards = len(getattr(source, "parts", ()))
-    if shards and shards < workers and _bytes_of(recipe.data.train or tuple(recipe.data.mixture)) > READ_AT_ONCE:
+    if (
+        shards
+        and shards < workers
+        and _bytes_of(recipe.data.train or tuple(recipe.data.mixture)) > READ_AT_ONCE
+    ):
         return Check(
             "workers",
             "warn",
