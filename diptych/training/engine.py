@@ -155,7 +155,7 @@ class _Engine:
         last_save = started
         chance = math.log(recipe.training.batch_size)
         board = Monitor(self.files.folder, total, self.step, chance, self.console, writes=world().leads)
-        with self.files.saver() as saver, on_interrupt() as stop, board as monitor:
+        with on_interrupt() as stop, self.files.saver() as saver, board as monitor:
             batches = loader.batches(self.step * recipe.training.batch_size)
             stopped = 0
             while self.step < total and not stopped:
@@ -300,7 +300,8 @@ def _prepare(run: Path, recipe: Recipe, resume: bool) -> None:
     wanted = plain(recipe)
     asked = run / "recipe.json"
     if not asked.exists():
-        if run.exists() and any(run.iterdir()):
+        # What begins with a dot is what a killed start has left.
+        if run.exists() and any(not file.name.startswith(".") for file in run.iterdir()):
             raise SettingsError(f"{run}: is a folder with other files; name a new folder with --out")
         run.mkdir(parents=True, exist_ok=True)
         write_text(asked, json.dumps(wanted, indent=2) + "\n")
@@ -310,6 +311,8 @@ def _prepare(run: Path, recipe: Recipe, resume: bool) -> None:
             f"{run}: holds a run already; go on with --resume, or name another folder with --out"
         )
     before = json.loads(asked.read_text("utf-8"))
+    # How many threads read is no part of what is trained.
+    before["data"]["workers"] = wanted["data"]["workers"]
     changed = [section for section in wanted if wanted[section] != before.get(section)]
     if changed:
         raise SettingsError(

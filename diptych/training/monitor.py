@@ -10,6 +10,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from diptych.atomic import write_text
+
 METRICS = "metrics.jsonl"
 # Share of the time in which steps wait for data, from which on a faster machine would not help.
 DATA_BOUND = 0.2
@@ -47,7 +49,7 @@ class Monitor:
             kept = [
                 line for line in metrics.read_text("utf-8").splitlines() if _step_of(line) <= self._resumed
             ]
-        metrics.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        write_text(metrics, "".join(f"{line}\n" for line in kept))
         self._file = metrics.open("a", encoding="utf-8")
         self._board = _event_writer(self._run, self._resumed)
         if self._console.is_terminal:

@@ -41,7 +41,6 @@ def test_a_run_killed_at_random_moments_is_the_run_that_was_not_killed(found: di
     assert found["killed"]["with_checkpoints"] > 0
 
 
-@pytest.mark.xfail(strict=True, reason="the engine refuses another data.workers at a resume")
 def test_decoding_threads_may_change_at_a_resume(tmp_path: Path) -> None:
     workers = experiments(tmp_path, 0, "workers")["workers"]
     assert workers == {"batches": 40, "same_ids": True, "differences": []}
