@@ -31,7 +31,7 @@ from trainers import Diptych, OpenClip, synthetic_batch
 
 from diptych.data.loader import Batch
 from diptych.models.architectures import PUBLISHED, Architecture, TextTransformer, VisionTransformer
-from diptych.training.fitting import fitting_chunks, free_memory
+from diptych.training.forecast import fitting_chunks
 from diptych.training.towers import Chunking
 
 IMPLEMENTATIONS = ("open_clip eager", "open_clip compiled", "Diptych eager", "Diptych compiled")
@@ -138,8 +138,7 @@ def attempts(case: Case) -> Iterator[Attempt]:
         batch = synthetic_batch(architecture, case.exact_batch, case.device)
         chunking = Chunking(case.chunk, case.chunk)
         if case.chunk is None:
-            free = free_memory(torch.device(case.device))
-            chunking = fitting_chunks(ours.task, batch, case.exact_batch, free)
+            chunking = fitting_chunks(ours.recipe, ours.model, case.exact_batch, case.device)
         yield Attempt(chunking.images or case.exact_batch, batch, partial(ours.step, batch, chunking))
 
 

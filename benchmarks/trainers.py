@@ -146,7 +146,7 @@ class Diptych:
         *,
         compiled: bool = False,
     ) -> None:
-        recipe = Recipe(
+        self.recipe = recipe = Recipe(
             model=ModelSettings(architecture=architecture),
             data=DataSettings(train="made up"),
             augmentation=CentreCrop(),

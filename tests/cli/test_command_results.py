@@ -101,9 +101,9 @@ def test_bfloat16_stays_within_the_error_that_help_documents(run: Run) -> None:
         run("embed", "sample:test", "--out", f"{name}.npy", "--precision", name)
         vectors[name] = np.load(f"{name}.npy")
     turned = 1 - (vectors["bfloat16"] * vectors["float32"]).sum(axis=1)
-    assert turned.max() < 0.005
-    assert turned.mean() < 0.0002
-    assert "0.005 in cosine (0.0002 on average)" in " ".join(
+    assert turned.max() < 0.02
+    assert turned.mean() < 0.0003
+    assert "0.02 in cosine (0.0003 on average)" in " ".join(
         run("embed", "--help").out.replace("│", " ").split()
     )
 
