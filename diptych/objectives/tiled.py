@@ -71,9 +71,11 @@ class _TiledInfoNCE(torch.autograd.Function):
         scaled = batch.left * scale
         by_row, by_column = _normalisers(scaled, batch.right)
         counts = _partner_counts(batch)[:, None]
-        partners = _partner_sums(batch) / counts
+        partners = _partner_sums(batch)
+        if batch.groups is not None:
+            partners = partners / counts
         # The columns' normalisers are everybody's by now: each process adds those of its own rows.
-        loss = (by_row.sum() + by_column[batch.mine].sum()) / 2 - (scaled * partners).sum()
+        loss = (by_row.sum() + by_column[batch.mine].sum()) / 2 - _dot_products(scaled, partners).sum()
         if not any(ctx.needs_input_grad):
             return loss
         gradient_left = torch.zeros_like(batch.left)
@@ -84,7 +86,8 @@ class _TiledInfoNCE(torch.autograd.Function):
             gradient_left[rows].addmm_(gradient, batch.right[columns])
             gradient_right[columns].addmm_(gradient.T, scaled[rows])
         gradient_left = gradient_left.div_(2).sub_(partners)  # of the scaled rows
-        gradient_right = gradient_right.div_(2).sub_(_to_partners(batch, scaled / counts))
+        gradient_right.div_(2)
+        _subtract_from_partners(gradient_right, batch, scaled.div_(counts))
         _keep(ctx, batch, scale, gradient_left, gradient_right)
         return loss
 
@@ -103,7 +106,7 @@ class _TiledSigmoid(torch.autograd.Function):
         scaled = batch.left * scale
         partners = _partner_sums(batch)
         number = _partner_counts(batch).sum()  # of pairs of partners with a left row of this process
-        loss = -(scaled * partners).sum() - bias * number
+        loss = -_dot_products(scaled, partners).sum() - bias * number
         gradient_left = torch.zeros_like(batch.left)
         gradient_right = torch.zeros_like(batch.right)
         gradient_bias = -number
@@ -115,7 +118,7 @@ class _TiledSigmoid(torch.autograd.Function):
             gradient_left[rows].addmm_(gradient, batch.right[columns])
             gradient_right[columns].addmm_(gradient.T, scaled[rows])
         gradient_left -= partners
-        gradient_right -= _to_partners(batch, scaled)
+        _subtract_from_partners(gradient_right, batch, scaled)
         _keep(ctx, batch, scale, gradient_left, gradient_right, gradient_bias)
         return loss
 
@@ -138,7 +141,7 @@ def _keep(ctx: Any, batch: _Batch, scale: Tensor, scaled_left: Tensor, right: Te
     """Save the gradients: they are known before anything asks for them."""
     # d/d scale of S = scale * left . right is the sum of gradient * S / scale: the product of the rows with
     # the gradient of the scaled rows.
-    of_scale = (scaled_left * batch.left).sum().to(scale.dtype)
+    of_scale = _dot_products(scaled_left, batch.left).sum().to(scale.dtype)
     ctx.save_for_backward(scaled_left.mul_(scale), scatter_sum(right, batch.counts), of_scale, *more)
 
 
@@ -179,11 +182,15 @@ def _partner_counts(batch: _Batch) -> Tensor:
     return torch.bincount(batch.groups)[batch.groups[batch.mine]].to(batch.left.dtype)
 
 
-def _to_partners(batch: _Batch, left: Tensor) -> Tensor:
-    """The sum of the local `left` rows that belong to each right row of everybody's: (global, dim)."""
+def _subtract_from_partners(gradient: Tensor, batch: _Batch, left: Tensor) -> None:
+    """Take from each row of `gradient`, (global, dim), the sum of the local `left` rows that belong to it."""
     if batch.groups is None:
-        result = torch.zeros_like(batch.right)
-        result[batch.mine] = left
-        return result
+        gradient[batch.mine] -= left
+        return
     total = left.new_zeros(int(batch.groups.max()) + 1, left.shape[1])
-    return total.index_add_(0, batch.groups[batch.mine], left)[batch.groups]
+    gradient -= total.index_add_(0, batch.groups[batch.mine], left)[batch.groups]
+
+
+def _dot_products(one: Tensor, other: Tensor) -> Tensor:
+    """Of each row with its like, (rows, 1, 1), without a product of the size of both."""
+    return one[:, None, :] @ other[:, :, None]
