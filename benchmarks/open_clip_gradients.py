@@ -11,6 +11,7 @@ first weights, whose features nearly coincide, and after steps of AdamW on the t
 """
 
 import argparse
+import gc
 import tempfile
 import warnings
 from contextlib import nullcontext
@@ -137,7 +138,7 @@ def _one_process(rank: int, weights: Weights, rows: int, processes: int, folder:
     images, tokens = (part.chunk(processes)[rank] for part in whole_batch(rows))
     gradients = {}
     for name, (local_loss, gather_with_grad) in FLAGS.items():
-        model = DistributedDataParallel(model_with(weights))
+        model: Any = DistributedDataParallel(model_with(weights))
         loss = import_open_clip().ClipLoss(
             local_loss=local_loss,
             gather_with_grad=gather_with_grad,
@@ -153,6 +154,9 @@ def _one_process(rank: int, weights: Weights, rows: int, processes: int, folder:
         gradients[name] = vars(Gradient.of(model.module))
     if rank == 0:
         torch.save(gradients, folder / FOUND)
+    # Its reducer must not be the last to know the group: that may wait for ever (see diptych/training/parallel.py).
+    model = None
+    gc.collect()
     dist.destroy_process_group()
 
 

@@ -92,9 +92,12 @@ def train(
         wait_for_all()
         shown = console or Console(stderr=True)
         engine = _Engine(recipe, run, torch.device(device), evaluate, shown if here.leads else _silent())
-        if resume:
-            engine.restore()
-        return engine.run()
+        try:
+            if resume:
+                engine.restore()
+            return engine.run()
+        finally:
+            engine.close()
 
 
 class _Engine:
@@ -201,6 +204,11 @@ class _Engine:
             raise interruption(stopped)
         speed = (self.step - first) * recipe.training.batch_size / (time.perf_counter() - started)
         return self._finish(speed)
+
+    def close(self) -> None:
+        """Let go of the other processes."""
+        self.task.use(self.task.towers)
+        self.parallel.close()
 
     def _chunks(self, batch: Batch) -> Chunking:
         training = self.recipe.training

@@ -5,6 +5,7 @@ processes, divided by their global number, so that shares of any size weigh as t
 """
 
 import contextlib
+import gc
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, cast
@@ -37,6 +38,9 @@ class Parallel(Protocol):
     def finish(self) -> None:
         """Sum what no tower owns: the gradients of the other parameters; batch-norm statistics become means."""
 
+    def close(self) -> None:
+        """Let go of the process group, which must not be ended before."""
+
 
 class Alone:
     """A single process."""
@@ -49,6 +53,9 @@ class Alone:
 
     def finish(self) -> None:
         """Nothing is shared."""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class Replicated:
@@ -73,6 +80,15 @@ class Replicated:
         """See `Parallel`."""
         _sum_gradients(self._rest)
         _mean_statistics(self._model)
+
+    def close(self) -> None:
+        """Let go of the reducers.
+
+        Where a reducer is the last to know a gloo group, it joins the group's threads with Python's lock held, and
+        one of them may be waiting for that lock (seen in PyTorch 2.13).
+        """
+        self._wrapped.clear()
+        gc.collect()
 
 
 class Sharded:
@@ -106,6 +122,9 @@ class Sharded:
         """See `Parallel`."""
         _sum_gradients(self._rest)
         _mean_statistics(self._model)
+
+    def close(self) -> None:
+        """Nothing is held that must be let go of first."""
 
 
 def share_model(model: nn.Module, towers: Mapping[str, nn.Module], how: str, device: str) -> Parallel:

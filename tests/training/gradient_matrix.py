@@ -132,6 +132,8 @@ def gradients(case: Case) -> dict[str, torch.Tensor]:
         gradient = parameter.grad
         assert gradient is not None, name
         found[name] = gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient.clone()
+    task.use(task.towers)
+    parallel.close()
     return found
 
 
