@@ -115,6 +115,8 @@ def test_missing_headers_and_a_missing_triton_are_named(
         blocks._check_compiler({"cuda"})
 
 
+# What inductor imports makes scripts of PyTorch's own, which it has deprecated.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.nightly
 def test_compiled_blocks_are_within_rounding_of_eager_ones() -> None:
     model = small_model(dtype=torch.float32)
