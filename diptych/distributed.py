@@ -9,10 +9,13 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 # Renamed in PyTorch 2.13, which warns of the old names.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -94,6 +97,15 @@ def row_counts(rows: int, device: torch.device) -> list[int]:
     counts = torch.zeros(here.size, dtype=torch.int64, device=device)
     counts[here.rank] = rows
     return [int(count) for count in sum_over_processes(counts)]
+
+
+def gather_objects(value: T) -> list[T]:
+    """Everybody's `value`, small and of plain types, in the order of the processes."""
+    if world().size == 1:
+        return [value]
+    everybody: list[T] = [value] * world().size
+    dist.all_gather_object(everybody, value)
+    return everybody
 
 
 def gather_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:

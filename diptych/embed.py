@@ -6,7 +6,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -30,6 +30,7 @@ Vectors: TypeAlias = NDArray[np.float32]
 Picture: TypeAlias = str | Path | bytes | Image.Image
 Preprocessing: TypeAlias = Callable[[Any], Tensor]
 Progress: TypeAlias = Callable[[int], None]  # gets the number of items done since the last call
+Encode: TypeAlias = Callable[[Sequence[Tensor]], Vectors]  # preprocessed images, at least one, to (n, width)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,8 +48,8 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedBatch:
-    """Consecutive rows of a source. `vectors` is (len(examples), dim), unit length, row for row with the
-    rest."""
+    """Consecutive rows of a source. `vectors` is (len(examples), dim), row for row with the rest; of unit length
+    where it holds embeddings."""
 
     positions: tuple[int, ...]
     examples: tuple[Example, ...]
@@ -136,6 +137,33 @@ def embed_source(
     but for those. Reading and decoding run ahead in threads while the model computes.
     """
 
+    def encode(pixels: Sequence[Tensor]) -> Vectors:
+        return _encode_images(model, pixels)
+
+    for batch in encode_source(encode, preprocess, source, positions=positions, batch_size=batch_size):
+        yield batch if batch.positions else replace(batch, vectors=_stack([], model))
+
+
+def image_features(model: CLIP) -> Encode:
+    """What a linear probe is fitted on: (n, width) float32, before the projection and not of unit length."""
+
+    def encode(pixels: Sequence[Tensor]) -> Vectors:
+        with _inference(model):
+            return _finite(model.image_features(_on_device(model, pixels))).cpu().numpy()
+
+    return encode
+
+
+def encode_source(
+    encode: Encode,
+    preprocess: Preprocessing,
+    source: Source,
+    *,
+    positions: Iterable[int] | None = None,
+    batch_size: int = 64,
+) -> Iterator[EmbeddedBatch]:
+    """`embed_source` with any function of images in the model's place; `vectors` is what it returns."""
+
     def read(position: int) -> tuple[int, Example, Tensor] | Skipped:
         return _read(source, preprocess, position)
 
@@ -146,7 +174,7 @@ def embed_source(
             positions=tuple(position for position, _, _ in good),
             examples=tuple(example for _, example, _ in good),
             uris=tuple(uri_of(source, example) for _, example, _ in good),
-            vectors=_stack([_encode_images(model, [pixels for _, _, pixels in good])] if good else [], model),
+            vectors=encode([pixels for _, _, pixels in good]) if good else np.empty((0, 0), np.float32),
             skipped=tuple(row for row in batch if isinstance(row, Skipped)),
         )
 
@@ -290,8 +318,7 @@ def _read(source: Source, preprocess: Preprocessing, position: int) -> tuple[int
 
 def _encode_images(model: CLIP, pixels: Sequence[Tensor]) -> Vectors:
     with _inference(model):
-        batch = torch.stack(list(pixels)).to(model.logit_scale.device)
-        return _unit_rows(model.encode_image(batch))
+        return _unit_rows(model.encode_image(_on_device(model, pixels)))
 
 
 def _encode_texts(model: CLIP, tokens: Tensor) -> Vectors:
@@ -299,15 +326,23 @@ def _encode_texts(model: CLIP, tokens: Tensor) -> Vectors:
         return _unit_rows(model.encode_text(tokens.to(model.logit_scale.device)))
 
 
+def _on_device(model: CLIP, pixels: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(pixels)).to(model.logit_scale.device)
+
+
 def _unit_rows(features: Tensor) -> Vectors:
+    vectors: Vectors = F.normalize(_finite(features), dim=-1).cpu().numpy()
+    return vectors
+
+
+def _finite(features: Tensor) -> Tensor:
     rows = features.float()
     if not torch.isfinite(rows).all():
         raise CheckpointError(
             f"the model gives values that are not finite in {str(features.dtype).removeprefix('torch.')}; "
             "its weights are damaged, or they need precision float32"
         )
-    vectors: Vectors = F.normalize(rows, dim=-1).cpu().numpy()
-    return vectors
+    return rows
 
 
 @contextlib.contextmanager

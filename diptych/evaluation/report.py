@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from diptych.evaluation.metrics import CONFIDENCE_LEVEL, Interval
+from diptych.evaluation.metrics import CONFIDENCE_LEVEL, Floats, Integers, Interval
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,25 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Outcomes:
+    """What became of each of n examples: for paired comparisons, confusions and calibration.
+
+    keys: (n,), equal for equal examples whatever the model. scores: for each metric that is a mean over examples,
+    the (n,) values that it is the mean of. labels: the classes, empty where a task has none; target, predicted:
+    (n,) their columns; probability: (n,) of the predicted class. positions: (n,) rows of the source, to find the
+    pictures again.
+    """
+
+    keys: tuple[str, ...]
+    scores: Mapping[str, Floats]
+    labels: tuple[str, ...] = ()
+    target: Integers | None = None
+    predicted: Integers | None = None
+    probability: Floats | None = None
+    positions: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """One task, one model, one dataset."""
 
@@ -37,6 +56,10 @@ class Report:
     scores: Scores
     groups: Mapping[str, Scores] = field(default_factory=dict)  # the same metrics for parts of the data
     skipped: Mapping[str, int] = field(default_factory=dict)  # images that could not be read, by reason
+    details: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # how it was measured: what a task chose by itself
+    outcomes: Outcomes | None = None  # not part of the JSON, which stays small
 
     def to_json(self) -> dict[str, Any]:
         """`{"task", "model", "count", "metrics", "confidence", ...}`, as every report prints it."""
@@ -48,6 +71,7 @@ class Report:
             "confidence_level": CONFIDENCE_LEVEL,
             "groups": {name: scores.to_json() for name, scores in self.groups.items()},
             "skipped": dict(self.skipped),
+            "details": dict(self.details),
         }
 
     def table(self) -> Table:

@@ -5,15 +5,28 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
+import torch
 
 from diptych.data.example import Example
 from diptych.data.sources import Source
+from diptych.distributed import (
+    gather_objects,
+    gather_rows,
+    max_over_processes,
+    row_counts,
+    share,
+    world,
+)
 from diptych.embed import (
+    EmbeddedBatch,
+    Encode,
     Preprocessing,
     Progress,
     Skipped,
     Vectors,
     embed_source,
+    encode_source,
+    image_features,
     none_readable,
     read_row,
 )
@@ -33,7 +46,7 @@ class Survey(Generic[T]):
 
 @dataclass(frozen=True)
 class EmbeddedRows:
-    """vectors: (len(positions), dim), unit length; `positions` are those of the images that could be read."""
+    """vectors: (len(positions), width), one for each image that could be read; `positions` are those images'."""
 
     vectors: Vectors
     positions: list[int]
@@ -67,16 +80,88 @@ def embed_rows(
     batch_size: int,
     progress: Progress | None,
 ) -> EmbeddedRows:
-    """The embeddings of a source's images in memory; DataError where none can be read."""
+    """The embeddings, of unit length, of a source's images in memory; DataError where none can be read.
+
+    Under torchrun each process computes a share of the images, and everybody gets all of them.
+    """
+    mine = _share(positions)
+    batches = embed_source(model, preprocess, source, positions=mine, batch_size=batch_size)
+    return _collect(batches, source, model.logit_scale.device, progress)
+
+
+def encoded_rows(
+    encode: Encode,
+    preprocess: Preprocessing,
+    source: Source,
+    positions: Iterable[int],
+    *,
+    device: torch.device,
+    batch_size: int,
+    progress: Progress | None,
+) -> EmbeddedRows:
+    """`embed_rows` with any function of images in the model's place, whose processes talk through `device`."""
+    batches = encode_source(encode, preprocess, source, positions=_share(positions), batch_size=batch_size)
+    return _collect(batches, source, device, progress)
+
+
+def feature_rows(
+    model: CLIP,
+    preprocess: Preprocessing,
+    source: Source,
+    positions: Iterable[int],
+    *,
+    batch_size: int,
+    progress: Progress | None,
+) -> EmbeddedRows:
+    """`embed_rows` with the features before the projection, not of unit length: what a linear probe is fitted on."""
+    return encoded_rows(
+        image_features(model),
+        preprocess,
+        source,
+        positions,
+        device=model.logit_scale.device,
+        batch_size=batch_size,
+        progress=progress,
+    )
+
+
+def _share(positions: Iterable[int]) -> list[int]:
+    rows = list(positions)
+    mine = share(len(rows), world().rank, world().size)
+    return rows[mine.start : mine.stop]
+
+
+def _collect(
+    batches: Iterable[EmbeddedBatch], source: Source, device: torch.device, progress: Progress | None
+) -> EmbeddedRows:
     vectors: list[Vectors] = []
     kept: list[int] = []
     skipped: list[Skipped] = []
-    for batch in embed_source(model, preprocess, source, positions=positions, batch_size=batch_size):
-        vectors.append(batch.vectors)
+    for batch in batches:
+        if batch.positions:
+            vectors.append(batch.vectors)
         kept.extend(batch.positions)
         skipped.extend(batch.skipped)
         if progress is not None:
             progress(len(batch.positions) + len(batch.skipped))
-    if not kept:
-        raise DataError(f"{source.name}: {none_readable(skipped)}")
-    return EmbeddedRows(np.concatenate(vectors), kept, skipped)
+    rows = EmbeddedRows(np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32), kept, skipped)
+    if world().size > 1:
+        rows = _everybodys(rows, device)
+    if not rows.positions:
+        raise DataError(f"{source.name}: {none_readable(rows.skipped)}")
+    return rows
+
+
+def _everybodys(rows: EmbeddedRows, device: torch.device) -> EmbeddedRows:
+    """The rows of all processes in their order, which is that of the positions, since shares are contiguous."""
+    counts = row_counts(len(rows.positions), device)
+    width = torch.tensor([rows.vectors.shape[1]], device=device)
+    # A process without a readable image does not know the width, but has to take part.
+    vectors = torch.from_numpy(rows.vectors.reshape(len(rows.positions), int(max_over_processes(width))))
+    skipped = gather_objects(rows.skipped)
+    positions = gather_objects(rows.positions)
+    return EmbeddedRows(
+        gather_rows(vectors.to(device), counts).cpu().numpy(),
+        [position for part in positions for position in part],
+        [row for part in skipped for row in part],
+    )
