@@ -1,7 +1,7 @@
-"""Ranks and shares, with the intervals that belong to them. Everything is NumPy and knows no model."""
+"""Ranks, shares and areas, with the intervals that belong to them. Everything is NumPy and knows no model."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -11,6 +11,9 @@ Interval = tuple[float, float]
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+
+# A metric of examples of which each counts as often as the (n,) numbers say; nan where they leave it undefined.
+Statistic = Callable[[Integers], float]
 
 CONFIDENCE_LEVEL = 0.95
 _Z = NormalDist().inv_cdf((1 + CONFIDENCE_LEVEL) / 2)
@@ -88,3 +91,121 @@ def chance_within(relevant: int, gallery: int, k: int) -> float:
     for place in range(min(k, gallery)):
         miss *= max(0, gallery - relevant - place) / (gallery - place)
     return 1 - miss
+
+
+def bootstrap_interval(statistic: Statistic, count: int, *, draws: int = 1000, seed: int = 0) -> Interval:
+    """The percentile interval at 95 % (Efron 1979) for a metric of `count` examples that has no formula for one.
+
+    The examples are drawn `draws` times with replacement, as many as there are; `statistic` gets how often each
+    was drawn. Draws that leave it undefined are left out. The same seed gives the same interval. Where the metric
+    is at its limit (an area of exactly 1), so is every draw, and the interval has no width.
+    """
+    generator = np.random.default_rng(seed)
+    drawn = (np.bincount(generator.integers(0, count, count), minlength=count) for _ in range(draws))
+    tail = (1 - CONFIDENCE_LEVEL) / 2
+    low, high = np.nanquantile([statistic(times) for times in drawn], (tail, 1 - tail))
+    return float(low), float(high)
+
+
+def mean_interval(values: Floats) -> Interval:
+    """`bootstrap_interval` of the mean of what each example scored, (n,)."""
+    return bootstrap_interval(lambda times: float(np.average(values, weights=times)), len(values))
+
+
+def confusion_matrix(target: Integers, predicted: Integers, classes: int) -> Integers:
+    """(classes, classes): how many examples of each class, a row, were called what, a column."""
+    cells: Integers = np.bincount(target * classes + predicted, minlength=classes * classes)
+    return cells.reshape(classes, classes)
+
+
+def roc_auc(score: Floats, positive: Flags) -> float:
+    """The area under the ROC curve: the probability that a positive example scores above a negative one.
+
+    score, positive: (n,), with at least one example of each kind. Equal scores count half, so that a score that
+    says the same of everything has an area of 1/2.
+    """
+    return _area(_levels(score), positive, np.ones(len(score), np.int64))
+
+
+def roc_auc_interval(score: Floats, positive: Flags) -> Interval:
+    """`bootstrap_interval` of `roc_auc`."""
+    levels = _levels(score)
+    return bootstrap_interval(lambda times: _area(levels, positive, times), len(score))
+
+
+def map11(scores: Floats, relevant: Flags, judged: Flags | None = None) -> float:
+    """Mean over classes of the 11-point average precision, of classes that have a relevant example at all.
+
+    scores, relevant: (n, classes). judged: (n, classes), False where an example counts neither as right nor as
+    wrong, as VOC's difficult objects; all count when not given. nan where no class has a relevant example.
+    """
+    return _mean_of_classes(average_precisions(scores, relevant, judged))
+
+
+def map11_interval(scores: Floats, relevant: Flags, judged: Flags | None = None) -> Interval:
+    """`bootstrap_interval` of `map11`."""
+    curves = _curves(scores, relevant, judged)
+    return bootstrap_interval(
+        lambda times: _mean_of_classes(np.array([curve.average(times) for curve in curves])), len(scores)
+    )
+
+
+def average_precisions(scores: Floats, relevant: Flags, judged: Flags | None = None) -> NDArray[np.float64]:
+    """(classes,): each class's 11-point average precision, nan for one without a relevant example; see `map11`.
+
+    The mean, over the recalls 0, 0.1, ..., 1, of the largest precision at that recall or a higher one: the measure
+    of VOC up to 2009 (Everingham et al. 2010, section 4.2), which is not the area under the curve. Examples of one
+    score enter together, so that their order means nothing; VOC's own program takes them in the order of its files.
+    """
+    once = np.ones(len(scores), np.int64)
+    return np.array([curve.average(once) for curve in _curves(scores, relevant, judged)])
+
+
+def _mean_of_classes(values: NDArray[np.float64]) -> float:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else math.nan
+
+
+def _levels(score: Floats) -> Integers:
+    """Of each score, the number of smaller values that occur."""
+    levels: Integers = np.unique(score, return_inverse=True)[1]
+    return levels
+
+
+def _area(levels: Integers, positive: Flags, times: Integers) -> float:
+    positives = np.bincount(levels, weights=times * positive)
+    negatives = np.bincount(levels, weights=times * ~positive)
+    pairs = positives.sum() * negatives.sum()
+    below = np.cumsum(negatives) - negatives
+    return float(positives @ (below + negatives / 2) / pairs) if pairs else math.nan
+
+
+class _Curve:
+    """Precision and recall of one class, sorted once for any number of draws."""
+
+    def __init__(self, score: Floats, relevant: Flags, rows: Integers) -> None:
+        """score, relevant: (m,) of the examples that are judged; rows: (m,) their numbers among all."""
+        order = np.argsort(-score, kind="stable")
+        ranked = score[order]
+        self._rows = rows[order]
+        self._relevant = relevant[order]
+        # The last place of each run of equal scores.
+        self._ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)) if len(ranked) else order
+
+    def average(self, times: Integers) -> float:
+        counts = times[self._rows]
+        taken = np.cumsum(counts)[self._ends]
+        right = np.cumsum(counts * self._relevant)[self._ends]
+        if not len(right) or not right[-1]:
+            return math.nan
+        precision = np.divide(right, taken, out=np.zeros(len(right)), where=taken > 0)
+        best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
+        # Recall >= k / 10 in whole numbers: 0.3 is less than 3 * 0.1.
+        first = np.searchsorted(10 * right, right[-1] * np.arange(11), side="left")
+        return float(best_from_here[first].mean())
+
+
+def _curves(scores: Floats, relevant: Flags, judged: Flags | None) -> list[_Curve]:
+    judged = np.ones_like(relevant) if judged is None else judged
+    rows = [np.flatnonzero(column) for column in judged.T]
+    return [_Curve(scores[kept, column], relevant[kept, column], kept) for column, kept in enumerate(rows)]
