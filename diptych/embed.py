@@ -21,8 +21,11 @@ from torch import Tensor
 from diptych import tokenizer
 from diptych.atomic import atomic_write
 from diptych.data.example import Example
+from diptych.data.images import WHITE, read_rgb
 from diptych.data.remote import is_address
 from diptych.data.sources import Source
+from diptych.data.thumbnails import Preview, preview
+from diptych.data.transforms import Preprocess
 from diptych.errors import CheckpointError, DataError, ImageError, MissingExtraError, SettingsError
 from diptych.models.clip import CLIP
 
@@ -49,13 +52,14 @@ class Skipped:
 @dataclass(frozen=True, slots=True)
 class EmbeddedBatch:
     """Consecutive rows of a source. `vectors` is (len(examples), dim), row for row with the rest; of unit length
-    where it holds embeddings."""
+    where it holds embeddings. `previews` is empty where none were asked for."""
 
     positions: tuple[int, ...]
     examples: tuple[Example, ...]
     uris: tuple[str, ...]
     vectors: Vectors
     skipped: tuple[Skipped, ...]
+    previews: tuple[Preview, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,18 +133,22 @@ def embed_source(
     *,
     positions: Iterable[int] | None = None,
     batch_size: int = 64,
+    previews: bool = False,
 ) -> Iterator[EmbeddedBatch]:
     """Embeddings of a source's images, batch by batch, in the order of `positions` (every row when not
     given).
 
     A row that cannot be read, or whose image cannot, is listed in its batch's `skipped`; a batch may be empty
-    but for those. Reading and decoding run ahead in threads while the model computes.
+    but for those. Reading and decoding run ahead in threads while the model computes. `previews` makes the
+    preview of each image too, of the same decoded pixels.
     """
 
     def encode(pixels: Sequence[Tensor]) -> Vectors:
         return _encode_images(model, pixels)
 
-    for batch in encode_source(encode, preprocess, source, positions=positions, batch_size=batch_size):
+    for batch in encode_source(
+        encode, preprocess, source, positions=positions, batch_size=batch_size, previews=previews
+    ):
         yield batch if batch.positions else replace(batch, vectors=_stack([], model))
 
 
@@ -161,21 +169,23 @@ def encode_source(
     *,
     positions: Iterable[int] | None = None,
     batch_size: int = 64,
+    previews: bool = False,
 ) -> Iterator[EmbeddedBatch]:
     """`embed_source` with any function of images in the model's place; `vectors` is what it returns."""
 
-    def read(position: int) -> tuple[int, Example, Tensor] | Skipped:
-        return _read(source, preprocess, position)
+    def read(position: int) -> _Read | Skipped:
+        return _read(source, preprocess, position, previews)
 
     rows = range(len(source)) if positions is None else positions
     for batch in _batches(_ahead(read, rows, batch_size), batch_size):
         good = [row for row in batch if not isinstance(row, Skipped)]
         yield EmbeddedBatch(
-            positions=tuple(position for position, _, _ in good),
-            examples=tuple(example for _, example, _ in good),
-            uris=tuple(uri_of(source, example) for _, example, _ in good),
-            vectors=encode([pixels for _, _, pixels in good]) if good else np.empty((0, 0), np.float32),
+            positions=tuple(row.position for row in good),
+            examples=tuple(row.example for row in good),
+            uris=tuple(uri_of(source, row.example) for row in good),
+            vectors=encode([row.pixels for row in good]) if good else np.empty((0, 0), np.float32),
             skipped=tuple(row for row in batch if isinstance(row, Skipped)),
+            previews=tuple(row.preview for row in good if row.preview is not None),
         )
 
 
@@ -303,12 +313,26 @@ def _columns(uri: str, example: Example) -> dict[str, str | None]:
     return {"uri": uri, "key": example.key, "caption": caption, "label": example.label}
 
 
-def _read(source: Source, preprocess: Preprocessing, position: int) -> tuple[int, Example, Tensor] | Skipped:
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One row whose image has been decoded; `pixels` as the model takes them."""
+
+    position: int
+    example: Example
+    pixels: Tensor
+    preview: Preview | None
+
+
+def _read(source: Source, preprocess: Preprocessing, position: int, previews: bool) -> _Read | Skipped:
     example = read_row(source, position)
     if isinstance(example, Skipped):
         return example
     try:
-        return position, example, preprocess(example.image)
+        if not previews:
+            return _Read(position, example, preprocess(example.image), None)
+        background = preprocess.background if isinstance(preprocess, Preprocess) else WHITE
+        decoded = read_rgb(example.image, background)
+        return _Read(position, example, preprocess(decoded), preview(decoded))
     except ImageError as error:
         uri = uri_of(source, example)
         # Bytes have no name of their own to put into the message.

@@ -208,7 +208,7 @@ def _searches(model: "CLIP", preprocess: "Preprocess", source: "Source", folder:
         Found(
             query,
             [
-                (_picture(examples[hit["uri"]]), hit["score"])
+                (_picture(examples[hit.item.uri]), hit.score)
                 for hit in index.search(encoder.query(text=query), count=HITS)
             ],
         )

@@ -1,6 +1,7 @@
 """`diptych index`: build an index, or bring it up to date."""
 
 import shutil
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -11,7 +12,7 @@ from diptych.cli.options import (
     CaptionColumn,
     Device,
     ImageColumn,
-    IndexFolder,
+    IndexPlace,
     Json,
     Model,
     Precision,
@@ -25,11 +26,14 @@ def index(
     source: SourcePlace,
     /,
     *,
-    folder: IndexFolder,
+    folder: IndexPlace,
     model: Model = DEFAULT_MODEL,
     rebuild: Annotated[
         bool, Parameter(negative="", help="Embed everything again, with another model if need be.")
     ] = False,
+    thumbnails: Annotated[
+        bool, Parameter(help="Keep a small copy of each picture in the index, for pages of results.")
+    ] = True,
     image_column: ImageColumn = None,
     caption_column: CaptionColumn = None,
     batch_size: BatchSize = 64,
@@ -47,10 +51,10 @@ def index(
     rows = open_source(source, image_column=image_column, caption_column=caption_column)
     name, network, preprocess = load_model(model, device, precision)
     encoder = Encoder(network, preprocess, name, batch_size=batch_size)
-    is_new = not folder.exists()
+    is_new = not Path(folder).exists()
     try:
         with progress("indexing", len(rows)) as advance:
-            done = refresh(folder, rows, encoder, rebuild=rebuild, progress=advance)
+            done = refresh(folder, rows, encoder, rebuild=rebuild, thumbnails=thumbnails, progress=advance)
     except DataError:
         # Not one picture could be read: of a new index that leaves only its empty folder.
         if is_new:
@@ -67,7 +71,7 @@ def index(
     skipped = count_reasons(done.skipped)
     say_skipped(skipped)
     if as_json:
-        emit({"index": str(folder), "model": name, **counts, "skipped": skipped, "total": done.total})
+        emit({"index": folder, "model": name, **counts, "skipped": skipped, "total": done.total})
         return
     changes = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     print(f"{folder}: {done.total:,} pictures ({changes})")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from diptych.cli.options import Device, IndexFolder, Json, Precision, UsageError
+from diptych.cli.options import Device, IndexPlace, Json, Precision, UsageError
 from diptych.cli.output import emit, table
 
 
@@ -13,7 +13,7 @@ def search(
     query: Annotated[str | None, Parameter(help="What to look for, in words.")] = None,
     /,
     *,
-    folder: IndexFolder,
+    folder: IndexPlace,
     image: Annotated[Path | None, Parameter(help="A picture to look for; with words, both together.")] = None,
     count: Annotated[int, Parameter(name=["--count", "-n"], help="Pictures to show.")] = 10,
     model: Annotated[
@@ -32,20 +32,20 @@ def search(
     if count < 1:
         raise UsageError(f"--count {count}: expected at least 1")
 
-    from diptych.search.index import Index  # noqa: PLC0415
+    from diptych.search.index import Index, result_of  # noqa: PLC0415
 
     opened = Index(folder)
 
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.search.encoder import Encoder  # noqa: PLC0415
 
-    name, network, preprocess = load_model(model or opened.manifest.model, device, precision)
+    name, network, preprocess = load_model(model or opened.manifest.current.model, device, precision)
     encoder = Encoder(network, preprocess, name)
     opened.require(encoder)
-    results = opened.search(encoder.query(text=query, image=image), count=count)
+    hits = opened.search(encoder.query(text=query, image=image), count=count)
     if as_json:
         asked = {"query": query} if image is None else {"query": query, "image": str(image)}
-        emit({**asked, "results": results})
+        emit({**asked, "results": [result_of(hit) for hit in hits]})
         return
-    rows = [(f"{found['score']:.3f}", found["uri"], found["caption"] or "") for found in results]
+    rows = [(f"{hit.score:.3f}", hit.item.uri, hit.item.caption or "") for hit in hits]
     table(("score", "picture", "caption"), rows, right=(0,))

@@ -42,15 +42,15 @@ def _folders(path: Path) -> list[Path]:
 
 def _checked(folder: Path) -> dict[str, Any]:
     if (folder / "index.json").is_file():
-        from diptych.search.index import Index  # noqa: PLC0415
+        from diptych.search.verify import verify as verify_index  # noqa: PLC0415
 
-        index = Index(folder)
-        index.verify()
+        found = verify_index(folder)
         return {
             "path": str(folder),
             "kind": "index",
-            "files": len(index.manifest.sha256),
-            "count": len(index),
+            "files": found.files,
+            "count": found.pictures,
+            "thumbnails": found.thumbnails,
         }
     from diptych.weights.checkpoint import verify_checkpoint  # noqa: PLC0415
 

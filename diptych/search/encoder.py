@@ -23,10 +23,17 @@ class Encoder:
         self._preprocess = preprocess
         self._batch_size = batch_size
 
-    def images(self, source: Source, positions: Iterable[int]) -> Iterator[EmbeddedBatch]:
+    def images(
+        self, source: Source, positions: Iterable[int], *, previews: bool = False
+    ) -> Iterator[EmbeddedBatch]:
         """Unit-length embeddings of those rows of a source, in order; see `embed_source`."""
         return embed_source(
-            self._model, self._preprocess, source, positions=positions, batch_size=self._batch_size
+            self._model,
+            self._preprocess,
+            source,
+            positions=positions,
+            batch_size=self._batch_size,
+            previews=previews,
         )
 
     def query(self, *, text: str | None = None, image: Picture | None = None) -> Vectors:

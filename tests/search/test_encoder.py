@@ -8,12 +8,13 @@ from PIL import Image
 
 from diptych.data.sources import open_source
 from diptych.data.transforms import Preprocess
-from diptych.embed import embed_images, embed_texts
+from diptych.embed import embed_images, embed_texts, uri_of
 from diptych.errors import SettingsError
 from diptych.models.clip import CLIP
 from diptych.search.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.search.index import Index
+from diptych.search.stores.rows import item_id
 
 
 @pytest.fixture
@@ -41,9 +42,10 @@ def test_a_picture_finds_itself(encoder: Encoder, photos: Path, tmp_path: Path) 
     index.require(encoder)
     for number in (0, 3, 9):
         best = index.search(encoder.query(image=photos / f"{number}.png"), count=1)[0]
-        assert Path(best["uri"]) == photos / f"{number}.png"
-        assert best["caption"] == f"picture {number}"
-        assert best["score"] == pytest.approx(1, abs=1e-3)
+        assert Path(best.item.uri) == photos / f"{number}.png"
+        assert best.item.caption == f"picture {number}"
+        assert (best.item.width, best.item.height) == (16, 16)
+        assert best.score == pytest.approx(1, abs=1e-3)
 
 
 def test_words_find_what_a_loop_over_the_pictures_finds(
@@ -54,7 +56,7 @@ def test_words_find_what_a_loop_over_the_pictures_finds(
     images = embed_images(tiny_clip, tiny_preprocess, paths)
     scores = images @ embed_texts(tiny_clip, ["a red bicycle"])[0]
     found = Index(tmp_path / "index").search(encoder.query(text="a red bicycle"), count=10)
-    assert {Path(result["uri"]): result["score"] for result in found} == pytest.approx(
+    assert {Path(hit.item.uri): hit.score for hit in found} == pytest.approx(
         dict(zip(paths, scores.tolist(), strict=True)), abs=1e-3
     )
 
@@ -77,6 +79,6 @@ def test_the_bundled_sample_can_be_indexed(encoder: Encoder, tmp_path: Path) -> 
     source = open_source("sample:test")
     summary = refresh(tmp_path / "index", source, encoder)
     assert (summary.added, summary.skipped) == (len(source), [])
-    item = Index(tmp_path / "index")[0]
+    item = next(Index(tmp_path / "index").items(f"id = {item_id(uri_of(source, source[0]))}"))
     assert item.uri.startswith("sample:test#")
     assert item.caption == source[0].captions[0]

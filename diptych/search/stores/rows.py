@@ -1,0 +1,189 @@
+"""What an index remembers of a picture, and how it lies in a table, whichever store keeps it."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Half = NDArray[np.float16]
+Row = dict[str, str | int]
+
+# Every column but `vector`. No column is ever null, so that a filter is true or false for every row: what is not
+# known is the empty text, and -1 for `mtime_ns`.
+COLUMNS: dict[str, Literal["text", "int32", "int64"]] = {
+    "id": "text",
+    "uri": "text",
+    "source": "text",
+    "caption": "text",
+    "label": "text",
+    "words": "text",  # JSON: tags and metadata
+    "marks": "text",  # the same for filters: a line each, `tag=beach`, `meta.author=Ann`
+    "uri_folded": "text",  # without upper and lower case, for filters
+    "caption_folded": "text",
+    "width": "int32",
+    "height": "int32",
+    "bytes": "int64",
+    "mtime_ns": "int64",
+    "sha256": "text",
+    "thumbnail": "text",
+    "told": "text",  # the hash of what the source says
+}
+_TEXTS = tuple(name for name, kind in COLUMNS.items() if kind == "text")
+UNKNOWN_TIME = -1
+
+# A table holds valid Unicode without NUL. File names need not be that: Python keeps their stray bytes as lone
+# surrogates. Both move to places of the private plane 16, where no assigned character is, and back.
+_MOVED = 0x100000
+_TO_STORED = {0: _MOVED} | {code: _MOVED + code for code in range(0xD800, 0xE000)}
+_FROM_STORED = {stored: code for code, stored in _TO_STORED.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One picture of an index, and what tells whether it has changed."""
+
+    id: str  # of the uri, so that it stays when the picture is embedded again
+    uri: str
+    source: str  # the data that it came from
+    size: int  # bytes
+    mtime_ns: int | None  # of the file; None for a picture inside something else
+    sha256: str  # of the bytes that were embedded
+    caption: str | None = None
+    label: str | None = None
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # what JSON can say
+    width: int = 0  # pixels, upright; 0 where it is not known
+    height: int = 0
+    thumbnail: str | None = None  # its name beside the table
+
+    def to_row(self) -> Row:
+        """The picture as one row of `COLUMNS`."""
+        words = json.dumps(
+            {"tags": self.tags, "metadata": dict(self.metadata)}, ensure_ascii=False, sort_keys=True
+        )
+        row: Row = {
+            "id": self.id,
+            "uri": self.uri,
+            "source": self.source,
+            "caption": self.caption or "",
+            "label": self.label or "",
+            "words": words,
+            "marks": _marks(self.tags, self.metadata),
+            "uri_folded": self.uri.casefold(),
+            "caption_folded": (self.caption or "").casefold(),
+            "width": self.width,
+            "height": self.height,
+            "bytes": self.size,
+            "mtime_ns": UNKNOWN_TIME if self.mtime_ns is None else self.mtime_ns,
+            "sha256": self.sha256,
+            "thumbnail": self.thumbnail or "",
+        }
+        row = {name: stored(value) if isinstance(value, str) else value for name, value in row.items()}
+        return row | {"told": told(row)}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "Item":
+        """The picture of a row; columns that are no field of it are passed over."""
+        values = {name: original(row[name]) for name in _TEXTS if name in row}
+        words = json.loads(values["words"])
+        return cls(
+            id=values["id"],
+            uri=values["uri"],
+            source=values["source"],
+            size=row["bytes"],
+            mtime_ns=None if row["mtime_ns"] == UNKNOWN_TIME else row["mtime_ns"],
+            sha256=values["sha256"],
+            caption=values["caption"] or None,
+            label=values["label"] or None,
+            tags=tuple(words["tags"]),
+            metadata=words["metadata"],
+            width=row["width"],
+            height=row["height"],
+            thumbnail=values["thumbnail"] or None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The picture for other programs."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Pictures with their vectors: (len(items), dim) float16, unit length up to rounding, row for row."""
+
+    items: Sequence[Item]
+    vectors: Half
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or len(self.vectors) != len(self.items) or self.vectors.dtype != np.float16:
+            raise ValueError(
+                f"vectors: {self.vectors.dtype} {self.vectors.shape}; expected float16 ({len(self.items)}, dim)"
+            )
+        if len({item.id for item in self.items}) != len(self.items):
+            raise ValueError("items: an id stands twice; expected each once")
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One picture found. `score` is its cosine with the query, -1..1."""
+
+    item: Item
+    score: float
+
+
+def item_id(uri: str) -> str:
+    """32 hexadecimal digits that stand for a uri; they tell nothing about it."""
+    return hashlib.sha256(uri.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def told(row: Mapping[str, str | int]) -> str:
+    """16 hexadecimal digits that change with anything that a source says of a picture; not with its pixels."""
+    values = [row[name] for name in ("uri", "source", "caption", "label", "words", "bytes", "mtime_ns")]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+
+
+def stored(text: str) -> str:
+    """`text` as a table can hold it."""
+    return text if text.isascii() and "\0" not in text else text.translate(_TO_STORED)
+
+
+def original(text: str) -> str:
+    """What `stored` was given."""
+    return text if text.isascii() else text.translate(_FROM_STORED)
+
+
+def mark(name: str, value: str) -> str:
+    """The line that `marks` has for one tag, or one value of the metadata."""
+    return f"{_one_line(name)}={_one_line(value)}"
+
+
+def scores_of(vectors: Half, query: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The cosine (n,) of each row with `query` (dim,), computed in float32."""
+    rows = vectors.astype(np.float32)
+    lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(query)
+    scores: NDArray[np.float32] = np.divide(
+        rows @ query, lengths, out=np.zeros(len(rows), np.float32), where=lengths > 0
+    )
+    return scores.clip(-1, 1)
+
+
+def _marks(tags: Sequence[str], metadata: Mapping[str, Any]) -> str:
+    """Every tag and every plain value of the metadata on a line, with a line end before the first too, so that
+    `\\ntag=beach\\n` is found only where it is a whole line."""
+    lines = [mark("tag", tag) for tag in tags]
+    for name, value in metadata.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        lines += [mark(f"meta.{name}", str(one)) for one in values if isinstance(one, str | int | float)]
+    return "\n" + "".join(f"{line}\n" for line in lines)
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ")
