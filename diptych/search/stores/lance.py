@@ -16,8 +16,8 @@ from diptych.errors import MissingExtraError, SearchIndexError
 from diptych.search.stores.files import THUMBNAILS, BucketFiles, Files, LocalFiles, thumbnail_path
 from diptych.search.stores.filters import Compare, CompareColumns, Contains, Filter, Not, OneOf, Together
 from diptych.search.stores.ledger import Ledger
-from diptych.search.stores.protocol import CHUNK, Query, Stats, VectorStore
-from diptych.search.stores.rows import COLUMNS, Batch, Hit, Item, scores_of, stored
+from diptych.search.stores.protocol import CHUNK, MARGIN, Query, Stats, VectorStore
+from diptych.search.stores.rows import COLUMNS, TOLD, Batch, Hit, Item, ranked, stored
 
 try:
     import lancedb
@@ -48,11 +48,8 @@ ROWS_A_FRAGMENT = 16_384
 KEEP_VERSIONS = timedelta(hours=1)
 # An index bears the number of rows that it was trained for in its name.
 _INDEX = "vector_of_"
-# LanceDB rounds a query to float16 when it chooses candidates: a few more make sure of the order at the edge.
-MARGIN = 16
 
 _TYPES = {"text": pa.string(), "int32": pa.int32(), "int64": pa.int64()}
-_META = [name for name in COLUMNS if name not in ("marks", "uri_folded", "caption_folded", "told")]
 
 
 class LanceStore:
@@ -93,7 +90,7 @@ class LanceStore:
             found = (
                 self._table.search()
                 .where(_compiled(filter_))
-                .select([*_META, "vector"])
+                .select([*TOLD, "vector"])
                 .limit(len(ids))
                 .to_arrow()
             )
@@ -108,7 +105,7 @@ class LanceStore:
         fetched = offset + k + MARGIN
         with _asking(self._place):
             question = self._table.search(query.astype(np.float32), vector_column_name="vector")
-            question = question.distance_type("cosine").limit(fetched).select([*_META, "vector", "_distance"])
+            question = question.distance_type("cosine").limit(fetched).select([*TOLD, "vector", "_distance"])
             # More parts are visited where a filter leaves too few candidates in these.
             question = question.minimum_nprobes(PROBES).maximum_nprobes(0).refine_factor(REFINE)
             if exact:
@@ -116,9 +113,7 @@ class LanceStore:
             if filter_ is not None:
                 question = question.where(_compiled(filter_), prefilter=True)
             batch = _batch(question.to_arrow(), self.dim)
-        scores = scores_of(batch.vectors, query)
-        order = sorted(range(len(batch)), key=lambda place: (-scores[place], batch.items[place].id))
-        return [Hit(batch.items[place], float(scores[place])) for place in order[offset : offset + k]]
+        return ranked(batch, query, k, offset)
 
     def scroll(
         self, columns: Sequence[str], *, filter_: Filter | None = None, chunk: int = CHUNK
@@ -127,7 +122,7 @@ class LanceStore:
             yield {name: found.column(name).to_pylist() for name in columns}
 
     def batches(self, *, chunk: int = CHUNK) -> Iterator[Batch]:
-        for found in self._stream([*_META, "vector"], None, chunk):
+        for found in self._stream([*TOLD, "vector"], None, chunk):
             yield _batch(found, self.dim)
 
     def count(self, filter_: Filter | None = None) -> int:
@@ -297,9 +292,9 @@ def _schema(dim: int) -> Any:
 
 
 def _batch(found: Any, dim: int) -> Batch:
-    """Rows as LanceDB returns them: a table, or a batch of records, with the columns of `_META` and `vector`."""
-    columns = {name: found.column(name).to_pylist() for name in _META}
-    items = [Item.from_row({name: columns[name][place] for name in _META}) for place in range(found.num_rows)]
+    """Rows as LanceDB returns them: a table, or a batch of records, with the columns of `TOLD` and `vector`."""
+    columns = {name: found.column(name).to_pylist() for name in TOLD}
+    items = [Item.from_row({name: columns[name][place] for name in TOLD}) for place in range(found.num_rows)]
     vectors = found.column("vector")
     chunks = vectors.chunks if isinstance(vectors, pa.ChunkedArray) else [vectors]
     parts = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim) for chunk in chunks]

@@ -1,6 +1,6 @@
 """An index in this process's memory: for tests, where it is the oracle of the other stores, and for trying out.
 
-Every search compares with every row, in float32.
+Every search compares with every row.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import numpy as np
 from diptych.errors import SearchIndexError
 from diptych.search.stores.filters import Filter, OneOf, matches
 from diptych.search.stores.protocol import CHUNK, Query, Stats, VectorStore
-from diptych.search.stores.rows import Batch, Half, Hit, Item, Row, scores_of, stored
+from diptych.search.stores.rows import Batch, Half, Hit, Item, Row, ranked, stored
 
 
 class MemoryStore:
@@ -44,11 +44,7 @@ class MemoryStore:
     def search(
         self, query: Query, k: int, *, filter_: Filter | None = None, exact: bool = False, offset: int = 0
     ) -> list[Hit]:
-        rows = self._matching(filter_)
-        scores = scores_of(self._batch(rows).vectors, query) if rows else np.empty(0, np.float32)
-        order = sorted(range(len(rows)), key=lambda place: (-scores[place], str(rows[place][0]["id"])))
-        chosen = order[offset : offset + k]
-        return [Hit(Item.from_row(rows[place][0]), float(scores[place])) for place in chosen]
+        return ranked(self._batch(self._matching(filter_)), query, k, offset)
 
     def scroll(
         self, columns: Sequence[str], *, filter_: Filter | None = None, chunk: int = CHUNK
@@ -71,7 +67,8 @@ class MemoryStore:
 
     def stats(self) -> Stats:
         size = sum(vector.nbytes for _, vector in self._rows.values())
-        return Stats(len(self._rows), fragments=1, versions=1, unindexed=0, indexed=False, bytes=size)
+        rows = len(self._rows)
+        return Stats(rows, fragments=1, versions=1, unindexed=rows, indexed=False, bytes=size)
 
     def _matching(self, filter_: Filter | None) -> list[tuple[Row, Half]]:
         return [value for value in self._rows.values() if filter_ is None or matches(filter_, value[0])]

@@ -33,6 +33,8 @@ COLUMNS: dict[str, Literal["text", "int32", "int64"]] = {
     "thumbnail": "text",
     "told": "text",  # the hash of what the source says
 }
+# What an `Item` is made of; the other columns follow from these.
+TOLD = tuple(name for name in COLUMNS if name not in ("marks", "uri_folded", "caption_folded", "told"))
 _TEXTS = tuple(name for name, kind in COLUMNS.items() if kind == "text")
 UNKNOWN_TIME = -1
 
@@ -166,13 +168,19 @@ def mark(name: str, value: str) -> str:
 
 
 def scores_of(vectors: Half, query: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The cosine (n,) of each row with `query` (dim,), computed in float32."""
-    rows = vectors.astype(np.float32)
-    lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(query)
-    scores: NDArray[np.float32] = np.divide(
-        rows @ query, lengths, out=np.zeros(len(rows), np.float32), where=lengths > 0
-    )
-    return scores.clip(-1, 1)
+    """The cosine (n,) of each row with `query` (dim,). In double precision, so that a score does not depend on
+    which rows are computed together."""
+    rows, question = vectors.astype(np.float64), query.astype(np.float64)
+    lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(question)
+    scores = np.divide(rows @ question, lengths, out=np.zeros(len(rows)), where=lengths > 0)
+    return scores.clip(-1, 1).astype(np.float32)
+
+
+def ranked(batch: Batch, query: NDArray[np.float32], k: int, offset: int) -> list[Hit]:
+    """The candidates of a search as its result: by their exact scores, and of equal scores by id."""
+    scores = scores_of(batch.vectors, query)
+    order = sorted(range(len(batch)), key=lambda place: (-scores[place], batch.items[place].id))
+    return [Hit(batch.items[place], float(scores[place])) for place in order[offset : offset + k]]
 
 
 def _marks(tags: Sequence[str], metadata: Mapping[str, Any]) -> str:
