@@ -42,6 +42,11 @@ VERBS = {
         "Find pictures by words, or by a picture.",
         'diptych search "a red bicycle" --index photos.index',
     ),
+    "remove": Verb(
+        "diptych.cli.remove:remove",
+        "Take pictures out of a search index.",
+        "diptych remove photos/private --index photos.index --purge",
+    ),
     "train": Verb(
         "diptych.cli.train:train",
         "Pre-train a model with a recipe.",

@@ -34,15 +34,14 @@ def search(
 
     from diptych.search.index import Index, result_of  # noqa: PLC0415
 
-    opened = Index(folder)
+    with Index(folder) as opened:
+        from diptych.cli.machine import load_model  # noqa: PLC0415
+        from diptych.search.encoder import Encoder  # noqa: PLC0415
 
-    from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.search.encoder import Encoder  # noqa: PLC0415
-
-    name, network, preprocess = load_model(model or opened.manifest.current.model, device, precision)
-    encoder = Encoder(network, preprocess, name)
-    opened.require(encoder)
-    hits = opened.search(encoder.query(text=query, image=image), count=count)
+        name, network, preprocess = load_model(model or opened.manifest.current.model, device, precision)
+        encoder = Encoder(network, preprocess, name)
+        opened.require(encoder)
+        hits = opened.search(encoder.query(text=query, image=image), count=count)
     if as_json:
         asked = {"query": query} if image is None else {"query": query, "image": str(image)}
         emit({**asked, "results": [result_of(hit) for hit in hits]})

@@ -17,7 +17,7 @@ from diptych.errors import DataError, ImageError, SearchIndexError
 from diptych.search.catalogue import Catalogue
 from diptych.search.manifest import Embedder, Manifest, drop_leftovers, read_manifest, require
 from diptych.search.snapshot import Snapshot, item_of, read, stamp
-from diptych.search.stores.connect import connect
+from diptych.search.stores.connect import connected
 from diptych.search.stores.protocol import Database
 from diptych.search.stores.rows import Batch, Item, item_id, told
 from diptych.search.writer import Writer
@@ -80,8 +80,7 @@ def refresh(
         SearchIndexError: the index belongs to another model, is damaged, or is being written to.
         DataError: not one picture of the source can be read; the index is left as it is.
     """
-    database = connect(place, options)
-    with database.writing():
+    with connected(place, options) as database, database.writing():
         manifest = read_manifest(database)
         if manifest is not None and not rebuild:
             require(database.place, manifest.current, encoder)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import TypedDict, TypeVar
+from typing import Self, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,16 @@ class Index:
     def manifest(self) -> Manifest:
         """As it was at the last look."""
         return self._manifest
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the place; the last call."""
+        self.database.close()
 
     def __len__(self) -> int:
         return self.count()

@@ -104,10 +104,10 @@ def write_manifest(database: Database, manifest: Manifest) -> Manifest:
     return manifest
 
 
-def next_table(manifest: Manifest | None, model: Embedder) -> tuple[Table, int]:
+def next_table(manifest: Manifest | None, model: str, fingerprint: str, dim: int) -> tuple[Table, int]:
     """A table with a name that was never used in this index, and its serial number."""
     serial = 1 if manifest is None else manifest.serial + 1
-    return Table(f"images-{serial:06}", model.name, model.fingerprint, model.dim), serial
+    return Table(f"images-{serial:06}", model, fingerprint, dim), serial
 
 
 def require(place: str, table: Table, model: ModelIdentity) -> None:

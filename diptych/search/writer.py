@@ -103,7 +103,8 @@ class Writer:
     def _opened(self) -> VectorStore:
         """The table, made where it is missing; and the word in the manifest that somebody is writing."""
         if self.store is None:
-            table, serial = next_table(self._manifest, self._model)
+            model = self._model
+            table, serial = next_table(self._manifest, model.name, model.fingerprint, model.dim)
             self.store, self._table = self._database.create(table.name, table.dim), table
             if self._manifest is None:
                 manifest = Manifest(FORMAT_VERSION, current=table, serial=serial, writing=True)

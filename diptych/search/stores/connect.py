@@ -1,6 +1,7 @@
 """The place of an index by its address."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from diptych.search.stores.protocol import Database
@@ -27,3 +28,14 @@ def connect(
     from diptych.search.stores.lance import LanceDatabase  # noqa: PLC0415 - optional
 
     return LanceDatabase(place, options, freshness=freshness)
+
+
+@contextlib.contextmanager
+def connected(place: str | Path | Database, options: Mapping[str, str] | None = None) -> Iterator[Database]:
+    """`connect`, closed at the end; a database that was open stays open."""
+    database = connect(place, options)
+    try:
+        yield database
+    finally:
+        if database is not place:
+            database.close()

@@ -273,9 +273,6 @@ class _Parser:
         return self._condition()
 
     def _condition(self) -> Filter:
-        self._conditions += 1
-        if self._conditions > MOST_CONDITIONS:
-            raise SettingsError(f"filter: more than {MOST_CONDITIONS} conditions")
         field = self._take("word", "a field")
         kind, operator = self._tokens[self._at] if self._at < len(self._tokens) else ("", "")
         if kind == "text" or operator.lower() not in _OPERATORS:
@@ -289,11 +286,13 @@ class _Parser:
         values = [self._value()]
         while self._skip("sign", ","):
             values.append(self._value())
-            self._conditions += 1
         self._expect(")")
         return values
 
     def _value(self) -> str:
+        self._conditions += 1
+        if self._conditions > MOST_CONDITIONS:
+            raise SettingsError(f"filter: more than {MOST_CONDITIONS} conditions and values")
         if self._at < len(self._tokens) and self._tokens[self._at][0] == "text":
             return self._take("text", "a value")
         return self._take("word", "a value")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diptych.errors import MissingExtraError, SearchIndexError
+from diptych.errors import DiptychError, MissingExtraError, SearchIndexError
 from diptych.search.stores.files import THUMBNAILS, BucketFiles, Files, LocalFiles, thumbnail_path
 from diptych.search.stores.filters import Compare, CompareColumns, Contains, Filter, Not, OneOf, Together
 from diptych.search.stores.ledger import Ledger
@@ -338,10 +338,12 @@ def _compared(left: "Expr", operator: str, right: "Expr") -> "Expr":
 
 @contextlib.contextmanager
 def _asking(place: str) -> Iterator[None]:
-    """Turns what LanceDB raises into `SearchIndexError`."""
+    """Turns what LanceDB raises into `SearchIndexError`: on damaged files that is any type, panics included."""
     try:
         yield
-    except (OSError, RuntimeError, ValueError) as error:
+    except DiptychError:
+        raise
+    except Exception as error:
         reason = str(error).partition("\n")[0]
         raise SearchIndexError(
             f"{place}: {reason}; check it with: diptych verify {place}; where it is damaged, restore it from a copy or "

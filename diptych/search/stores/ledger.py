@@ -82,6 +82,12 @@ class Ledger:
                 raise SearchIndexError(
                     f"{self._table / name}: damaged: SHA-256 {found[:12]}..., expected {expected[:12]}...; {_REMEDY}"
                 )
+        # A write makes one version and is recorded before the next begins. More without a line: lines are lost.
+        without = [name for name in present if name.endswith(".manifest") and name not in known]
+        if len(without) > 1 and not self._is_cleaning():
+            raise SearchIndexError(
+                f"{self._file}: damaged: {len(without)} versions have no line in it; {_REMEDY}"
+            )
         self._verify_hint(known)
         return len(known)
 

@@ -20,8 +20,8 @@ from diptych.search.stores.rows import COLUMNS, TOLD, Batch, Half, Hit, Item, ra
 
 try:
     import psycopg
-    from pgvector import HalfVector  # type: ignore[import-untyped]
-    from pgvector.psycopg import register_vector  # type: ignore[import-untyped]
+    from pgvector import HalfVector
+    from pgvector.psycopg import register_vector
     from psycopg import sql
 except ImportError:
     raise MissingExtraError("psycopg", "postgres", "a search index in PostgreSQL") from None

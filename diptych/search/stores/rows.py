@@ -173,7 +173,8 @@ def scores_of(vectors: Half, query: NDArray[np.float32]) -> NDArray[np.float32]:
     rows, question = vectors.astype(np.float64), query.astype(np.float64)
     lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(question)
     scores = np.divide(rows @ question, lengths, out=np.zeros(len(rows)), where=lengths > 0)
-    return scores.clip(-1, 1).astype(np.float32)
+    cosines: NDArray[np.float32] = scores.clip(-1, 1).astype(np.float32)
+    return cosines
 
 
 def ranked(batch: Batch, query: NDArray[np.float32], k: int, offset: int) -> list[Hit]:
