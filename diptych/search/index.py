@@ -20,6 +20,9 @@ from diptych.search.stores.rows import COLUMNS, Batch, Hit, Item
 # The deepest result that can be asked for: pages further on cost as much as everything before them.
 DEEPEST = 10_000
 
+# A picture may be replaced, and its old thumbnail deleted, between reading the one and the other.
+_ATTEMPTS = 3
+
 T = TypeVar("T")
 
 
@@ -139,8 +142,13 @@ class Index:
 
     def thumbnail(self, id_: str) -> bytes | None:
         """The small copy of a picture, as WebP; None where there is no such picture, or no copy."""
-        items = self.get([id_]).items
-        return self.database.thumbnail(items[0].thumbnail) if items and items[0].thumbnail else None
+        for _ in range(_ATTEMPTS):
+            items = self.get([id_]).items
+            if not items or items[0].thumbnail is None:
+                return None
+            if (data := self.database.thumbnail(items[0].thumbnail)) is not None:
+                return data
+        return None
 
     def stats(self) -> Stats:
         """How the table lies in its place."""
