@@ -19,7 +19,7 @@ from diptych.search.manifest import Embedder, Manifest, drop_leftovers, read_man
 from diptych.search.snapshot import Snapshot, item_of, read, stamp
 from diptych.search.stores.connect import connected
 from diptych.search.stores.protocol import Database
-from diptych.search.stores.rows import Batch, Item, item_id, told
+from diptych.search.stores.rows import Batch, Item, item_id
 from diptych.search.writer import Writer
 
 # A kill loses what was embedded since the last commit: at most this many pictures, or what these seconds brought.
@@ -123,7 +123,7 @@ class _Refresh:
         self._commit_rows, self._commit_seconds = commit
         self._snapshot = Snapshot(source)
         self._catalogue = Catalogue(writer.store)
-        self._new: set[str] = set()  # ids of this source that the catalogue has not
+        self._new: set[bytes] = set()  # ids of this source that the catalogue has not
         self._arrived: list[bytes] = []  # half hashes of pictures with a new uri and a known vector
         self._kept: list[_Kept] = []
         self._waiting: list[tuple[list[Item], EmbeddedBatch]] = []
@@ -168,11 +168,12 @@ class _Refresh:
         catalogue = self._catalogue
         here = item_of(example, uri, self._snapshot.known_as, size=0, mtime_ns=None, sha256="")
         row = catalogue.find(here.id)
-        if here.id in self._new or (row is not None and catalogue.seen[row]):
+        number = bytes.fromhex(here.id)
+        if number in self._new or (row is not None and catalogue.seen[row]):
             self._summary.repeated += 1
             return True
         if row is None:
-            self._new.add(here.id)
+            self._new.add(number)
         else:
             catalogue.seen[row] = True
         try:
@@ -198,7 +199,7 @@ class _Refresh:
         """Note that a picture has its vector: to be written, where the index says something else of it."""
         if row == origin:
             self._summary.unchanged += 1
-            if told(here.to_row()) == self._catalogue.told(row):
+            if here.told() == self._catalogue.told(row):
                 return True
         elif row is None:
             self._arrived.append(self._catalogue.half_sha256(origin))
@@ -238,14 +239,12 @@ class _Refresh:
                 items.append(dataclasses.replace(item, width=width, height=height))
                 thumbnails.append(None if look is None else look.thumbnail)
         vectors = np.concatenate([batch.vectors for _, batch in self._waiting]).astype(np.float16)
-        self._writer.upsert(Batch(items, vectors), thumbnails)
-        for item in items:
-            row = self._catalogue.find(item.id)
-            if row is None:
-                self._summary.added += 1
-            else:
-                self._summary.updated += 1
-                self._catalogue.changed[row] = True
+        rows = [self._catalogue.find(item.id) for item in items]
+        replaced = [item.id for item, row in zip(items, rows, strict=True) if row is not None]
+        self._writer.upsert(Batch(items, vectors), thumbnails, replaced=replaced)
+        self._catalogue.changed[[row for row in rows if row is not None]] = True
+        self._summary.updated += len(replaced)
+        self._summary.added += len(items) - len(replaced)
 
     def _write_kept(self) -> None:
         store = self._writer.store
@@ -269,7 +268,7 @@ class _Refresh:
             if row is not None and kept.origin != kept.item.id:
                 self._catalogue.changed[row] = True
         vectors = found.vectors[[places[kept.origin] for kept in self._kept]]
-        self._writer.upsert(Batch(items, vectors), thumbnails)
+        self._writer.upsert(Batch(items, vectors), thumbnails, replaced=[item.id for item in items])
         self._kept.clear()
 
     def _finish(self) -> Summary:

@@ -16,6 +16,7 @@ from diptych.search.manifest import (
     next_table,
     write_manifest,
 )
+from diptych.search.stores.filters import OneOf
 from diptych.search.stores.protocol import Database, VectorStore
 from diptych.search.stores.rows import Batch, Item
 
@@ -47,14 +48,15 @@ class Writer:
         self.store: VectorStore | None = None if table is None else database.open(table.name)
         self._table: Table | None = table
 
-    def upsert(self, batch: Batch, thumbnails: Sequence[bytes | None]) -> None:
-        """Add or replace pictures; when this returns, they are kept. The items get the names of `thumbnails`."""
+    def upsert(self, batch: Batch, thumbnails: Sequence[bytes | None], *, replaced: Sequence[str]) -> None:
+        """Add or replace pictures; when this returns, they are kept. The items get the names of `thumbnails`.
+        `replaced` are the ids that the table may have already."""
         store = self._opened()
         names = [thumbnail_name(item, data) for item, data in zip(batch.items, thumbnails, strict=True)]
         items = [
             dataclasses.replace(item, thumbnail=name) for item, name in zip(batch.items, names, strict=True)
         ]
-        before = self._thumbnails([item.id for item in items])
+        before = self._thumbnails(replaced)
         self._database.put_thumbnails(
             {
                 name: data
@@ -116,8 +118,10 @@ class Writer:
         return self.store
 
     def _thumbnails(self, ids: Sequence[str]) -> set[str]:
-        items = () if self.store is None else self.store.get(ids).items
-        return {item.thumbnail for item in items if item.thumbnail is not None}
+        if self.store is None or not ids:
+            return set()
+        rows = self.store.scroll(("thumbnail",), filter_=OneOf("id", tuple(ids)))
+        return {name for part in rows for name in part["thumbnail"] if name}
 
     def _look(self) -> None:
         self._commits += 1
@@ -140,7 +144,9 @@ def sweep(database: Database, stores: Sequence[VectorStore]) -> None:
     names = database.thumbnail_names()
     for part in _chunks(names):
         ids = sorted({name.partition("-")[0] for name in part})
-        named = {item.thumbnail for store in stores for item in store.get(ids).items}
+        chosen = OneOf("id", tuple(ids))
+        rows = (part for store in stores for part in store.scroll(("thumbnail",), filter_=chosen))
+        named = {name for part in rows for name in part["thumbnail"]}
         database.delete_thumbnails(name for name in part if name not in named)
 
 

@@ -119,7 +119,7 @@ def ids(numbers: list[int]) -> list[str]:
 
 def change(writer: Writer, numbers: list[int], generation: int) -> None:
     say(began="write", numbers=numbers, generation=generation)
-    writer.upsert(*batch(numbers, generation))
+    writer.upsert(*batch(numbers, generation), replaced=ids(numbers))
     say(done=True)
 
 

@@ -4,6 +4,7 @@ LanceDB has threads of its own, which a forked child would lack: processes that 
 """
 
 import contextlib
+import dataclasses
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -133,10 +134,10 @@ class LanceStore:
         return sum(found.num_rows for found in self._stream(["id"], filter_, 1 << 16))
 
     def optimize(self, *, force: bool = False) -> None:
-        before = self.stats()
-        wants_index = before.rows >= EXACT_ROWS
-        crowded = before.fragments > FEW_FRAGMENTS + before.rows // ROWS_A_FRAGMENT
-        behind = wants_index and before.unindexed > EXACT_ROWS
+        now = self._lies()
+        wants_index = now.rows >= EXACT_ROWS
+        crowded = now.fragments > FEW_FRAGMENTS + now.rows // ROWS_A_FRAGMENT
+        behind = now.unindexed >= EXACT_ROWS
         if not (force or crowded or behind):
             return
         if self._ledger is not None:
@@ -144,21 +145,26 @@ class LanceStore:
         with _asking(self._place):
             self._table.optimize(cleanup_older_than=KEEP_VERSIONS)
             if wants_index:
-                self._train(before.rows)
+                self._train(now.rows)
         if self._ledger is not None:
             self._ledger.cleaned()
 
     def stats(self) -> Stats:
         with _asking(self._place):
+            versions = len(self._table.list_versions())
+        return dataclasses.replace(self._lies(), versions=versions)
+
+    def _lies(self) -> Stats:
+        """`stats` but for the versions, whose number takes long to find."""
+        with _asking(self._place):
             self._table.checkout_latest()
             found = self._table.stats()
             name = self._index_name()
             index = None if name is None else self._table.index_stats(name)
-            versions = len(self._table.list_versions())
         return Stats(
             rows=found["num_rows"],
             fragments=found["fragment_stats"]["num_fragments"],
-            versions=versions,
+            versions=0,
             unindexed=found["num_rows"] if index is None else index.num_unindexed_rows,
             indexed=index is not None,
             bytes=found["total_bytes"],

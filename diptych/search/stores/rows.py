@@ -65,16 +65,13 @@ class Item:
 
     def to_row(self) -> Row:
         """The picture as one row of `COLUMNS`."""
-        words = json.dumps(
-            {"tags": self.tags, "metadata": dict(self.metadata)}, ensure_ascii=False, sort_keys=True
-        )
         row: Row = {
             "id": self.id,
             "uri": self.uri,
             "source": self.source,
             "caption": self.caption or "",
             "label": self.label or "",
-            "words": words,
+            "words": self._words(),
             "marks": _marks(self.tags, self.metadata),
             "uri_folded": self.uri.casefold(),
             "caption_folded": (self.caption or "").casefold(),
@@ -84,9 +81,14 @@ class Item:
             "mtime_ns": UNKNOWN_TIME if self.mtime_ns is None else self.mtime_ns,
             "sha256": self.sha256,
             "thumbnail": self.thumbnail or "",
+            "told": self.told(),
         }
-        row = {name: stored(value) if isinstance(value, str) else value for name, value in row.items()}
-        return row | {"told": told(row)}
+        return {name: stored(value) if isinstance(value, str) else value for name, value in row.items()}
+
+    def told(self) -> str:
+        """16 hexadecimal digits that change with anything that a source says of a picture; not with its pixels."""
+        values = (self.uri, self.source, self.caption, self.label, self._words(), self.size, self.mtime_ns)
+        return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Item":
@@ -112,6 +114,10 @@ class Item:
     def to_json(self) -> dict[str, Any]:
         """The picture for other programs."""
         return dataclasses.asdict(self)
+
+    def _words(self) -> str:
+        words = {"tags": self.tags, "metadata": dict(self.metadata)}
+        return json.dumps(words, ensure_ascii=False, sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +150,6 @@ class Hit:
 def item_id(uri: str) -> str:
     """32 hexadecimal digits that stand for a uri; they tell nothing about it."""
     return hashlib.sha256(uri.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def told(row: Mapping[str, str | int]) -> str:
-    """16 hexadecimal digits that change with anything that a source says of a picture; not with its pixels."""
-    values = [row[name] for name in ("uri", "source", "caption", "label", "words", "bytes", "mtime_ns")]
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 def stored(text: str) -> str:
