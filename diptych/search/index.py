@@ -15,7 +15,7 @@ from diptych.search.manifest import Manifest, ModelIdentity, read_manifest, requ
 from diptych.search.stores.connect import connect
 from diptych.search.stores.filters import Filter, parse
 from diptych.search.stores.protocol import CHUNK, Database, Stats, VectorStore
-from diptych.search.stores.rows import COLUMNS, Batch, Hit, Item
+from diptych.search.stores.rows import Batch, Hit, Item
 
 # The deepest result that can be asked for: pages further on cost as much as everything before them.
 DEEPEST = 10_000
@@ -134,11 +134,8 @@ class Index:
     def items(self, filter_: Filter | str | None = None, *, chunk: int = CHUNK) -> Iterator[Item]:
         """Every picture, or every one that meets a filter, in no particular order; a piece at a time in memory."""
         chosen = parse(filter_) if isinstance(filter_, str) else filter_
-        for rows in self._ask(
-            lambda store: _begun(store.scroll(tuple(COLUMNS), filter_=chosen, chunk=chunk))
-        ):
-            for values in zip(*rows.values(), strict=True):
-                yield Item.from_row(dict(zip(rows, values, strict=True)))
+        for rows in self._ask(lambda store: _begun(store.scroll(("record",), filter_=chosen, chunk=chunk))):
+            yield from map(Item.from_record, rows["record"])
 
     def thumbnail(self, id_: str) -> bytes | None:
         """The small copy of a picture, as WebP; None where there is no such picture, or no copy."""

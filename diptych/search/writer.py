@@ -88,8 +88,7 @@ class Writer:
         """Tidy up, and make the table the one that counts. `skipped` is the manifest's from now on."""
         if self.store is None or self._manifest is None or self._table is None:
             return
-        if self._commits:
-            self.store.optimize()
+        self.store.optimize()
         manifest = dataclasses.replace(self._manifest, skipped=skipped, writing=False)
         if self._rebuild:
             manifest = dataclasses.replace(manifest, current=self._table, next=None)

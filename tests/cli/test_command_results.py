@@ -132,6 +132,17 @@ def test_index_and_search_by_picture_find_that_picture(tiny: Path, pictures: Pat
     assert best["caption"] == "a green square"
 
 
+def test_remove_takes_pictures_out_of_an_index(tiny: Path, pictures: Path, run: Run) -> None:
+    run("index", pictures, "--index", "i", "--model", tiny)
+    told = run("remove", pictures / "red.png", "--index", "i", "--json").json
+    assert told == {"index": "i", "removed": 1, "purged": False}
+    assert (
+        "2 pictures removed, and nothing"
+        in run("remove", "--where", "width = 40", "--index", "i", "--purge").out
+    )
+    assert run("search", "red", "--index", "i", "--json").json["results"] == []
+
+
 def test_search_by_words_prints_a_table_and_json(tiny: Path, pictures: Path, run: Run) -> None:
     run("index", pictures, "--index", "i", "--model", tiny)
     asked = run("search", "a red square", "--index", "i", "--json").json

@@ -8,7 +8,9 @@ a line; both begin when they get a line on stdin. A kill leaves the page cache, 
 import hashlib
 import itertools
 import json
+import os
 import random
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ from diptych.search.stores.rows import Batch, Item, item_id
 from diptych.search.writer import Writer
 
 DIM = 8
+# And "lie": the broken twin, which acknowledges its second batch, dies, and has not written it.
 MODES = ("add", "delete", "replace", "compact", "purge")
 BATCH = 12
 READERS = 4
@@ -97,7 +100,7 @@ def write(folder: Path, mode: str, seed: int) -> None:
             for step in range(3):
                 size = 3 if mode == "compact" else BATCH
                 mine = list(itertools.islice(numbers, size))
-                change(writer, mine, 0)
+                change(writer, mine, 0, lie=mode == "lie")
                 some = mine[: dice.randrange(1, size)]
                 if mode == "replace":
                     change(writer, some, 1)
@@ -117,8 +120,11 @@ def ids(numbers: list[int]) -> list[str]:
     return [item_id(str(number)) for number in numbers]
 
 
-def change(writer: Writer, numbers: list[int], generation: int) -> None:
+def change(writer: Writer, numbers: list[int], generation: int, *, lie: bool = False) -> None:
     say(began="write", numbers=numbers, generation=generation)
+    if lie and numbers[0] % 100_000:
+        say(done=True)
+        os.kill(os.getpid(), signal.SIGKILL)
     writer.upsert(*batch(numbers, generation), replaced=ids(numbers))
     say(done=True)
 

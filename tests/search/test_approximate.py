@@ -1,6 +1,8 @@
 """Approximate search, with thresholds so low that a few hundred rows are a large index."""
 
+import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from diptych.search.stores.filters import parse
 from diptych.search.stores.memory import MemoryStore
 from diptych.search.stores.protocol import Database
 from diptych.search.stores.rows import Batch, Item, item_id
+from diptych.search.verify import verify
 
 DIM = 16
 ROWS = 600
@@ -109,7 +112,9 @@ def test_a_table_that_has_outgrown_its_index_is_indexed_anew(
         store.upsert(batch(range(599, 620)))
         store.optimize(force=True)
         assert store._index_name() == "vector_of_620"
-        assert [found.name for found in store._table.list_indices()].count("vector_of_300") == 0
+        assert [found.name for found in lance._LOOP.run(store._table.list_indices())].count(
+            "vector_of_300"
+        ) == 0
         assert store.count() == 620
         assert len(store.search(questions(1)[0], 10)) == 10
 
@@ -124,3 +129,20 @@ def test_many_small_writes_are_compacted_by_themselves(
     index = Index(database, freshness=0)
     assert len(index) == 40
     assert index.stats().fragments < 12
+
+
+def test_versions_that_nobody_reads_any_more_are_cleaned_up(
+    opened: Callable[[str], Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one hour, and twice that before a refresh that has nothing else to do sees to it; here of milliseconds."""
+    database = opened("folder")
+    pictures = {f"{number:03}": b"%d" % number for number in range(12)}
+    refresh(database, Contained("/x.tar", pictures), FakeEncoder(batch_size=1), commit_rows=1)
+    index = Index(database, freshness=0)
+    assert index.stats().versions > 12
+    monkeypatch.setattr(lance, "KEEP_VERSIONS", timedelta(milliseconds=1))
+    time.sleep(0.01)
+    refresh(database, Contained("/x.tar", pictures), FakeEncoder())
+    assert index.stats().versions <= 2
+    assert len(index) == 12
+    verify(database)

@@ -172,6 +172,16 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     assert folders == [f"{database.names()[0]}.lance"]
 
 
+def test_a_writer_that_acknowledges_too_early_is_caught(tmp_path: Path) -> None:
+    """The broken twin."""
+    ledger = Ledger()
+    with Process("write", tmp_path / "index", "lie", 1) as writer:
+        writer.go()
+        run_until_killed(writer, ledger, 99, 0)
+    with pytest.raises(AssertionError):
+        ledger.expect(state(tmp_path / "index"))
+
+
 def step(began: str, numbers: list[int], generation: int = 0) -> dict:
     return {"began": began, "numbers": numbers, "generation": generation}
 

@@ -2,6 +2,9 @@
 
 import dataclasses
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,10 +18,11 @@ from diptych.search.index import Index
 from diptych.search.manifest import read_manifest, write_manifest
 from diptych.search.stores.connect import connect
 from diptych.search.stores.memory import MemoryDatabase
+from diptych.search.stores.protocol import Database
 from diptych.search.stores.rows import item_id
 from diptych.search.verify import verify
 
-Place: TypeAlias = Path | MemoryDatabase
+Place: TypeAlias = Path | Database
 
 
 def write(folder: Path, **files: bytes) -> Path:
@@ -410,3 +414,69 @@ def test_vectors_are_stored_in_half_precision(photos: Path, place: Place) -> Non
     (vector,) = Index(place).get([item.id]).vectors
     assert vector.dtype == np.float16
     assert vector.tolist() == vector_of(Path(item.uri).read_bytes()).astype(np.float16).tolist()
+
+
+@pytest.mark.parametrize("kind", ["bucket", "postgres"])
+def test_an_index_past_this_machine_is_kept_like_one_in_a_folder(
+    opened: Callable[[str], Database], kind: str, photos: Path
+) -> None:
+    database = opened(kind)
+    assert counts(refresh(database, Folder(photos), FakeEncoder())) == {"added": 4, "total": 4}
+    (photos / "a.png").rename(photos / "z.png")
+    write(photos, b=b"butter", c=DAMAGED)
+    encoder = FakeEncoder()
+    summary = refresh(database, Folder(photos), encoder, commit_rows=1)
+    assert counts(summary) == {"updated": 1, "moved": 1, "unchanged": 1, "removed": 1, "total": 3}
+    assert encoder.embedded == ["b.png"]
+    other = FakeEncoder(name="other", fingerprint="e" * 64)
+    with pytest.raises(
+        SearchIndexError, match=f"diptych index SOURCE --index {database.place} --model other"
+    ):
+        refresh(database, Folder(photos), other)
+    refresh(database, Folder(photos), other, rebuild=True)
+    assert contents(database).keys() == {"b.png", "d.png", "z.png"}
+    assert len(database.names()) == 1
+    database.close()
+
+
+DISK_FULL = """
+import resource, sys
+from pathlib import Path
+from fake_encoder import Contained, FakeEncoder
+from diptych.errors import SearchIndexError
+from diptych.search.build import refresh
+from diptych.search.index import Index
+from diptych.search.verify import verify
+
+place = Path(sys.argv[1])
+few = {str(number): b"%d" % number for number in range(5)}
+many = {str(number): b"%d" % number for number in range(400)}
+refresh(place, Contained("/x.tar", few), FakeEncoder())
+# No file may grow beyond this: what a full disk looks like to a writer.
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+try:
+    refresh(place, Contained("/x.tar", many), FakeEncoder())
+except SearchIndexError as error:
+    print(error)
+assert len(Index(place)) == 5
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.getrlimit(resource.RLIMIT_FSIZE)[1],) * 2)
+verify(place)
+assert refresh(place, Contained("/x.tar", many), FakeEncoder()).added == 395
+verify(place)
+print("goes on")
+"""
+
+
+def test_a_full_disk_is_an_error_that_leaves_the_index_as_it_was(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", DISK_FULL, str(tmp_path / "index")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, last = done.stdout.splitlines()
+    assert str(tmp_path / "index") in first
+    assert "File too large" in first
+    assert last == "goes on"

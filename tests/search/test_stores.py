@@ -219,10 +219,7 @@ def test_no_value_is_ever_read_as_part_of_a_query(store: VectorStore, field: str
     written = Batch(items, vectors(len(items)))
     store.upsert(written)
     for number, (one, text) in enumerate(zip(items, HOSTILE, strict=True)):
-        read = store.get([one.id]).items[0]
-        assert read == (
-            dataclasses.replace(one, **{field: None}) if field in ("caption", "label") and not text else one
-        )
+        assert store.get([one.id]).items[0] == one
         value = f"/{number}/{text}" if field == "uri" else text
         quoted = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
         found = [

@@ -51,22 +51,24 @@ class LocalFiles:
             return None
 
     def write(self, name: str, data: bytes) -> None:
-        with atomic_write(self.folder / name) as file:
+        with self._changing(), atomic_write(self.folder / name) as file:
             file.write(data)
 
     def put(self, files: Mapping[str, bytes]) -> None:
-        for name, data in files.items():
-            path = self.folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.replace(temporary, path)
+        with self._changing():
+            for name, data in files.items():
+                path = self.folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+                os.replace(temporary, path)
 
     def delete(self, names: Iterable[str]) -> None:
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                (self.folder / name).unlink()
+        with self._changing():
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    (self.folder / name).unlink()
 
     def names(self, folder: str) -> Iterator[str]:
         for top, _, files in os.walk(self.folder / folder):
@@ -77,11 +79,13 @@ class LocalFiles:
     def writing(self) -> Iterator[None]:
         if self.folder.exists() and not self.folder.is_dir():
             raise SearchIndexError(f"{self.folder}: is a file; expected a folder for the index")
-        new = not self.folder.exists()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if new:
-            sync_folder(self.folder.parent)
-        with (self.folder / "lock").open("a+b") as file:
+        with self._changing():
+            new = not self.folder.exists()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if new:
+                sync_folder(self.folder.parent)
+            handle = _open_lock(self.folder / "lock")
+        with os.fdopen(handle, "rb") as file:
             try:
                 _lock(file)
             except OSError:
@@ -89,6 +93,16 @@ class LocalFiles:
                     f"{self.folder}: another process is writing to it; wait until it is done"
                 ) from None
             yield
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SearchIndexError(
+                f"{error.filename or self.folder}: cannot be written ({error.strerror or error}); make room or change "
+                "the rights, and run the same command again: what was written before is kept"
+            ) from error
 
 
 class BucketFiles:
@@ -161,6 +175,16 @@ class BucketFiles:
 def thumbnail_path(name: str) -> str:
     """Where a thumbnail lies: at most some thousands in a folder, up to millions in all."""
     return f"{THUMBNAILS}/{name[:2]}/{name}.webp"
+
+
+def _open_lock(path: Path) -> int:
+    """The lock file, made if need be; where nothing can be written, as it is: who only reads can still hold it."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:
+        if not path.exists():
+            raise
+        return os.open(path, os.O_RDONLY)
 
 
 if sys.platform == "win32":

@@ -3,13 +3,15 @@
 LanceDB has threads of its own, which a forked child would lack: processes that use it must be spawned.
 """
 
+import asyncio
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
+import threading
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -18,7 +20,7 @@ from diptych.search.stores.files import THUMBNAILS, BucketFiles, Files, LocalFil
 from diptych.search.stores.filters import Compare, CompareColumns, Contains, Filter, Not, OneOf, Together
 from diptych.search.stores.ledger import Ledger
 from diptych.search.stores.protocol import CHUNK, MARGIN, Query, Stats, VectorStore
-from diptych.search.stores.rows import COLUMNS, TOLD, Batch, Hit, Item, ranked, stored
+from diptych.search.stores.rows import COLUMNS, Batch, Hit, Item, ranked, stored
 
 try:
     import lancedb
@@ -31,6 +33,8 @@ except ImportError:
 if TYPE_CHECKING:
     from lancedb.expr import Expr
 
+T = TypeVar("T")
+
 MANIFEST = "index.json"
 
 # Up to here a search compares with every row: benchmarks/vector_index.py has the times.
@@ -39,7 +43,7 @@ EXACT_ROWS = 20_000
 PARTITION_ROWS = 8192
 PROBES = 24
 # Candidates that are compared in float16 for each result, after 8 bits a dimension have found them.
-REFINE = 4
+REFINE = 3
 # An index is trained again when the table has grown by this factor.
 OUTGROWN = 2
 # Pieces of a table that are borne before they are merged: more in a larger one, whose merging costs more.
@@ -53,12 +57,30 @@ _INDEX = "vector_of_"
 _TYPES = {"text": pa.string(), "int32": pa.int32(), "int64": pa.int64()}
 
 
+class _Loop:
+    """A thread that runs LanceDB's coroutines: one hand-over a call, where its own blocking calls take six."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """What a coroutine returns. Its work goes on when the wait for it is interrupted."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="lancedb", daemon=True).start()
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+_LOOP = _Loop()
+
+
 class LanceStore:
     """A `VectorStore`: one LanceDB table. `ledger` keeps the hashes of its files, where they lie on a disk."""
 
-    def __init__(self, table: Any, place: str, ledger: Ledger | None) -> None:
-        self._table, self._place, self._ledger = table, place, ledger
-        self.dim: int = table.schema.field("vector").type.list_size
+    def __init__(self, table: Any, dim: int, place: str, ledger: Ledger | None) -> None:
+        self._table, self.dim, self._place, self._ledger = table, dim, place, ledger
 
     def upsert(self, batch: Batch) -> None:
         if batch.vectors.shape[1] != self.dim:
@@ -69,33 +91,27 @@ class LanceStore:
         columns = [pa.array([row[name] for row in rows], _TYPES[kind]) for name, kind in COLUMNS.items()]
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(batch.vectors.ravel()), self.dim)
         table = pa.table([*columns, vectors], schema=_schema(self.dim))
-        with _asking(self._place):
-            merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-            merge.execute(table)
-        self._record()
+        merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+        with self._asking():
+            _LOOP.run(merge.execute(table))
+            self._record()
 
     def delete(self, which: Sequence[str] | Filter) -> int:
         if isinstance(which, Sequence) and not which:
             return 0
         filter_ = OneOf("id", tuple(map(stored, which))) if isinstance(which, Sequence) else which
-        with _asking(self._place):
-            count: int = self._table.delete(_compiled(filter_)).num_deleted_rows
-        self._record()
+        with self._asking():
+            count: int = _LOOP.run(self._table.delete(_compiled(filter_))).num_deleted_rows
+            self._record()
         return count
 
     def get(self, ids: Sequence[str]) -> Batch:
         if not ids:
             return Batch([], np.empty((0, self.dim), np.float16))
-        filter_ = OneOf("id", tuple(map(stored, ids)))
-        with _asking(self._place):
-            found = (
-                self._table.search()
-                .where(_compiled(filter_))
-                .select([*TOLD, "vector"])
-                .limit(len(ids))
-                .to_arrow()
-            )
-        batch = _batch(found, self.dim)
+        chosen = _compiled(OneOf("id", tuple(map(stored, ids))))
+        with self._asking():
+            found = _LOOP.run(self._table.query().where(chosen).select(["record", "vector"]).to_arrow())
+            batch = _batch(found, self.dim)
         places = {item.id: place for place, item in enumerate(batch.items)}
         order = [places[one] for one in dict.fromkeys(ids) if one in places]
         return Batch([batch.items[place] for place in order], batch.vectors[order])
@@ -103,17 +119,20 @@ class LanceStore:
     def search(
         self, query: Query, k: int, *, filter_: Filter | None = None, exact: bool = False, offset: int = 0
     ) -> list[Hit]:
-        fetched = offset + k + MARGIN
-        with _asking(self._place):
-            question = self._table.search(query.astype(np.float32), vector_column_name="vector")
-            question = question.distance_type("cosine").limit(fetched).select([*TOLD, "vector", "_distance"])
-            # More parts are visited where a filter leaves too few candidates in these.
-            question = question.minimum_nprobes(PROBES).maximum_nprobes(0).refine_factor(REFINE)
+        with self._asking():
+            question = self._table.query()
+            if filter_ is not None:
+                question = question.where(_compiled(filter_))
+            question = question.nearest_to(query.astype(np.float32)).column("vector").distance_type("cosine")
+            question = question.limit(offset + k + MARGIN).select(["record", "vector", "_distance"])
             if exact:
                 question = question.bypass_vector_index()
-            if filter_ is not None:
-                question = question.where(_compiled(filter_), prefilter=True)
-            batch = _batch(question.to_arrow(), self.dim)
+            elif filter_ is None:
+                question = question.nprobes(PROBES).refine_factor(REFINE)
+            else:
+                # Any part may have the few that meet the filter: 0 is no limit.
+                question = question.nprobes(PROBES).maximum_nprobes(0).refine_factor(REFINE)
+            batch = _batch(_LOOP.run(question.to_arrow()), self.dim)
         return ranked(batch, query, k, offset)
 
     def scroll(
@@ -123,13 +142,13 @@ class LanceStore:
             yield {name: found.column(name).to_pylist() for name in columns}
 
     def batches(self, *, chunk: int = CHUNK) -> Iterator[Batch]:
-        for found in self._stream([*TOLD, "vector"], None, chunk):
+        for found in self._stream(["record", "vector"], None, chunk):
             yield _batch(found, self.dim)
 
     def count(self, filter_: Filter | None = None) -> int:
         if filter_ is None:
-            with _asking(self._place):
-                count: int = self._table.count_rows()
+            with self._asking():
+                count: int = _LOOP.run(self._table.count_rows())
             return count
         return sum(found.num_rows for found in self._stream(["id"], filter_, 1 << 16))
 
@@ -138,29 +157,29 @@ class LanceStore:
         wants_index = now.rows >= EXACT_ROWS
         crowded = now.fragments > FEW_FRAGMENTS + now.rows // ROWS_A_FRAGMENT
         behind = now.unindexed >= EXACT_ROWS
-        if not (force or crowded or behind):
+        if not (force or crowded or behind or self._is_stale()):
             return
         if self._ledger is not None:
             self._ledger.cleaning()
-        with _asking(self._place):
-            self._table.optimize(cleanup_older_than=KEEP_VERSIONS)
+        with self._asking():
+            _LOOP.run(self._table.optimize(cleanup_older_than=KEEP_VERSIONS))
             if wants_index:
                 self._train(now.rows)
         if self._ledger is not None:
             self._ledger.cleaned()
 
     def stats(self) -> Stats:
-        with _asking(self._place):
-            versions = len(self._table.list_versions())
+        with self._asking():
+            versions = len(_LOOP.run(self._table.list_versions()))
         return dataclasses.replace(self._lies(), versions=versions)
 
     def _lies(self) -> Stats:
         """`stats` but for the versions, whose number takes long to find."""
-        with _asking(self._place):
-            self._table.checkout_latest()
-            found = self._table.stats()
+        with self._asking():
+            _LOOP.run(self._table.checkout_latest())
+            found = _LOOP.run(self._table.stats())
             name = self._index_name()
-            index = None if name is None else self._table.index_stats(name)
+            index = None if name is None else _LOOP.run(self._table.index_stats(name))
         return Stats(
             rows=found["num_rows"],
             fragments=found["fragment_stats"]["num_fragments"],
@@ -170,32 +189,46 @@ class LanceStore:
             bytes=found["total_bytes"],
         )
 
+    def _is_stale(self) -> bool:
+        """Whether there are versions to clean up: after twice their time, so that it is done once in it."""
+        with self._asking():
+            *older, _ = _LOOP.run(self._table.list_versions())
+        limit = datetime.now() - 2 * KEEP_VERSIONS  # LanceDB gives local times
+        return any(version["timestamp"] < limit for version in older)
+
     def _train(self, rows: int) -> None:
         """Build the approximate index, where there is none, or one whose parts were cut for a smaller table."""
         old = self._index_name()
         if old is not None and rows < OUTGROWN * int(old.removeprefix(_INDEX)):
             return
         parts = IvfSq(distance_type="cosine", num_partitions=max(1, rows // PARTITION_ROWS))
-        self._table.create_index("vector", config=parts, name=f"{_INDEX}{rows}")
+        _LOOP.run(self._table.create_index("vector", config=parts, name=f"{_INDEX}{rows}"))
         if old is None:
-            self._table.create_index("id", config=BTree(), name="id")
+            _LOOP.run(self._table.create_index("id", config=BTree(), name="id"))
         else:
-            self._table.drop_index(old)
+            _LOOP.run(self._table.drop_index(old))
 
     def _index_name(self) -> str | None:
-        names = [found.name for found in self._table.list_indices() if found.name.startswith(_INDEX)]
+        names = [
+            found.name for found in _LOOP.run(self._table.list_indices()) if found.name.startswith(_INDEX)
+        ]
         return max(names, key=lambda name: int(name.removeprefix(_INDEX)), default=None)
 
     def _stream(self, columns: Sequence[str], filter_: Filter | None, chunk: int) -> Iterator[Any]:
-        with _asking(self._place):
-            question = self._table.search().select(list(columns))
+        with self._asking():
+            question = self._table.query().select(list(columns))
             if filter_ is not None:
                 question = question.where(_compiled(filter_))
-            yield from question.to_batches(chunk)
+            pieces = _LOOP.run(question.to_batches(max_batch_length=chunk))
+            while (found := _LOOP.run(_next(pieces))) is not None:
+                yield found
 
     def _record(self) -> None:
         if self._ledger is not None:
             self._ledger.record()
+
+    def _asking(self) -> contextlib.AbstractContextManager[None]:
+        return _asking(self._place)
 
 
 class LanceDatabase:
@@ -226,26 +259,28 @@ class LanceDatabase:
         self._files.write(MANIFEST, text)
 
     def create(self, name: str, dim: int) -> VectorStore:
-        with _asking(self.place):
-            self.drop(name)
-            table = self._connected().create_table(name, schema=_schema(dim))
+        self.drop(name)
         ledger = self._ledger(name)
-        if ledger is not None:
-            ledger.record()
-        return LanceStore(table, self.place, ledger)
+        with _asking(self.place):
+            table = _LOOP.run(self._connected().create_table(name, schema=_schema(dim)))
+            if ledger is not None:
+                ledger.record()
+        return LanceStore(table, dim, self.place, ledger)
 
     def open(self, name: str) -> VectorStore:
         with _asking(self.place):
-            return LanceStore(self._connected().open_table(name), self.place, self._ledger(name))
+            table = _LOOP.run(self._connected().open_table(name))
+            dim: int = _LOOP.run(table.schema()).field("vector").type.list_size
+        return LanceStore(table, dim, self.place, self._ledger(name))
 
     def names(self) -> list[str]:
         with _asking(self.place):
-            return list(self._connected().list_tables().tables)
+            return list(_LOOP.run(self._connected().list_tables()).tables)
 
     def drop(self, name: str) -> None:
         with _asking(self.place):
             if name in self.names():
-                self._connected().drop_table(name)
+                _LOOP.run(self._connected().drop_table(name))
         if not self._is_bucket:
             # A killed drop leaves a folder that is no table any more.
             shutil.rmtree(self._folder / f"{name}.lance", ignore_errors=True)
@@ -283,8 +318,12 @@ class LanceDatabase:
 
     def _connected(self) -> Any:
         if self._connection is None:
-            self._connection = lancedb.connect(
-                self.place, storage_options=self._options or None, read_consistency_interval=self._freshness
+            self._connection = _LOOP.run(
+                lancedb.connect_async(
+                    self.place,
+                    storage_options=self._options or None,
+                    read_consistency_interval=self._freshness,
+                )
             )
         return self._connection
 
@@ -297,13 +336,17 @@ def _schema(dim: int) -> Any:
     return pa.schema([*fields, pa.field("vector", pa.list_(pa.float16(), dim), nullable=False)])
 
 
+async def _next(pieces: Any) -> Any:
+    """The next piece of a stream, or None at its end."""
+    return await anext(pieces, None)
+
+
 def _batch(found: Any, dim: int) -> Batch:
-    """Rows as LanceDB returns them: a table, or a batch of records, with the columns of `TOLD` and `vector`."""
-    columns = {name: found.column(name).to_pylist() for name in TOLD}
-    items = [Item.from_row({name: columns[name][place] for name in TOLD}) for place in range(found.num_rows)]
+    """Rows as LanceDB returns them: a table, or a batch of records, with the columns `record` and `vector`."""
     vectors = found.column("vector")
     chunks = vectors.chunks if isinstance(vectors, pa.ChunkedArray) else [vectors]
     parts = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim) for chunk in chunks]
+    items = [Item.from_record(record) for record in found.column("record").to_pylist()]
     return Batch(items, np.concatenate([*parts, np.empty((0, dim), np.float16)]))
 
 

@@ -75,7 +75,7 @@ class MemoryStore:
 
     def _batch(self, rows: list[tuple[Row, Half]]) -> Batch:
         vectors = np.array([vector for _, vector in rows], np.float16).reshape(len(rows), self.dim)
-        return Batch([Item.from_row(row) for row, _ in rows], vectors)
+        return Batch([Item.from_record(str(row["record"])) for row, _ in rows], vectors)
 
 
 class MemoryDatabase:

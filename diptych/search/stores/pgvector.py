@@ -16,7 +16,7 @@ import numpy as np
 from diptych.errors import MissingExtraError, SearchIndexError
 from diptych.search.stores.filters import Compare, CompareColumns, Contains, Filter, Not, OneOf, Together
 from diptych.search.stores.protocol import CHUNK, MARGIN, Query, Stats, VectorStore
-from diptych.search.stores.rows import COLUMNS, TOLD, Batch, Half, Hit, Item, ranked, stored
+from diptych.search.stores.rows import COLUMNS, Batch, Half, Hit, Item, ranked, stored
 
 try:
     import psycopg
@@ -35,7 +35,6 @@ _OPERATORS = {"=": sql.SQL("="), "!=": sql.SQL("<>")} | {
     sign: sql.SQL(sign) for sign in ("<", "<=", ">", ">=")
 }
 _OTHERS = ("manifest", "thumbnails")
-_TOLD = sql.SQL(", ").join(map(sql.Identifier, TOLD))
 
 
 class PostgresStore:
@@ -73,7 +72,7 @@ class PostgresStore:
             return connection.execute(command, values).rowcount
 
     def get(self, ids: Sequence[str]) -> Batch:
-        command = sql.SQL("SELECT {}, vector FROM {} WHERE id = ANY(%s)").format(_TOLD, self._table)
+        command = sql.SQL("SELECT record, vector FROM {} WHERE id = ANY(%s)").format(self._table)
         with self._database.asking() as connection:
             found = self._batch(connection.execute(command, [list(map(stored, ids))]).fetchall())
         places = {item.id: place for place, item in enumerate(found.items)}
@@ -97,7 +96,7 @@ class PostgresStore:
             yield {name: list(values) for name, values in zip(columns, zip(*rows, strict=True), strict=True)}
 
     def batches(self, *, chunk: int = CHUNK) -> Iterator[Batch]:
-        for rows in self._stream([*TOLD, "vector"], None, chunk):
+        for rows in self._stream(["record", "vector"], None, chunk):
             yield self._batch(rows)
 
     def count(self, filter_: Filter | None = None) -> int:
@@ -140,8 +139,8 @@ class PostgresStore:
 
     def _nearest(self, query: Query, count: int, filter_: Filter | None, exact: bool) -> list[Any]:
         condition, values = _where(filter_)
-        command = sql.SQL("SELECT {}, vector FROM {}{} ORDER BY vector <=> %s LIMIT %s").format(
-            _TOLD, self._table, condition
+        command = sql.SQL("SELECT record, vector FROM {}{} ORDER BY vector <=> %s LIMIT %s").format(
+            self._table, condition
         )
         candidates = min(_MOST_CANDIDATES, max(_LEAST_CANDIDATES, _CANDIDATES_A_RESULT * count))
         settings = {"hnsw.ef_search": str(candidates), "hnsw.iterative_scan": "strict_order"}
@@ -167,11 +166,8 @@ class PostgresStore:
                 yield rows
 
     def _batch(self, rows: Sequence[Any]) -> Batch:
-        items = [Item.from_row(dict(zip(TOLD, row, strict=False))) for row in rows]
-        vectors: Half = np.array([row[-1].to_numpy() for row in rows], np.float16).reshape(
-            len(rows), self.dim
-        )
-        return Batch(items, vectors)
+        vectors: Half = np.array([vector.to_numpy() for _, vector in rows], np.float16)
+        return Batch([Item.from_record(record) for record, _ in rows], vectors.reshape(len(rows), self.dim))
 
 
 class PostgresDatabase:

@@ -17,7 +17,7 @@ Say = Callable[[str], None]
 # Rows that one call brings into memory, unless told otherwise.
 CHUNK = 1024
 # Stores round a query to float16 when they choose candidates: a few more make sure of the order at the edge.
-MARGIN = 16
+MARGIN = 6
 
 
 @dataclass(frozen=True, slots=True)

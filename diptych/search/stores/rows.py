@@ -14,16 +14,17 @@ Half = NDArray[np.float16]
 Row = dict[str, str | int]
 
 # Every column but `vector`. No column is ever null, so that a filter is true or false for every row: what is not
-# known is the empty text, and -1 for `mtime_ns`.
+# known is the empty text, and -1 for `mtime_ns`. A search reads `record` and the vector, and no other: each column
+# of a result costs a read.
 COLUMNS: dict[str, Literal["text", "int32", "int64"]] = {
     "id": "text",
+    "record": "text",  # all of it, in JSON; the other columns are for filters and for refreshing
     "uri": "text",
     "source": "text",
     "caption": "text",
     "label": "text",
-    "words": "text",  # JSON: tags and metadata
-    "marks": "text",  # the same for filters: a line each, `tag=beach`, `meta.author=Ann`
-    "uri_folded": "text",  # without upper and lower case, for filters
+    "marks": "text",  # a line for each tag and plain value of the metadata: `tag=beach`, `meta.author=Ann`
+    "uri_folded": "text",  # without upper and lower case
     "caption_folded": "text",
     "width": "int32",
     "height": "int32",
@@ -33,9 +34,6 @@ COLUMNS: dict[str, Literal["text", "int32", "int64"]] = {
     "thumbnail": "text",
     "told": "text",  # the hash of what the source says
 }
-# What an `Item` is made of; the other columns follow from these.
-TOLD = tuple(name for name in COLUMNS if name not in ("marks", "uri_folded", "caption_folded", "told"))
-_TEXTS = tuple(name for name, kind in COLUMNS.items() if kind == "text")
 UNKNOWN_TIME = -1
 
 # A table holds valid Unicode without NUL. File names need not be that: Python keeps their stray bytes as lone
@@ -67,11 +65,11 @@ class Item:
         """The picture as one row of `COLUMNS`."""
         row: Row = {
             "id": self.id,
+            "record": self._record(),
             "uri": self.uri,
             "source": self.source,
             "caption": self.caption or "",
             "label": self.label or "",
-            "words": self._words(),
             "marks": _marks(self.tags, self.metadata),
             "uri_folded": self.uri.casefold(),
             "caption_folded": (self.caption or "").casefold(),
@@ -87,37 +85,28 @@ class Item:
 
     def told(self) -> str:
         """16 hexadecimal digits that change with anything that a source says of a picture; not with its pixels."""
-        values = (self.uri, self.source, self.caption, self.label, self._words(), self.size, self.mtime_ns)
-        return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+        values = (self.uri, self.source, self.caption, self.label, self.tags, self.size, self.mtime_ns)
+        text = json.dumps([*values, dict(self.metadata)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> "Item":
-        """The picture of a row; columns that are no field of it are passed over."""
-        values = {name: original(row[name]) for name in _TEXTS if name in row}
-        words = json.loads(values["words"])
-        return cls(
-            id=values["id"],
-            uri=values["uri"],
-            source=values["source"],
-            size=row["bytes"],
-            mtime_ns=None if row["mtime_ns"] == UNKNOWN_TIME else row["mtime_ns"],
-            sha256=values["sha256"],
-            caption=values["caption"] or None,
-            label=values["label"] or None,
-            tags=tuple(words["tags"]),
-            metadata=words["metadata"],
-            width=row["width"],
-            height=row["height"],
-            thumbnail=values["thumbnail"] or None,
-        )
+    def from_record(cls, record: str) -> "Item":
+        """The picture of a row's `record`."""
+        values = json.loads(record)
+        values[_TAGS] = tuple(values[_TAGS])
+        return cls(*values)
 
     def to_json(self) -> dict[str, Any]:
         """The picture for other programs."""
-        return dataclasses.asdict(self)
+        return {name: getattr(self, name) for name in _FIELDS}
 
-    def _words(self) -> str:
-        words = {"tags": self.tags, "metadata": dict(self.metadata)}
-        return json.dumps(words, ensure_ascii=False, sort_keys=True)
+    def _record(self) -> str:
+        # In ASCII: what is no Unicode in a file name survives as an escape.
+        return json.dumps([getattr(self, name) for name in _FIELDS], separators=(",", ":"), default=dict)
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Item))
+_TAGS = _FIELDS.index("tags")
 
 
 @dataclass(frozen=True, slots=True)
