@@ -35,6 +35,7 @@ from diptych.training.ema import Ema
 from diptych.training.feeding import open_training_data
 from diptych.training.forecast import fitting_chunks
 from diptych.training.interrupt import StopRequest, interruption, on_interrupt
+from diptych.training.layout import MODEL, checkpoints
 from diptych.training.monitor import Monitor
 from diptych.training.optimizer import build_optimizer
 from diptych.training.parallel import share_model
@@ -43,7 +44,6 @@ from diptych.training.run_files import RunFiles
 from diptych.training.saving import Saver
 from diptych.training.schedule import learning_rate
 from diptych.training.settings import Recipe
-from diptych.training.state import checkpoints
 from diptych.training.step import StepResult, training_step
 from diptych.training.tasks import TASKS, Task
 from diptych.training.towers import Chunking
@@ -327,7 +327,7 @@ def _prepare(run: Path, recipe: Recipe, resume: bool) -> None:
             f"{asked}: the run was started with other settings in {', '.join(f'[{name}]' for name in changed)}; "
             "resume with the recipe that it was started with, or name another folder with --out"
         )
-    if not checkpoints(run) and (run / "model").exists():
+    if not checkpoints(run) and (run / MODEL).exists():
         raise CheckpointError(f"{run}: the run is done, but its checkpoints are gone; nothing to resume")
 
 

@@ -15,10 +15,11 @@ from diptych.distributed import sum_over_processes, wait_for_all, world
 from diptych.errors import CheckpointError
 from diptych.models.clip import CLIP
 from diptych.training.ema import Ema
+from diptych.training.layout import AVERAGE, MODEL, checkpoint_folder
 from diptych.training.parallel import assign, whole
 from diptych.training.saving import Saver, Snapshot
 from diptych.training.settings import Recipe
-from diptych.training.state import checkpoint_folder, newest_whole, optimizer_state, restore_optimizer
+from diptych.training.state import newest_whole, optimizer_state, restore_optimizer
 from diptych.weights.checkpoint import (
     Description,
     TrainingState,
@@ -106,10 +107,10 @@ class RunFiles:
     def finish(self, model: CLIP, ema: Ema | None, step: int, seconds: float) -> Path:
         """Write the result, and its average where there is one; returns the folder of the result."""
         description = self._description(model, step, seconds)
-        target = self.folder / "model"
+        target = self.folder / MODEL
         results = {target: whole(model.state_dict())}
         if ema is not None:
-            results[self.folder / "model-ema"] = whole(ema.state())
+            results[self.folder / AVERAGE] = whole(ema.state())
         if world().leads:
             for folder, weights in results.items():
                 write_checkpoint(folder, weights, description)

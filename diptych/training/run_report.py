@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diptych.errors import DataError
+from diptych.training.layout import MODEL
 from diptych.training.monitor import DATA_BOUND, METRICS
 
 State = Literal["done", "running", "stopped"]
@@ -183,7 +184,7 @@ def _total_steps(recipe: Mapping[str, Any]) -> int | None:
 
 
 def _state(run: Path, step: int, total: int | None, quiet: float) -> State:
-    finished = (run / "model" / "diptych.json").is_file() and (total is None or step >= total)
+    finished = (run / MODEL / "diptych.json").is_file() and (total is None or step >= total)
     if finished:
         return "done"
     return "running" if quiet < _QUIET else "stopped"

@@ -29,6 +29,7 @@ from diptych.atomic import write_text
 from diptych.config import plain
 from diptych.errors import DiptychError, SettingsError
 from diptych.training.engine import Evaluate, train
+from diptych.training.layout import CHECKPOINTS, RESULTS
 from diptych.training.recipes import load_recipe
 from diptych.training.run_report import STEP_KEYS, SWEEP, read_run
 from diptych.training.settings import Recipe
@@ -36,7 +37,6 @@ from diptych.training.settings import Recipe
 Goal = Literal["minimise", "maximise"]
 
 FORMAT_VERSION = 1
-_WEIGHTS = ("checkpoints", "model", "model-ema")
 
 
 @dataclass(frozen=True)
@@ -345,7 +345,7 @@ def _check_metric(metric: str, recipes: Iterable[Recipe]) -> None:
 
 def _delete_weights(folder: Path, others: Iterable[Trial]) -> None:
     for trial in others:
-        for name in _WEIGHTS:
+        for name in (CHECKPOINTS, *RESULTS):
             shutil.rmtree(folder / trial.folder / name, ignore_errors=True)
 
 

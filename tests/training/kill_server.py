@@ -28,8 +28,8 @@ from test_engine import tiny
 from diptych.data.loader import Loader
 from diptych.tokenizer import tokenize
 from diptych.training.engine import train
+from diptych.training.layout import checkpoints
 from diptych.training.settings import Recipe
-from diptych.training.state import checkpoints
 from diptych.weights.checkpoint import STATE_TENSORS, WEIGHTS, read_manifest, write_manifest
 from diptych.weights.checkpoint import Description as Described
 from diptych.weights.folders import write_tensors

@@ -15,7 +15,7 @@ from diptych.models.clip import build_model
 from diptych.training import engine, forecast
 from diptych.training.engine import NotFiniteError, train
 from diptych.training.forecast import fitting_chunks
-from diptych.training.state import checkpoints
+from diptych.training.layout import checkpoints
 from diptych.training.tasks import ClipTask
 from diptych.training.towers import Chunking
 from tests.training.test_engine import assert_equal, lines, one_thread, tiny, weights  # noqa: F401 (a fixture)

@@ -36,8 +36,9 @@ from diptych.models.architectures import Architecture, TextTransformer, VisionTr
 from diptych.models.clip import CLIP
 from diptych.tokenizer import default_tokenizer
 from diptych.training import saving
+from diptych.training.layout import checkpoint_folder, checkpoints
 from diptych.training.saving import Saver, Snapshot
-from diptych.training.state import checkpoint_folder, checkpoints, newest_whole
+from diptych.training.state import newest_whole
 from diptych.weights import checkpoint, folders
 from diptych.weights.checkpoint import (
     Description,
