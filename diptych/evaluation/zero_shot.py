@@ -1,6 +1,6 @@
 """Zero-shot classification: a classifier made of words (Radford et al. 2021, section 3.1)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 from diptych.config import nearest
 from diptych.data.example import Example
 from diptych.data.sources import Source
-from diptych.embed import Preprocessing, Progress, Vectors, count_reasons, embed_texts
+from diptych.embed import Preprocessing, Progress, Skipped, Vectors, count_reasons, embed_texts
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.labels import LabelSet
 from diptych.evaluation.metrics import (
@@ -26,7 +26,7 @@ from diptych.evaluation.metrics import (
 )
 from diptych.evaluation.prompts import TEMPLATES, check_templates, fill
 from diptych.evaluation.report import Outcomes, Report, Scores
-from diptych.evaluation.survey import Survey, embed_rows, survey
+from diptych.evaluation.survey import embed_rows, survey
 from diptych.models.clip import CLIP
 
 LabelFrom = Literal["label", "caption"]
@@ -65,12 +65,25 @@ class Answers(NamedTuple):
         return Answers._make(values[part] for values in self)
 
 
-class _Row(NamedTuple):
-    """What a row of the source says about itself."""
+class LabelledRow(NamedTuple):
+    """What a row of a source says about itself."""
 
     key: str
     label: str
     group: str
+
+
+class LabelledRows(NamedTuple):
+    """The readable rows of a source by their position, and the classes that their labels are among."""
+
+    rows: dict[int, LabelledRow]
+    classes: LabelSet
+    skipped: list[Skipped]
+
+    def target(self, positions: Iterable[int]) -> Integers:
+        """(n,): the classifier's column of the right class of each of those rows."""
+        column = {name: index for index, name in enumerate(self.classes.names)}
+        return np.array([column[self.rows[position].label] for position in positions], np.int64)
 
 
 def classifier(
@@ -155,35 +168,29 @@ def evaluate_zero_shot(
         DataError: no labels, a label outside `labels`, no such metadata, or no readable image.
         SettingsError: `headline` is unknown, or does not fit the number of classes.
     """
-    rows = survey(
-        source,
-        lambda example: _Row(example.key, _label(example, label_from), _group(example, group_by)),
-    )
-    classes = labels or LabelSet.of(sorted({row.label for row in rows.picked.values()}))
-    column = _columns(rows, classes, source.name)
-    _check_headline(headline, len(column))
+    labelled = survey_labels(source, labels, label_from=label_from, group_by=group_by)
+    rows, classes = labelled.rows, labelled.classes
+    _check_headline(headline, len(classes.names), {row.label for row in rows.values()}, source.name)
     words = templates or classes.templates or TEMPLATES["plain"]
     weights = build(model, classes.phrases, words)
-    images = embed_rows(model, preprocess, source, rows.picked, batch_size=batch_size, progress=progress)
-    kept = [rows.picked[position] for position in images.positions]
-    target = np.array([column[row.label] for row in kept], np.int64)
+    images = embed_rows(model, preprocess, source, rows, batch_size=batch_size, progress=progress)
+    target = labelled.target(images.positions)
     said = answers(images.vectors, weights, target, logit_scale(model))
-    groups = np.array([row.group for row in kept])
+    groups = np.array([rows[position].group for position in images.positions])
+
+    def scores(part: Answers) -> Scores:
+        return _scores(part, len(classes.names), headline)
+
     return Report(
         task="zero-shot",
         model=model_name,
         data=source.name,
-        scores=_scores(said, len(column), headline),
-        groups={
-            name: _scores(said.only(groups == name), len(column), headline)
-            for name in sorted({*groups.tolist()})
-        }
-        if group_by
-        else {},
-        skipped=count_reasons([*rows.skipped, *images.skipped]),
-        details={"headline": headline, "classes": len(column), "templates": list(words)},
+        scores=scores(said),
+        groups={name: scores(said.only(groups == name)) for name in sorted({*groups.tolist()}) if group_by},
+        skipped=count_reasons([*labelled.skipped, *images.skipped]),
+        details={"headline": headline, "classes": len(classes.names), "templates": list(words)},
         outcomes=Outcomes(
-            keys=tuple(row.key for row in kept),
+            keys=tuple(rows[position].key for position in images.positions),
             scores=_values(said, headline),
             labels=classes.names,
             target=target,
@@ -192,6 +199,44 @@ def evaluate_zero_shot(
             positions=tuple(images.positions),
         ),
     )
+
+
+def survey_labels(
+    source: Source,
+    labels: LabelSet | None,
+    *,
+    label_from: LabelFrom = "label",
+    group_by: str | None = None,
+) -> LabelledRows:
+    """The label of every row, before an image is decoded; the parameters are those of `evaluate_zero_shot`.
+
+    Raises:
+        DataError: as `evaluate_zero_shot` does.
+    """
+    rows = survey(
+        source,
+        lambda example: LabelledRow(example.key, _label(example, label_from), _group(example, group_by)),
+    )
+    classes = labels or LabelSet.of(sorted({row.label for row in rows.picked.values()}))
+    check_labels(((row.key, row.label) for row in rows.picked.values()), classes, source.name)
+    return LabelledRows(rows.picked, classes, rows.skipped)
+
+
+def check_labels(labels: Iterable[tuple[str, str]], classes: LabelSet, where: str) -> None:
+    """That every label of the data is one of the classes.
+
+    labels: pairs of an example's key and a label of it. where: the data, for the message.
+
+    Raises:
+        DataError: a label is not among the classes; names the example.
+    """
+    known = frozenset(classes.names)
+    for key, label in labels:
+        if label not in known:
+            raise DataError(
+                f"{where}: {key}: the label {label!r} is not among the {len(known)} given "
+                f"({_first_of(classes.names)}); add it to the labels, or correct it"
+            )
 
 
 def logit_scale(model: CLIP) -> float:
@@ -236,23 +281,17 @@ def _scores(said: Answers, classes: int, headline: Headline) -> Scores:
     return Scores(count=count, metrics=metrics, confidence=confidence, chance=chance)
 
 
-def _check_headline(headline: str, classes: int) -> None:
+def _check_headline(headline: str, classes: int, seen: Collection[str], where: str) -> None:
     if headline not in get_args(Headline):
         raise SettingsError(f"metric {headline!r}: {nearest(headline, get_args(Headline))}")
-    if headline == "roc_auc" and classes != 2:
+    if headline != "roc_auc":
+        return
+    if classes != 2:
         raise SettingsError(f"metric 'roc_auc': needs two classes, and there are {classes}; choose top1")
-
-
-def _columns(rows: Survey[_Row], classes: LabelSet, where: str) -> dict[str, int]:
-    """The column of each class; DataError where a row's label has none."""
-    column = {name: index for index, name in enumerate(classes.names)}
-    for row in rows.picked.values():
-        if row.label not in column:
-            given = f"the {len(column)} given ({_first_of(classes.names)})"
-            raise DataError(
-                f"{where}: {row.key}: the label {row.label!r} is not among {given}; add it to the labels"
-            )
-    return column
+    if len(seen) != 2:
+        raise DataError(
+            f"{where}: every image has the label {min(seen)!r}; the metric roc_auc compares two classes"
+        )
 
 
 def _mean_directions(model: CLIP, prompts: Sequence[Sequence[str]]) -> Vectors:
