@@ -35,7 +35,7 @@ $(VENV)/.ready-core: $(REQUIREMENTS) | $(BIN)/python
 	touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready-core
-	$(PIP) -c constraints.txt -e '.[data,train,dev]'
+	$(PIP) -c constraints.txt -e '.[data,train,eval,dev]'
 	touch $@
 
 demo: $(VENV)/.ready-core
