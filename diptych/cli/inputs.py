@@ -1,14 +1,34 @@
-"""What a user typed, turned into labels, templates and picture files."""
+"""What a user types for classes, templates and pictures, and what it is turned into."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
 
 from diptych.cli.options import DEFAULT_MODEL, UsageError
 from diptych.errors import DataError
 
 if TYPE_CHECKING:
+    from diptych.data.transforms import Preprocess
     from diptych.evaluation.labels import LabelSet
+    from diptych.evaluation.zero_shot import BuildClassifier
+
+Templates = Annotated[
+    str | None,
+    Parameter(
+        help="plain, photo, drawings, imagenet, imagenet-7, one such as 'a photo of a {}.', or a file: text with one "
+        "a line, or TOML with templates. Without it: those of the labels file, or what suits the model."
+    ),
+]
+LabelSource = Annotated[Literal["label", "caption"], Parameter(help="Where the class of a picture stands.")]
+KeepNothing = Annotated[
+    bool,
+    Parameter(
+        name="--no-cache", negative="", help="Embed the classes' words again, and keep nothing for next time."
+    ),
+]
 
 
 def read_classes(labels: str | None, file: Path | None) -> "LabelSet":
@@ -28,6 +48,21 @@ def templates_for(model_name: str) -> tuple[str, ...]:
 
     ours = model_name == DEFAULT_MODEL or (Path(model_name) / "diptych.json").is_file()
     return TEMPLATES["plain" if ours else "photo"]
+
+
+def words_for(model_name: str, labels: "LabelSet | None") -> tuple[str, ...]:
+    """The templates that the labels bring with them, else those that suit the model."""
+    if labels is not None and labels.templates is not None:
+        return labels.templates
+    return templates_for(model_name)
+
+
+def classifier_builder(preprocess: "Preprocess", *, keep: bool) -> "BuildClassifier":
+    """What makes a zero-shot classifier of a model with this preprocessing; with `keep`, the cache does."""
+    from diptych.evaluation.classifier_cache import cached_classifier  # noqa: PLC0415
+    from diptych.evaluation.zero_shot import classifier  # noqa: PLC0415
+
+    return functools.partial(cached_classifier, preprocess=preprocess) if keep else classifier
 
 
 def find_pictures(places: Sequence[Path]) -> tuple[list[Path], list[Path]]:
