@@ -138,7 +138,8 @@ def compare(name: str, first: Report, second: Report, *, seed: int = 0) -> TaskC
         raise DataError(
             f"{name}: the two reports have no metric in common; evaluate both with the same suite"
         )
-    tested = set(headlines(first))
+    # Where the headline is no mean over examples (an area under a curve), the first that is one stands for it.
+    tested = {*headlines(first)} & {one.metric for one in measured} or {measured[0].metric}
     return TaskComparison(
         name=name,
         task=first.task,
@@ -193,7 +194,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def bootstrap_interval(strata: Sequence[Doubles], *, seed: int = 0) -> Interval:
+def difference_interval(strata: Sequence[Doubles], *, seed: int = 0) -> Interval:
     """The percentile interval at 95 % of the mean over strata of the mean of each, examples drawn anew within each.
 
     strata: arrays (n_s,), none empty; one array for a plain mean. Drawing n examples is drawing how often each
@@ -324,7 +325,7 @@ def _difference(metric: str, first: Doubles, second: Doubles, seed: int) -> Diff
         metric=metric,
         first=float(first.mean()),
         second=float(second.mean()),
-        interval=bootstrap_interval([change], seed=seed),
+        interval=difference_interval([change], seed=seed),
         gained=int(np.sum(change > 0)),
         lost=int(np.sum(change < 0)),
         p_value=p_value(change, seed=seed),
@@ -348,7 +349,7 @@ def _of_classes(pairs: _Pairs, seed: int) -> Difference:
         metric="mean_per_class",
         first=first,
         second=second,
-        interval=bootstrap_interval([change[rows] for rows in members], seed=seed),
+        interval=difference_interval([change[rows] for rows in members], seed=seed),
         gained=int(np.sum(change > 0)),
         lost=int(np.sum(change < 0)),
         p_value=p_value(weighted, seed=seed),

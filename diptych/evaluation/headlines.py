@@ -2,21 +2,11 @@
 
 from diptych.evaluation.report import Report
 
-_HEADLINES: dict[str, tuple[str, ...]] = {
-    "zero-shot": ("top1",),
-    "linear-probe": ("top1",),
-    "retrieval": ("image_to_text_r1", "text_to_image_r1"),
-}
+_BOTH_DIRECTIONS = ("image_to_text_r1", "text_to_image_r1")
 
 
 def headlines(report: Report) -> tuple[str, ...]:
-    """The metrics that stand for a report, one or more.
-
-    A dataset's own, where the report's details name one as `metric`; else those of the task; else the first.
-    """
-    metrics = report.scores.metrics
-    own = report.details.get("metric")
-    if own in metrics:
-        return (str(own),)
-    found = tuple(name for name in _HEADLINES.get(report.task, ()) if name in metrics)
-    return found or tuple(metrics)[:1]
+    """The metrics that stand for a report: R@1 in both directions of retrieval, else the metric that it has first."""
+    if report.task == "retrieval":
+        return _BOTH_DIRECTIONS
+    return tuple(report.scores.metrics)[:1]

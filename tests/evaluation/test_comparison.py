@@ -9,7 +9,7 @@ from scipy import stats
 
 from diptych.errors import DataError
 from diptych.evaluation.comparison import (
-    bootstrap_interval,
+    difference_interval,
     compare,
     compare_suites,
     exact_mcnemar,
@@ -93,7 +93,7 @@ def test_an_interval_is_that_of_drawing_examples_one_by_one() -> None:
     values = random.choice([-1.0, 0.0, 1.0], 200, p=[0.1, 0.7, 0.2])
     means = [values[random.integers(0, 200, 200)].mean() for _ in range(10_000)]
     # Two sets of 10,000 draws of means that are multiples of 1/200: quantiles within a few of those.
-    np.testing.assert_allclose(bootstrap_interval([values]), np.quantile(means, [0.025, 0.975]), atol=0.0101)
+    np.testing.assert_allclose(difference_interval([values]), np.quantile(means, [0.025, 0.975]), atol=0.0101)
 
 
 def test_an_interval_of_strata_is_that_of_drawing_within_each() -> None:
@@ -103,7 +103,7 @@ def test_an_interval_of_strata_is_that_of_drawing_within_each() -> None:
     # The spread of a quantile near the ends of 10,000 draws is 0.03 of their spread; 4 of them, twice.
     spread = float(np.std(means))
     np.testing.assert_allclose(
-        bootstrap_interval(strata), np.quantile(means, [0.025, 0.975]), atol=0.24 * spread
+        difference_interval(strata), np.quantile(means, [0.025, 0.975]), atol=0.24 * spread
     )
 
 
@@ -111,7 +111,7 @@ def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
     random = np.random.default_rng(3)
     covered = 0
     for _ in range(200):
-        low, high = bootstrap_interval([random.choice([-1.0, 0.0, 1.0], 300, p=[0.1, 0.6, 0.3])])
+        low, high = difference_interval([random.choice([-1.0, 0.0, 1.0], 300, p=[0.1, 0.6, 0.3])])
         covered += low <= 0.2 <= high
     assert 180 <= covered <= 199  # 95 % of 200, and 3 standard errors
 
