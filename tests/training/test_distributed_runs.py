@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from diptych.training.engine import train
-from tests.training.processes import run_processes
+from tests.processes import run_processes
 from tests.training.test_engine import lines, one_thread, tiny, weights  # noqa: F401 (a fixture)
 
 STEPS = 6
