@@ -188,3 +188,9 @@ app.command(
     help="Measure a model at every task of a suite, and write a report with tables, curves and mistakes.",
     help_epilogue="Example: diptych evaluate all --model runs/first --out runs/first/evaluation",
 )
+app.command(
+    "diptych.cli.evaluate_datasets:datasets",
+    name="datasets",
+    help="List the published datasets: metric, sizes, which are here, and where the others go.",
+    help_epilogue="Example: diptych evaluate datasets --root data/",
+)
