@@ -2,11 +2,12 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from diptych.cli.inputs import KeepNothing, LabelSource, Templates
+from diptych.cli.evaluate_datasets import Root
+from diptych.cli.inputs import KeepNothing, LabelSource, Metric, Templates
 from diptych.cli.options import (
     DEFAULT_MODEL,
     BatchSize,
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 app = App(name="evaluate", help="Measure a model on a dataset, with chance beside and a confidence interval.")
 
-Metric = Literal["top1", "mean_per_class", "mean_top1_top5", "roc_auc", "map11"]
-
 
 @app.command(
     name="zero-shot", help_epilogue="Example: diptych evaluate zero-shot --data birds/ --templates photo"
@@ -41,15 +40,16 @@ def zero_shot(
     model: Model = DEFAULT_MODEL,
     labels_file: LabelsFile = None,
     templates: Templates = None,
-    label_from: LabelSource = "label",
+    label_from: LabelSource = None,
     metric: Annotated[
-        Metric,
+        Metric | None,
         Parameter(
-            help="The one that comes first. roc_auc: of two classes. map11: pictures of several classes, which stand "
-            "in their metadata under `labels`."
+            help="The one that comes first; without it, a published dataset's own, else top1. roc_auc: of two classes. "
+            "map11: pictures of several classes, which stand in their metadata under `labels`."
         ),
-    ] = "top1",
+    ] = None,
     group_by: Annotated[str | None, Parameter(help="Also report each value of this metadata field.")] = None,
+    root: Root = None,
     image_column: ImageColumn = None,
     caption_column: CaptionColumn = None,
     label_column: LabelColumn = None,
@@ -60,37 +60,38 @@ def zero_shot(
     as_json: Json = False,
 ) -> None:
     """Top-1 and top-5 accuracy of naming pictures by their classes' names alone."""
-    if metric == "map11" and (group_by is not None or label_from != "label"):
-        raise UsageError(
-            "--metric map11 takes the classes from the metadata; leave out --group-by and --label-from"
-        )
-
-    from diptych.cli.inputs import classifier_builder, words_for  # noqa: PLC0415
+    from diptych.cli.inputs import classifier_builder, templates_for, zero_shot_data  # noqa: PLC0415
     from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.data.sources import open_source  # noqa: PLC0415
-    from diptych.evaluation.labels import read_labels  # noqa: PLC0415
     from diptych.evaluation.multi_label import evaluate_multi_label  # noqa: PLC0415
-    from diptych.evaluation.prompts import templates_named  # noqa: PLC0415
     from diptych.evaluation.zero_shot import evaluate_zero_shot  # noqa: PLC0415
 
-    given = templates_named(templates) if templates is not None else None
-    labels = read_labels(labels_file) if labels_file is not None else None
-    source = open_source(
-        data, image_column=image_column, caption_column=caption_column, label_column=label_column
+    task = zero_shot_data(
+        data,
+        labels_file,
+        templates,
+        root=root,
+        image_column=image_column,
+        caption_column=caption_column,
+        label_column=label_column,
     )
+    headline = metric or task.metric
+    if headline == "map11" and (group_by is not None or label_from is not None):
+        raise UsageError(
+            "the metric map11 takes the classes from the metadata; leave out --group-by and --label-from"
+        )
     with everybody(device) as here:
         name, network, preprocess = load_model(model, device, precision)
-        words = given or words_for(name, labels)
+        words = task.templates or templates_for(name)
         build = classifier_builder(preprocess, keep=not no_cache)
 
         def measure(advance: Callable[[int], None]) -> "Report":
-            if metric == "map11":
+            if headline == "map11":
                 return evaluate_multi_label(
                     network,
                     preprocess,
-                    source,
+                    task.source,
                     model_name=name,
-                    labels=labels,
+                    labels=task.labels,
                     templates=words,
                     build=build,
                     batch_size=batch_size,
@@ -99,19 +100,19 @@ def zero_shot(
             return evaluate_zero_shot(
                 network,
                 preprocess,
-                source,
+                task.source,
                 model_name=name,
-                labels=labels,
+                labels=task.labels,
                 templates=words,
-                label_from=label_from,
+                label_from=label_from or task.label_from,
                 group_by=group_by,
-                headline=metric,
+                headline=headline,
                 build=build,
                 batch_size=batch_size,
                 progress=advance,
             )
 
-        show(len(source), measure, here, as_json)
+        show(len(task.source), measure, here, as_json)
 
 
 @app.command(name="retrieval", help_epilogue="Example: diptych evaluate retrieval --data captions.csv")
@@ -193,4 +194,10 @@ app.command(
     name="datasets",
     help="List the published datasets: metric, sizes, which are here, and where the others go.",
     help_epilogue="Example: diptych evaluate datasets --root data/",
+)
+app.command(
+    "diptych.cli.evaluate_robustness:robustness",
+    name="robustness",
+    help="Effective and relative robustness under distribution shifts, from a table of accuracies.",
+    help_epilogue="Example: diptych evaluate robustness accuracies.csv --plot robustness.svg",
 )

@@ -284,6 +284,18 @@ def bootstrap(
     )
 
 
+def relative_interval(
+    shift_accuracy: float, unchanged: float, count: float, *, draws: int = DRAWS, seed: int = 0
+) -> Interval:
+    """95 % interval of `relative_robustness`, both models on `count` images, drawn independently.
+
+    On the same images models tend to err alike, and the true interval is narrower: `diptych compare` pairs them.
+    """
+    generator = np.random.default_rng(seed)
+    after, before = (redraw(accuracy, count, generator, draws) for accuracy in (shift_accuracy, unchanged))
+    return percentiles(after - before)
+
+
 def redraw(accuracy: float, count: float, generator: np.random.Generator, draws: int) -> Numbers:
     """(draws,) accuracies that `count` other test images might have given.
 
