@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from diptych.cli.inputs import KeepNothing, classifier_builder, find_pictures, read_classes, words_for
+from diptych.cli.inputs import KeepNothing, classifier_builder, find_pictures, read_classes, templates_for
 from diptych.cli.options import DEFAULT_MODEL, Device, Json, LabelsFile, Model, Precision, UsageError
 from diptych.cli.output import emit, percent, progress, say
 from diptych.errors import DataError, ImageError
@@ -77,7 +77,7 @@ def classify(
             lenient,
             [*named, *found],
             classes,
-            templates=template or words_for(name, classes),
+            templates=template or classes.templates or templates_for(name),
             top=top,
             temperature=1.0 if calibrated is None else calibrated.temperature,
             threshold=threshold,

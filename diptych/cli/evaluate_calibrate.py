@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from diptych.cli.evaluate import everybody
+from diptych.cli.evaluate_datasets import Root
 from diptych.cli.inputs import KeepNothing, LabelSource, Templates
 from diptych.cli.options import (
     DEFAULT_MODEL,
@@ -45,7 +46,8 @@ def calibrate(
     model: Model = DEFAULT_MODEL,
     labels_file: LabelsFile = None,
     templates: Templates = None,
-    label_from: LabelSource = "label",
+    label_from: LabelSource = None,
+    root: Root = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     batch_size: BatchSize = 64,
@@ -58,30 +60,30 @@ def calibrate(
     if not out.absolute().parent.is_dir():
         raise SettingsError(f"{out}: the folder {out.parent} does not exist; make it first")
 
-    from diptych.cli.inputs import classifier_builder, words_for  # noqa: PLC0415
+    from diptych.cli.inputs import classifier_builder, templates_for, zero_shot_data  # noqa: PLC0415
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.data.sources import open_source  # noqa: PLC0415
     from diptych.evaluation import calibration  # noqa: PLC0415
-    from diptych.evaluation.labels import read_labels  # noqa: PLC0415
-    from diptych.evaluation.prompts import templates_named  # noqa: PLC0415
 
-    given = templates_named(templates) if templates is not None else None
-    labels = read_labels(labels_file) if labels_file is not None else None
-    source = open_source(data, image_column=image_column, label_column=label_column)
+    task = zero_shot_data(
+        data, labels_file, templates, root=root, image_column=image_column, label_column=label_column
+    )
     others = open_source(none_data) if none_data is not None else None
     with everybody(device) as here:
         name, network, preprocess = load_model(model, device, precision)
-        with progress("calibrating", len(source) + (len(others) if others is not None else 0)) as advance:
+        with progress(
+            "calibrating", len(task.source) + (len(others) if others is not None else 0)
+        ) as advance:
             found = calibration.calibrate(
                 network,
                 preprocess,
-                source,
+                task.source,
                 model_name=name,
                 none_of_these=others,
                 keep=keep,
-                labels=labels,
-                templates=given or words_for(name, labels),
-                label_from=label_from,
+                labels=task.labels,
+                templates=task.templates or templates_for(name),
+                label_from=label_from or task.label_from,
                 build=classifier_builder(preprocess, keep=not no_cache),
                 batch_size=batch_size,
                 progress=advance,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from command_line import Run
 from PIL import Image
+from processes import run_processes
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +67,35 @@ def test_templates_come_from_a_file(classes: Path, tiny: Path, run: Run) -> None
     Path("words.txt").write_text("a {}\nthe {}\n")
     arguments = ("evaluate", "zero-shot", "--data", classes, "--model", tiny, "--templates", "words.txt")
     assert run(*arguments, "--json").json["details"]["templates"] == ["a {}", "the {}"]
+
+
+def test_a_published_dataset_brings_its_classes_templates_and_metric(tiny: Path, run: Run) -> None:
+    Path("data/oxford-iiit-pet/images").mkdir(parents=True)
+    Path("data/oxford-iiit-pet/annotations").mkdir()
+    lines = ["Abyssinian_1 1 1 1", "beagle_1 5 2 4", "beagle_2 5 2 4"]
+    Path("data/oxford-iiit-pet/annotations/test.txt").write_text("\n".join(lines) + "\n")
+    for line in lines:
+        Image.new("RGB", (20, 20)).save(f"data/oxford-iiit-pet/images/{line.split()[0]}.jpg")
+    arguments = ("evaluate", "zero-shot", "--data", "benchmark:oxford_pets", "--model", tiny, "--json")
+    report = run(*arguments).json
+    assert next(iter(report["metrics"])) == "mean_per_class"
+    assert report["count"] == 3
+    assert report["details"]["classes"] == 37
+    assert report["details"]["templates"] == ["a photo of a {}, a type of pet."]
+    chosen = run(*arguments, "--metric", "top1", "--templates", "my {}").json
+    assert next(iter(chosen["metrics"])) == "top1"
+    assert chosen["details"]["templates"] == ["my {}"]
+
+
+def test_two_processes_report_once_what_one_reports(classes: Path, tiny: Path, run: Run) -> None:
+    arguments = [
+        *("evaluate", "zero-shot", "--data", str(classes), "--model", str(tiny), "--json"),
+        *("--device", "cpu", "--precision", "float32", "--batch-size", "1"),
+    ]
+    (first, said, errors), second = run_processes(2, ["-m", "diptych.cli", *arguments])
+    assert (first, second[0]) == (0, 0), errors + second[2]
+    assert json.loads(said) == run(*arguments).json
+    assert second[1] == ""
 
 
 def test_calibrate_writes_what_classify_takes(classes: Path, pictures: Path, tiny: Path, run: Run) -> None:
@@ -145,6 +175,8 @@ CASES = {
     "empty set": (f"{ZERO_SHOT} --data empty", "empty: no images in this folder"),
     "no readable picture": (f"{ZERO_SHOT} --data broken", "broken: none of 1 images could be read"),
     "no labels": (f"{ZERO_SHOT} --data unlabelled", "has no label; zero-shot evaluation needs class folders"),
+    "dataset that is not there": (f"{ZERO_SHOT} --data benchmark:voc2007", "Put it here: data/"),
+    "misspelt dataset": (f"{ZERO_SHOT} --data benchmark:cifar11", "did you mean 'cifar10'?"),
     "missing templates": (f"{ZERO_SHOT} --data classes --templates no.txt", "no.txt: no such template file"),
     "no such group": (f"{ZERO_SHOT} --data classes --group-by vendor", "no 'vendor' to group by"),
     "three classes": (f"{ZERO_SHOT} --data classes --metric roc_auc", "two classes, and there are 3"),
