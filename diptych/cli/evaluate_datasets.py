@@ -27,7 +27,8 @@ def datasets(name: str | None = None, /, *, root: Root = None, as_json: Json = F
         if as_json:
             emit(about)
         else:
-            table(("", ""), [(key.replace("_", " "), _text(value)) for key, value in about.items()])
+            for key, value in about.items():
+                print(f"{key.replace('_', ' '):12} {_text(value)}")
         return
     found = [_about(known, dataset, place) for known, dataset in DATASETS.items()]
     if as_json:

@@ -197,5 +197,5 @@ def _put_it_here(name: str, dataset: Dataset, root: Path, split: str) -> str:
     return (
         f"{name} ({dataset.title}), split {split}: not found: {problem}. Put it here: {home}, which holds "
         f"{dataset.layout}. It comes from {dataset.origin}. Other forms that are read: {'; '.join(forms)}. "
-        f"Another root: --root or {ROOT_VARIABLE}.{note}"
+        f"Another root: --root or {ROOT_VARIABLE}. Its reader was compared with {dataset.checked}.{note}"
     )

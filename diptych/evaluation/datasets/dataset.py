@@ -47,7 +47,7 @@ class Dataset:
     label_column: str | None = None
     label_from: Literal["label", "caption"] = "label"
     shards: str | None = None
-    checked: str = "fixtures alone, made after the authors' description"
+    checked: str = "nothing: files made after the authors' description"
     note: str = ""
 
     @property

@@ -74,6 +74,7 @@ PAPER: dict[str, Dataset] = {
         test=19_850,
         names="sun397",
         shards="sun397",
+        checked=TORCHVISION,
         note="The first of ten partitions.",
     ),
     "stanford_cars": Dataset(
@@ -274,6 +275,7 @@ PAPER: dict[str, Dataset] = {
         test=711,
         names="kitti_distance",
         shards="vtab-kitti_closest_vehicle_distance",
+        checked="torchvision's boxes; VTAB's thresholds by hand",
         note="All 7,481 labelled images: their division into 6,770 and 711 is that of TensorFlow Datasets.",
     ),
     "country211": Dataset(

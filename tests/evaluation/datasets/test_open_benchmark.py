@@ -315,3 +315,19 @@ def test_one_dataset_is_told_about_in_full(capsys: pytest.CaptureFixture[str]) -
     )
     assert main(["evaluate", "datasets", "voc207"]) == 1
     assert "did you mean 'voc2007'" in capsys.readouterr().err
+
+
+def test_the_page_says_what_the_table_of_datasets_says() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text("utf-8")
+    rows = {cells[1].strip("` "): [cell.strip("` ") for cell in cells[2:]] for cells in _cells(page)}
+    assert set(rows) == set(DATASETS)
+    for name, dataset in DATASETS.items():
+        sizes = [
+            "-" if size is None else f"{size:,}" for size in (dataset.classes, dataset.train, dataset.test)
+        ]
+        assert rows[name][:4] == [dataset.metric, *sizes], name
+        assert rows[name][5:7] == [dataset.folders[0], dataset.checked], name
+
+
+def _cells(page: str) -> list[list[str]]:
+    return [line.split("|") for line in page.splitlines() if line.startswith("| `")]
