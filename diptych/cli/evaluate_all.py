@@ -1,6 +1,7 @@
 """`diptych evaluate all`: a suite of tasks for one model, and the report that people look at."""
 
 import contextlib
+import dataclasses
 import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from diptych.cli.evaluate_datasets import Root
+from diptych.cli.inputs import KeepNothing
 from diptych.cli.options import DEFAULT_MODEL, BatchSize, Device, Json, Model, Precision
 from diptych.cli.output import emit, progress, say, table
 from diptych.errors import DataError
@@ -28,9 +31,14 @@ def evaluate_all(
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="The folder of the results.")],
     model: Model = DEFAULT_MODEL,
     suite: Annotated[
-        Path | None, Parameter(help="A TOML file of tasks; without it, what the bundled data allow.")
+        Path | None,
+        Parameter(
+            help="A TOML file of tasks; without it, the bundled sample and what is found under the root."
+        ),
     ] = None,
+    root: Root = None,
     batch_size: BatchSize = 64,
+    no_cache: KeepNothing = False,
     device: Device = "auto",
     precision: Precision = "auto",
     as_json: Json = False,
@@ -48,9 +56,13 @@ def evaluate_all(
     from diptych.evaluation.suite_report import markdown  # noqa: PLC0415
     from diptych.evaluation.suite_tasks import default_suite, read_suite  # noqa: PLC0415
 
-    tasks = default_suite() if suite is None else read_suite(suite)
+    tasks = default_suite(root) if suite is None else read_suite(suite)
     with processes(pick_device(device)) as here:
-        subject = _subject(model, device, precision, batch_size, leads=here.leads)
+        subject = dataclasses.replace(
+            _subject(model, device, precision, leads=here.leads, keep=not no_cache),
+            batch_size=batch_size,
+            root=root,
+        )
         results = run_suite(tasks, subject, out, _Terminal(len(tasks)))
         if here.leads:
             pictures = {
@@ -84,9 +96,9 @@ class _Terminal:
         say(f"{self._done}/{self._tasks} {result.name}: {what}")
 
 
-def _subject(model: str, device: str, precision: str, batch_size: int, *, leads: bool) -> "Subject":
+def _subject(model: str, device: str, precision: str, *, leads: bool, keep: bool) -> "Subject":
     """The model; of several processes, the first one alone says what was chosen."""
-    from diptych.cli.inputs import templates_for  # noqa: PLC0415
+    from diptych.cli.inputs import classifier_builder, templates_for  # noqa: PLC0415
     from diptych.cli.machine import choose, load_model, pick_device, pick_precision  # noqa: PLC0415
     from diptych.evaluation.suite_tasks import Subject  # noqa: PLC0415
     from diptych.pretrained import fingerprint  # noqa: PLC0415
@@ -104,7 +116,7 @@ def _subject(model: str, device: str, precision: str, batch_size: int, *, leads:
         fingerprint=fingerprint(network, preprocess),
         precision=exact,
         templates=templates_for(name),
-        batch_size=batch_size,
+        build=classifier_builder(preprocess, keep=keep),
     )
 
 

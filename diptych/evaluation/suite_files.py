@@ -97,22 +97,6 @@ def read_result(file: Path) -> Result:
         ) from None
 
 
-def read_results(place: Path) -> dict[str, Result]:
-    """The results of a suite's folder by name, sorted; or of one JSON file.
-
-    Raises:
-        DataError: there is none, or a file is not as it was written.
-    """
-    if not place.exists():
-        raise DataError(
-            f"{place}: no such file or folder; expected what diptych evaluate all wrote with --out"
-        )
-    files = sorted(place.glob("*.json")) if place.is_dir() else [place]
-    if not files:
-        raise DataError(f"{place}: no result in it; expected what diptych evaluate all wrote with --out")
-    return {result.name: result for result in map(read_result, files)}
-
-
 def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
     """Metrics that are not defined become null, for JSON has no word for them."""
 

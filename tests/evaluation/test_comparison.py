@@ -9,9 +9,9 @@ from scipy import stats
 
 from diptych.errors import DataError
 from diptych.evaluation.comparison import (
-    difference_interval,
     compare,
     compare_suites,
+    difference_interval,
     exact_mcnemar,
     holm,
     p_value,
@@ -149,7 +149,7 @@ def test_classes_of_unequal_size_count_alike_in_the_mean_per_class() -> None:
 def test_a_datasets_own_metric_is_the_one_that_is_tested() -> None:
     target = [0] * 8 + [1] * 2
     reports = [
-        replace(report(answers, target), details={"metric": "mean_per_class"})
+        replace(report(answers, target), scores=Scores(10, {"mean_per_class": 0.5, "top1": 0.5}, {}, {}))
         for answers in ([0] * 8 + [2, 2], [0] * 8 + [1, 1])
     ]
     top1, per_class = compare("task", *reports).differences
