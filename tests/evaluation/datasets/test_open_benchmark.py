@@ -284,9 +284,9 @@ def test_the_bundled_sample_needs_no_root() -> None:
 
 @pytest.mark.nightly
 def test_fashion_mnist_of_debian_is_found_and_whole() -> None:
-    # Needs the package dataset-fashion-mnist: apt-get install dataset-fashion-mnist.
+    # Needs the package dataset-fashion-mnist, installed, or unpacked into the folder that DIPTYCH_DATA names.
     for split, count in (("train", 60_000), ("test", 10_000)):
-        source = open_benchmark("fashion_mnist", "nowhere", split).source
+        source = open_benchmark("fashion_mnist", default_root(), split).source
         assert len(source) == count
         labels = [source[position].label for position in range(0, count, 7)]
         assert np.abs(np.bincount(np.array(labels, int)) / len(labels) - 0.1).max() < 0.01
