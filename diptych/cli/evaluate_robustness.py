@@ -64,6 +64,8 @@ def robustness(
     console = Console(highlight=False)
     for summary, file in zip(summaries, files, strict=True):
         console.print(_table(summary))
+        for gain in _gains(summary):
+            print(gain)
         if file is not None:
             print(file)
 
@@ -136,28 +138,33 @@ def _table(summary: "ShiftSummary") -> "Table":
         for line in summary.lines
     )
     table = Table(title=f"{summary.shift}: {fits}", title_justify="left")
-    relative = any(placed.relative for placed in summary.models)
-    table.add_column("model")
-    for name in ("without", "under", "expected", "effective", "95 % interval", "gap closed", "scatters"):
-        table.add_column(name, justify="right")
-    if relative:
-        table.add_column("relative", justify="right")
+    table.add_column("model", overflow="fold")
+    for name in ("without", "under", "expected", "effective, 95 %", "gap\nclosed"):
+        table.add_column(name, justify="right", no_wrap=True)
     ranked = sorted(summary.models, key=lambda placed: (placed.measurement.standard, -placed.effective))
     for place, placed in enumerate(ranked):
         row, standing = placed.measurement, placed.standing
+        interval = f" ({_between(standing.effective_interval)})" if standing else ""
         table.add_row(
             row.model,
             percent(row.id_accuracy),
             percent(row.shift_accuracy),
             percent(placed.expected),
-            _points(placed.effective),
-            _between(standing.effective_interval) if standing else "",
+            f"{_points(placed.effective)}{interval}",
             _share(standing.gap_closed) if standing else "",
-            f"{standing.deviations:+.1f}" if standing else "",
-            *([_gain(placed)] if relative else []),
             end_section=place + 1 < len(ranked) and row.standard != ranked[place + 1].measurement.standard,
         )
     return table
+
+
+def _gains(summary: "ShiftSummary") -> list[str]:
+    """A line for each model that is a change of another."""
+    return [
+        f"relative robustness of {placed.measurement.model} over {gain.changed_from}: "
+        f"{_points(gain.gain)} ({_between(gain.interval)})"
+        for placed in summary.models
+        if (gain := placed.relative) is not None
+    ]
 
 
 def _points(fraction: float) -> str:
@@ -171,13 +178,6 @@ def _between(interval: "Interval") -> str:
 
 def _share(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.0%}"  # nan: the line expects no gap
-
-
-def _gain(placed: "Placed") -> str:
-    if placed.relative is None:
-        return ""
-    gain = placed.relative
-    return f"{_points(gain.gain)} ({_between(gain.interval)}) over {gain.changed_from}"
 
 
 def _json(summary: "ShiftSummary", file: Path | None) -> dict[str, object]:

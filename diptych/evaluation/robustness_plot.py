@@ -53,6 +53,7 @@ _TICKS = (
         0.005,
     ),
     *(0.75, 0.25, 0.85, 0.15, 0.65, 0.35, 0.55, 0.45, 0.97, 0.03, 0.998, 0.002),
+    *(percent / 100 for percent in range(1, 100)),  # for a narrow range
 )
 _CLOSEST_TICKS = 0.075  # of an axis
 
@@ -123,7 +124,7 @@ def plot_robustness(
         raise MissingExtraError("matplotlib", "eval", "drawing a plot") from None
     with matplotlib.rc_context(rc={"svg.hashsalt": "diptych", "svg.fonttype": "path", "font.size": 10}):
         figure = Figure(figsize=_SIZE, facecolor=_PAPER)
-        axes = figure.add_axes((0.092, 0.095, 0.88, 0.735), facecolor=_PAPER)
+        axes = figure.add_axes((0.092, 0.095, 0.88, 0.735 if subtitle else 0.775), facecolor=_PAPER)
         _frame(axes, points)
         _draw_line(axes, line, line_name)
         _draw_points(axes, points)
@@ -132,7 +133,7 @@ def plot_robustness(
         axes.set_ylabel(shift_name, color=_QUIET, labelpad=8)
         figure.text(0.092, 0.955, title, color=_INK, fontsize=14, fontweight="bold")
         figure.text(0.092, 0.922, subtitle, color=_QUIET, fontsize=9.5)
-        _legend(figure, axes)
+        _legend(figure, axes, top=0.908 if subtitle else 0.942)
         _name_points(figure, axes, points)
         drawn = io.BytesIO()
         # Neither the date nor the program's version: the same points give the same bytes.
@@ -271,7 +272,7 @@ def _draw_heights(axes: "Axes", points: Sequence[Point], line: Baseline) -> None
         )
 
 
-def _legend(figure: "Figure", axes: "Axes") -> None:
+def _legend(figure: "Figure", axes: "Axes", *, top: float) -> None:
     """What the shapes mean, in a quiet row between title and plot, or in as many as it takes."""
     handles, labels = axes.get_legend_handles_labels()
     for rows in range(1, len(handles) + 1):
@@ -279,7 +280,7 @@ def _legend(figure: "Figure", axes: "Axes") -> None:
             handles,
             labels,
             loc="upper left",
-            bbox_to_anchor=(0.083, 0.908),
+            bbox_to_anchor=(0.083, top),
             ncols=math.ceil(len(handles) / rows),
             frameon=False,
             fontsize=8.8,

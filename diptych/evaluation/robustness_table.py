@@ -31,6 +31,7 @@ from diptych.evaluation.robustness_plot import Point
 
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 _NEEDED = ("model", "standard", "shift", "id_accuracy", "shift_accuracy", "id_count", "shift_count")
+_MOST_MARKED = 3  # stars in one plot
 _OPTIONAL = ("group", "changed_from")
 
 
@@ -83,8 +84,9 @@ class ShiftSummary:
         return (self.line.lower, self.line.upper) if isinstance(self.line, PivotedLine) else (self.line,)
 
     def points(self) -> list[Point]:
-        """For `plot_robustness`: all models, those named that are not standard."""
-        return [_point(placed.measurement) for placed in self.models]
+        """For `plot_robustness`: all models, those named that are not standard; few of them show their heights."""
+        others = sum(not placed.measurement.standard for placed in self.models)
+        return [_point(placed.measurement, marked=others <= _MOST_MARKED) for placed in self.models]
 
 
 def read_table(path: str | Path) -> list[Measurement]:
@@ -231,7 +233,7 @@ def _placed(row: Measurement, others: Mapping[str, Measurement], line: Baseline,
     )
 
 
-def _point(row: Measurement) -> Point:
+def _point(row: Measurement, *, marked: bool) -> Point:
     def inside(accuracy: float, count: int) -> float:
         # As `robustness.logit` moves 0 and 1.
         return (accuracy * count + 0.5) / (count + 1) if accuracy in (0.0, 1.0) else accuracy
@@ -244,7 +246,7 @@ def _point(row: Measurement) -> Point:
         id_interval=wilson(row.id_accuracy, row.id_count),
         shift_interval=wilson(row.shift_accuracy, row.shift_count),
         named=not row.standard,
-        marked=not row.standard,
+        marked=marked and not row.standard,
     )
 
 
