@@ -19,13 +19,12 @@ from diptych.objectives.infonce import infonce
 from diptych.objectives.pairs import Pairs
 from diptych.objectives.sigmoid import sigmoid
 from diptych.objectives.tiled import tiled_infonce, tiled_sigmoid
+from diptych.training.parallel import Forward
 from diptych.training.precision import autocast
 from diptych.training.settings import Recipe
 
 # From this many rows in the global batch on, the matrix of similarities is never whole: 4 million are 16 MB.
 _TILED_FROM = 2048
-
-Forward = Callable[..., Tensor]
 
 
 class Task(Protocol):
