@@ -282,9 +282,8 @@ def test_the_bundled_sample_needs_no_root() -> None:
     assert (len(found.source), found.label_from, found.labels) == (500, "caption", None)
 
 
-@pytest.mark.nightly
 def test_fashion_mnist_of_debian_is_found_and_whole() -> None:
-    # Needs the package dataset-fashion-mnist, installed, or unpacked into the folder that DIPTYCH_DATA names.
+    # `make test` unpacks the package dataset-fashion-mnist and has DIPTYCH_DATA name its folder.
     for split, count in (("train", 60_000), ("test", 10_000)):
         source = open_benchmark("fashion_mnist", default_root(), split).source
         assert len(source) == count
