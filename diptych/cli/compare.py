@@ -87,8 +87,9 @@ def _print(found: "Comparison", changed: int) -> None:
             )
     tests = sum(one.p_value is not None for task in found.tasks for one in task.differences)
     print(
-        f"\nDifferences are second - first, over the same examples. p (Holm) below 0.05: such a difference in any of "
-        f"{tests} {'test' if tests == 1 else 'tests'} would come by chance at most once in 20 comparisons."
+        "\nDifferences are second - first, over the same examples. p (Holm) is corrected for "
+        f"{'1 test' if tests == 1 else f'{tests} tests'}: where the models are alike, one below 0.05 is seen in at most "
+        "1 of 20 comparisons."
     )
 
 

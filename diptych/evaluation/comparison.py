@@ -194,21 +194,23 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def difference_interval(strata: Sequence[Doubles], *, seed: int = 0) -> Interval:
-    """The percentile interval at 95 % of the mean over strata of the mean of each, examples drawn anew within each.
+def difference_interval(differences: Doubles, *, seed: int = 0) -> Interval:
+    """The bootstrap's percentile interval at 95 % of the mean of (n,) differences.
 
-    strata: arrays (n_s,), none empty; one array for a plain mean. Drawing n examples is drawing how often each
-    distinct value occurs: the same distribution, at a cost that depends on the number of distinct values.
+    Drawing n examples is drawing how often each distinct value occurs: the same distribution, at a cost that depends
+    on the number of distinct values.
     """
     random = np.random.default_rng(seed)
-    means = np.zeros(RESAMPLES)
-    for values in strata:
-        level, count = np.unique(values, return_counts=True)
-        rows = max(1, _NUMBERS_AT_ONCE // len(level))
-        for start in range(0, RESAMPLES, rows):
-            part = means[start : start + rows]
-            drawn = random.multinomial(len(values), count / len(values), size=len(part))
-            part += drawn @ level / (len(values) * len(strata))
+    level, count = np.unique(differences, return_counts=True)
+    rows = max(1, _NUMBERS_AT_ONCE // len(level))
+    means = np.concatenate(
+        [
+            random.multinomial(len(differences), count / len(differences), size=min(rows, RESAMPLES - start))
+            @ level
+            / len(differences)
+            for start in range(0, RESAMPLES, rows)
+        ]
+    )
     low, high = np.quantile(means, [(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2])
     return float(low), float(high)
 
@@ -325,7 +327,7 @@ def _difference(metric: str, first: Doubles, second: Doubles, seed: int) -> Diff
         metric=metric,
         first=float(first.mean()),
         second=float(second.mean()),
-        interval=difference_interval([change], seed=seed),
+        interval=difference_interval(change, seed=seed),
         gained=int(np.sum(change > 0)),
         lost=int(np.sum(change < 0)),
         p_value=p_value(change, seed=seed),
@@ -333,27 +335,16 @@ def _difference(metric: str, first: Doubles, second: Doubles, seed: int) -> Diff
 
 
 def _of_classes(pairs: _Pairs, seed: int) -> Difference:
-    """Of the mean per-class accuracy: examples are drawn anew within each class, as a class's weight is fixed."""
+    """Of the mean per-class accuracy: a mean over examples that weigh as their classes are rare."""
     assert pairs.target is not None
+    _, column, count = np.unique(np.array(pairs.target), return_inverse=True, return_counts=True)
+    weight = len(column) / (len(count) * count[column])
     right = []
     for outcomes, rows in zip(pairs.outcomes, pairs.rows, strict=True):
         assert outcomes.predicted is not None
         assert outcomes.target is not None
-        right.append((outcomes.predicted[rows] == outcomes.target[rows]).astype(np.float64))
-    _, column = np.unique(np.array(pairs.target), return_inverse=True)
-    members = [np.flatnonzero(column == number) for number in range(int(column.max()) + 1)]
-    change = right[1] - right[0]
-    first, second = (float(np.mean([side[rows].mean() for rows in members])) for side in right)
-    weighted = np.concatenate([change[rows] / len(rows) for rows in members])
-    return Difference(
-        metric="mean_per_class",
-        first=first,
-        second=second,
-        interval=difference_interval([change[rows] for rows in members], seed=seed),
-        gained=int(np.sum(change > 0)),
-        lost=int(np.sum(change < 0)),
-        p_value=p_value(weighted, seed=seed),
-    )
+        right.append(weight * (outcomes.predicted[rows] == outcomes.target[rows]))
+    return _difference("mean_per_class", right[0], right[1], seed)
 
 
 def _corrected(tasks: Sequence[TaskComparison]) -> tuple[TaskComparison, ...]:

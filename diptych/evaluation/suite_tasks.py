@@ -176,10 +176,15 @@ def _task(table: dict[str, Any], where: str) -> Task:
 
 def _zero_shot(task: ZeroShot, subject: Subject) -> Job:
     source, known = _open(task.data, subject)
-    labels = _labels(task.labels) or (known and known.labels)
-    given = _templates(task.templates, f"the task {task.name!r}") or (known and known.templates)
-    words = given or (labels and labels.templates) or subject.templates
+    own = _labels(task.labels)
+    labels = own or (known.labels if known else None)
+    given = _templates(task.templates, f"the task {task.name!r}") or (own and own.templates)
+    words = given or (known.templates if known else None) or subject.templates
     metric = task.metric or _metric(task, known)
+    if metric == "map11" and (task.group_by is not None or task.label_from is not None):
+        raise SettingsError(
+            f"the task {task.name!r}: map11 takes the classes from the metadata; leave out group_by and label_from"
+        )
 
     def measure(progress: Progress) -> Report:
         if metric == "map11":

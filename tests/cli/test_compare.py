@@ -104,7 +104,7 @@ def test_the_table_says_the_same_for_people(suites: Path, run: Run) -> None:
     assert f"{100 * top1['first']:.1f} %" in lines[1]
     assert f"{100 * top1['difference']:+.1f}" in lines[1]
     assert f"colours: {found['changed']} examples changed; the first 2:" in outcome.out
-    assert "p (Holm) below 0.05: such a difference in any of 2 tests" in outcome.out
+    assert "p (Holm) is corrected for 2 tests" in outcome.out
     assert "left out: only-a: only the first has it" in outcome.err
 
 
