@@ -1,5 +1,6 @@
 """Rules of the natural-shift sets against slow loops and hand-worked cases, their tables against published sizes."""
 
+import csv
 import importlib.util
 from pathlib import Path
 
@@ -33,6 +34,16 @@ PUBLISHED_SIZES = {
 }
 # Some of them by their WordNet ids and what those are called (ImageNet's own names).
 ZEBRA, SORREL, OX, TV, JERSEY = "n02391049", "n02389026", "n02403003", "n04404412", "n03595614"
+
+FRAMES = (("vid", "imagenet-vid"), ("ytbb", "ytbb"))
+VALIDATION = {
+    "imagenet": "imagenetv2",
+    "imagenet_on_a": "imagenet-a",
+    "imagenet_on_r": "imagenet-r",
+    "imagenet_on_objectnet": "objectnet",
+    "imagenet_on_vid": "imagenet-vid-robust",
+    "imagenet_on_ytbb": "ytbb-robust",
+}
 
 
 def scores(rows: int, seed: int = 0) -> np.ndarray:
@@ -200,3 +211,22 @@ def test_what_cannot_be_scored_is_named() -> None:
         crop_objectnet(Image.new("RGB", (4, 9)))
     with pytest.raises(DataError, match="two classes"):
         ClassMap(("cat", "dog"), ((3,), (3,)))
+
+
+def test_copied_accuracies_are_whole_numbers_of_images() -> None:
+    # A check of the copying (experiments/figure13.py) and of the sizes here: a percentage with three decimals is that
+    # of a whole number of images, or it is wrong.
+    images = {name: shift.images for name, shift in SHIFTS.items() if not shift.frames}
+    images |= {
+        f"{short}_{k}": SHIFTS[f"{name}-robust"].images for short, name in FRAMES for k in ("pm0", "pm10")
+    }
+    images |= {column: PUBLISHED_SIZES[name][2] for column, name in VALIDATION.items()}
+    with (Path(__file__).parents[2] / "experiments" / "figure13.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["source"] == "testbed"]
+    wrong = [
+        (row["model"], column)
+        for row in rows
+        for column, count in images.items()
+        if abs((right := float(row[column]) / 100 * count) - round(right)) > 0.0005 / 100 * count + 0.01
+    ]
+    assert (len(rows), wrong) == (37, [])
