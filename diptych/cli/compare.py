@@ -88,8 +88,8 @@ def _print(found: "Comparison", changed: int) -> None:
     tests = sum(one.p_value is not None for task in found.tasks for one in task.differences)
     print(
         "\nDifferences are second - first, over the same examples. p (Holm) is corrected for "
-        f"{'1 test' if tests == 1 else f'{tests} tests'}: where the models are alike, one below 0.05 is seen in at most "
-        "1 of 20 comparisons."
+        f"{'1 test' if tests == 1 else f'{tests} tests'}: where the models are alike, one below 0.05 comes in at "
+        "most 1 of 20 comparisons."
     )
 
 

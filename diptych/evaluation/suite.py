@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from diptych.atomic import write_text
 from diptych.config import plain
-from diptych.distributed import gather_objects, world
+from diptych.distributed import gather_objects, share, world
 from diptych.embed import Progress
 from diptych.errors import DataError, DiptychError, SettingsError
 from diptych.evaluation.suite_files import Result, read_result, write_result
@@ -36,7 +36,10 @@ class Watch(Protocol):
     """Whoever is told how a suite goes on."""
 
     def begin(self, task: Task, images: int) -> AbstractContextManager[Progress]:
-        """A context in which a task is done; what it yields gets the number of images done since the last call."""
+        """A context in which a task is done; what it yields gets the number of images done since the last call.
+
+        images: this process's share of them.
+        """
         ...
 
     def end(self, result: Result, *, kept: bool) -> None:
@@ -94,7 +97,8 @@ class _Run:
             if kept is not None:
                 self.watch.end(kept, kept=True)
             return kept or Result(name=task.name, made_by=made_by)
-        with self.watch.begin(task, sum(map(len, job.sources))) as progress:
+        images = sum(map(len, job.sources))
+        with self.watch.begin(task, len(share(images, world().rank, world().size))) as progress:
             report, problem = _attempt(lambda: job.measure(progress))
         seconds = round(time.perf_counter() - started, 2)
         return self._finished(
