@@ -62,13 +62,12 @@ def calibrate(
 
     from diptych.cli.inputs import classifier_builder, templates_for, zero_shot_data  # noqa: PLC0415
     from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.data.sources import open_source  # noqa: PLC0415
     from diptych.evaluation import calibration  # noqa: PLC0415
 
     task = zero_shot_data(
         data, labels_file, templates, root=root, image_column=image_column, label_column=label_column
     )
-    others = open_source(none_data) if none_data is not None else None
+    others = zero_shot_data(none_data, None, None, root=root).source if none_data is not None else None
     with everybody(device) as here:
         name, network, preprocess = load_model(model, device, precision)
         with progress(
@@ -121,6 +120,7 @@ def _report(out: Path, found: "Calibration", limits: tuple[float, float], as_jso
     table(("", "before", "after"), rows, right=(1, 2))
     print(f"\ntemperature {found.temperature:.3f}, from {measured['count']:,.0f} labelled pictures")
     print(f"threshold {found.threshold:.3f}: {percent(measured['kept'])} of them reach it")
+    print(f"named rightly: {percent(measured['top1'])} of all, {percent(measured['top1_kept'])} of those")
     if "none_count" in measured:
         print(
             f"of {measured['none_count']:,.0f} other pictures, {percent(measured['turned_away'])} are turned away "

@@ -103,9 +103,9 @@ def calibrate(
 
     `measured` holds `count`, and `log_loss` and `calibration_error` (15 bins of equal width) before and after; the
     values after are of each half of the pictures with the temperature that the other half asks for, so that none
-    is measured on what chose it. `kept` is the share of labelled pictures above the threshold. With pictures of
-    other things: `none_count`, `turned_away` (their share below it) and `none_roc_auc`, how well the similarity
-    tells both kinds apart at any threshold.
+    is measured on what chose it. `top1` is the accuracy, `kept` the share of labelled pictures that reach the
+    threshold, `top1_kept` the accuracy on those. With pictures of other things: `none_count`, `turned_away` (their
+    share below it) and `none_roc_auc`, how well the similarity tells both kinds apart at any threshold.
 
     Raises:
         DataError: fewer than two labelled pictures, or as `evaluate_zero_shot` says.
@@ -151,7 +151,7 @@ def calibrate(
         templates=words,
         temperature=fit_temperature(logits, target),
         threshold=threshold,
-        measured=measured | {"kept": float(np.mean(best >= threshold))},
+        measured=measured | _kept(similarity, target, threshold),
     )
 
 
@@ -237,6 +237,17 @@ def _halfway(lower: Doubles, level: float) -> float:
     """Between `level` and the highest of `lower`; `level` itself where there is none."""
     below = lower[lower < level]
     return float((below.max() + level) / 2) if len(below) else float(level)
+
+
+def _kept(similarity: Floats, target: Integers, threshold: float) -> dict[str, float]:
+    kept = similarity.max(axis=1) >= threshold
+    right = similarity.argmax(axis=1) == target
+    # Both ways to a threshold keep one picture at least.
+    return {
+        "top1": float(np.mean(right)),
+        "kept": float(np.mean(kept)),
+        "top1_kept": float(np.mean(right[kept])),
+    }
 
 
 def _before_and_after(logits: Floats, target: Integers) -> dict[str, float]:

@@ -163,6 +163,9 @@ def test_calibration_agrees_with_classify_and_with_evaluation(
     elsewhere = classify(tiny_clip, tiny_preprocess, sorted(others.glob("*.png")), found.label_set, **options)
     assert np.mean([answer["none_of_these"] for answer in elsewhere]) == found.measured["turned_away"]
     assert (found.measured["count"], found.measured["none_count"]) == (24, 10)
+    right = [answer["predictions"][0]["label"] == label for answer, label in zip(cooled, labels, strict=True)]
+    kept = [hit for hit, answer in zip(right, cooled, strict=True) if not answer["none_of_these"]]
+    assert (found.measured["top1"], found.measured["top1_kept"]) == (np.mean(right), np.mean(kept))
     by_label = [{guess["label"]: guess["probability"] for guess in answer["predictions"]} for answer in plain]
     expected = -np.mean([np.log(row[label]) for row, label in zip(by_label, labels, strict=True)])
     assert found.measured["log_loss_before"] == pytest.approx(expected, abs=1e-5)
