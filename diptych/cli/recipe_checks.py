@@ -24,10 +24,9 @@ from diptych.training.forecast import (
     fitting,
     free_memory,
     kept_bytes,
-    measure_pace,
     memory_of,
-    seconds_a_step,
 )
+from diptych.training.pace import measure_pace, seconds_a_step
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
 
@@ -161,7 +160,7 @@ def _forecast(
     """Memory, time, checkpoints: what the model itself says when a few rows go through it."""
     try:
         model = blank_model(recipe, device)
-        kept = kept_bytes(model, recipe.training)
+        kept = kept_bytes(model, recipe)
     except (DiptychError, torch.OutOfMemoryError) as error:
         yield Check("memory of the run", "fail", f"not even a few pairs can be computed: {error}")
         return
@@ -176,7 +175,7 @@ def _forecast(
     if source is not None and len(used):
         try:
             places = used[np.linspace(0, len(used) - 1, min(TIMED, len(used))).astype(int)].tolist()
-            pace, rows = measure_pace(recipe, model, source, places, device)
+            pace, rows = measure_pace(recipe, model, source, places)
         except (DiptychError, torch.OutOfMemoryError) as error:
             yield Check("time of the run", "warn", f"no estimate: {error}")
         else:

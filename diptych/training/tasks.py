@@ -115,7 +115,7 @@ class ClipTask:
     def loss(self, left: Tensor, right: Tensor, groups: Tensor | None) -> tuple[Tensor, int]:
         """See `Task`."""
         scale = self.model.logit_scale.exp()
-        if _is_large(left):
+        if is_tiled(len(left) * world().size):
             return tiled_infonce(left, right, scale, groups)
         return infonce(Pairs.gathered(left, right, groups), scale)
 
@@ -140,7 +140,7 @@ class SiglipTask(ClipTask):
     def loss(self, left: Tensor, right: Tensor, groups: Tensor | None) -> tuple[Tensor, int]:
         """See `Task`."""
         scale = self.model.logit_scale.exp()
-        if _is_large(left):
+        if is_tiled(len(left) * world().size):
             return tiled_sigmoid(left, right, scale, self.bias, groups)
         return sigmoid(Pairs.gathered(left, right, groups), scale, self.bias)
 
@@ -149,8 +149,9 @@ class SiglipTask(ClipTask):
         return {**super().after_step(), "logit_bias": self.bias.item()}
 
 
-def _is_large(left: Tensor) -> bool:
-    return len(left) * world().size >= _TILED_FROM
+def is_tiled(rows: int) -> bool:
+    """Whether the loss of a global batch of so many rows is worked out in tiles."""
+    return rows >= _TILED_FROM
 
 
 def _unit(features: Tensor) -> Tensor:
