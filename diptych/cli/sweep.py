@@ -87,20 +87,28 @@ def sweep(
         tell=lambda trial, count: say(f"trial {trial.number + 1}/{count}: {_told(trial, metric)}"),
     )
     done = [trial for trial in found if trial.status == "done"]
+    best = folder / done[0].folder if done else None
     if as_json:
+        trials_json = [_json(trial, folder) for trial in found]
         emit(
             {
                 "metric": metric,
                 "goal": goal,
-                "best": str(folder / done[0].folder) if done else None,
-                "trials": [_json(trial, folder) for trial in found],
+                "best": None if best is None else str(best),
+                "trials": trials_json,
             }
         )
     else:
-        Console(highlight=False).print(_table(found, metric, goal))
-        if done:
-            print(f"best: {folder / done[0].folder}")
+        _print(found, metric, goal, best)
     return 0 if done else 1
+
+
+def _print(found: Sequence["Trial"], metric: str, goal: "Goal", best: Path | None) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    Console(highlight=False).print(_table(found, metric, goal))
+    if best is not None:
+        print(f"best: {best}")
 
 
 def _goal(metric: str, minimise: bool, maximise: bool) -> "Goal":
