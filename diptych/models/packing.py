@@ -5,8 +5,8 @@ texts begin alike: all share the start token, prompts share "a photo of". Throug
 those before it alone, so that equal beginnings have equal values. The packed batch is one row for each distinct
 beginning: the tree of the texts, whose rows stand in the order in which a walk through it meets them.
 
-Everything but attention works on rows. Attention works on stretches of consecutive rows: the rows that those have
-in their past are the stretch itself and the path from the root to it, and little else.
+Everything but attention works on rows. Attention works on stretches of consecutive rows: what these have in their
+past is the path from the root to the first of them, and rows of the stretch itself.
 """
 
 from dataclasses import dataclass
@@ -16,17 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Rows whose texts attend together. The work on pairs of rows grows with it, the calls of the kernel shrink; measured.
-_STRETCH = 64
-
-
-@dataclass(frozen=True)
-class _Stretch:
-    """Consecutive rows that attend together."""
-
-    queries: slice
-    keys: Tensor  # (keys,) every row that one of them may see
-    seen: Tensor  # (queries, keys) whether it does
+_STRETCH = 32  # rows that attend together: more of them pair up with more rows that they do not see; measured
 
 
 @dataclass(frozen=True)
@@ -36,24 +26,24 @@ class Packing:
     tokens: Tensor  # (rows,) ids
     positions: Tensor  # (rows,) place in the text
     ends: Tensor  # (batch,) the row of each text's end token
-    stretches: tuple[_Stretch, ...]
+    queries: Tensor  # (stretches, size) all rows in order; the last one again where the last stretch is short
+    keys: Tensor  # (stretches, keys) every row that a stretch may see
+    seen: Tensor  # (stretches, size, keys) whether a row sees it
 
     def attend(self, projected: Tensor, heads: int) -> Tensor:
         """Causal attention of every row to its beginning.
 
         projected: (rows, 3 * width), queries, keys and values; returns (rows, width).
         """
-        width = projected.shape[1] // 3
+        rows, width = projected.shape[0], projected.shape[1] // 3
         part = width // heads
-        queries, pairs = projected[:, :width], projected[:, width:]
-        mixed = []
-        for stretch in self.stretches:
-            query = queries[stretch.queries].view(1, -1, heads, part).transpose(1, 2)
-            pair = pairs.index_select(0, stretch.keys).view(1, -1, 2, heads, part)
-            key, value = pair.permute(2, 0, 3, 1, 4)  # each (1, heads, keys, part)
-            seen = F.scaled_dot_product_attention(query, key, value, attn_mask=stretch.seen)
-            mixed.append(seen.transpose(1, 2).reshape(-1, width))
-        return torch.cat(mixed)
+        query = projected[:, :width].index_select(0, self.queries.flatten())
+        query = query.view(*self.queries.shape, heads, part).transpose(1, 2)
+        pair = projected[:, width:].index_select(0, self.keys.flatten())
+        key, value = pair.view(*self.keys.shape, 2, heads, part).permute(2, 0, 3, 1, 4)
+        # Each is (stretches, heads, rows, width / heads).
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=self.seen[:, None])
+        return mixed.transpose(1, 2).reshape(-1, width)[:rows]
 
 
 def pack(tokens: Tensor) -> Packing:
@@ -71,13 +61,37 @@ def pack(tokens: Tensor) -> Packing:
     opens = inside & (parted.cumsum(dim=1) > 0)
     row = (opens.flatten().cumsum(dim=0) - 1).view_as(opens)
     row = row.masked_fill(~opens, 0).cummax(dim=0).values  # otherwise it has the row of the text above
-    ends = row.gather(1, end[:, None])[:, 0]
+    ends = row.gather(1, end[:, None])
+    # The rows behind a row, up to the end of the last text that goes through it, have it in their past.
+    last = place.new_zeros(int(ends[-1]) + 1)
+    last.scatter_reduce_(0, row[inside], ends.expand_as(row)[inside], "amax")
+    text, position = opens.nonzero().unbind(1)
+    queries, keys, seen = _stretches(row[text], position, last)
     return Packing(
         tokens=texts[opens],
-        positions=place.expand_as(opens)[opens],
-        ends=ends[number],
-        stretches=_stretches(row, inside, ends),
+        positions=position,
+        ends=ends[number, 0],
+        queries=queries,
+        keys=keys,
+        seen=seen,
     )
+
+
+def _stretches(path: Tensor, position: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`Packing.queries`, `keys` and `seen`.
+
+    path: (rows, tokens) the rows of a text that goes through each row, which is its `position`-th (rows,);
+    last: (rows,) the last one that has a row in its past.
+    """
+    rows = len(path)
+    start = torch.arange(0, rows, _STRETCH, device=path.device)
+    stretch = start[:, None] + torch.arange(min(_STRETCH, rows), device=path.device)
+    queries = stretch.clamp(max=rows - 1)
+    above = torch.arange(int(position[start].max()), device=path.device)
+    keys = torch.cat((path[start, : len(above)], queries), dim=1)
+    exists = torch.cat((above < position[start, None], stretch < rows), dim=1)
+    query, key = queries[:, :, None], keys[:, None]
+    return queries, keys, exists[:, None] & (key <= query) & (query <= last[key])
 
 
 def order_of_batches(tokens: Tensor, device: torch.device) -> Tensor:
@@ -91,21 +105,3 @@ def order_of_batches(tokens: Tensor, device: torch.device) -> Tensor:
         return end.argsort(stable=True)
     used = tokens[:, : int(end.max()) + 1]
     return torch.from_numpy(np.lexsort(used.numpy().T[::-1]))
-
-
-def _stretches(row: Tensor, inside: Tensor, ends: Tensor) -> tuple[_Stretch, ...]:
-    """row: (texts, tokens) of each token, where it is `inside` its text; ends: (texts,) rising."""
-    # The rows behind a row and up to the last text that goes through it are those that have it in their past.
-    last = ends.new_zeros(int(ends[-1]) + 1)
-    last.scatter_reduce_(0, row[inside], ends[:, None].expand_as(row)[inside], "amax")
-    texts = torch.unique_consecutive(ends // _STRETCH, return_counts=True)[1].tolist()
-    stretches, text, start = [], 0, 0
-    for count in texts:
-        stop = int(ends[text + count - 1]) + 1
-        path = row[text][inside[text]]  # what a later text shares with those above, the first one shares, too
-        keys = torch.cat((path[path < start], torch.arange(start, stop, device=row.device)))
-        query = torch.arange(start, stop, device=row.device)[:, None]
-        seen = (keys <= query) & (query <= last[keys])
-        stretches.append(_Stretch(slice(start, stop), keys, seen))
-        text, start = text + count, stop
-    return tuple(stretches)

@@ -70,10 +70,12 @@ def test_prompts_that_share_beginnings_are_encoded_as_each_alone(kind: str, dtyp
 
 
 def pasts(packing: Packing) -> list[list[int]]:
-    """The rows that each row sees, first to last."""
-    return [
-        sorted(stretch.keys[seen].tolist()) for stretch in packing.stretches for seen in stretch.seen.unbind()
-    ]
+    """The rows that each row sees, first to last; one that is seen twice stands twice."""
+    keys = packing.keys[:, None].expand_as(packing.seen).flatten(0, 1)
+    found = [sorted(key[seen].tolist()) for key, seen in zip(keys, packing.seen.flatten(0, 1), strict=True)]
+    queries = packing.queries.flatten().tolist()
+    assert queries == [min(row, len(packing.tokens) - 1) for row in range(len(queries))]
+    return found[: len(packing.tokens)]
 
 
 @pytest.mark.parametrize("texts", ["prompts", "random", "no end token"])
@@ -85,7 +87,7 @@ def test_a_row_sees_exactly_the_beginnings_of_its_own_text(texts: str) -> None:
         "no end token": torch.randint(0, 12, (200, CONTEXT)),
     }[texts]
     packing = pack(tokens)
-    assert len(packing.stretches) > 2
+    assert len(packing.keys) > 4
     seen = pasts(packing)
     for row, end in zip(tokens.tolist(), packing.ends.tolist(), strict=True):
         text = row[: row.index(max(row)) + 1]
@@ -102,11 +104,7 @@ def test_a_row_that_sees_its_neighbours_is_noticed(kind: str, monkeypatch: pytes
 
     def leaky(tokens: Tensor) -> Packing:
         packing = pack(tokens)
-        stretches = tuple(
-            replace(one, seen=one.keys <= torch.arange(one.queries.start, one.queries.stop)[:, None])
-            for one in packing.stretches
-        )
-        return replace(packing, stretches=stretches)
+        return replace(packing, seen=packing.keys[:, None] <= packing.queries[:, :, None])
 
     tower = cast(TextTransformer, small_model(text=kind).text)
     expected = one_by_one(tower, prompts())
