@@ -31,7 +31,9 @@ from diptych.models.modified_resnet import ModifiedResNet
 from diptych.models.vision_transformer import VisionTransformer
 
 WIDTH = 256  # of the features that the head sees
-BASELINES: dict[str, tuple[ResNet | ViT, int, float]] = {  # tower, drawings seen, share of the training drawings
+BASELINES: dict[
+    str, tuple[ResNet | ViT, int, float]
+] = {  # tower, drawings seen, share of the training drawings
     "resnet-8": (ResNet(resolution=64, layers=(1, 1, 1, 1), width=8, heads=4), 100_000, 1.0),
     "resnet-12": (ResNet(resolution=64, layers=(1, 1, 1, 1), width=12, heads=6), 100_000, 1.0),
     "resnet-16": (ResNet(resolution=64, layers=(1, 1, 1, 1), width=16, heads=8), 120_000, 1.0),
@@ -54,7 +56,9 @@ class Classifier(nn.Module):
     def __init__(self, size: ResNet | ViT, classes: int) -> None:
         super().__init__()
         self.tower: nn.Module = (
-            ModifiedResNet(size, WIDTH) if isinstance(size, ResNet) else VisionTransformer(size, WIDTH, "quick_gelu")
+            ModifiedResNet(size, WIDTH)
+            if isinstance(size, ResNet)
+            else VisionTransformer(size, WIDTH, "quick_gelu")
         )
         self.head = nn.Linear(WIDTH, classes)
 
@@ -67,7 +71,9 @@ def codes_of(source: Source) -> list[str | None]:
     return [source[position].group for position in range(len(source))]
 
 
-def train(name: str, source: Source, columns: dict[str, int], preprocess: Preprocess, seed: int) -> Classifier:
+def train(
+    name: str, source: Source, columns: dict[str, int], preprocess: Preprocess, seed: int
+) -> Classifier:
     size, samples, portion = BASELINES[name]
     torch.manual_seed(seed)
     target = torch.tensor([columns.get(code or "", -1) for code in codes_of(source)])
@@ -82,7 +88,9 @@ def train(name: str, source: Source, columns: dict[str, int], preprocess: Prepro
         cache=True,
     )
     model = Classifier(size, len(columns)).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=DECAY, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=DECAY, fused=True
+    )
     mean, std = (torch.tensor(value)[:, None, None] for value in (preprocess.mean, preprocess.std))
     steps, started = samples // BATCH, time.perf_counter()
     batches = loader.batches(0)
@@ -102,12 +110,17 @@ def train(name: str, source: Source, columns: dict[str, int], preprocess: Prepro
         optimizer.step()
         if (step + 1) % 100 == 0:
             speed = (step + 1) * BATCH / (time.perf_counter() - started)
-            print(f"{name}: step {step + 1} of {steps}, loss {loss.item():.3f}, {speed:.0f} drawings/s", flush=True)
+            print(
+                f"{name}: step {step + 1} of {steps}, loss {loss.item():.3f}, {speed:.0f} drawings/s",
+                flush=True,
+            )
     batches.close()
     return model.eval()
 
 
-def measure(model: Classifier, source: Source, columns: dict[str, int], preprocess: Preprocess) -> dict[str, object]:
+def measure(
+    model: Classifier, source: Source, columns: dict[str, int], preprocess: Preprocess
+) -> dict[str, object]:
     rows = survey(source, lambda example: (example.key, example.group, str(example.metadata["vendor"])))
 
     def logits(pixels: list[torch.Tensor]) -> np.ndarray:
@@ -139,7 +152,9 @@ def main(name: str, split: Path, corpus: Path, out: Path, seed: int = 0) -> None
     seconds = time.perf_counter() - started
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / "model.safetensors")
+    save_file(
+        {key: value.contiguous() for key, value in model.state_dict().items()}, folder / "model.safetensors"
+    )
     result = {
         "model": name,
         "seed": seed,
@@ -151,7 +166,13 @@ def main(name: str, split: Path, corpus: Path, out: Path, seed: int = 0) -> None
         "shift": measure(model, shift, columns, preprocess),
     }
     (folder / "result.json").write_text(json.dumps(result))
-    print(name, result["in_distribution"]["top1"], result["shift"]["top1"], result["shift"]["vendors"], flush=True)
+    print(
+        name,
+        result["in_distribution"]["top1"],
+        result["shift"]["top1"],
+        result["shift"]["vendors"],
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
