@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from diptych.data.sources import Source
     from diptych.evaluation.report import Outcomes
     from diptych.evaluation.suite_files import Result
-    from diptych.evaluation.suite_tasks import Subject, Task
+    from diptych.evaluation.suite_jobs import Subject
+    from diptych.evaluation.suite_tasks import Task
 
 _MISTAKES = 24  # pictures of a task
 _SIDE = 128  # pixels of a picture
@@ -100,7 +101,7 @@ def _subject(model: str, device: str, precision: str, *, leads: bool, keep: bool
     """The model; of several processes, the first one alone says what was chosen."""
     from diptych.cli.inputs import classifier_builder, templates_for  # noqa: PLC0415
     from diptych.cli.machine import choose, load_model, pick_device, pick_precision  # noqa: PLC0415
-    from diptych.evaluation.suite_tasks import Subject  # noqa: PLC0415
+    from diptych.evaluation.suite_jobs import Subject  # noqa: PLC0415
     from diptych.pretrained import fingerprint  # noqa: PLC0415
 
     if leads:
@@ -121,10 +122,10 @@ def _subject(model: str, device: str, precision: str, *, leads: bool, keep: bool
 
 
 def _mistakes(task: "Task", subject: "Subject", result: "Result") -> "list[Mistake]":
-    from diptych.evaluation.suite_report import sample_mistakes  # noqa: PLC0415
-    from diptych.evaluation.suite_tasks import prepare  # noqa: PLC0415
+    from diptych.evaluation.suite_jobs import prepare  # noqa: PLC0415
+    from diptych.evaluation.suite_report import outcomes_in_words, sample_mistakes  # noqa: PLC0415
 
-    outcomes = None if result.report is None else result.report.outcomes
+    outcomes = outcomes_in_words(result)
     if outcomes is None or not outcomes.positions:
         return []
     rows = sample_mistakes(outcomes, _MISTAKES)

@@ -22,10 +22,12 @@ from diptych.evaluation.suite_report import (
     class_rows,
     confused_pairs,
     confusions,
+    described,
     group_rows,
     headline_rows,
     interval_shown,
     metric_rows,
+    outcomes_in_words,
     reliability,
     shown,
 )
@@ -83,7 +85,7 @@ def _summary(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     cells = "".join(
-        f'<tr><th scope="row"><a href="#{escape(row.task)}">{escape(row.task)}</a>'
+        f'<tr><th scope="row"><a href="#{escape(row.task)}">{_breakable(row.task)}</a>'
         f"<small>{_words(row.metric)}, {row.count:,} images</small></th>"
         f"<td><b>{shown(row.metric, row.value)}</b></td>{_range(row.metric, row.interval)}"
         f"<td>{shown(row.metric, row.chance)}</td><td>{shown(row.metric, row.majority)}</td>"
@@ -96,6 +98,11 @@ def _summary(rows: Sequence[Row]) -> str:
         '<th scope="col" class="wide" aria-label="value as a bar"></th></tr></thead>'
         f"<tbody>{cells}</tbody></table></div>"
     )
+
+
+def _breakable(name: str) -> str:
+    """A name that a narrow column may break after its underscores."""
+    return escape(name).replace("_", "_<wbr>")
 
 
 def _bar(row: Row) -> str:
@@ -118,14 +125,15 @@ def _section(result: Result, mistakes: Sequence[Mistake]) -> str:
     report = result.report
     assert report is not None
     skipped = ", ".join(f"{count:,} {escape(reason)}" for reason, count in report.skipped.items())
+    how = described(report)
     parts = [
         f'<section id="{escape(result.name)}"><h2>{escape(result.name)}</h2>'
         f'<p class="hint">{escape(report.task)} on {escape(report.data)}, {report.scores.count:,} images'
-        f"{f'; skipped: {skipped}' if skipped else ''}.</p>",
+        f"{f'; {escape(how)}' if how else ''}{f'; skipped: {skipped}' if skipped else ''}.</p>",
         _metrics(result, report),
     ]
-    outcomes = report.outcomes
-    if outcomes is not None and outcomes.predicted is not None and outcomes.target is not None:
+    outcomes = outcomes_in_words(result)
+    if outcomes is not None:
         parts.append(_classes(outcomes))
     if mistakes:
         parts.append(_mistakes(mistakes))
@@ -219,6 +227,7 @@ def _at(across: float, up: float) -> str:
 
 def _heat_map(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
     heads = "".join(f'<th scope="col"><span>{escape(label)}</span></th>' for label in labels)
+    upright = " upright" if max(map(len, labels)) <= 2 else ""
     rows = []
     for row, (label, counts) in enumerate(zip(labels, matrix, strict=True)):
         total = max(1, sum(counts))
@@ -232,8 +241,9 @@ def _heat_map(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
         rows.append(f'<tr><th scope="row">{escape(label)}</th>{cells}</tr>')
     return (
         '<figure class="chart"><figcaption><h3>Confusion</h3><small>A row a class, a column what it was called; the '
-        'shade is the share of the row.</small></figcaption><div class="scroll"><table class="heat"><thead><tr><td>'
-        f"</td>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></figure>"
+        'shade is the share of the row.</small></figcaption><div class="scroll">'
+        f'<table class="heat{upright}"><thead><tr><td></td>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div></figure>"
     )
 
 
@@ -335,6 +345,7 @@ svg .mass { fill: var(--c0); fill-opacity: 0.16; stroke: none; }
 .heat thead th { vertical-align: bottom; font-weight: 400; min-width: 0; }
 .heat thead span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 8rem; overflow: hidden;
   text-overflow: ellipsis; padding-top: 0.35rem; }
+.heat.upright thead span { writing-mode: initial; transform: none; }
 .pairs { font-size: 0.88rem; margin-top: 0.3rem; } .pairs th small { display: inline; }
 .pairs tr:first-child { border-top: 0; } .pairs td { padding-left: 0.9rem; }
 .thin { width: 22%; min-width: 3rem; }

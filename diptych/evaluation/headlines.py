@@ -6,7 +6,11 @@ _BOTH_DIRECTIONS = ("image_to_text_r1", "text_to_image_r1")
 
 
 def headlines(report: Report) -> tuple[str, ...]:
-    """The metrics that stand for a report: R@1 in both directions of retrieval, else the metric that it has first."""
+    """The metrics that stand for a report.
+
+    R@1 in both directions of retrieval; else the one that the report's details call its headline; else the first.
+    """
     if report.task == "retrieval":
         return _BOTH_DIRECTIONS
-    return tuple(report.scores.metrics)[:1]
+    named = report.details.get("headline")
+    return (str(named),) if named in report.scores.metrics else tuple(report.scores.metrics)[:1]

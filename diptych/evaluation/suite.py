@@ -21,7 +21,8 @@ from diptych.distributed import gather_objects, share, world
 from diptych.embed import Progress
 from diptych.errors import DataError, DiptychError, SettingsError
 from diptych.evaluation.suite_files import Result, read_result, write_result
-from diptych.evaluation.suite_tasks import Job, Subject, Task, check_names, prepare
+from diptych.evaluation.suite_jobs import Job, Subject, prepare
+from diptych.evaluation.suite_tasks import Task, check_names
 
 # To be raised when the same model and data would give other figures than before.
 EVALUATION_VERSION = 1
@@ -102,7 +103,14 @@ class _Run:
             report, problem = _attempt(lambda: job.measure(progress))
         seconds = round(time.perf_counter() - started, 2)
         return self._finished(
-            Result(name=task.name, made_by=made_by, report=report, error=problem, seconds=seconds)
+            Result(
+                name=task.name,
+                made_by=made_by,
+                report=report,
+                error=problem,
+                seconds=seconds,
+                phrases=job.phrases,
+            )
         )
 
     def _finished(self, result: Result) -> Result:

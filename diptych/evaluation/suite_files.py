@@ -14,7 +14,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Result:
     """What one task of a suite came to: a report, or the message of an error.
 
     made_by: all that the report depends on, as JSON knows it; equal where doing the task again would change nothing.
+    phrases: how people call the classes that the data call otherwise, by the data's names.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Result:
     report: Report | None = None
     error: str | None = None
     seconds: float = 0.0
+    phrases: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_result(folder: Path, result: Result) -> None:
@@ -49,6 +51,7 @@ def write_result(folder: Path, result: Result) -> None:
     keep = None
     if result.report is not None:
         values |= {"status": "done", **_without_nan(result.report.to_json()), "seconds": result.seconds}
+        values["phrases"] = dict(result.phrases)
         if result.report.outcomes is not None:
             content = _pack(result.report.outcomes)
             digest = hashlib.sha256(content).hexdigest()
@@ -87,6 +90,7 @@ def read_result(file: Path) -> Result:
             report=report,
             error=values.get("error"),
             seconds=values.get("seconds", 0.0),
+            phrases=values.get("phrases", {}),
         )
     except FileNotFoundError:
         raise DataError(f"{file}: no such file; expected a result of diptych evaluate all") from None

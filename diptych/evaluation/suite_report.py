@@ -1,8 +1,9 @@
 """What a suite's results say: rows of tables, classes, confusions and mistakes, for a page or as Markdown."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -106,6 +107,21 @@ def metric_rows(result: Result) -> list[Row]:
     return [_row(result.name, report, report.scores, metric) for metric in report.scores.metrics]
 
 
+def outcomes_in_words(result: Result) -> Outcomes | None:
+    """The outcomes of a task that has classes, these called as people call them; else None."""
+    outcomes = None if result.report is None else result.report.outcomes
+    if outcomes is None or outcomes.target is None or outcomes.predicted is None:
+        return None
+    phrases = [result.phrases.get(name, name) for name in outcomes.labels]
+    # Two classes may have one phrase: ImageNet has two missiles.
+    times = Counter(phrases)
+    labels = tuple(
+        phrase if times[phrase] == 1 else f"{phrase} ({name})"
+        for phrase, name in zip(phrases, outcomes.labels, strict=True)
+    )
+    return replace(outcomes, labels=labels)
+
+
 def confusions(outcomes: Outcomes) -> tuple[tuple[str, ...], np.ndarray]:
     """The classes that occur, as truth or as answer, and how many examples of each, a row, were called what, a column.
 
@@ -173,6 +189,16 @@ def sample_mistakes(outcomes: Outcomes, most: int, *, seed: int = 0) -> list[int
     return sorted(chosen.tolist())
 
 
+def described(report: Report) -> str:
+    """How a task was measured, as far as one line holds it: `classes 10, C 10,000, fits 16`."""
+    told = {name: value for name, value in report.details.items() if name != "headline"}
+    return ", ".join(
+        f"{name.replace('_', ' ')} {_number(value)}"
+        for name, value in told.items()
+        if isinstance(value, str | int | float)
+    )
+
+
 def markdown(results: Sequence[Result], model: str) -> str:
     """The report for whoever reads text: the table of all tasks, then a section each."""
     lines = [f"# {_plain(model)}", "", *_summary(results)]
@@ -202,6 +228,12 @@ def shown(metric: str, value: float | None) -> str:
     return f"{value:,.1f}" if metric.endswith("rank") else f"{100 * value:.1f} %"
 
 
+def _number(value: str | float) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else f"{value:,.4g}" if value < 10_000 else f"{value:,.0f}"
+
+
 def interval_shown(metric: str, interval: Interval | None) -> str:
     """An interval as text."""
     return "-" if interval is None else f"{shown(metric, interval[0])} to {shown(metric, interval[1])}"
@@ -226,7 +258,11 @@ def _section(result: Result) -> Iterator[str]:
     if report is None:
         yield f"Failed: {_plain(result.error or 'it was not come to')}"
         return
-    yield f"{report.task} on {_plain(report.data)}, {report.scores.count:,} images.{_skipped(report)}"
+    how = described(report)
+    yield (
+        f"{report.task} on {_plain(report.data)}, {report.scores.count:,} images."
+        f"{f' With {_plain(how)}.' if how else ''}{_skipped(report)}"
+    )
     yield ""
     yield "| metric | value | 95 % interval | chance |"
     yield "|---|---:|---|---:|"
@@ -244,8 +280,9 @@ def _section(result: Result) -> Iterator[str]:
                 f"| {_plain(row.task)} | {row.count:,} | {shown(row.metric, row.value)} "
                 f"| {interval_shown(row.metric, row.interval)} |"
             )
-    if report.outcomes is not None and report.outcomes.predicted is not None:
-        yield from _of_classes(report.outcomes)
+    outcomes = outcomes_in_words(result)
+    if outcomes is not None:
+        yield from _of_classes(outcomes)
 
 
 def _of_classes(outcomes: Outcomes) -> Iterator[str]:

@@ -1,39 +1,18 @@
-"""The tasks that a suite may have: the settings of each, and how its data are opened and it is measured."""
+"""The tasks that a suite may have, with their settings, and how a TOML file lists them."""
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from diptych import config
-from diptych.config import nearest, plain
-from diptych.data.sources import Source, open_source
-from diptych.data.transforms import Preprocess
-from diptych.embed import Progress
+from diptych.config import nearest
 from diptych.errors import SettingsError
-from diptych.evaluation.datasets.benchmark import (
-    DATASETS,
-    PREFIX,
-    Benchmark,
-    benchmark_from,
-    default_root,
-    find_benchmark,
-)
-from diptych.evaluation.labels import LabelSet, read_labels
-from diptych.evaluation.multi_label import evaluate_multi_label
-from diptych.evaluation.prompts import check_templates, templates_named
-from diptych.evaluation.report import Report
-from diptych.evaluation.retrieval import evaluate_retrieval
+from diptych.evaluation.datasets.benchmark import DATASETS, PREFIX, default_root, find_benchmark
+from diptych.evaluation.few_shot import SEEDS, SHOTS
 from diptych.evaluation.suite_files import NAME
-from diptych.evaluation.zero_shot import (
-    BuildClassifier,
-    Headline,
-    LabelFrom,
-    classifier,
-    evaluate_zero_shot,
-)
-from diptych.models.clip import CLIP
+from diptych.evaluation.zero_shot import Headline, LabelFrom
 
 Metric = Headline | Literal["map11"]
 
@@ -66,44 +45,45 @@ class Retrieval:
     truncate: bool = False  # cut captions that are too long
 
 
-Task = ZeroShot | Retrieval
+@dataclass(frozen=True, kw_only=True)
+class LinearProbe:
+    """`evaluate_linear_probe`: learns from `train`, is tested on `data`."""
 
-_KINDS: dict[str, type[Task]] = {"zero-shot": ZeroShot, "retrieval": Retrieval}
-
-# Metadata by whose values a dataset is best reported as well.
-_GROUPS = {"vendor_shift": "vendor"}
+    name: str
+    task: Literal["linear-probe"] = "linear-probe"
+    data: str  # as for `ZeroShot`
+    train: str | None = None  # the same; the training split of a published dataset without it
+    validation: str | None = None  # the same; a part of `train` without it
+    label_from: LabelFrom | None = None  # "label" without it
+    metric: Headline | None = None  # that comes first; "top1" without it
+    seed: int = 0  # of the part that is validated with
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """The model that is measured.
+class FewShot:
+    """`evaluate_few_shot`: learns from a few images a class of `train`, is tested on `data`."""
 
-    templates: what goes around a label where neither task nor labels say. precision: as it was loaded.
-    build: makes its zero-shot classifiers. root: the folder of published datasets; `default_root()` without it.
-    """
-
-    model: CLIP
-    preprocess: Preprocess
     name: str
-    fingerprint: str
-    precision: str
-    templates: tuple[str, ...]
-    build: BuildClassifier = classifier
-    root: Path | None = None
-    batch_size: int = 64
+    task: Literal["few-shot"] = "few-shot"
+    data: str  # as for `ZeroShot`
+    train: str | None = None  # as for `LinearProbe`
+    shots: tuple[int, ...] = SHOTS  # images a class
+    seeds: int = SEEDS  # draws of them
+    label_from: LabelFrom | None = None  # "label" without it
+    metric: Headline | None = None  # "top1" without it
 
 
-@dataclass(frozen=True)
-class Job:
-    """A task whose data are open.
+Task = ZeroShot | Retrieval | LinearProbe | FewShot
 
-    sources: what is measured on, first of all the source that the outcomes' positions are rows of.
-    words: what the result depends on beside the data and the settings.
-    """
+_KINDS: dict[str, type[Task]] = {
+    "zero-shot": ZeroShot,
+    "retrieval": Retrieval,
+    "linear-probe": LinearProbe,
+    "few-shot": FewShot,
+}
 
-    sources: tuple[Source, ...]
-    words: Mapping[str, Any]
-    measure: Callable[[Progress], Report]
+# Metadata by whose values a dataset is best reported as well.
+_GROUPS = {"vendor_shift": "vendor"}
 
 
 def read_suite(file: str | Path) -> list[Task]:
@@ -129,6 +109,7 @@ def default_suite(root: Path | None = None) -> list[Task]:
     """The bundled sample, scikit-learn's digits where that is installed, and every published dataset that is found.
 
     root: as `open_benchmark` takes it; `default_root()` without it. The natural shifts have a command of their own.
+    Probes take longer than all the rest, and are for who asks for them.
     """
     tasks: list[Task] = [
         ZeroShot(name="sample-zero-shot", data="sample:test", label_from="caption"),
@@ -161,107 +142,9 @@ def check_names(tasks: Sequence[Task], where: str) -> None:
         seen.add(task.name.lower())
 
 
-def prepare(task: Task, subject: Subject) -> Job:
-    """Open a task's data and read its labels. Raises DataError and SettingsError where that fails."""
-    return _PREPARE[task.task](task, subject)
-
-
 def _task(table: dict[str, Any], where: str) -> Task:
     kind = table.get("task")
     if kind not in _KINDS:
         known = ", ".join(_KINDS) if not isinstance(kind, str) else nearest(kind, _KINDS)
         raise SettingsError(f"{where}: task {kind!r}: {known}")
     return config.build(_KINDS[kind], table, where)
-
-
-def _zero_shot(task: ZeroShot, subject: Subject) -> Job:
-    source, known = _open(task.data, subject)
-    own = _labels(task.labels)
-    labels = own or (known.labels if known else None)
-    given = _templates(task.templates, f"the task {task.name!r}") or (own and own.templates)
-    words = given or (known.templates if known else None) or subject.templates
-    metric = task.metric or _metric(task, known)
-    if metric == "map11" and (task.group_by is not None or task.label_from is not None):
-        raise SettingsError(
-            f"the task {task.name!r}: map11 takes the classes from the metadata; leave out group_by and label_from"
-        )
-
-    def measure(progress: Progress) -> Report:
-        if metric == "map11":
-            return evaluate_multi_label(
-                subject.model,
-                subject.preprocess,
-                source,
-                model_name=subject.name,
-                labels=labels,
-                templates=words,
-                build=subject.build,
-                batch_size=subject.batch_size,
-                progress=progress,
-            )
-        return evaluate_zero_shot(
-            subject.model,
-            subject.preprocess,
-            source,
-            model_name=subject.name,
-            labels=labels,
-            templates=words,
-            label_from=task.label_from or (known.label_from if known else "label"),
-            group_by=task.group_by,
-            headline=metric,
-            build=subject.build,
-            batch_size=subject.batch_size,
-            progress=progress,
-        )
-
-    return Job((source,), {"labels": plain(labels), "templates": list(words)}, measure)
-
-
-def _retrieval(task: Retrieval, subject: Subject) -> Job:
-    source, _ = _open(task.data, subject)
-    return Job(
-        sources=(source,),
-        words={},
-        measure=lambda progress: evaluate_retrieval(
-            subject.model,
-            subject.preprocess,
-            source,
-            model_name=subject.name,
-            truncate=task.truncate,
-            batch_size=subject.batch_size,
-            progress=progress,
-        ),
-    )
-
-
-_PREPARE: dict[str, Callable[[Any, Subject], Job]] = {"zero-shot": _zero_shot, "retrieval": _retrieval}
-
-
-def _open(data: str, subject: Subject) -> tuple[Source, Benchmark | None]:
-    known = benchmark_from(data, subject.root)
-    return (open_source(data), None) if known is None else (known.source, known)
-
-
-def _labels(given: str | tuple[str, ...] | None) -> LabelSet | None:
-    if isinstance(given, str):
-        return read_labels(given)
-    return None if given is None else LabelSet.of(given)
-
-
-def _templates(given: str | tuple[str, ...] | None, where: str) -> tuple[str, ...] | None:
-    if isinstance(given, str):
-        return templates_named(given)
-    return None if given is None else check_templates(given, where)
-
-
-def _metric(task: ZeroShot, known: Benchmark | None) -> Metric:
-    if known is None:
-        return "top1"
-    match known.metric:
-        case "pm" | "image_to_text_r1":
-            raise SettingsError(
-                f"the task {task.name!r}: {known.title} is not measured by zero-shot classification of its images; "
-                "see: diptych evaluate --help"
-            )
-        case metric:
-            return metric

@@ -162,13 +162,13 @@ def test_names_of_other_peoples_making_are_text_on_the_page() -> None:
 
 def test_few_classes_are_a_square_and_many_a_list_of_pairs() -> None:
     few = page("m", [a_result(("a", "b", "c"), [0, 0, 1, 1], [1, 1, 1, 1])], {})
-    assert 'class="heat"' in few
+    assert '<table class="heat' in few
     assert 'title="a called b: 2 of 2"' in few
     names = tuple(f"class {number}" for number in range(20))
     target = [number for number in range(20) for _ in range(3)]
     predicted = [1 if number == 0 else number for number in target]
     many = page("m", [a_result(names, target, predicted)], {})
-    assert 'class="heat"' not in many
+    assert '<table class="heat' not in many
     assert "class 0 called class 1 3 100.0 %" in words(many).replace("\xa0", " ")
     assert "The other 12 classes" in words(many)
 

@@ -15,20 +15,25 @@ from tiny_model import preprocessing, random_clip
 from diptych.embed import Progress
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation import suite as suite_module
+from diptych.evaluation.headlines import headlines
 from diptych.evaluation.report import Outcomes, Report, Scores
 from diptych.evaluation.suite import read_suite_folder, run_suite
 from diptych.evaluation.suite_files import Result, read_result, write_result
+from diptych.evaluation.suite_jobs import Subject, prepare
 from diptych.evaluation.suite_report import (
     class_rows,
     confused_pairs,
     confusions,
+    described,
     markdown,
+    outcomes_in_words,
     reliability,
     sample_mistakes,
 )
 from diptych.evaluation.suite_tasks import (
+    FewShot,
+    LinearProbe,
     Retrieval,
-    Subject,
     Task,
     ZeroShot,
     default_suite,
@@ -285,7 +290,8 @@ def test_keys_of_any_characters_survive_the_file(tmp_path: Path) -> None:
     keys = ("a/ä b.png", "\udcff.png", "new\nline", "")
     outcomes = Outcomes(keys=keys, scores={"top1": np.zeros(4, np.float32)}, labels=("<b>", "雪"))
     made = replace(report([0, 0, 0, 0]), outcomes=outcomes)
-    write_result(tmp_path, Result(name="t", made_by={}, report=made))
+    write_result(tmp_path, Result(name="t", made_by={}, report=made, phrases={"雪": "snow"}))
+    assert read_result(tmp_path / "t.json").phrases == {"雪": "snow"}
     back = read_result(tmp_path / "t.json").report
     assert back is not None
     assert back.outcomes is not None
@@ -324,7 +330,8 @@ torch.set_num_threads(1)
 sys.path[:0] = {path!r}
 from tiny_model import preprocessing, random_clip
 from diptych.distributed import processes
-from diptych.evaluation.suite_tasks import Subject, ZeroShot, Retrieval
+from diptych.evaluation.suite_jobs import Subject
+from diptych.evaluation.suite_tasks import ZeroShot, Retrieval
 from test_suite import Diary
 from diptych.evaluation.suite import run_suite
 out, classes, captioned, absent = sys.argv[1:]
@@ -370,6 +377,66 @@ def test_two_processes_measure_what_one_does_and_the_first_one_writes(
         assert other.to_json() == json.loads(json.dumps(result.report.to_json()))
 
 
+def test_probes_learn_from_their_training_data_and_answer_the_test_data(
+    subject: Subject, classes: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "test"
+    for name, colour in COLOURS.items():
+        (other / name).mkdir(parents=True)
+        Image.new("RGB", (20, 20), colour).save(other / name / "new.png")
+    data = {"data": str(other), "train": str(classes)}
+    probe, shots = run(
+        [
+            LinearProbe(name="probe", **data),  # type: ignore[arg-type]
+            FewShot(name="shots", shots=(1, 2), seeds=2, **data),  # type: ignore[arg-type]
+        ],
+        subject,
+        tmp_path / "out",
+    )[0]
+    assert probe.report is not None, probe.error
+    assert shots.report is not None, shots.error
+    assert (probe.report.task, probe.report.scores.count) == ("linear-probe", 3)
+    assert probe.report.details["training_images"] == 12  # the damaged one is no more
+    assert list(shots.report.scores.metrics) == ["top1_1_shot", "top1_2_shot"]
+    assert headlines(shots.report) == ("top1_2_shot",)
+    # One colour a class, which any features tell apart.
+    assert probe.report.scores.metrics["top1"] == 1.0
+
+
+def test_a_published_dataset_brings_its_labels_templates_and_training_split(
+    subject: Subject, tmp_path: Path
+) -> None:
+    (zero_shot,), _ = run([ZeroShot(name="digits", data="benchmark:digits")], subject, tmp_path)
+    assert zero_shot.report is not None, zero_shot.error
+    assert zero_shot.phrases == {}  # of a digit, the name is the phrase
+    assert zero_shot.report.details["templates"] == ['a photo of the number: "{}".']
+    job = prepare(LinearProbe(name="probe", data="benchmark:digits"), subject)
+    assert [len(source) for source in job.sources] == [zero_shot.report.scores.count, 1797 - 256]
+
+
+def test_settings_that_do_not_go_together_fail_with_a_reason(
+    subject: Subject, classes: Path, tmp_path: Path
+) -> None:
+    place = str(classes)
+    asked: dict[str, Task] = {
+        "says nothing of what to learn from; expected train = ...": LinearProbe(name="a", data=place),
+        "map11 takes the classes from the metadata; leave out group_by": ZeroShot(
+            name="b", data=place, metric="map11", group_by="x"
+        ),
+        "is not measured by the classes of its images": ZeroShot(name="c", data="benchmark:sample"),
+        "several labels an image are not learned here": FewShot(
+            name="d",
+            data=place,
+            train=place,
+            metric="map11",  # type: ignore[arg-type]
+        ),
+        "dataset 'cifar': did you mean 'cifar10'?": ZeroShot(name="e", data="benchmark:cifar"),
+    }
+    results, _ = run(list(asked.values()), subject, tmp_path)
+    for said, result in zip(asked, results, strict=True):
+        assert said in str(result.error)
+
+
 def test_a_suite_file_is_read_strictly(tmp_path: Path) -> None:
     file = tmp_path / "suite.toml"
 
@@ -384,7 +451,10 @@ def test_a_suite_file_is_read_strictly(tmp_path: Path) -> None:
     refused(
         '[[tasks]]\nname = "a"\ntask = "zeroshot"\ndata = "d"', "task 'zeroshot': did you mean 'zero-shot'"
     )
-    refused('[[tasks]]\nname = "a"\ndata = "d"', r"tasks\]\] 1: task None: zero-shot, retrieval")
+    refused(
+        '[[tasks]]\nname = "a"\ndata = "d"',
+        r"tasks\]\] 1: task None: zero-shot, retrieval, linear-probe",
+    )
     refused('[[tasks]]\nname = "a"\ntask = "retrieval"\ndata = "d"\nlabels = "x"', "unknown setting 'labels'")
     refused('[[tasks]]\nname = "a"\ntask = "retrieval"', "missing setting 'data'")
     refused('[[tasks]]\nname = "a/b"\ntask = "retrieval"\ndata = "d"', "name 'a/b' is to name a file")
@@ -393,10 +463,12 @@ def test_a_suite_file_is_read_strictly(tmp_path: Path) -> None:
     file.write_text(
         '[[tasks]]\nname = "z"\ntask = "zero-shot"\ndata = "d"\nlabels = ["a", "b"]\nmetric = "map11"\n'
         + one.format("r")
+        + '[[tasks]]\nname = "f"\ntask = "few-shot"\ndata = "d"\ntrain = "t"\nshots = [1, 3]\n'
     )
     assert read_suite(file) == [
         ZeroShot(name="z", data="d", labels=("a", "b"), metric="map11"),
         Retrieval(name="r", data="d"),
+        FewShot(name="f", data="d", train="t", shots=(1, 3)),
     ]
 
 
@@ -446,12 +518,31 @@ def test_classes_and_confusions_are_the_hand_counted_ones() -> None:
     assert found.confidence == pytest.approx(5.1 / 8)
 
 
+def test_classes_are_shown_by_their_phrases_and_told_apart_by_their_names() -> None:
+    result = Result(
+        name="t",
+        made_by={},
+        report=replace(report([0]), outcomes=OUTCOMES),
+        phrases={"cat": "missile", "dog": "missile", "owl": "barn owl"},
+    )
+    shown = outcomes_in_words(result)
+    assert shown is not None
+    assert shown.labels == ("missile (cat)", "missile (dog)", "barn owl", "unused")
+    assert shown.target is OUTCOMES.target
+
+
 def test_mistakes_are_a_seeded_sample_of_the_wrong_answers() -> None:
     assert sample_mistakes(OUTCOMES, 100) == [1, 2, 3, 6, 7]
     some = sample_mistakes(OUTCOMES, 3)
     assert some == sample_mistakes(OUTCOMES, 3)
     assert set(some) < {1, 2, 3, 6, 7}
     assert {tuple(sample_mistakes(OUTCOMES, 3, seed=seed)) for seed in range(20)} > {tuple(some)}
+
+
+def test_how_a_task_was_measured_fits_on_a_line() -> None:
+    details = {"headline": "top1", "C": 10_000.0, "fits": 16, "converged": True, "tried": [1], "seed": 0.25}
+    assert described(replace(report([0]), details=details)) == "C 10,000, fits 16, converged yes, seed 0.25"
+    assert described(report([0])) == ""
 
 
 def test_markdown_has_every_task_and_escapes_names() -> None:
