@@ -13,6 +13,7 @@ from diptych.cli.data_checks import Weights, data_checks
 from diptych.cli.machine import has_native_bfloat16
 from diptych.cli.machine_checks import Check, size
 from diptych.cli.output import count_of, duration
+from diptych.cli.train import evaluation_of
 from diptych.data.sources import Source, open_source
 from diptych.errors import DiptychError
 from diptych.pretrained import available_models
@@ -133,10 +134,16 @@ def _warmup(recipe: Recipe) -> Check:
 
 def _evaluation(recipe: Recipe) -> Check:
     tasks = recipe.evaluation.tasks
+    best = recipe.evaluation.best
     if not tasks:
+        if best is not None:
+            return Check(
+                "evaluation", "fail", f"best = {best!r}: nothing is evaluated; add [[evaluation.tasks]]"
+            )
         return Check("evaluation", "ok", "no tasks: only the loss will be recorded")
     try:
         counts = [f"{task.name}: {len(open_source(task.data)):,} rows" for task in tasks]
+        evaluation_of(recipe)
     except DiptychError as error:
         return Check("evaluation", "fail", str(error))
     every, steps = recipe.evaluation.every_steps, recipe.training.total_steps
@@ -273,7 +280,8 @@ def _checkpoints(recipe: Recipe, seconds: float) -> Check:
 def _disk(recipe: Recipe, memory: Memory, out: Path | None) -> Check:
     one = memory.weights + memory.moments + memory.average
     keep = recipe.checkpoint.keep + 1  # one more while the newest is written
-    needed = keep * one + memory.weights + memory.average
+    best = memory.weights if recipe.evaluation.best is not None else 0
+    needed = keep * one + memory.weights + memory.average + best
     folder = (out or Path.cwd()).absolute()
     place = next(found for found in (folder, *folder.parents) if found.exists())
     free = shutil.disk_usage(place).free

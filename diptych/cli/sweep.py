@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from diptych.cli.options import Device, Json, UsageError
 from diptych.cli.output import emit, say
 from diptych.cli.train import Assignments, RecipePlace, evaluation_of
+from diptych.training.best import lower_is_better
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,8 +39,10 @@ def sweep(
     metric: Annotated[
         str, Parameter(help="What the table is sorted by: loss, accuracy, or TASK_METRIC of an evaluation.")
     ] = "loss",
-    minimise: Annotated[bool, Parameter(negative="", help="The smallest is best, as for loss.")] = False,
-    maximise: Annotated[bool, Parameter(negative="", help="The largest is best, as for all others.")] = False,
+    minimise: Annotated[
+        bool, Parameter(negative="", help="The smallest is best, as for losses and ranks.")
+    ] = False,
+    maximise: Annotated[bool, Parameter(negative="", help="The largest is best, as for shares.")] = False,
     assignments: Assignments = (),
     out: Annotated[
         Path | None,
@@ -114,7 +117,7 @@ def _print(found: Sequence["Trial"], metric: str, goal: "Goal", best: Path | Non
 def _goal(metric: str, minimise: bool, maximise: bool) -> "Goal":
     if minimise and maximise:
         raise UsageError("--minimise and --maximise: give one of them")
-    return "minimise" if minimise or (metric == "loss" and not maximise) else "maximise"
+    return "minimise" if minimise or (lower_is_better(metric) and not maximise) else "maximise"
 
 
 def _told(trial: "Trial", metric: str) -> str:

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+RECIPE = "recipe.json"
+METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 MODEL = "model"
 AVERAGE = "model-ema"
-RESULTS = (MODEL, AVERAGE)
+BEST = "model-best"
+RESULTS = (MODEL, AVERAGE, BEST)
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:

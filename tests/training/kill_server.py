@@ -28,7 +28,7 @@ from test_engine import tiny
 from diptych.data.loader import Loader
 from diptych.tokenizer import tokenize
 from diptych.training.engine import train
-from diptych.training.layout import checkpoints
+from diptych.training.layout import BEST, checkpoints
 from diptych.training.settings import Recipe
 from diptych.weights.checkpoint import STATE_TENSORS, WEIGHTS, read_manifest, write_manifest
 from diptych.weights.checkpoint import Description as Described
@@ -42,7 +42,9 @@ CRASHED, STOPPED = 1, 143
 
 def recipe(*more: str) -> Recipe:
     """A step a checkpoint apart from the next, and a line of the log for each."""
-    return tiny(8 * STEPS, "evaluation.every_steps=1", "checkpoint.every_steps=3", *more)
+    every = ("evaluation.every_steps=1", "checkpoint.every_steps=3")
+    # As good as random, so that the best of a run is anywhere in it.
+    return tiny(8 * STEPS, *every, "evaluation.best=weights", *more)
 
 
 def weights_hash(model: torch.nn.Module, _: object) -> dict[str, float]:
@@ -115,6 +117,7 @@ def traces(run: Path) -> dict[str, Any]:
         "model": _digest(run / "model" / WEIGHTS),
         "checkpoint": _digest(last / WEIGHTS),
         "moments": _digest(last / STATE_TENSORS),
+        "best": [_digest(run / BEST / WEIGHTS), read_manifest(run / BEST).history[-1]],
         "log": [{name: value for name, value in line.items() if name not in TIMING} for line in lines],
         "names": [folder.name for folder in checkpoints(run)],
     }
