@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,14 @@ class Stopper:
         return weights_hash(model, preprocess)
 
 
-def in_child(run: Path, settings: Recipe, evaluate: Any, ids: Path | None = None) -> int:
-    """Start or resume a run in a fork; returns its process number."""
+def in_child(
+    run: Path,
+    settings: Recipe,
+    evaluate: Any,
+    ids: Path | None = None,
+    before: Callable[[], None] = lambda: None,
+) -> int:
+    """Start or resume a run in a fork, which calls `before` first; returns its process number."""
     child = os.fork()
     if child:
         return child
@@ -77,6 +83,7 @@ def in_child(run: Path, settings: Recipe, evaluate: Any, ids: Path | None = None
     try:
         if ids is not None:
             _log_ids(ids)
+        before()
         resume = (run / "recipe.json").exists()
         train(settings, run, resume=resume, evaluate=evaluate, console=Console(quiet=True))
         code = 0
@@ -213,13 +220,17 @@ def without_moments(scratch: Path, expected: dict[str, Any]) -> dict[str, Any]:
     return {"differences": differences(run, expected)}
 
 
-def main(scratch: Path, kills: int, experiments: list[str]) -> None:
+def warm() -> None:
+    """Import and fill here, once, what every fork needs."""
     torch.set_num_threads(1)
-    # Imported and filled here once, and not in every fork.
     tokenize(["warm"])
     for module in ("torch._dynamo", "torch.utils.tensorboard"):
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
+
+
+def main(scratch: Path, kills: int, experiments: list[str]) -> None:
+    warm()
     started = time.monotonic()
     whole_run(scratch / "whole", recipe())
     seconds = time.monotonic() - started

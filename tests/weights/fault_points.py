@@ -111,9 +111,10 @@ class Faults:
                 return super().write(view[: faults.cut(len(view))])
 
         def opened(file: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
-            if mode != "wb":
+            if mode not in ("wb", "a"):
                 return real(file, mode, *rest, **options)
-            return io.BufferedWriter(File(file, "w"))
+            written = io.BufferedWriter(File(file, mode[0]))
+            return written if mode == "wb" else io.TextIOWrapper(written, encoding="utf-8")
 
         io.open = builtins.open = opened
 
