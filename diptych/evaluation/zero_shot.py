@@ -40,7 +40,7 @@ Headline = Literal["top1", "mean_per_class", "mean_top1_top5", "roc_auc"]
 BuildClassifier = Callable[[CLIP, Sequence[Sequence[str]], Sequence[str]], Tensor]
 
 # Prompts that are embedded at a time: 1,000 classes of 80 templates need not lie in memory at once.
-_PROMPTS_AT_ONCE = 8192
+_PROMPTS_AT_ONCE = 32_768
 _IMAGES_AT_ONCE = 256
 
 
