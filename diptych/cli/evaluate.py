@@ -201,3 +201,15 @@ app.command(
     help="Effective and relative robustness under distribution shifts, from a table of accuracies.",
     help_epilogue="Example: diptych evaluate robustness accuracies.csv --plot robustness.svg",
 )
+app.command(
+    "diptych.cli.evaluate_probe:linear_probe",
+    name="linear-probe",
+    help="Accuracy of a logistic regression on a model's features.",
+    help_epilogue="Example: diptych evaluate linear-probe --train birds/train --test birds/test",
+)
+app.command(
+    "diptych.cli.evaluate_probe:few_shot",
+    name="few-shot",
+    help="Accuracy of probes that learn from a few pictures a class.",
+    help_epilogue="Example: diptych evaluate few-shot --train birds/train --test birds/test --shots 1,2,4",
+)

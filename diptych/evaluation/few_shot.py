@@ -7,7 +7,7 @@ the classes' names alone, which the paper calls the data efficiency of zero-shot
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from diptych.evaluation.metrics import CONFIDENCE_LEVEL, Flags, Floats, Integers
 from diptych.evaluation.probe_data import LabelledFeatures, shuffled
 from diptych.evaluation.report import Outcomes, Report, Scores
 from diptych.evaluation.strength_sweep import Split, sweep
-from diptych.evaluation.zero_shot import Headline, _scores, _values
+from diptych.evaluation.zero_shot import Headline
 
 SHOTS = (1, 2, 4, 8, 16)
 SEEDS = 3
@@ -39,6 +39,16 @@ class Crossing:
 
     examples: float
     relation: Literal["equal", "at most", "more than"]
+
+
+class _Draw(NamedTuple):
+    """What one probe came to. of_images: (n,), what `value` is the mean of, where it is a mean over images."""
+
+    value: float
+    chance: float
+    of_images: Floats | None
+    inverse_strength: float
+    converged: bool
 
 
 def evaluate_few_shot(
@@ -73,28 +83,19 @@ def evaluate_few_shot(
     numbers = sorted(set(shots))
     if not numbers or numbers[0] < 1 or seeds < 1:
         raise SettingsError(f"shots {list(shots)}, seeds {seeds}: expected whole numbers from 1")
+    if zero_shot is not None and not 0 <= zero_shot <= 1:
+        raise SettingsError(f"zero-shot accuracy {zero_shot:g}: expected a share in 0..1, such as 0.42")
     check_test(train, test, headline)
     _check_enough(train, numbers[-1])
     place = fitting_device(torch.device(device))
-    values = np.empty((len(numbers), seeds))
-    strengths = np.empty((len(numbers), seeds))
-    outcomes: dict[str, list[Floats]] = {}
-    converged, chance = True, 0.0
-    for row, number in enumerate(numbers):
-        for seed in range(seeds):
-            drawn = train.only(sample(train.target, number, seed))
-            fit = _fit(drawn, number, headline, place)
-            said = test.answers(fit)
-            scores = _scores(said, len(test.classes), headline)
-            values[row, seed] = scores.metrics[headline]
-            strengths[row, seed] = fit.inverse_strength
-            chance = scores.chance[headline]
-            converged &= fit.converged
-            for name, of_images in _values(said, headline).items():
-                if name == headline:
-                    outcomes.setdefault(metric_name(headline, number), []).append(of_images)
-            if progress is not None:
-                progress(1)
+    draws = [
+        [
+            _draw(train, test, number, seed, headline=headline, device=place, progress=progress)
+            for seed in range(seeds)
+        ]
+        for number in numbers
+    ]
+    values = np.array([[draw.value for draw in of_number] for of_number in draws])
     names = [metric_name(headline, number) for number in numbers]
     return Report(
         task="few-shot",
@@ -108,7 +109,7 @@ def evaluate_few_shot(
                 for name, of_seeds in zip(names, values, strict=True)
                 if seeds > 1
             },
-            chance=dict.fromkeys(names, chance),
+            chance=dict.fromkeys(names, draws[0][0].chance),
         ),
         skipped=test.skipped,
         details={
@@ -117,13 +118,20 @@ def evaluate_few_shot(
             "shots": numbers,
             "seeds": seeds,
             "by_seed": dict(zip(names, values.tolist(), strict=True)),
-            "C": dict(zip(names, strengths.tolist(), strict=True)),
-            "converged": converged,
+            "C": {
+                name: [draw.inverse_strength for draw in of_number]
+                for name, of_number in zip(names, draws, strict=True)
+            },
+            "converged": all(draw.converged for of_number in draws for draw in of_number),
             **_crossings(numbers, values, zero_shot),
         },
         outcomes=Outcomes(
             keys=test.keys,
-            scores={name: np.mean(rows, axis=0, dtype=np.float32) for name, rows in outcomes.items()},
+            scores={
+                name: np.stack(of_images).mean(axis=0)
+                for name, of_number in zip(names, draws, strict=True)
+                if (of_images := [draw.of_images for draw in of_number if draw.of_images is not None])
+            },
             positions=test.positions,
         ),
     )
@@ -177,17 +185,42 @@ def t_interval(values: Sequence[float]) -> Interval:
     return max(0.0, mean - reach), min(1.0, mean + reach)
 
 
-def _fit(drawn: LabelledFeatures, shots: int, headline: str, device: torch.device) -> Fit:
-    """The probe of a balanced sample, class by class."""
+def _draw(
+    train: LabelledFeatures,
+    test: LabelledFeatures,
+    shots: int,
+    seed: int,
+    *,
+    headline: Headline,
+    device: torch.device,
+    progress: Progress | None,
+) -> _Draw:
+    fit, converged = _fit(train.only(sample(train.target, shots, seed)), shots, headline, device)
+    scores, outcomes, _ = test.measured(fit, headline)
+    if progress is not None:
+        progress(1)
+    return _Draw(
+        scores.metrics[headline],
+        scores.chance[headline],
+        outcomes.scores.get(headline),
+        fit.inverse_strength,
+        converged,
+    )
+
+
+def _fit(drawn: LabelledFeatures, shots: int, headline: str, device: torch.device) -> tuple[Fit, bool]:
+    """The probe of a balanced sample, class by class, and whether it and what it was chosen by converged."""
     everything = drawn.regression(device)
     if shots == 1:
-        return everything.fit(one_shot_strength(drawn.features))
+        alone = everything.fit(one_shot_strength(drawn.features))
+        return alone, alone.converged
     folds = min(shots, MOST_FOLDS)
     # A class's examples stand in a row, so that each fold gets as many of each.
     fold = np.arange(len(drawn)) % shots % folds
     splits = [_split(drawn, fold == number, headline, device) for number in range(folds)]
     chosen = sweep(splits)
-    return everything.fit(chosen.inverse_strength, chosen.nearest)
+    fit = everything.fit(chosen.inverse_strength, chosen.nearest)
+    return fit, fit.converged and not chosen.unconverged
 
 
 def _split(drawn: LabelledFeatures, kept: Flags, headline: str, device: torch.device) -> Split:

@@ -5,17 +5,17 @@ on validation images, then all labelled images are fitted with it, and the test 
 """
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 
 from diptych.embed import Progress
 from diptych.errors import DataError
 from diptych.evaluation.logistic_regression import Fit, fitting_device
-from diptych.evaluation.probe_data import VALIDATION_SHARE, LabelledFeatures, ProbeData
-from diptych.evaluation.report import Outcomes, Report
+from diptych.evaluation.probe_data import VALIDATION_SHARE, ProbeData
+from diptych.evaluation.report import Report
 from diptych.evaluation.strength_sweep import MOST_STRENGTHS, Split, Sweep, sweep
-from diptych.evaluation.zero_shot import Headline, _check_headline, _scores, _values
+from diptych.evaluation.zero_shot import Headline
 
 MOST_FITS = MOST_STRENGTHS + 1
 
@@ -44,30 +44,31 @@ class Probe:
 
 
 def evaluate_linear_probe(
-    train: LabelledFeatures,
-    test: LabelledFeatures,
-    validation: LabelledFeatures | None = None,
+    train: Data,
+    test: Data,
+    validation: Data | None = None,
     *,
     model_name: str,
-    headline: Headline = "top1",
+    headline: Headline | Literal["map11"] = "top1",
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Report:
     """The metrics of zero-shot classification, of a classifier that has learned from labelled images.
 
-    validation: images to choose the regularisation with, by `headline`; a fifth of each class of the training
-    images, drawn with `seed`, when not given. device: where to fit. progress: is told of each fit, of which there are
-    at most `MOST_FITS`.
+    train, test, validation: all of one class an image, or all of several, for which `headline` is "map11".
+    validation: images to choose the regularisation with, by `headline`; a fifth of the training images, drawn with
+    `seed` from each class, when not given. device: where to fit. progress: is told of each fit, of which there are at
+    most `MOST_FITS`.
 
-    Intervals and `chance` are those of `evaluate_zero_shot`: they are about the test images, not about which images
-    were learned from. `details` has the chosen `C`, everything that was tried, the number of fits, and whether all of
-    them converged.
+    Intervals and `chance` are those of `evaluate_zero_shot` and `evaluate_multi_label`: they are about the test
+    images, not about which images were learned from. `details` has the chosen `C`, everything that was tried, the
+    number of fits, and whether all of them converged.
 
     Raises:
         DataError: a class without a training image, other classes in `test` or `validation` than in `train`, or too
             few images to keep some for validation.
-        SettingsError: `headline` is unknown, or does not fit the number of classes.
+        SettingsError: `headline` is unknown, or does not fit the classes.
     """
     check_test(train, test, headline)
     if validation is not None:
@@ -75,23 +76,16 @@ def evaluate_linear_probe(
     probe = fit_probe(
         train, validation, headline=headline, seed=seed, device=torch.device(device), progress=progress
     )
-    said = test.answers(probe.fit)
+    scores, outcomes, groups = test.measured(probe.fit, headline)
     return Report(
         task="linear-probe",
         model=model_name,
         data=test.data,
-        scores=_scores(said, len(test.classes), headline),
+        scores=scores,
+        groups=groups,
         skipped=test.skipped,
         details={"headline": headline, "classes": len(test.classes), **probe.details()},
-        outcomes=Outcomes(
-            keys=test.keys,
-            scores=_values(said, headline),
-            labels=test.classes,
-            target=test.target,
-            predicted=said.predicted,
-            probability=said.probability,
-            positions=test.positions,
-        ),
+        outcomes=outcomes,
     )
 
 
@@ -119,12 +113,11 @@ def fit_probe(
     return Probe(fit, chosen, len(everything), drawn if validation is None else validation.data)
 
 
-def check_test(train: LabelledFeatures, test: LabelledFeatures, headline: Headline) -> None:
+def check_test(train: ProbeData, test: ProbeData, headline: str) -> None:
     """That a fit of one can be measured on the other by that metric; raises what `evaluate_linear_probe` does."""
     if test.classes != train.classes:
         raise DataError(
             f"{test.data}: its {len(test.classes)} classes are not those of {train.data}, of which there are "
             f"{len(train.classes)}; compute its features with labels=LabelSet.of(train.classes)"
         )
-    seen = {test.classes[place] for place in test.target.tolist()}
-    _check_headline(headline, len(test.classes), seen, test.data)
+    test.check(headline)

@@ -1,8 +1,9 @@
 """Features of labelled images: computed once, for probes of any number of examples."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -15,12 +16,30 @@ from diptych.errors import DataError
 from diptych.evaluation.labels import LabelSet
 from diptych.evaluation.logistic_regression import Fit, Likelihood, LogisticRegression, OneOf
 from diptych.evaluation.metrics import Flags, Floats, Integers, mean_per_class, roc_auc
+from diptych.evaluation.report import Outcomes, Scores
 from diptych.evaluation.strength_sweep import Score
 from diptych.evaluation.survey import EmbeddedRows, feature_rows
-from diptych.evaluation.zero_shot import Answers, LabelFrom, LabelledRows, answers, survey_labels
+from diptych.evaluation.zero_shot import (
+    Answers,
+    LabelFrom,
+    LabelledRows,
+    _check_headline,
+    _scores,
+    _values,
+    answers,
+    survey_labels,
+)
 from diptych.models.clip import CLIP
 
 VALIDATION_SHARE = 0.2  # of each class, where no validation images are given
+
+
+class Measured(NamedTuple):
+    """What a fit does on test images; the fields are those of a report."""
+
+    scores: Scores
+    outcomes: Outcomes
+    groups: Mapping[str, Scores]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,23 +64,22 @@ class ProbeData(ABC):
 
     def only(self, rows: Integers) -> Self:
         """The images of those numbers (m,), in their order."""
+        arrays: dict[str, Any] = {name: getattr(self, name)[rows] for name in ("features", *self.labels_in)}
         return replace(
             self,
             keys=tuple(self.keys[row] for row in rows),
             positions=tuple(self.positions[row] for row in rows),
-            **{name: getattr(self, name)[rows] for name in ("features", *self.labels_in)},
+            **arrays,
         )
 
     def joined(self, other: Self) -> Self:
         """These images, then others."""
+        arrays: dict[str, Any] = {
+            name: np.concatenate([getattr(self, name), getattr(other, name)])
+            for name in ("features", *self.labels_in)
+        }
         return replace(
-            self,
-            keys=self.keys + other.keys,
-            positions=self.positions + other.positions,
-            **{
-                name: np.concatenate([getattr(self, name), getattr(other, name)])
-                for name in ("features", *self.labels_in)
-            },
+            self, keys=self.keys + other.keys, positions=self.positions + other.positions, **arrays
         )
 
     def parts(self, seed: int) -> tuple[Self, Self]:
@@ -91,8 +109,16 @@ class ProbeData(ABC):
         """(n,): the `VALIDATION_SHARE` that a strength is chosen with."""
 
     @abstractmethod
+    def check(self, headline: str) -> None:
+        """Raise SettingsError or DataError where that metric cannot be measured on these images."""
+
+    @abstractmethod
     def score(self, fit: Fit, headline: str) -> Score:
-        """How well a fit of other images does on these."""
+        """How well a fit of other images does on these, for choosing between fits."""
+
+    @abstractmethod
+    def measured(self, fit: Fit, headline: str) -> Measured:
+        """Everything that a report says of a fit of other images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +158,10 @@ class LabelledFeatures(ProbeData):
             )
         return OneOf(torch.from_numpy(self.target), len(self.classes))
 
+    def check(self, headline: str) -> None:
+        seen = {self.classes[place] for place in self.target.tolist()}
+        _check_headline(headline, len(self.classes), seen, self.data)
+
     def answers(self, fit: Fit) -> Answers:
         """What a fit says of the images."""
         constant = np.ones((len(self), 1), np.float32)
@@ -152,6 +182,19 @@ class LabelledFeatures(ProbeData):
                 metric = float(np.mean(correct))
         loss = F.cross_entropy(self.logits(fit), torch.from_numpy(self.target))
         return Score(metric, -float(loss))
+
+    def measured(self, fit: Fit, headline: str) -> Measured:
+        said = self.answers(fit)
+        outcomes = Outcomes(
+            keys=self.keys,
+            scores=_values(said, headline),
+            labels=self.classes,
+            target=self.target,
+            predicted=said.predicted,
+            probability=said.probability,
+            positions=self.positions,
+        )
+        return Measured(_scores(said, len(self.classes), headline), outcomes, {})
 
 
 def labelled_features(

@@ -244,7 +244,7 @@ def logit_scale(model: CLIP) -> float:
     return float(model.logit_scale.detach().float().exp())
 
 
-def _values(said: Answers, headline: Headline) -> dict[str, Floats]:
+def _values(said: Answers, headline: str) -> dict[str, Floats]:
     """What each image scores in each metric that is a mean over images."""
     top1 = (said.ranks < 1).astype(np.float32)
     top5 = (said.ranks < 5).astype(np.float32)
@@ -254,7 +254,7 @@ def _values(said: Answers, headline: Headline) -> dict[str, Floats]:
     return values
 
 
-def _scores(said: Answers, classes: int, headline: Headline) -> Scores:
+def _scores(said: Answers, classes: int, headline: str) -> Scores:
     count = len(said.target)
     correct = said.ranks < 1
     values = _values(said, headline)

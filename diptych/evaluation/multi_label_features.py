@@ -1,6 +1,6 @@
-"""Linear probe where an image shows several classes, or none: a regression for each class against the rest (VOC 2007).
+"""Features of images that show several classes, or none (VOC 2007), for a linear probe.
 
-How its strength is chosen, and everything else, is as in `linear_probe`.
+The probe is a regression for each class against the rest, all of one strength, which is chosen by `map11`.
 """
 
 from dataclasses import dataclass
@@ -11,14 +11,13 @@ import torch.nn.functional as F
 
 from diptych.data.sources import Source
 from diptych.embed import Preprocessing, Progress, count_reasons
-from diptych.errors import DataError
+from diptych.errors import DataError, SettingsError
 from diptych.evaluation.labels import LabelSet
-from diptych.evaluation.linear_probe import fit_probe
 from diptych.evaluation.logistic_regression import AnyOf, Fit
 from diptych.evaluation.metrics import Flags, map11
 from diptych.evaluation.multi_label import _flags, _of_classes, _row, _scores
-from diptych.evaluation.probe_data import VALIDATION_SHARE, ProbeData
-from diptych.evaluation.report import Outcomes, Report
+from diptych.evaluation.probe_data import VALIDATION_SHARE, Measured, ProbeData
+from diptych.evaluation.report import Outcomes
 from diptych.evaluation.strength_sweep import Score
 from diptych.evaluation.survey import feature_rows, survey
 from diptych.evaluation.zero_shot import check_labels
@@ -51,8 +50,11 @@ class MultiLabelFeatures(ProbeData):
                 )
         return AnyOf(torch.from_numpy(self.relevant), torch.from_numpy(self.judged))
 
+    def check(self, headline: str) -> None:
+        if headline != "map11":
+            raise SettingsError(f"metric {headline!r}: images of several classes are measured by map11")
+
     def score(self, fit: Fit, headline: str) -> Score:
-        """The metric is `map11`, the only `headline` that there is here."""
         logits = self.logits(fit)
         each = F.binary_cross_entropy_with_logits(
             logits, torch.from_numpy(self.relevant).to(logits.dtype), reduction="none"
@@ -60,6 +62,18 @@ class MultiLabelFeatures(ProbeData):
         return Score(
             map11(logits.numpy(), self.relevant, self.judged),
             -float(each[torch.from_numpy(self.judged)].sum() / len(self)),
+        )
+
+    def measured(self, fit: Fit, headline: str) -> Measured:
+        logits = self.logits(fit).float().numpy()
+        right = np.take_along_axis(self.relevant, logits.argmax(axis=1)[:, None], axis=1)[:, 0]
+        outcomes = Outcomes(
+            keys=self.keys, scores={"top1": right.astype(np.float32)}, positions=self.positions
+        )
+        return Measured(
+            _scores(logits, self.relevant, self.judged, right),
+            outcomes,
+            _of_classes(logits, self.relevant, self.judged, self.classes),
         )
 
 
@@ -98,43 +112,4 @@ def multi_label_features(
         keys=tuple(row.key for row in kept),
         positions=tuple(images.positions),
         skipped=count_reasons([*rows.skipped, *images.skipped]),
-    )
-
-
-def evaluate_multi_label_probe(
-    train: MultiLabelFeatures,
-    test: MultiLabelFeatures,
-    validation: MultiLabelFeatures | None = None,
-    *,
-    model_name: str,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    progress: Progress | None = None,
-) -> Report:
-    """The metrics of `evaluate_multi_label`, of classifiers that have learned from labelled images.
-
-    One strength for all classes, chosen by `map11`. The parameters and `details` are those of
-    `evaluate_linear_probe`, and so are the errors.
-    """
-    for part in (test, validation):
-        if part is not None and part.classes != train.classes:
-            raise DataError(
-                f"{part.data}: its classes are not those of {train.data}; give both the same labels"
-            )
-    probe = fit_probe(
-        train, validation, headline="map11", seed=seed, device=torch.device(device), progress=progress
-    )
-    logits = test.logits(probe.fit).float().numpy()
-    right = np.take_along_axis(test.relevant, logits.argmax(axis=1)[:, None], axis=1)[:, 0]
-    return Report(
-        task="linear-probe",
-        model=model_name,
-        data=test.data,
-        scores=_scores(logits, test.relevant, test.judged, right),
-        groups=_of_classes(logits, test.relevant, test.judged, test.classes),
-        skipped=test.skipped,
-        details={"headline": "map11", "classes": len(test.classes), **probe.details()},
-        outcomes=Outcomes(
-            keys=test.keys, scores={"top1": right.astype(np.float32)}, positions=test.positions
-        ),
     )
