@@ -15,6 +15,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 REQUIREMENTS := pyproject.toml constraints.txt
+DATASETS := build/datasets
+export DIPTYCH_DATA ?= $(CURDIR)/$(DATASETS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test nightly lint bench verify-weights clean
@@ -35,16 +37,25 @@ $(VENV)/.ready-core: $(REQUIREMENTS) | $(BIN)/python
 	touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready-core
-	$(PIP) -c constraints.txt -e '.[data,train,dev]'
+	$(PIP) -c constraints.txt -e '.[data,train,eval,dev]'
 	touch $@
+
+# The tests' one dataset that is not in the package: Debian's copy of Fashion-MNIST, 31 MB, unpacked without root.
+$(DATASETS)/fashion-mnist:
+	mkdir -p build/debian $(DATASETS)
+	cd build/debian && { apt-get download dataset-fashion-mnist || \
+	    { apt-get update --quiet=2 && apt-get download dataset-fashion-mnist; } || \
+	    { echo "without apt-get: put the four .gz files of Fashion-MNIST into $@"; exit 1; } }
+	dpkg --extract build/debian/dataset-fashion-mnist_*.deb build/debian
+	mv build/debian/usr/share/datasets/fashion-mnist $@
 
 demo: $(VENV)/.ready-core
 	$(BIN)/diptych demo
 
-test: $(VENV)/.ready-dev
+test: $(VENV)/.ready-dev $(DATASETS)/fashion-mnist
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-nightly: $(VENV)/.ready-dev
+nightly: $(VENV)/.ready-dev $(DATASETS)/fashion-mnist
 	mkdir -p build
 	$(BIN)/python -m pytest -m nightly --junitxml=build/nightly.xml $(PYTEST_FLAGS); \
 	status=$$?; $(BIN)/python scripts/nightly_report.py build/nightly.xml docs/results/nightly.md && exit $$status
@@ -56,6 +67,7 @@ lint: $(VENV)/.ready-dev
 
 bench: $(VENV)/.ready-dev
 	$(BIN)/python benchmarks/encode.py
+	$(BIN)/python benchmarks/classifier.py
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/tiled_loss.py
 	$(BIN)/python benchmarks/open_clip_gradients.py

@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from diptych.errors import DiptychError
+
 T = TypeVar("T")
 
 # Renamed in PyTorch 2.13, which warns of the old names.
@@ -106,6 +108,25 @@ def gather_objects(value: T) -> list[T]:
     everybody: list[T] = [value] * world().size
     dist.all_gather_object(everybody, value)
     return everybody
+
+
+@contextlib.contextmanager
+def everybody_fails_together() -> Iterator[None]:
+    """A part of the work, free of collectives, whose DiptychError in one process is one in all of them.
+
+    A process that goes on alone after another has failed would wait for it in the next collective.
+    """
+    failure: DiptychError | None = None
+    try:
+        yield
+    except DiptychError as error:
+        failure = error
+    messages = gather_objects(None if failure is None else str(failure))
+    if failure is not None:
+        raise failure
+    for rank, message in enumerate(messages):
+        if message is not None:
+            raise DiptychError(f"process {rank}: {message}")
 
 
 def gather_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:

@@ -28,6 +28,7 @@ from diptych.data.thumbnails import Preview, preview
 from diptych.data.transforms import Preprocess
 from diptych.errors import CheckpointError, DataError, ImageError, MissingExtraError, SettingsError
 from diptych.models.clip import CLIP
+from diptych.models.packing import order_of_batches
 
 Vectors: TypeAlias = NDArray[np.float32]
 Picture: TypeAlias = str | Path | bytes | Image.Image
@@ -105,8 +106,8 @@ def embed_texts(
 ) -> Vectors:
     """Unit-length embeddings (n, embed_dim) of texts, in their order.
 
-    Texts of like length are computed together, since the text tower runs up to the longest end token of a
-    batch.
+    Texts that begin alike are computed together on a CPU, where the text tower computes a shared beginning once,
+    and texts of like length elsewhere, where it runs up to the longest end token of a batch.
 
     Raises:
         TextError: a text is too long and `truncate` is off, or is not valid Unicode.
@@ -116,10 +117,9 @@ def embed_texts(
         raise TypeError("embed_texts takes a list of texts; found one string")
     vectors = np.empty((len(texts), model.architecture.embed_dim), np.float32)
     tokens = tokenizer.tokenize(texts, context_length=model.context_length, truncate=truncate)
-    # The end token has the largest id, so that its place is the length.
-    by_length = tokens.argmax(dim=1).argsort(stable=True)
+    order = order_of_batches(tokens, model.logit_scale.device)
     for start in range(0, len(texts), batch_size):
-        rows = by_length[start : start + batch_size]
+        rows = order[start : start + batch_size]
         vectors[rows.numpy()] = _encode_texts(model, tokens[rows])
         if progress is not None:
             progress(len(rows))

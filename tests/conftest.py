@@ -5,10 +5,19 @@ import importlib.util
 import sys
 import types
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the tests keep in the cache folder is not the user's, and is gone with them."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DIPTYCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,14 @@ VERBS = {
         "Train a recipe with many settings and list which were best.",
         "diptych sweep recipe.toml --grid optimizer.learning_rate=1e-4,3e-4 --out runs/sweep",
     ),
-    "evaluate": Verb("diptych.cli.evaluate:app", "Measure a model: zero-shot, retrieval."),
+    "evaluate": Verb(
+        "diptych.cli.evaluate:app", "Measure a model: zero-shot, probes, retrieval, robustness, whole suites."
+    ),
+    "compare": Verb(
+        "diptych.cli.compare:compare",
+        "Compare two models example by example, with tests.",
+        "diptych compare first/ second/",
+    ),
     "data": Verb("diptych.cli.data:app", "Look at a dataset, check all of it, pack it into tar shards."),
     "doctor": Verb(
         "diptych.cli.doctor:doctor",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from diptych.cli.inputs import find_pictures, read_classes, templates_for
+from diptych.cli.inputs import KeepNothing, classifier_builder, find_pictures, read_classes, templates_for
 from diptych.cli.options import DEFAULT_MODEL, Device, Json, LabelsFile, Model, Precision, UsageError
 from diptych.cli.output import emit, percent, progress, say
 from diptych.errors import DataError, ImageError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diptych.data.transforms import Preprocess
+    from diptych.evaluation.calibration import Calibration
 
 
 def classify(
@@ -31,8 +32,20 @@ def classify(
             "alone for models that Diptych trained, a photo of it for others.",
         ),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        Parameter(
+            help="What diptych evaluate calibrate wrote: its classes and templates, probabilities that hold, and its "
+            "threshold."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        Parameter(help="Similarity, -1..1, below which a picture shows none of these."),
+    ] = None,
     model: Model = DEFAULT_MODEL,
     top: Annotated[int, Parameter(help="Classes shown for each picture.")] = 5,
+    no_cache: KeepNothing = False,
     device: Device = "auto",
     precision: Precision = "auto",
     as_json: Json = False,
@@ -40,13 +53,23 @@ def classify(
     """Sort pictures into classes of your own, without training."""
     if top < 1:
         raise UsageError(f"--top {top}: expected at least 1")
-    classes = read_classes(labels, labels_file)
+    if threshold is not None and not -1 <= threshold <= 1:
+        raise UsageError(f"--threshold {threshold}: expected a similarity, -1..1")
+    if calibration is not None and any(given is not None for given in (labels, labels_file, template)):
+        raise UsageError(
+            "--calibration brings its classes and templates; leave out --labels, --labels-file and --template"
+        )
+    calibrated = _calibration(calibration) if calibration is not None else None
+    classes = calibrated.label_set if calibrated is not None else read_classes(labels, labels_file)
     named, found = find_pictures(images)
 
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.evaluation import classify as zero_shot  # noqa: PLC0415
 
     name, network, preprocess = load_model(model, device, precision)
+    if calibrated is not None:
+        calibrated.require(network, preprocess)
+        threshold = calibrated.threshold if threshold is None else threshold
     lenient = _Lenient(preprocess, found)
     with progress("classifying", len(named) + len(found)) as advance:
         answers = zero_shot.classify(
@@ -56,6 +79,9 @@ def classify(
             classes,
             templates=template or classes.templates or templates_for(name),
             top=top,
+            temperature=1.0 if calibrated is None else calibrated.temperature,
+            threshold=threshold,
+            build=classifier_builder(preprocess, keep=not no_cache),
             progress=advance,
         )
     report([answer for answer in answers if Path(answer["image"]) not in lenient.unreadable], as_json, images)
@@ -74,7 +100,14 @@ def report(answers: Sequence[Any], as_json: bool, places: Sequence[Path]) -> Non
         best = ", ".join(
             f"{guess['label']} {percent(guess['probability'])}" for guess in answer["predictions"]
         )
-        print(f"{answer['image']}: {best}")
+        nothing = "none of these; nearest: " if answer.get("none_of_these") else ""
+        print(f"{answer['image']}: {nothing}{best}")
+
+
+def _calibration(file: Path) -> "Calibration":
+    from diptych.evaluation.calibration import read_calibration  # noqa: PLC0415
+
+    return read_calibration(file)
 
 
 class _Lenient:

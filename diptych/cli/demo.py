@@ -166,7 +166,7 @@ def _chance(report: "Report") -> Accuracy:
 
 
 def _losses(run: Path) -> list[tuple[int, float]]:
-    from diptych.training.monitor import METRICS  # noqa: PLC0415
+    from diptych.training.layout import METRICS  # noqa: PLC0415
 
     records = map(json.loads, (run / METRICS).read_text("utf-8").splitlines())
     return [(record["step"], record["loss"]) for record in records]

@@ -1,10 +1,13 @@
 """`diptych evaluate`: one task, one model, one dataset."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Literal
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from diptych.cli.evaluate_datasets import Root
+from diptych.cli.inputs import KeepNothing, LabelSource, Metric, Templates
 from diptych.cli.options import (
     DEFAULT_MODEL,
     BatchSize,
@@ -17,10 +20,12 @@ from diptych.cli.options import (
     LabelsFile,
     Model,
     Precision,
+    UsageError,
 )
 from diptych.cli.output import emit, progress
 
 if TYPE_CHECKING:
+    from diptych.distributed import World
     from diptych.evaluation.report import Report
 
 app = App(name="evaluate", help="Measure a model on a dataset, with chance beside and a confidence interval.")
@@ -34,54 +39,80 @@ def zero_shot(
     data: Data,
     model: Model = DEFAULT_MODEL,
     labels_file: LabelsFile = None,
-    templates: Annotated[
-        str | None,
-        Parameter(help="plain, photo, drawings, imagenet, imagenet-7, or one such as 'a photo of a {}.'."),
+    templates: Templates = None,
+    label_from: LabelSource = None,
+    metric: Annotated[
+        Metric | None,
+        Parameter(
+            help="The one that comes first; without it, a published dataset's own, else top1. roc_auc: of two classes. "
+            "map11: pictures of several classes, which stand in their metadata under `labels`."
+        ),
     ] = None,
-    label_from: Annotated[
-        Literal["label", "caption"], Parameter(help="Where the class of a picture stands.")
-    ] = "label",
     group_by: Annotated[str | None, Parameter(help="Also report each value of this metadata field.")] = None,
+    root: Root = None,
     image_column: ImageColumn = None,
     caption_column: CaptionColumn = None,
     label_column: LabelColumn = None,
     batch_size: BatchSize = 64,
+    no_cache: KeepNothing = False,
     device: Device = "auto",
     precision: Precision = "auto",
     as_json: Json = False,
 ) -> None:
     """Top-1 and top-5 accuracy of naming pictures by their classes' names alone."""
-    from diptych.cli.inputs import templates_for  # noqa: PLC0415
+    from diptych.cli.inputs import classifier_builder, templates_for, zero_shot_data  # noqa: PLC0415
     from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.data.sources import open_source  # noqa: PLC0415
-    from diptych.evaluation.labels import read_labels  # noqa: PLC0415
-    from diptych.evaluation.prompts import templates_named  # noqa: PLC0415
+    from diptych.evaluation.multi_label import evaluate_multi_label  # noqa: PLC0415
     from diptych.evaluation.zero_shot import evaluate_zero_shot  # noqa: PLC0415
 
-    words = templates_named(templates) if templates is not None else None
-    labels = read_labels(labels_file) if labels_file is not None else None
-    source = open_source(
-        data, image_column=image_column, caption_column=caption_column, label_column=label_column
+    task = zero_shot_data(
+        data,
+        labels_file,
+        templates,
+        root=root,
+        image_column=image_column,
+        caption_column=caption_column,
+        label_column=label_column,
     )
-    name, network, preprocess = load_model(model, device, precision)
-    if words is None and (labels is None or labels.templates is None):
-        words = templates_for(name)
-    _show(
-        len(source),
-        lambda advance: evaluate_zero_shot(
-            network,
-            preprocess,
-            source,
-            model_name=name,
-            labels=labels,
-            templates=words,
-            label_from=label_from,
-            group_by=group_by,
-            batch_size=batch_size,
-            progress=advance,
-        ),
-        as_json,
-    )
+    headline = metric or task.metric
+    if headline == "map11" and (group_by is not None or label_from is not None):
+        raise UsageError(
+            "the metric map11 takes the classes from the metadata; leave out --group-by and --label-from"
+        )
+    with everybody(device) as here:
+        name, network, preprocess = load_model(model, device, precision)
+        words = task.templates or templates_for(name)
+        build = classifier_builder(preprocess, keep=not no_cache)
+
+        def measure(advance: Callable[[int], None]) -> "Report":
+            if headline == "map11":
+                return evaluate_multi_label(
+                    network,
+                    preprocess,
+                    task.source,
+                    model_name=name,
+                    labels=task.labels,
+                    templates=words,
+                    build=build,
+                    batch_size=batch_size,
+                    progress=advance,
+                )
+            return evaluate_zero_shot(
+                network,
+                preprocess,
+                task.source,
+                model_name=name,
+                labels=task.labels,
+                templates=words,
+                label_from=label_from or task.label_from,
+                group_by=group_by,
+                headline=headline,
+                build=build,
+                batch_size=batch_size,
+                progress=advance,
+            )
+
+        show(len(task.source), measure, here, as_json)
 
 
 @app.command(name="retrieval", help_epilogue="Example: diptych evaluate retrieval --data captions.csv")
@@ -103,28 +134,82 @@ def retrieval(
     from diptych.evaluation.retrieval import evaluate_retrieval  # noqa: PLC0415
 
     source = open_source(data, image_column=image_column, caption_column=caption_column)
-    name, network, preprocess = load_model(model, device, precision)
-    _show(
-        len(source),
-        lambda advance: evaluate_retrieval(
-            network,
-            preprocess,
-            source,
-            model_name=name,
-            truncate=truncate,
-            batch_size=batch_size,
-            progress=advance,
-        ),
-        as_json,
-    )
+    with everybody(device) as here:
+        name, network, preprocess = load_model(model, device, precision)
+
+        def measure(advance: Callable[[int], None]) -> "Report":
+            return evaluate_retrieval(
+                network,
+                preprocess,
+                source,
+                model_name=name,
+                truncate=truncate,
+                batch_size=batch_size,
+                progress=advance,
+            )
+
+        show(len(source), measure, here, as_json)
 
 
-def _show(total: int, measure: "Callable[[Callable[[int], None]], Report]", as_json: bool) -> None:
+@contextlib.contextmanager
+def everybody(device: str) -> "Iterator[World]":
+    """All processes that torchrun started, or this one alone; before a model is loaded onto a GPU."""
+    from diptych.cli.machine import pick_device  # noqa: PLC0415
+    from diptych.distributed import processes  # noqa: PLC0415
+
+    with processes(pick_device(device)) as here:
+        yield here
+
+
+def show(
+    total: int, measure: "Callable[[Callable[[int], None]], Report]", here: "World", as_json: bool
+) -> None:
+    """Measure under a bar of `total` images, and print the report, as JSON or as a table, from one process."""
     with progress("evaluating", total) as advance:
         report = measure(advance)
+    if not here.leads:
+        return
     if as_json:
         emit(report.to_json())
         return
     from rich.console import Console  # noqa: PLC0415
 
     Console(highlight=False).print(report.table())
+
+
+app.command(
+    "diptych.cli.evaluate_calibrate:calibrate",
+    name="calibrate",
+    help="Find the temperature and the none-of-these threshold that suit your labelled pictures.",
+    help_epilogue="Example: diptych evaluate calibrate --data birds/ --none-data other/ --out birds.json",
+)
+app.command(
+    "diptych.cli.evaluate_all:evaluate_all",
+    name="all",
+    help="Measure a model at every task of a suite, and write a report with tables, curves and mistakes.",
+    help_epilogue="Example: diptych evaluate all --model runs/first --out runs/first/evaluation",
+)
+app.command(
+    "diptych.cli.evaluate_datasets:datasets",
+    name="datasets",
+    help="List the published datasets: metric, sizes, which are here, and where the others go.",
+    help_epilogue="Example: diptych evaluate datasets --root data/",
+)
+app.command(
+    "diptych.cli.evaluate_robustness:robustness",
+    name="robustness",
+    help="Effective and relative robustness under distribution shifts, from a table of accuracies.",
+    help_epilogue="Example: diptych evaluate robustness accuracies.csv --plot robustness.svg",
+)
+app.command(
+    "diptych.cli.evaluate_probe:linear_probe",
+    name="linear-probe",
+    help="Accuracy of a logistic regression on a model's features.",
+    help_epilogue="Example: diptych evaluate linear-probe --train birds/train --test birds/test",
+)
+app.command(
+    "diptych.cli.evaluate_probe:few_shot",
+    name="few-shot",
+    help="Accuracy of probes that learn from a few pictures a class.",
+    help_epilogue="Example: diptych evaluate few-shot --train birds/train --test birds/test --shots 1,2,4",
+)

@@ -1,14 +1,90 @@
-"""What a user typed, turned into labels, templates and picture files."""
+"""What a user types for classes, templates and pictures, and what it is turned into."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+from cyclopts import Parameter
 
 from diptych.cli.options import DEFAULT_MODEL, UsageError
-from diptych.errors import DataError
+from diptych.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
+    from diptych.data.sources import Source
+    from diptych.data.transforms import Preprocess
     from diptych.evaluation.labels import LabelSet
+    from diptych.evaluation.zero_shot import BuildClassifier
+
+Templates = Annotated[
+    str | None,
+    Parameter(
+        help="plain, photo, drawings, imagenet, imagenet-7, one such as 'a photo of a {}.', or a file: text with one "
+        "a line, or TOML with templates. Without it: those of the labels file, or what suits the model."
+    ),
+]
+LabelSource = Annotated[
+    Literal["label", "caption"] | None,
+    Parameter(help="Where the class of a picture stands; label without it."),
+]
+KeepNothing = Annotated[
+    bool,
+    Parameter(
+        name="--no-cache", negative="", help="Embed the classes' words again, and keep nothing for next time."
+    ),
+]
+
+Metric = Literal["top1", "mean_per_class", "mean_top1_top5", "roc_auc", "map11"]
+
+
+class ZeroShotData(NamedTuple):
+    """What is classified into what, and how that is told."""
+
+    source: "Source"
+    labels: "LabelSet | None"
+    templates: tuple[str, ...] | None
+    metric: Metric
+    label_from: Literal["label", "caption"]
+
+
+def zero_shot_data(
+    data: str,
+    labels_file: Path | None,
+    templates: str | None,
+    *,
+    root: Path | None = None,
+    image_column: str | None = None,
+    caption_column: str | None = None,
+    label_column: str | None = None,
+) -> ZeroShotData:
+    """What `--data`, `--labels-file` and `--templates` stand for.
+
+    A published dataset, `benchmark:NAME`, brings its own labels, templates and metric where none are given.
+    """
+    from diptych.data.sources import open_source  # noqa: PLC0415
+    from diptych.evaluation.datasets.benchmark import benchmark_from  # noqa: PLC0415
+    from diptych.evaluation.labels import read_labels  # noqa: PLC0415
+    from diptych.evaluation.prompts import templates_named  # noqa: PLC0415
+
+    given = templates_named(templates) if templates is not None else None
+    labels = read_labels(labels_file) if labels_file is not None else None
+    if given is None and labels is not None:
+        given = labels.templates
+    columns = {"image_column": image_column, "caption_column": caption_column, "label_column": label_column}
+    known = benchmark_from(data, root)
+    if known is None:
+        return ZeroShotData(open_source(data, **columns), labels, given, "top1", "label")
+    if any(column is not None for column in columns.values()):
+        raise UsageError(f"--data {data}: a published dataset has its own columns; leave those options out")
+    match known.metric:
+        case "pm" | "image_to_text_r1":
+            raise SettingsError(
+                f"{data}: {known.title} is not measured by naming its pictures; see: diptych evaluate --help"
+            )
+        case metric:
+            return ZeroShotData(
+                known.source, labels or known.labels, given or known.templates, metric, known.label_from
+            )
 
 
 def read_classes(labels: str | None, file: Path | None) -> "LabelSet":
@@ -28,6 +104,14 @@ def templates_for(model_name: str) -> tuple[str, ...]:
 
     ours = model_name == DEFAULT_MODEL or (Path(model_name) / "diptych.json").is_file()
     return TEMPLATES["plain" if ours else "photo"]
+
+
+def classifier_builder(preprocess: "Preprocess", *, keep: bool) -> "BuildClassifier":
+    """What makes a zero-shot classifier of a model with this preprocessing; with `keep`, the cache does."""
+    from diptych.evaluation.classifier_cache import cached_classifier  # noqa: PLC0415
+    from diptych.evaluation.zero_shot import classifier  # noqa: PLC0415
+
+    return functools.partial(cached_classifier, preprocess=preprocess) if keep else classifier
 
 
 def find_pictures(places: Sequence[Path]) -> tuple[list[Path], list[Path]]:

@@ -13,6 +13,7 @@ from diptych.cli.data_checks import Weights, data_checks
 from diptych.cli.machine import has_native_bfloat16
 from diptych.cli.machine_checks import Check, size
 from diptych.cli.output import count_of, duration
+from diptych.cli.train import evaluation_of
 from diptych.data.sources import Source, open_source
 from diptych.errors import DiptychError
 from diptych.pretrained import available_models
@@ -24,10 +25,9 @@ from diptych.training.forecast import (
     fitting,
     free_memory,
     kept_bytes,
-    measure_pace,
     memory_of,
-    seconds_a_step,
 )
+from diptych.training.pace import measure_pace, seconds_a_step
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
 
@@ -134,10 +134,16 @@ def _warmup(recipe: Recipe) -> Check:
 
 def _evaluation(recipe: Recipe) -> Check:
     tasks = recipe.evaluation.tasks
+    best = recipe.evaluation.best
     if not tasks:
+        if best is not None:
+            return Check(
+                "evaluation", "fail", f"best = {best!r}: nothing is evaluated; add [[evaluation.tasks]]"
+            )
         return Check("evaluation", "ok", "no tasks: only the loss will be recorded")
     try:
         counts = [f"{task.name}: {len(open_source(task.data)):,} rows" for task in tasks]
+        evaluation_of(recipe)
     except DiptychError as error:
         return Check("evaluation", "fail", str(error))
     every, steps = recipe.evaluation.every_steps, recipe.training.total_steps
@@ -161,7 +167,7 @@ def _forecast(
     """Memory, time, checkpoints: what the model itself says when a few rows go through it."""
     try:
         model = blank_model(recipe, device)
-        kept = kept_bytes(model, recipe.training)
+        kept = kept_bytes(model, recipe)
     except (DiptychError, torch.OutOfMemoryError) as error:
         yield Check("memory of the run", "fail", f"not even a few pairs can be computed: {error}")
         return
@@ -176,7 +182,7 @@ def _forecast(
     if source is not None and len(used):
         try:
             places = used[np.linspace(0, len(used) - 1, min(TIMED, len(used))).astype(int)].tolist()
-            pace, rows = measure_pace(recipe, model, source, places, device)
+            pace, rows = measure_pace(recipe, model, source, places)
         except (DiptychError, torch.OutOfMemoryError) as error:
             yield Check("time of the run", "warn", f"no estimate: {error}")
         else:
@@ -274,7 +280,8 @@ def _checkpoints(recipe: Recipe, seconds: float) -> Check:
 def _disk(recipe: Recipe, memory: Memory, out: Path | None) -> Check:
     one = memory.weights + memory.moments + memory.average
     keep = recipe.checkpoint.keep + 1  # one more while the newest is written
-    needed = keep * one + memory.weights + memory.average
+    best = memory.weights if recipe.evaluation.best is not None else 0
+    needed = keep * one + memory.weights + memory.average + best
     folder = (out or Path.cwd()).absolute()
     place = next(found for found in (folder, *folder.parents) if found.exists())
     free = shutil.disk_usage(place).free

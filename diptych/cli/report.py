@@ -27,6 +27,7 @@ def report(
     """
     from diptych.atomic import write_text  # noqa: PLC0415
     from diptych.cli.report_page import page  # noqa: PLC0415
+    from diptych.config import plain  # noqa: PLC0415
     from diptych.training.run_report import SWEEP, read_run  # noqa: PLC0415
 
     folders: list[Path] = []
@@ -55,6 +56,7 @@ def report(
                         "seconds_left": one.seconds_left,
                         "verdict": one.verdict,
                         "metrics": one.final(),
+                        "best": None if one.best is None else plain(one.best),
                     }
                     for one in runs
                 ],

@@ -202,7 +202,20 @@ def _charts(runs: Sequence[RunReport], names: Sequence[str]) -> Iterator[str]:
     )
     for key in dict.fromkeys(name for run in runs for name in run.evaluations):
         show, note = (plain, "evaluation") if _is_rank(runs, key) else (percent, "evaluation, share")
-        yield from chart(key, key.replace("_", " "), note, show, dots=True)
+        best = list(_best_points(runs, names, key))
+        if best:
+            note += "; the dot in another colour is the best, kept in model-best/"
+        series = [*_series(runs, names, key), *best]
+        yield draw(Chart(title=key.replace("_", " "), note=note, series=series, show=show, dots=True), last)
+
+
+def _best_points(runs: Sequence[RunReport], names: Sequence[str], key: str) -> Iterator[Series]:
+    """Of each run that keeps its best by this metric, that one."""
+    for number, (name, run) in enumerate(zip(names, runs, strict=True)):
+        best = run.best
+        if best is not None and best.metric == key:
+            point = (float(best.step), best.value)
+            yield Series(f"{name}, best", (len(runs) + number) % _COLOURS, [point])
 
 
 def _series(runs: Sequence[RunReport], names: Sequence[str], key: str) -> list[Series]:
@@ -225,8 +238,11 @@ def _evaluations(runs: Sequence[RunReport], names: Sequence[str]) -> str:
         show = plain if _is_rank(runs, key) else percent
         cells = []
         for run in runs:
-            curve = run.curve(key)
-            cells.append(f"<td>{show(curve[-1][1])}</td>" if curve else "<td>-</td>")
+            curve, best = run.curve(key), run.best
+            cell = show(curve[-1][1]) if curve else "-"
+            if best is not None and best.metric == key:
+                cell += f" (best {show(best.value)}, step {best.step:,})"
+            cells.append(f"<td>{cell}</td>")
         rows.append(f'<tr><th scope="row">{escape(key.replace("_", " "))}</th>{"".join(cells)}</tr>')
     heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in (names if len(runs) > 1 else ["last"]))
     return (

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from diptych.cli.options import Device, Json, UsageError
 from diptych.cli.output import emit, say
 from diptych.cli.train import Assignments, RecipePlace, evaluation_of
+from diptych.training.best import lower_is_better
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,8 +39,10 @@ def sweep(
     metric: Annotated[
         str, Parameter(help="What the table is sorted by: loss, accuracy, or TASK_METRIC of an evaluation.")
     ] = "loss",
-    minimise: Annotated[bool, Parameter(negative="", help="The smallest is best, as for loss.")] = False,
-    maximise: Annotated[bool, Parameter(negative="", help="The largest is best, as for all others.")] = False,
+    minimise: Annotated[
+        bool, Parameter(negative="", help="The smallest is best, as for losses and ranks.")
+    ] = False,
+    maximise: Annotated[bool, Parameter(negative="", help="The largest is best, as for shares.")] = False,
     assignments: Assignments = (),
     out: Annotated[
         Path | None,
@@ -87,26 +90,34 @@ def sweep(
         tell=lambda trial, count: say(f"trial {trial.number + 1}/{count}: {_told(trial, metric)}"),
     )
     done = [trial for trial in found if trial.status == "done"]
+    best = folder / done[0].folder if done else None
     if as_json:
+        trials_json = [_json(trial, folder) for trial in found]
         emit(
             {
                 "metric": metric,
                 "goal": goal,
-                "best": str(folder / done[0].folder) if done else None,
-                "trials": [_json(trial, folder) for trial in found],
+                "best": None if best is None else str(best),
+                "trials": trials_json,
             }
         )
     else:
-        Console(highlight=False).print(_table(found, metric, goal))
-        if done:
-            print(f"best: {folder / done[0].folder}")
+        _print(found, metric, goal, best)
     return 0 if done else 1
+
+
+def _print(found: Sequence["Trial"], metric: str, goal: "Goal", best: Path | None) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    Console(highlight=False).print(_table(found, metric, goal))
+    if best is not None:
+        print(f"best: {best}")
 
 
 def _goal(metric: str, minimise: bool, maximise: bool) -> "Goal":
     if minimise and maximise:
         raise UsageError("--minimise and --maximise: give one of them")
-    return "minimise" if minimise or (metric == "loss" and not maximise) else "maximise"
+    return "minimise" if minimise or (lower_is_better(metric) and not maximise) else "maximise"
 
 
 def _told(trial: "Trial", metric: str) -> str:

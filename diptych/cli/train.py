@@ -1,7 +1,8 @@
 """`diptych train`: pre-train with a recipe."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,12 +10,17 @@ from cyclopts import Parameter
 
 from diptych.cli.options import Device, Json
 from diptych.cli.output import emit, say
+from diptych.training.layout import BEST
 
 if TYPE_CHECKING:
     from diptych.data.sources import Source
     from diptych.data.transforms import Preprocess
     from diptych.models.clip import CLIP
     from diptych.training.settings import EvaluationTask, Recipe
+
+    EvaluationOf = tuple[EvaluationTask, Source]
+
+_REHEARSED = 16  # rows of an evaluation that are measured before a run begins
 
 Assignments = Annotated[
     tuple[str, ...],
@@ -37,6 +43,7 @@ def train(
 ) -> None:
     """Pre-train a model with a recipe; the result is in the folder of the run, under model/."""
     from diptych.cli.machine import pick_device  # noqa: PLC0415
+    from diptych.config import plain  # noqa: PLC0415
     from diptych.training.engine import train as run  # noqa: PLC0415
     from diptych.training.recipes import load_recipe  # noqa: PLC0415
 
@@ -49,6 +56,7 @@ def train(
     result = run(settings, folder, resume=resume, device=chosen, evaluate=evaluation_of(settings))
     if not leads:
         return
+    best = result.best
     if as_json:
         emit(
             {
@@ -57,9 +65,12 @@ def train(
                 "loss": result.loss,
                 "samples_per_second": result.samples_per_second,
                 "checkpoint": result.checkpoint,
+                "best": None if best is None else {"checkpoint": str(folder / BEST), **plain(best)},
             }
         )
     else:
+        if best is not None:
+            print(f"{folder / BEST}: {best.metric} {best.value:.4g}, the best, after step {best.step:,}")
         print(
             f"{result.checkpoint}: {result.step:,} steps, {result.samples:,} pairs, loss {result.loss:.3f}, "
             f"{result.samples_per_second:,.0f} pairs a second"
@@ -67,25 +78,56 @@ def train(
 
 
 def evaluation_of(recipe: "Recipe") -> "Callable[[CLIP, Preprocess], Mapping[str, float]] | None":
-    """What the engine calls to measure a model as `[evaluation]` says; the data are opened now, not at the end.
+    """What the engine calls to measure a model as `[evaluation]` says; None where the recipe has no tasks.
 
-    The log gets `TASK_METRIC` for each metric of each task.
+    The log gets `TASK_METRIC` for each metric of each task. The data are opened and a few rows of them measured now,
+    not after hours: raises DataError where that fails, and SettingsError where `best` is no metric of them.
     """
     from diptych.cli.selection import where  # noqa: PLC0415
+    from diptych.config import nearest  # noqa: PLC0415
     from diptych.data.sources import open_source  # noqa: PLC0415
+    from diptych.errors import SettingsError  # noqa: PLC0415
 
     tasks = [(task, where(open_source(task.data), task.where)) for task in recipe.evaluation.tasks]
     if not tasks:
         return None
+    names, best = _rehearsed(tasks, recipe), recipe.evaluation.best
+    if best is not None and best not in names:
+        raise SettingsError(
+            f"[evaluation] best = {best!r}: no metric of the recipe's evaluations; {nearest(best, names)}"
+        )
+    return partial(_measured, tasks)
 
-    def measure(model: "CLIP", preprocess: "Preprocess") -> dict[str, float]:
-        return {
-            f"{task.name}_{metric}": value
-            for task, source in tasks
-            for metric, value in _metrics(task, source, model, preprocess).items()
-        }
 
-    return measure
+def _rehearsed(tasks: "Sequence[EvaluationOf]", recipe: "Recipe") -> list[str]:
+    """The names of what will be measured, from a few rows of each task and a model of next to nothing."""
+    from diptych.cli.selection import Selected  # noqa: PLC0415
+    from diptych.data.transforms import Preprocess  # noqa: PLC0415
+    from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer  # noqa: PLC0415
+    from diptych.models.clip import build_model  # noqa: PLC0415
+
+    few = []
+    for task, source in tasks:
+        last, rows = len(source) - 1, min(_REHEARSED, len(source))
+        # From all over the data, for classes often follow one another.
+        chosen = [last * place // max(1, rows - 1) for place in range(rows)]
+        few.append((task, Selected(source, chosen, source.name)))
+    stand_in = Architecture(
+        embed_dim=8,
+        image=VisionTransformer(resolution=16, patch=16, width=8, layers=1, heads=1),
+        text=TextTransformer(
+            width=8, layers=1, heads=1, context_length=recipe.model.resolve().text.context_length
+        ),
+    )
+    return list(_measured(few, build_model(stand_in).eval(), Preprocess(16)))
+
+
+def _measured(tasks: "Sequence[EvaluationOf]", model: "CLIP", preprocess: "Preprocess") -> dict[str, float]:
+    return {
+        f"{task.name}_{metric}": value
+        for task, source in tasks
+        for metric, value in _metrics(task, source, model, preprocess).items()
+    }
 
 
 def _metrics(

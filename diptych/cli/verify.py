@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from diptych.cli.options import Json
 from diptych.cli.output import emit
 from diptych.errors import DataError
+from diptych.training.layout import RESULTS, checkpoints
 
 
 def verify(
@@ -30,7 +31,7 @@ def _folders(path: Path) -> list[Path]:
         raise DataError(f"{path}: no such file or folder; check the path")
     if (path / "diptych.json").is_file() or (path / "index.json").is_file():
         return [path]
-    parts = [*sorted((path / "checkpoints").glob("step-*")), path / "model"]
+    parts = [*checkpoints(path), *(path / name for name in RESULTS)]
     found = [part for part in parts if (part / "diptych.json").is_file()]
     if not found:
         raise DataError(

@@ -33,7 +33,7 @@ _HANDED = re.compile(
     r"|keycap|digit|number|text|font|brand|logo)\b",
     re.IGNORECASE,
 )
-_AHEAD = 3  # batches that are read while one is computed with
+_AHEAD = 3  # batches
 _LARGE = 4096  # rows of a share beyond which one batch ahead is enough, and three would be gigabytes
 _PIECE = 16  # rows that a thread reads at a time: few enough to share out, enough to make handing over cheap
 _CHANCES = 6  # random numbers of a row besides those of its view
@@ -189,7 +189,7 @@ class Loader:
             yield self._collate(indices, at, map)
 
     def _made_ahead(self, position: int) -> Generator[_Made, None, None]:
-        ahead = _AHEAD if self.batch_size <= _LARGE * self.world.size else 1
+        ahead = batches_ahead(-(-self.batch_size // self.world.size))
         collator, decoders = ThreadPoolExecutor(1, "collate"), ThreadPoolExecutor(self.workers, "decode")
         pending: collections.deque[Future[_Made]] = collections.deque()
         try:
@@ -290,6 +290,11 @@ class Loader:
                 f"{self.most_bad:.0%} ({counts}); the last one: {bad[-1].message}; look with `diptych data verify`, "
                 "or raise data.most_bad"
             )
+
+
+def batches_ahead(rows: int) -> int:
+    """How many batches are read while one is computed with. rows: of a process's share."""
+    return _AHEAD if rows <= _LARGE else 1
 
 
 class SourceTooDamagedError(DataError):

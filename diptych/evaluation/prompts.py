@@ -5,10 +5,14 @@
 figures were measured with, and the seven that forward selection kept.
 """
 
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from diptych.config import nearest
-from diptych.errors import SettingsError
+from diptych import config
+from diptych.data.example import caption_lines, decode_text
+from diptych.errors import DataError, SettingsError
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "plain": ("{}",),
@@ -114,18 +118,47 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 
 
+@dataclass(frozen=True)
+class _TemplateFile:
+    """The TOML form."""
+
+    templates: tuple[str, ...]
+
+
 def templates_named(name: str) -> tuple[str, ...]:
-    """The template set `name`, or a single template written out: anything with `{}` in it.
+    """The template set `name`, or a single template written out: anything with `{}` in it, or those of a file.
 
     Raises:
-        SettingsError: it is neither; the message names the nearest set.
+        SettingsError: it is none of these; the message names the nearest set. DataError: there is no such file.
     """
     if "{}" in name:
         return (name,)
-    if name not in TEMPLATES:
-        hint = nearest(name, TEMPLATES)
-        raise SettingsError(f"templates {name!r}: {hint}; or write one such as 'a photo of a {{}}.'")
-    return TEMPLATES[name]
+    if name in TEMPLATES:
+        return TEMPLATES[name]
+    if name.endswith((".txt", ".toml")) or os.sep in name or Path(name).is_file():
+        return read_templates(name)
+    hint = config.nearest(name, TEMPLATES)
+    raise SettingsError(
+        f"templates {name!r}: {hint}; or write one such as 'a photo of a {{}}.', or name a .txt or .toml file of them"
+    )
+
+
+def read_templates(path: str | Path) -> tuple[str, ...]:
+    """Templates from a file: text with one a line, or the `templates` of a TOML file, such as a label file.
+
+    Raises:
+        DataError: the file is missing. SettingsError: it holds something else, or nothing.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise DataError(
+            f"{file}: no such template file; expected text, one template a line, or TOML with `templates`"
+        )
+    if file.suffix == ".toml":
+        values = config.read_toml(file)
+        values.pop("labels", None)
+        return check_templates(config.build(_TemplateFile, values, str(file)).templates, str(file))
+    return check_templates(caption_lines(decode_text(file.read_bytes(), str(file))), str(file))
 
 
 def check_templates(templates: Sequence[str], where: str) -> tuple[str, ...]:

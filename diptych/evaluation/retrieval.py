@@ -1,21 +1,51 @@
 """Image-text retrieval in both directions, with as many captions an image as there are."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from diptych.data.sources import Source
 from diptych.embed import Preprocessing, Progress, count_reasons, embed_texts
 from diptych.errors import DataError
-from diptych.evaluation.metrics import Floats, Interval, chance_within, first_relevant, share_within, wilson
-from diptych.evaluation.report import Report, Scores
+from diptych.evaluation.metrics import (
+    Flags,
+    Floats,
+    Integers,
+    Interval,
+    chance_within,
+    first_relevant,
+    share_within,
+    wilson,
+)
+from diptych.evaluation.report import Outcomes, Report, Scores
 from diptych.evaluation.survey import embed_rows, survey
 from diptych.models.clip import CLIP
 
 CUTOFFS = (1, 5, 10)
 
 Relevant = list[list[int]]
+Direction = Literal["image_to_text", "text_to_image"]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The queries of one direction.
+
+    ranks, tied: (queries,), see `first_relevant`. relevant: the right rows for each. gallery: how many there are.
+    """
+
+    ranks: Integers
+    tied: Flags
+    relevant: Sequence[Sequence[int]]
+    gallery: int
+
+
+class _Row(NamedTuple):
+    key: str
+    captions: tuple[str, ...]
 
 
 def evaluate_retrieval(
@@ -40,8 +70,8 @@ def evaluate_retrieval(
         DataError: no image has a caption, or none could be read.
         TextError: a caption is too long and `truncate` is off.
     """
-    rows = survey(source, lambda example: example.captions)
-    captions = {position: texts for position, texts in rows.picked.items() if texts}
+    rows = survey(source, lambda example: _Row(example.key, example.captions))
+    captions = {position: row.captions for position, row in rows.picked.items() if row.captions}
     distinct = list(dict.fromkeys(text for texts in captions.values() for text in texts))
     if not distinct:
         raise DataError(f"{source.name}: no image has a caption; retrieval needs one or more an image")
@@ -52,13 +82,19 @@ def evaluate_retrieval(
     words = [captions[position] for position in images.positions]
     gallery = texts[[place[text] for of_one in words for text in of_one]]
     without = len(rows.picked) - len(captions)
+    ranked = rank_both(images.vectors, gallery, *relevant_rows(words))
     return Report(
         task="retrieval",
         model=model_name,
         data=source.name,
-        scores=retrieval_scores(images.vectors, gallery, *relevant_rows(words)),
+        scores=retrieval_scores(ranked),
         skipped=count_reasons([*rows.skipped, *images.skipped])
         | ({"no caption": without} if without else {}),
+        outcomes=Outcomes(
+            keys=tuple(rows.picked[position].key for position in images.positions),
+            scores=_of_images(ranked, [len(of_one) for of_one in words]),
+            positions=tuple(images.positions),
+        ),
     )
 
 
@@ -79,28 +115,47 @@ def relevant_rows(captions: Sequence[Sequence[str]]) -> tuple[Relevant, Relevant
     return texts_of_image, [sorted(set(owners[text])) for _, text in flat]
 
 
-def retrieval_scores(
+def rank_both(
     images: Floats,
     texts: Floats,
     texts_of_image: Sequence[Sequence[int]],
     images_of_text: Sequence[Sequence[int]],
-) -> Scores:
-    """Metrics of unit-length embeddings, images (n, dim) and texts (m, dim), for the given right answers."""
+) -> dict[Direction, Ranked]:
+    """The ranks of unit-length embeddings, images (n, dim) and texts (m, dim), for the given right answers."""
+    return {
+        "image_to_text": Ranked(*first_relevant(images, texts, texts_of_image), texts_of_image, len(texts)),
+        "text_to_image": Ranked(*first_relevant(texts, images, images_of_text), images_of_text, len(images)),
+    }
+
+
+def retrieval_scores(ranked: Mapping[Direction, Ranked]) -> Scores:
+    """The metrics of both directions."""
+    count = len(ranked["image_to_text"].ranks)
     metrics: dict[str, float] = {}
     confidence: dict[str, Interval] = {}
     chance: dict[str, float] = {}
-    directions = {
-        "image_to_text": (images, texts, texts_of_image),
-        "text_to_image": (texts, images, images_of_text),
-    }
-    for name, (queries, gallery, relevant) in directions.items():
-        ranks, tied = first_relevant(queries, gallery, relevant)
+    for name, queries in ranked.items():
         for k in CUTOFFS:
-            share = share_within(ranks, k)
+            share = share_within(queries.ranks, k)
             metrics[f"{name}_r{k}"] = share
-            confidence[f"{name}_r{k}"] = wilson(share, len(images))
-            by_chance = [chance_within(len(right), len(gallery), k) for right in relevant]
+            confidence[f"{name}_r{k}"] = wilson(share, count)
+            by_chance = [chance_within(len(right), queries.gallery, k) for right in queries.relevant]
             chance[f"{name}_r{k}"] = float(np.mean(by_chance))
-        metrics[f"{name}_median_rank"] = float(np.median(ranks + 1))
-        metrics[f"{name}_tied"] = float(np.mean(tied))
-    return Scores(count=len(images), metrics=metrics, confidence=confidence, chance=chance)
+        metrics[f"{name}_median_rank"] = float(np.median(queries.ranks + 1))
+        metrics[f"{name}_tied"] = float(np.mean(queries.tied))
+    return Scores(count=count, metrics=metrics, confidence=confidence, chance=chance)
+
+
+def _of_images(ranked: Mapping[Direction, Ranked], captions: Sequence[int]) -> dict[str, Floats]:
+    """What each image adds to R@k, (n,) each. captions: (n,), how many each image has.
+
+    The captions of an image are weighed by their number, so that the mean over images is that over captions.
+    """
+    counts = np.asarray(captions)
+    first = np.cumsum([0, *captions[:-1]])
+    scores: dict[str, Floats] = {}
+    for k in CUTOFFS:
+        scores[f"image_to_text_r{k}"] = (ranked["image_to_text"].ranks < k).astype(np.float32)
+        right = np.add.reduceat((ranked["text_to_image"].ranks < k).astype(np.float64), first)
+        scores[f"text_to_image_r{k}"] = (right / counts.mean()).astype(np.float32)
+    return scores

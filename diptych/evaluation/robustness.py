@@ -258,9 +258,9 @@ def bootstrap(
 ) -> Standing:
     """A model's robustness with its uncertainty: 95 % intervals from `draws` seeded draws.
 
-    Each draw has a line through resampled models (`Line.lines`) and both accuracies of this model as other test
-    images would have given them (`redraw`). Test images that all models share make their errors alike, which the
-    intervals leave out of account: they are the wider for it.
+    Each draw has a line through resampled models (`Line.lines`) and both accuracies of this model as other test images
+    would have given them (`redraw`), independently. Models that are tested on the same pictures share part of that
+    luck, line and model alike, so the intervals are if anything too wide.
     """
     generator = np.random.default_rng(seed)
     fitted = line.side(id_accuracy) if isinstance(line, PivotedLine) else line
@@ -269,8 +269,8 @@ def bootstrap(
     after = redraw(shift_accuracy, counts[1], generator, draws)
     expected = from_logit(intercepts + slopes * logit(before, counts[0]))
     effective = after - expected
-    # Where a draw expects no loss there is no share of it; such draws count as every share there is.
     loss = before - expected
+    # Where some draw expects no loss there is no share of it, and no interval.
     share = np.divide(effective, loss, out=np.full(draws, math.nan), where=loss > 0)
     height = (
         logit(shift_accuracy, counts[1]) - fitted.intercept - fitted.slope * logit(id_accuracy, counts[0])
@@ -282,6 +282,18 @@ def bootstrap(
         gap_closed_interval=percentiles(share) if (loss > 0).all() else (math.nan, math.nan),
         deviations=float(height) / fitted.scatter if fitted.scatter > 0 else math.nan,
     )
+
+
+def relative_interval(
+    shift_accuracy: float, unchanged: float, count: float, *, draws: int = DRAWS, seed: int = 0
+) -> Interval:
+    """95 % interval of `relative_robustness`, both models on `count` images, drawn independently.
+
+    On the same images models tend to err alike, and the true interval is narrower: `diptych compare` pairs them.
+    """
+    generator = np.random.default_rng(seed)
+    after, before = (redraw(accuracy, count, generator, draws) for accuracy in (shift_accuracy, unchanged))
+    return percentiles(after - before)
 
 
 def redraw(accuracy: float, count: float, generator: np.random.Generator, draws: int) -> Numbers:

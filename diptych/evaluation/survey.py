@@ -10,6 +10,7 @@ import torch
 from diptych.data.example import Example
 from diptych.data.sources import Source
 from diptych.distributed import (
+    everybody_fails_together,
     gather_objects,
     gather_rows,
     max_over_processes,
@@ -137,13 +138,14 @@ def _collect(
     vectors: list[Vectors] = []
     kept: list[int] = []
     skipped: list[Skipped] = []
-    for batch in batches:
-        if batch.positions:
-            vectors.append(batch.vectors)
-        kept.extend(batch.positions)
-        skipped.extend(batch.skipped)
-        if progress is not None:
-            progress(len(batch.positions) + len(batch.skipped))
+    with everybody_fails_together():
+        for batch in batches:
+            if batch.positions:
+                vectors.append(batch.vectors)
+            kept.extend(batch.positions)
+            skipped.extend(batch.skipped)
+            if progress is not None:
+                progress(len(batch.positions) + len(batch.skipped))
     rows = EmbeddedRows(np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32), kept, skipped)
     if world().size > 1:
         rows = _everybodys(rows, device)

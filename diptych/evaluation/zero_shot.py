@@ -1,35 +1,89 @@
 """Zero-shot classification: a classifier made of words (Radford et al. 2021, section 3.1)."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from diptych.config import nearest
 from diptych.data.example import Example
 from diptych.data.sources import Source
-from diptych.embed import Preprocessing, Progress, Vectors, count_reasons, embed_texts
-from diptych.errors import DataError
+from diptych.embed import Preprocessing, Progress, Skipped, Vectors, count_reasons, embed_texts
+from diptych.errors import DataError, SettingsError
 from diptych.evaluation.labels import LabelSet
 from diptych.evaluation.metrics import (
     Flags,
+    Floats,
     Integers,
-    first_relevant,
+    mean_interval,
     mean_per_class,
     mean_per_class_interval,
-    share_within,
+    roc_auc,
+    roc_auc_interval,
     wilson,
 )
 from diptych.evaluation.prompts import TEMPLATES, check_templates, fill
-from diptych.evaluation.report import Report, Scores
+from diptych.evaluation.report import Outcomes, Report, Scores
 from diptych.evaluation.survey import embed_rows, survey
 from diptych.models.clip import CLIP
 
 LabelFrom = Literal["label", "caption"]
 
+# The metric that stands for a dataset in the paper's tables: accuracy for most, the mean over classes where classes
+# are uneven (pets, flowers, aircraft, Caltech), the mean of top-1 and top-5 for Kinetics, the area under the ROC
+# curve for Hateful Memes. Several labels an image (VOC) have a task of their own, `multi_label`.
+Headline = Literal["top1", "mean_per_class", "mean_top1_top5", "roc_auc"]
+
+# From the words of each class and the templates to the weights (embed_dim, classes), as `classifier` does.
+BuildClassifier = Callable[[CLIP, Sequence[Sequence[str]], Sequence[str]], Tensor]
+
 # Prompts that are embedded at a time: 1,000 classes of 80 templates need not lie in memory at once.
-_PROMPTS_AT_ONCE = 8192
+_PROMPTS_AT_ONCE = 32_768
+_IMAGES_AT_ONCE = 256
+
+
+class Answers(NamedTuple):
+    """What a classifier says of n images, and how far that is from the truth; every field is (n,).
+
+    target: the right class. ranks: its place among all, 0 for the best; of classes with one similarity, the one
+    listed first stands before the others. tied: whether a wrong class has exactly the right one's similarity.
+    predicted: the most similar class. probability: of that class, by the model's own softmax. margin: the last
+    class's similarity less the first's, which a ROC curve of two classes is drawn over.
+    """
+
+    target: Integers
+    ranks: Integers
+    tied: Flags
+    predicted: Integers
+    probability: Floats
+    margin: Floats
+
+    def only(self, part: Flags) -> "Answers":
+        """The answers for those images."""
+        return Answers._make(values[part] for values in self)
+
+
+class LabelledRow(NamedTuple):
+    """What a row of a source says about itself."""
+
+    key: str
+    label: str
+    group: str
+
+
+class LabelledRows(NamedTuple):
+    """The readable rows of a source by their position, and the classes that their labels are among."""
+
+    rows: dict[int, LabelledRow]
+    classes: LabelSet
+    skipped: list[Skipped]
+
+    def target(self, positions: Iterable[int]) -> Integers:
+        """(n,): the classifier's column of the right class of each of those rows."""
+        column = {name: index for index, name in enumerate(self.classes.names)}
+        return np.array([column[self.rows[position].label] for position in positions], np.int64)
 
 
 def classifier(
@@ -52,6 +106,35 @@ def classifier(
     return torch.from_numpy(np.concatenate(columns)).T
 
 
+def answers(images: Vectors, weights: Tensor, target: Integers, scale: float) -> Answers:
+    """What the classifier `weights` (embed_dim, classes) says of images (n, embed_dim), both of unit length.
+
+    target: (n,), each image's right class. scale: what similarities are multiplied by before the softmax.
+    """
+    matrix = weights.numpy()
+    columns = np.arange(matrix.shape[1])
+
+    def of(part: slice) -> Answers:
+        similarity = images[part] @ matrix
+        wanted = target[part, None]
+        right = np.take_along_axis(similarity, wanted, axis=1)
+        equal = similarity == right
+        ahead = (similarity > right) | (equal & (columns < wanted))
+        odds = np.exp(scale * (similarity - similarity.max(axis=1, keepdims=True)))
+        return Answers(
+            target=target[part],
+            ranks=np.count_nonzero(ahead, axis=1),
+            tied=np.count_nonzero(equal, axis=1) > 1,
+            predicted=similarity.argmax(axis=1),
+            probability=1 / odds.sum(axis=1),
+            margin=similarity[:, -1] - similarity[:, 0],
+        )
+
+    # Not all images with all classes at once: 50,000 times 1,000 similarities are 200 MB, and more on the way.
+    parts = [of(slice(start, start + _IMAGES_AT_ONCE)) for start in range(0, len(images), _IMAGES_AT_ONCE)]
+    return Answers._make(map(np.concatenate, zip(*parts, strict=True)))
+
+
 def evaluate_zero_shot(
     model: CLIP,
     preprocess: Preprocessing,
@@ -62,6 +145,8 @@ def evaluate_zero_shot(
     templates: Sequence[str] | None = None,
     label_from: LabelFrom = "label",
     group_by: str | None = None,
+    headline: Headline = "top1",
+    build: BuildClassifier = classifier,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Report:
@@ -70,63 +155,143 @@ def evaluate_zero_shot(
     labels: the classes; every distinct one of the source when not given. templates: those of `labels`, else
     the plain name, when not given. label_from: where an example's class stands, in its label or its first
     caption. group_by: a name in the examples' metadata; each of its values is reported on its own as well.
+    headline: the metric that stands first in the report. build: makes the classifier; a cached one saves time.
 
-    `chance` is guessing; `majority` is always saying the most frequent class. `tied` is the share of images
-    for which a wrong class has exactly the right one's similarity; ties go to the class that is listed first.
-    Intervals are Wilson's over images. They hold for images drawn
-    independently: where one concept is drawn several times, those of the groups are the ones to read.
+    Two classes have a `roc_auc` as well, of the second class's logit minus the first's. `mean_top1_top5` is there
+    when it is the headline. `chance` is guessing; `majority` is always saying the most frequent class. `tied` is
+    the share of images for which a wrong class has exactly the right one's similarity; ties go to the class that
+    is listed first. Intervals are Wilson's over images, and the bootstrap's for the two metrics above. They hold
+    for images drawn independently: where one concept is drawn several times, those of the groups are the ones to
+    read.
 
     Raises:
         DataError: no labels, a label outside `labels`, no such metadata, or no readable image.
+        SettingsError: `headline` is unknown, or does not fit the number of classes.
     """
-    rows = survey(source, lambda example: (_label(example, label_from), _group(example, group_by)))
-    classes = labels or LabelSet.of(sorted({label for label, _ in rows.picked.values()}))
-    column = {name: index for index, name in enumerate(classes.names)}
-    for label, _ in rows.picked.values():
-        if label not in column:
-            given = f"the {len(column)} given ({_first_of(classes.names)})"
-            raise DataError(f"{source.name}: the label {label!r} is not among {given}; add it to the labels")
-    weights = classifier(model, classes.phrases, templates or classes.templates or TEMPLATES["plain"])
-    images = embed_rows(model, preprocess, source, rows.picked, batch_size=batch_size, progress=progress)
-    target = np.array([column[rows.picked[position][0]] for position in images.positions], np.int64)
-    member = np.array([rows.picked[position][1] for position in images.positions])
-    ranks, tied = first_relevant(images.vectors, weights.T.numpy(), target[:, None].tolist())
+    labelled = survey_labels(source, labels, label_from=label_from, group_by=group_by)
+    rows, classes = labelled.rows, labelled.classes
+    _check_headline(headline, len(classes.names), {row.label for row in rows.values()}, source.name)
+    words = templates or classes.templates or TEMPLATES["plain"]
+    weights = build(model, classes.phrases, words)
+    images = embed_rows(model, preprocess, source, rows, batch_size=batch_size, progress=progress)
+    target = labelled.target(images.positions)
+    said = answers(images.vectors, weights, target, logit_scale(model))
+    groups = np.array([rows[position].group for position in images.positions])
 
-    def scores(part: Flags) -> Scores:
-        return _scores(ranks[part], tied[part], target[part], len(column))
+    def scores(part: Answers) -> Scores:
+        return _scores(part, len(classes.names), headline)
 
     return Report(
         task="zero-shot",
         model=model_name,
         data=source.name,
-        scores=scores(np.ones(len(target), np.bool_)),
-        groups={name: scores(member == name) for name in sorted(set(member.tolist()))} if group_by else {},
-        skipped=count_reasons([*rows.skipped, *images.skipped]),
+        scores=scores(said),
+        groups={name: scores(said.only(groups == name)) for name in sorted({*groups.tolist()}) if group_by},
+        skipped=count_reasons([*labelled.skipped, *images.skipped]),
+        details={"headline": headline, "classes": len(classes.names), "templates": list(words)},
+        outcomes=Outcomes(
+            keys=tuple(rows[position].key for position in images.positions),
+            scores=_values(said, headline),
+            labels=classes.names,
+            target=target,
+            predicted=said.predicted,
+            probability=said.probability,
+            positions=tuple(images.positions),
+        ),
     )
 
 
-def _scores(ranks: Integers, tied: Flags, target: Integers, classes: int) -> Scores:
-    top1, top5 = share_within(ranks, 1), share_within(ranks, 5)
-    return Scores(
-        count=len(ranks),
-        metrics={
-            "top1": top1,
-            "top5": top5,
-            "mean_per_class": mean_per_class(ranks < 1, target),
-            "tied": float(np.mean(tied)),
-        },
-        confidence={
-            "top1": wilson(top1, len(ranks)),
-            "top5": wilson(top5, len(ranks)),
-            "mean_per_class": mean_per_class_interval(ranks < 1, target),
-        },
-        chance={
-            "top1": 1 / classes,
-            "top5": min(1.0, 5 / classes),
-            "mean_per_class": 1 / classes,
-            "majority": float(np.bincount(target).max() / len(target)),
-        },
+def survey_labels(
+    source: Source,
+    labels: LabelSet | None,
+    *,
+    label_from: LabelFrom = "label",
+    group_by: str | None = None,
+) -> LabelledRows:
+    """The label of every row, before an image is decoded; the parameters are those of `evaluate_zero_shot`.
+
+    Raises:
+        DataError: as `evaluate_zero_shot` does.
+    """
+    rows = survey(
+        source,
+        lambda example: LabelledRow(example.key, _label(example, label_from), _group(example, group_by)),
     )
+    classes = labels or LabelSet.of(sorted({row.label for row in rows.picked.values()}))
+    check_labels(((row.key, row.label) for row in rows.picked.values()), classes, source.name)
+    return LabelledRows(rows.picked, classes, rows.skipped)
+
+
+def check_labels(labels: Iterable[tuple[str, str]], classes: LabelSet, where: str) -> None:
+    """That every label of the data is one of the classes.
+
+    labels: pairs of an example's key and a label of it. where: the data, for the message.
+
+    Raises:
+        DataError: a label is not among the classes; names the example.
+    """
+    known = frozenset(classes.names)
+    for key, label in labels:
+        if label not in known:
+            raise DataError(
+                f"{where}: {key}: the label {label!r} is not among the {len(known)} given "
+                f"({_first_of(classes.names)}); add it to the labels, or correct it"
+            )
+
+
+def logit_scale(model: CLIP) -> float:
+    """What a model multiplies its similarities by: exp of its parameter, 100 for the published models."""
+    return float(model.logit_scale.detach().float().exp())
+
+
+def _values(said: Answers, headline: str) -> dict[str, Floats]:
+    """What each image scores in each metric that is a mean over images."""
+    top1 = (said.ranks < 1).astype(np.float32)
+    top5 = (said.ranks < 5).astype(np.float32)
+    values: dict[str, Floats] = {"top1": top1, "top5": top5}
+    if headline == "mean_top1_top5":
+        values["mean_top1_top5"] = (top1 + top5) * np.float32(0.5)
+    return values
+
+
+def _scores(said: Answers, classes: int, headline: str) -> Scores:
+    count = len(said.target)
+    correct = said.ranks < 1
+    values = _values(said, headline)
+    metrics = {name: float(np.mean(value, dtype=np.float64)) for name, value in values.items()}
+    metrics["mean_per_class"] = mean_per_class(correct, said.target)
+    chance = {"top1": 1 / classes, "top5": min(1.0, 5 / classes), "mean_per_class": 1 / classes}
+    confidence = {
+        "top1": wilson(metrics["top1"], count),
+        "top5": wilson(metrics["top5"], count),
+        "mean_per_class": mean_per_class_interval(correct, said.target),
+    }
+    if "mean_top1_top5" in values:
+        confidence["mean_top1_top5"] = mean_interval(values["mean_top1_top5"])
+        chance["mean_top1_top5"] = (chance["top1"] + chance["top5"]) / 2
+    # A group may show one of the two classes only.
+    if classes == 2 and len(np.unique(said.target)) == 2:
+        metrics["roc_auc"] = roc_auc(said.margin, said.target == 1)
+        confidence["roc_auc"] = roc_auc_interval(said.margin, said.target == 1)
+        chance["roc_auc"] = 0.5
+    metrics["tied"] = float(np.mean(said.tied))
+    chance["majority"] = float(np.bincount(said.target).max() / count)
+    if headline in metrics:
+        metrics = {str(headline): metrics[headline], **metrics}
+    return Scores(count=count, metrics=metrics, confidence=confidence, chance=chance)
+
+
+def _check_headline(headline: str, classes: int, seen: Collection[str], where: str) -> None:
+    if headline not in get_args(Headline):
+        raise SettingsError(f"metric {headline!r}: {nearest(headline, get_args(Headline))}")
+    if headline != "roc_auc":
+        return
+    if classes != 2:
+        raise SettingsError(f"metric 'roc_auc': needs two classes, and there are {classes}; choose top1")
+    if len(seen) != 2:
+        raise DataError(
+            f"{where}: every image has the label {min(seen)!r}; the metric roc_auc compares two classes"
+        )
 
 
 def _mean_directions(model: CLIP, prompts: Sequence[Sequence[str]]) -> Vectors:

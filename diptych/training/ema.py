@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from diptych.errors import CheckpointError, SettingsError
-from diptych.training.parallel import local
+from diptych.training.parallel import assign, local
 
 
 class Ema:
@@ -51,9 +51,11 @@ class Ema:
         """The averages and the buffers by the names that the model has for them; not copies."""
         return {**self._average, **self._buffers}
 
-    @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse of `state`. Raises CheckpointError, and changes nothing, where names or shapes differ."""
+        """The inverse of `state`; the tensors are whole, also where the model is sharded.
+
+        Raises CheckpointError, and changes nothing, where names or shapes differ.
+        """
         own = self.state()
         wrong = sorted(own.keys() ^ tensors.keys()) or [
             name for name, value in own.items() if value.shape != tensors[name].shape
@@ -64,7 +66,7 @@ class Ema:
                 "expected, or of another shape; resume with the recipe that the run was started with"
             )
         for name, value in own.items():
-            value.copy_(tensors[name])
+            assign(value, tensors[name])
 
     @contextlib.contextmanager
     def swapped(self, model: nn.Module) -> Iterator[None]:

@@ -8,6 +8,7 @@ A run lies in one folder:
     checkpoints/step-00000500  to resume from
     model/                     the result
     model-ema/                 the average of its weights, where the recipe asks for one
+    model-best/                the weights that did best in an evaluation, where the recipe names its metric
 
 A run starts from its own newest whole checkpoint when it is resumed, else from `[model] init`, else from scratch.
 Under torchrun every process runs `train`; the first one reports and writes.
@@ -16,7 +17,6 @@ Under torchrun every process runs `train`; the first one reports and writes.
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,10 +31,13 @@ from diptych.distributed import max_over_processes, processes, wait_for_all, wor
 from diptych.errors import CheckpointError, DiptychError, SettingsError
 from diptych.models.blocks import compile_blocks, set_recompute
 from diptych.models.clip import CLIP, build_model
+from diptych.training.best import Best
 from diptych.training.ema import Ema
+from diptych.training.evaluating import Evaluate, Evaluation, to_evaluate
 from diptych.training.feeding import open_training_data
 from diptych.training.forecast import fitting_chunks
 from diptych.training.interrupt import StopRequest, interruption, on_interrupt
+from diptych.training.layout import METRICS, MODEL, RECIPE, checkpoints
 from diptych.training.monitor import Monitor
 from diptych.training.optimizer import build_optimizer
 from diptych.training.parallel import share_model
@@ -43,25 +46,27 @@ from diptych.training.run_files import RunFiles
 from diptych.training.saving import Saver
 from diptych.training.schedule import learning_rate
 from diptych.training.settings import Recipe
-from diptych.training.state import checkpoints
 from diptych.training.step import StepResult, training_step
 from diptych.training.tasks import TASKS, Task
 from diptych.training.towers import Chunking
-
-Evaluate = Callable[[CLIP, Preprocess], Mapping[str, float]]
 
 _LOG_EVERY = 10  # steps
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to. loss: of the last step; samples_per_second: of this process's part of the run."""
+    """What a run came to.
+
+    loss: of the last step. samples_per_second: of this process's part of the run. best: the evaluation whose weights
+    are in model-best/, where the recipe names a metric.
+    """
 
     step: int
     samples: int
     loss: float
     samples_per_second: float
     checkpoint: str
+    best: Best | None
 
 
 class NotFiniteError(DiptychError):
@@ -106,7 +111,7 @@ class _Engine:
     ) -> None:
         training = recipe.training
         self.recipe = recipe
-        self.evaluate = evaluate
+        self.evaluation = Evaluation(recipe.evaluation, training.total_steps, evaluate)
         self.console = console
         self.device = device
         torch.manual_seed(training.seed)
@@ -143,6 +148,7 @@ class _Engine:
             float(values["loss"]),
         )
         self.not_finite = int(values["not_finite"])
+        self.evaluation.best = self.files.restore_best(values.get("best"), self._say)
         images, texts, keep = values["chunking"]
         self.chunking = Chunking(images, texts, keep)
         if values["threads"] != torch.get_num_threads():
@@ -186,11 +192,13 @@ class _Engine:
                     "data_share": loader.waited / (now - started),
                 }
                 monitor.step(self.step, record)
-                evaluated = self._evaluate_if_due()
+                evaluated = self._evaluate(saver) if self.evaluation.is_due(self.step) else {}
                 if evaluated or not result.applied or self.step % _LOG_EVERY == 0 or self.step == total:
                     monitor.record(self.step, {**self._record(result, rate), **record, **evaluated})
                 stopped, save = self._agree(stop, now - last_save)
                 if save or stopped or self.step == total:
+                    # A checkpoint says that these steps are not done again: their log must be there before it is.
+                    monitor.sync()
                     self._save(saver)
                     last_save = time.perf_counter()
             batches.close()
@@ -251,19 +259,15 @@ class _Engine:
             "seconds": self.seconds,
         }
 
-    def _evaluate_if_due(self) -> dict[str, float]:
-        every, total = self.recipe.evaluation.every_steps, self.recipe.training.total_steps
-        due = self.step == total or (every is not None and self.step % every == 0)
-        if self.evaluate is None or not due:
-            return {}
-        self.model.eval()
-        try:
-            if self.ema is None:
-                return dict(self.evaluate(self.model, self.preprocess))
-            with self.ema.swapped(self.model):
-                return dict(self.evaluate(self.model, self.preprocess))
-        finally:
-            self.model.train()
+    def _evaluate(self, saver: Saver | None) -> dict[str, float]:
+        """What the log gets; the weights are saved if they are the best so far."""
+        with to_evaluate(self.model, self.ema) as model:
+            metrics = self.evaluation.measure(model, self.preprocess)
+            best = self.evaluation.new_best(metrics, self.step)
+            if best is not None:
+                # Before the next checkpoint, whose state then says that they are there.
+                self.files.save_best(saver, model, best, self.seconds)
+        return metrics
 
     def _agree(self, stop: StopRequest, seconds_since_save: float) -> tuple[int, bool]:
         """The signal to stop for, 0 for none, and whether to save: the same in every process."""
@@ -280,6 +284,7 @@ class _Engine:
             "seconds": self.seconds,
             "loss": self.loss,
             "not_finite": self.not_finite,
+            "best": None if self.evaluation.best is None else plain(self.evaluation.best),
             "chunking": [self.chunking.images, self.chunking.texts, self.chunking.keep],
             **self.scaling.state(),
         }
@@ -288,7 +293,7 @@ class _Engine:
     def _finish(self, speed: float) -> Result:
         target = self.files.finish(self.model, self.ema, self.step, self.seconds)
         samples = self.step * self.recipe.training.batch_size
-        return Result(self.step, samples, self.loss, speed, str(target))
+        return Result(self.step, samples, self.loss, speed, str(target), self.evaluation.best)
 
     def _say(self, message: str) -> None:
         self.console.print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)
@@ -306,9 +311,12 @@ def _silent() -> Console:
 
 def _prepare(run: Path, recipe: Recipe, resume: bool) -> None:
     wanted = plain(recipe)
-    asked = run / "recipe.json"
+    asked = run / RECIPE
+    for name in (RECIPE, METRICS):
+        # What a start that was killed has left half-written.
+        for leftover in run.glob(f".{name}.*.tmp"):
+            leftover.unlink()
     if not asked.exists():
-        # What begins with a dot is what a killed start has left.
         if run.exists() and any(not file.name.startswith(".") for file in run.iterdir()):
             raise SettingsError(f"{run}: is a folder with other files; name a new folder with --out")
         run.mkdir(parents=True, exist_ok=True)
@@ -327,7 +335,7 @@ def _prepare(run: Path, recipe: Recipe, resume: bool) -> None:
             f"{asked}: the run was started with other settings in {', '.join(f'[{name}]' for name in changed)}; "
             "resume with the recipe that it was started with, or name another folder with --out"
         )
-    if not checkpoints(run) and (run / "model").exists():
+    if not checkpoints(run) and (run / MODEL).exists():
         raise CheckpointError(f"{run}: the run is done, but its checkpoints are gone; nothing to resume")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -11,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from diptych.atomic import write_text
+from diptych.training.layout import METRICS
 
-METRICS = "metrics.jsonl"
 # Share of the time in which steps wait for data, from which on a faster machine would not help.
 DATA_BOUND = 0.2
 _SMOOTHING = 0.95
@@ -114,6 +115,13 @@ class Monitor:
                 highlight=False,
                 soft_wrap=True,
             )
+
+    def sync(self) -> None:
+        """Put what was recorded on the disk, past what a kill or a power cut takes along."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+        if self._board is not None:
+            self._board.flush()
 
     def say(self, message: str) -> None:
         """A line for the person who watches."""

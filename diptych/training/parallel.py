@@ -58,12 +58,24 @@ class Alone:
         """Nothing is held."""
 
 
-class Replicated:
-    """Every process holds the whole model (DistributedDataParallel)."""
+class _Shared:
+    """What both ways have in common."""
 
     def __init__(self, model: nn.Module, towers: Mapping[str, nn.Module]) -> None:
         self._model = model
         self._rest = _outside(model, towers)
+
+    def finish(self) -> None:
+        """See `Parallel`."""
+        _sum_gradients(self._rest)
+        _mean_statistics(self._model)
+
+
+class Replicated(_Shared):
+    """Every process holds the whole model (DistributedDataParallel)."""
+
+    def __init__(self, model: nn.Module, towers: Mapping[str, nn.Module]) -> None:
+        super().__init__(model, towers)
         self._wrapped = {name: _replicate(tower) for name, tower in towers.items()}
         self.towers: Mapping[str, Forward] = self._wrapped
 
@@ -76,11 +88,6 @@ class Replicated:
                     stack.enter_context(tower.no_sync())
             yield
 
-    def finish(self) -> None:
-        """See `Parallel`."""
-        _sum_gradients(self._rest)
-        _mean_statistics(self._model)
-
     def close(self) -> None:
         """Let go of the reducers.
 
@@ -91,13 +98,12 @@ class Replicated:
         gc.collect()
 
 
-class Sharded:
+class Sharded(_Shared):
     """Every process holds a part of each parameter (`fully_shard`, also called FSDP2), block by block."""
 
     def __init__(self, model: nn.Module, towers: Mapping[str, nn.Module], device: str) -> None:
+        super().__init__(model, towers)
         mesh = init_device_mesh(device, (world().size,))
-        self._model = model
-        self._rest = _outside(model, towers)
         self._towers = dict(towers)
         for tower in towers.values():
             for part in tower.modules():
@@ -117,11 +123,6 @@ class Sharded:
         for tower in self._towers.values():
             cast(FSDPModule, tower).set_requires_gradient_sync(on)
         yield
-
-    def finish(self) -> None:
-        """See `Parallel`."""
-        _sum_gradients(self._rest)
-        _mean_statistics(self._model)
 
     def close(self) -> None:
         """Nothing is held that must be let go of first."""

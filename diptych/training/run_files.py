@@ -3,6 +3,7 @@
 import contextlib
 import random
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,25 @@ from diptych.data.transforms import Preprocess
 from diptych.distributed import sum_over_processes, wait_for_all, world
 from diptych.errors import CheckpointError
 from diptych.models.clip import CLIP
+from diptych.training.best import Best
 from diptych.training.ema import Ema
+from diptych.training.layout import AVERAGE, BEST, MODEL, checkpoint_folder
 from diptych.training.parallel import assign, whole
 from diptych.training.saving import Saver, Snapshot
 from diptych.training.settings import Recipe
-from diptych.training.state import checkpoint_folder, newest_whole, optimizer_state, restore_optimizer
+from diptych.training.state import newest_whole, optimizer_state, restore_optimizer
 from diptych.weights.checkpoint import (
     Description,
     TrainingState,
     load_checkpoint,
     load_state,
+    verify_checkpoint,
     write_checkpoint,
 )
 from diptych.weights.sharded import Place
 
 _EMA = "ema."
+_KEPT = "kept as the best of its run"
 
 
 class RunFiles:
@@ -77,6 +82,29 @@ class RunFiles:
         )
         saver.save(checkpoint_folder(self.folder, values["step"]), snapshot)
 
+    def save_best(self, saver: Saver | None, model: CLIP, best: Best, seconds: float) -> None:
+        """Begin to write the weights that did best in an evaluation, in place of those that did before."""
+        if saver is None:
+            return
+        trained = self._description(model, best.step, seconds)
+        kept = {"what": _KEPT, **plain(best)}
+        description = replace(trained, history=(*trained.history, kept))
+        saver.save(self.folder / BEST, Snapshot(weights=model.state_dict(), description=description))
+
+    def restore_best(self, saved: Mapping[str, Any] | None, say: Callable[[str], None]) -> Best | None:
+        """The evaluation that `model-best` is from. saved: that which the checkpoint knows of.
+
+        After a kill it may be a later one than `saved`: of a step that will be done again.
+        """
+        folder = self.folder / BEST
+        try:
+            found = verify_checkpoint(folder).history[-1]
+            return Best(found["metric"], found["step"], found["value"])
+        except CheckpointError as error:
+            if saved is not None:
+                say(f"the best so far is lost, and the next evaluation is the new one: {error}")
+            return None
+
     def restore(
         self,
         model: CLIP,
@@ -106,10 +134,10 @@ class RunFiles:
     def finish(self, model: CLIP, ema: Ema | None, step: int, seconds: float) -> Path:
         """Write the result, and its average where there is one; returns the folder of the result."""
         description = self._description(model, step, seconds)
-        target = self.folder / "model"
-        results = {target: whole(model.state_dict())}
-        if ema is not None:
-            results[self.folder / "model-ema"] = whole(ema.state())
+        target = self.folder / MODEL
+        # The last one says that the run is done.
+        results = {} if ema is None else {self.folder / AVERAGE: whole(ema.state())}
+        results[target] = whole(model.state_dict())
         if world().leads:
             for folder, weights in results.items():
                 write_checkpoint(folder, weights, description)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diptych.errors import DataError
-from diptych.training.monitor import DATA_BOUND, METRICS
+from diptych.training.best import Best, best_of
+from diptych.training.layout import METRICS, MODEL, RECIPE
+from diptych.training.monitor import DATA_BOUND
 
 State = Literal["done", "running", "stopped"]
 Record = Mapping[str, float]
@@ -76,6 +78,12 @@ class RunReport:
         return math.log(batch) if objective == "clip" and isinstance(batch, int) and batch > 1 else None
 
     @property
+    def best(self) -> Best | None:
+        """The evaluation whose weights are kept; None where the recipe names no metric, or it was not measured."""
+        metric = self.recipe.get("evaluation", {}).get("best")
+        return best_of(metric, self.curve(metric)) if isinstance(metric, str) else None
+
+    @property
     def data_share(self) -> float | None:
         """Share of the time that the steps waited for data, 0..1, over the last quarter of the run."""
         return self.mean("data_share", 0.25)
@@ -125,7 +133,7 @@ def read_run(folder: str | Path, now: float | None = None) -> RunReport:
     Raises DataError where the folder holds no run.
     """
     run = Path(folder)
-    log, asked = run / METRICS, run / "recipe.json"
+    log, asked = run / METRICS, run / RECIPE
     if not log.is_file() and not asked.is_file():
         raise DataError(
             f"{run}: holds no run (no recipe.json, no metrics.jsonl); expected a folder that `diptych train` made"
@@ -183,7 +191,7 @@ def _total_steps(recipe: Mapping[str, Any]) -> int | None:
 
 
 def _state(run: Path, step: int, total: int | None, quiet: float) -> State:
-    finished = (run / "model" / "diptych.json").is_file() and (total is None or step >= total)
+    finished = (run / MODEL / "diptych.json").is_file() and (total is None or step >= total)
     if finished:
         return "done"
     return "running" if quiet < _QUIET else "stopped"

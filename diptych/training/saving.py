@@ -13,7 +13,8 @@ from types import TracebackType
 from torch import Tensor
 
 from diptych.errors import CheckpointError
-from diptych.training.state import checkpoints, newest_whole
+from diptych.training.layout import CHECKPOINTS, checkpoints
+from diptych.training.state import newest_whole
 from diptych.weights.checkpoint import Description, TrainingState, verify_checkpoint, write_checkpoint
 from diptych.weights.folders import Progress, remove_folder, sweep
 from diptych.weights.pieces import Rows
@@ -47,9 +48,10 @@ class Saver:
     the last save is waited for; after an interrupt it is abandoned, which leaves the checkpoints before it.
 
     run: the folder of the run; what killed saves have left in it is removed.
-    keep: after each save, all but the newest `keep` whole checkpoints are deleted. A checkpoint counts as whole once
-        its files have been read back and have their SHA-256. Reading back finds what went wrong on the way to the
-        system's memory of the disk, not what the disk will forget.
+    keep: after each save, all but the newest `keep` whole checkpoints are deleted; also at the start, for a save that
+        was killed before it could. A checkpoint counts as whole once its files have been read back and have their
+        SHA-256. Reading back finds what went wrong on the way to the system's memory of the disk, not what the disk
+        will forget.
     place: of this process, where the tensors of the model are shards: every process has a Saver then, and calls
         `save` for the same steps. Without it, one process saves whole tensors.
     """
@@ -64,8 +66,9 @@ class Saver:
         self._pending: Future[None] | None = None
         self._abandoned = threading.Event()
         if self._leads:
-            for folder in (run, run / "checkpoints"):
+            for folder in (run, run / CHECKPOINTS):
                 sweep(folder)
+            self._delete_old()
 
     def save(self, folder: Path, snapshot: Snapshot) -> None:
         """Copy `snapshot`, and begin to write it into `folder`; waits for the save before it."""
@@ -132,8 +135,11 @@ class Saver:
         self._whole.discard(folder)
 
     def _delete_old(self) -> None:
+        found = checkpoints(self._run)
+        if len(found) <= self._keep:
+            return  # whichever are whole, none is too many: they need not be read
         whole = 0
-        for folder in reversed(checkpoints(self._run)):
+        for folder in reversed(found):
             if whole >= self._keep:
                 remove_folder(folder)
             elif self._is_whole(folder):

@@ -136,7 +136,14 @@ class EvaluationTask:
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
     every_steps: int | None = None  # besides the last step
+    best: str | None = None  # TASK_METRIC, as in the log, by which the best weights are kept in model-best/
     tasks: tuple[EvaluationTask, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [task.name for task in self.tasks]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise SettingsError(f"[evaluation] two tasks have the name {twice!r}; the log needs one for each")
 
 
 @dataclass(frozen=True, kw_only=True)

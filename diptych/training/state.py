@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from diptych.errors import CheckpointError
+from diptych.training.layout import checkpoints
 from diptych.training.parallel import assign
 from diptych.weights.checkpoint import TrainingState, verify_checkpoint
-
-_CHECKPOINTS = "checkpoints"
 
 
 def optimizer_state(
@@ -45,16 +44,6 @@ def restore_optimizer(
             optimizer.state[parameter][kind] = moment
         else:
             optimizer.state[parameter][kind] = value.to(parameter.device)
-
-
-def checkpoint_folder(run: Path, step: int) -> Path:
-    """Where the checkpoint after `step` optimizer steps lies."""
-    return run / _CHECKPOINTS / f"step-{step:08d}"
-
-
-def checkpoints(run: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    return sorted((run / _CHECKPOINTS).glob("step-*"))
 
 
 def newest_whole(run: Path) -> tuple[Path | None, list[Path]]:

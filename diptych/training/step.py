@@ -1,7 +1,9 @@
 """One optimizer step over a global batch of any size, on any number of processes."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +15,8 @@ from diptych.training.parallel import Alone, Parallel, gradient_norm
 from diptych.training.precision import LossScale
 from diptych.training.tasks import Task
 from diptych.training.towers import WHOLE, Chunking, Side, kept_of, parts_of
+
+Encode = Callable[[Batch, Tensor], Tensor]
 
 _RANKED = 1024  # rows of a process whose accuracy is looked at
 
@@ -53,7 +57,8 @@ def training_step(
     batch = on_device(batch, next(task.model.parameters()).device)
     buffers = [buffer.clone() for buffer in task.model.buffers()]
     optimizer.zero_grad(set_to_none=True)
-    images, texts = _sides(task, batch, chunking, parallel)
+    counts = row_counts(len(batch.tokens), batch.tokens.device)
+    images, texts = _sides(task, batch, chunking, parallel, counts)
     left, right = images.features(), texts.features()
     total, count = task.loss(left, right, batch.groups if group_positives else None)
     seen = sum_over_processes(torch.tensor(count, device=left.device))
@@ -78,32 +83,26 @@ def training_step(
                 buffer.copy_(before)
         optimizer.zero_grad(set_to_none=True)
         extra = {}
-    accuracy = _accuracy(left.detach(), right.detach(), batch.groups)
+    accuracy = _accuracy(left.detach(), right.detach(), batch.groups, counts)
     return StepResult(loss.item(), accuracy, norm.item(), applied, extra)
 
 
-def _sides(task: Task, batch: Batch, chunking: Chunking, parallel: Parallel) -> tuple[Side, Side]:
-    every = torch.arange(len(batch.tokens), device=batch.tokens.device)
-    most = max(row_counts(len(every), every.device))
-    image_parts = parts_of(every, chunking.images, most)
-    text_order = every if chunking.texts is None else task.text_order(batch)
-    text_parts = parts_of(text_order, chunking.texts, most)
-    distributed = not isinstance(parallel, Alone)
-    images = Side(
-        task.towers["image"],
-        lambda rows: task.image(batch, rows),
-        image_parts,
-        kept_of(len(image_parts), chunking.keep, distributed=distributed),
-        parallel.syncing,
+def _sides(
+    task: Task, batch: Batch, chunking: Chunking, parallel: Parallel, counts: Sequence[int]
+) -> tuple[Side, Side]:
+    """Both sides of the batch. counts: rows of each process."""
+    rows = torch.arange(len(batch.tokens), device=batch.tokens.device)
+
+    def side(name: str, encode: Encode, order: Tensor, size: int | None) -> Side:
+        parts = parts_of(order, size, max(counts))
+        kept = kept_of(len(parts), chunking.keep, distributed=len(counts) > 1)
+        return Side(task.towers[name], partial(encode, batch), parts, kept, parallel.syncing)
+
+    text_order = rows if chunking.texts is None else task.text_order(batch)
+    return (
+        side("image", task.image, rows, chunking.images),
+        side("text", task.text, text_order, chunking.texts),
     )
-    texts = Side(
-        task.towers["text"],
-        lambda rows: task.text(batch, rows),
-        text_parts,
-        kept_of(len(text_parts), chunking.keep, distributed=distributed),
-        parallel.syncing,
-    )
-    return images, texts
 
 
 def _update(
@@ -131,8 +130,7 @@ def _gradient_of(leaf: Tensor) -> Tensor:
     return leaf.grad
 
 
-def _accuracy(left: Tensor, right: Tensor, groups: Tensor) -> float:
-    counts = row_counts(len(left), left.device)
+def _accuracy(left: Tensor, right: Tensor, groups: Tensor, counts: Sequence[int]) -> float:
     every_right, every_group = gather_rows(right, counts), gather_rows(groups, counts)
     ranked = left[:_RANKED]
     best = (ranked @ every_right.T).argmax(dim=1)

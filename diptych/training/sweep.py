@@ -28,7 +28,9 @@ from rich.console import Console
 from diptych.atomic import write_text
 from diptych.config import plain
 from diptych.errors import DiptychError, SettingsError
-from diptych.training.engine import Evaluate, train
+from diptych.training.engine import train
+from diptych.training.evaluating import Evaluate
+from diptych.training.layout import CHECKPOINTS, METRICS, RECIPE, RESULTS
 from diptych.training.recipes import load_recipe
 from diptych.training.run_report import STEP_KEYS, SWEEP, read_run
 from diptych.training.settings import Recipe
@@ -36,7 +38,6 @@ from diptych.training.settings import Recipe
 Goal = Literal["minimise", "maximise"]
 
 FORMAT_VERSION = 1
-_WEIGHTS = ("checkpoints", "model", "model-ema")
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,7 @@ def best_trials(folder: str | Path, count: int = 8) -> list[Path]:
     found = [
         Path(folder) / trial.folder
         for trial in ranked(trials, asked["metric"], asked["goal"])
-        if (Path(folder) / trial.folder / "metrics.jsonl").is_file()
+        if (Path(folder) / trial.folder / METRICS).is_file()
     ]
     if not found:
         raise SettingsError(f"{folder}: no trial of this sweep has begun; start it with diptych sweep")
@@ -272,7 +273,7 @@ def _run(
     console: Console | None,
 ) -> Trial:
     run = folder / trial.folder
-    started = (run / "recipe.json").is_file()
+    started = (run / RECIPE).is_file()
     if run.exists() and not started:
         shutil.rmtree(run)  # killed before its first file was whole
     try:
@@ -345,7 +346,7 @@ def _check_metric(metric: str, recipes: Iterable[Recipe]) -> None:
 
 def _delete_weights(folder: Path, others: Iterable[Trial]) -> None:
     for trial in others:
-        for name in _WEIGHTS:
+        for name in (CHECKPOINTS, *RESULTS):
             shutil.rmtree(folder / trial.folder / name, ignore_errors=True)
 
 

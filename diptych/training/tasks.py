@@ -19,13 +19,12 @@ from diptych.objectives.infonce import infonce
 from diptych.objectives.pairs import Pairs
 from diptych.objectives.sigmoid import sigmoid
 from diptych.objectives.tiled import tiled_infonce, tiled_sigmoid
+from diptych.training.parallel import Forward
 from diptych.training.precision import autocast
 from diptych.training.settings import Recipe
 
 # From this many rows in the global batch on, the matrix of similarities is never whole: 4 million are 16 MB.
 _TILED_FROM = 2048
-
-Forward = Callable[..., Tensor]
 
 
 class Task(Protocol):
@@ -116,7 +115,7 @@ class ClipTask:
     def loss(self, left: Tensor, right: Tensor, groups: Tensor | None) -> tuple[Tensor, int]:
         """See `Task`."""
         scale = self.model.logit_scale.exp()
-        if _is_large(left):
+        if is_tiled(len(left) * world().size):
             return tiled_infonce(left, right, scale, groups)
         return infonce(Pairs.gathered(left, right, groups), scale)
 
@@ -141,7 +140,7 @@ class SiglipTask(ClipTask):
     def loss(self, left: Tensor, right: Tensor, groups: Tensor | None) -> tuple[Tensor, int]:
         """See `Task`."""
         scale = self.model.logit_scale.exp()
-        if _is_large(left):
+        if is_tiled(len(left) * world().size):
             return tiled_sigmoid(left, right, scale, self.bias, groups)
         return sigmoid(Pairs.gathered(left, right, groups), scale, self.bias)
 
@@ -150,8 +149,9 @@ class SiglipTask(ClipTask):
         return {**super().after_step(), "logit_bias": self.bias.item()}
 
 
-def _is_large(left: Tensor) -> bool:
-    return len(left) * world().size >= _TILED_FROM
+def is_tiled(rows: int) -> bool:
+    """Whether the loss of a global batch of so many rows is worked out in tiles."""
+    return rows >= _TILED_FROM
 
 
 def _unit(features: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from typing import Any
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
-from diptych.atomic import put_in_place, sync_folder, write_text
+from diptych.atomic import put_in_place, sync_folder
 from diptych.errors import CheckpointError
 from diptych.weights.checkpoint import (
     STATE_VALUES,
@@ -114,6 +114,7 @@ def write_sharded(
     target = Path(folder)
     work = target.with_name(f".{target.name}.{place.session}.tmp")
     work.mkdir(parents=True, exist_ok=True)
+    told = False
     try:
         parts = {"model": _stored(weights, description)}
         if state is not None:
@@ -121,6 +122,8 @@ def write_sharded(
         for pieces in parts.values():
             refuse_not_finite({name: rows.values for name, rows in pieces.items()}, target)
         report = _write_part(work, place, parts, progress)
+        _tell(_report(work, place.rank), json.dumps(report))
+        told = True
         if place.rank == 0:
             reports = _everybodys(work, place, progress)
             _complete(work, reports, description, state)
@@ -131,7 +134,9 @@ def write_sharded(
             )
             _check_is_there(target, report["sha256"])
     except BaseException as error:
-        _give_up(work, place, error)
+        if place.rank == 0 or not told or _has_failed(work, place):
+            _give_up(work, place, error)
+        # Else the first process may be putting the parts together, this one's among them.
         raise
     return target
 
@@ -146,16 +151,14 @@ def _stored(weights: Mapping[str, Rows], description: Description) -> dict[str, 
 def _write_part(
     work: Path, place: Place, parts: Mapping[str, Mapping[str, Rows]], progress: Progress | None
 ) -> Json:
-    """Write this process's files, and a report for the first process, which is also returned."""
+    """Write this process's files; returns what the first process has to know about them."""
     sha256, tables = {}, {}
     for part, pieces in parts.items():
         file = _part_name(part, place)
         values = {name: rows.values for name, rows in pieces.items()}
         sha256[file] = write_tensors(work / file, values, progress=progress)
         tables[part] = described(pieces, file)
-    report = {"sha256": sha256, "tables": tables}
-    write_text(_report(work, place.rank), json.dumps(report))
-    return report
+    return {"sha256": sha256, "tables": tables}
 
 
 def _complete(work: Path, reports: list[Json], description: Description, state: ShardedState | None) -> None:
@@ -210,13 +213,29 @@ def _check_is_there(target: Path, sha256: Mapping[str, str]) -> None:
         raise CheckpointError(f"{target}: the checkpoint that is there is not the one that was written last")
 
 
+def _has_failed(work: Path, place: Place) -> bool:
+    """Whether some process has given up, so that nobody will complete the checkpoint."""
+    return any(_failure(work, rank).exists() for rank in range(place.size))
+
+
 def _give_up(work: Path, place: Place, error: BaseException) -> None:
     """Make room, and tell the others. Where not even that can be written, they stop when the time is over."""
     with contextlib.suppress(OSError):
         for part in ("model", "state"):
             (work / _part_name(part, place)).unlink(missing_ok=True)
         if work.exists():
-            write_text(_failure(work, place.rank), str(error) or type(error).__name__)
+            _tell(_failure(work, place.rank), str(error) or type(error).__name__)
+
+
+def _tell(message: Path, text: str) -> None:
+    """Leave a message, whole or not at all, for processes that are running now.
+
+    The last act is the name. Nothing waits for the disk: once the others have read the message, they may rename the
+    folder that it is in.
+    """
+    draft = message.with_suffix(".draft")
+    draft.write_bytes(text.encode())
+    os.replace(draft, message)
 
 
 def _report(work: Path, rank: int) -> Path:

@@ -69,4 +69,5 @@ def empty_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    monkeypatch.delenv("DIPTYCH_DATA", raising=False)  # which `make test` sets
     return folder

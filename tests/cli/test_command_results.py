@@ -178,7 +178,8 @@ def test_evaluate_retrieval_reads_a_table(tiny: Path, pictures: Path, run: Run) 
 def test_train_writes_a_model_that_the_other_verbs_take(recipe: Path, pictures: Path, run: Run) -> None:
     outcome = run("train", recipe, "--out", "r", "--set", "training.steps=2", "--device", "cpu", "--json")
     assert outcome.code == 0, outcome.err
-    assert outcome.json.keys() == {"step", "samples", "loss", "samples_per_second", "checkpoint"}
+    assert outcome.json.keys() == {"step", "samples", "loss", "samples_per_second", "checkpoint", "best"}
+    assert outcome.json["best"] is None
     assert (outcome.json["step"], outcome.json["samples"]) == (2, 4)
     assert outcome.json["checkpoint"] == "r/model"
     again = run("train", recipe, "--out", "r", "--device", "cpu")
@@ -203,6 +204,27 @@ def test_train_measures_what_the_recipe_asks_for(recipe: Path, classes: Path, ru
     assert run("train", recipe, "--out", "r", "--device", "cpu").code == 0
     last = json.loads(Path("r/metrics.jsonl").read_text().splitlines()[-1])
     assert 0 <= last["colours_top1"] <= 1
+
+
+def test_train_keeps_the_best_by_a_metric_and_says_which(recipe: Path, classes: Path, run: Run) -> None:
+    task = f'\n[[evaluation.tasks]]\nname = "colours"\ntask = "zero-shot"\ndata = "{classes}"\n'
+    recipe.write_text(recipe.read_text() + task)
+    best = ("--set", "evaluation.best=colours_top1", "--device", "cpu")
+    said = run("train", recipe, "--out", "a", *best, "--json").json["best"]
+    assert said.keys() == {"checkpoint", "metric", "step", "value"}
+    assert (said["checkpoint"], said["metric"], said["step"]) == ("a/model-best", "colours_top1", 3)
+    assert (
+        f"b/model-best: colours_top1 {said['value']:.4g}, the best, after step 3"
+        in run("train", recipe, "--out", "b", *best).out
+    )
+    assert run("verify", "a").out.count("as they were written") == 3
+    misspelt = run("train", recipe, "--out", "c", "--set", "evaluation.best=colours_top_1")
+    assert misspelt.code == 1
+    assert "did you mean 'colours_top1'" in misspelt.err
+    assert not Path("c").exists()
+    found = run("doctor", recipe, "--set", "evaluation.best=colours_top_1")
+    assert found.code == 1
+    assert "did you mean 'colours_top1'" in found.out
 
 
 def test_verify_checks_a_checkpoint_and_an_index(tiny: Path, pictures: Path, run: Run) -> None:

@@ -18,7 +18,7 @@ from diptych.cli.machine_checks import Check, machine_checks
 from diptych.cli.output import duration
 from diptych.models.architectures import PUBLISHED
 from diptych.models.clip import build_model
-from diptych.training.forecast import Pace
+from diptych.training.pace import Pace
 
 RECIPE = """
 [model.architecture]

@@ -195,7 +195,7 @@ def test_several_runs_are_drawn_over_each_other_and_their_recipes_compared(run: 
     assert outcome.json["report"] == "report.html"
     assert [one["run"] for one in outcome.json["runs"]] == ["first", "second"]
     assert outcome.json["runs"][0].keys() == {
-        *("run", "state", "step", "total", "seconds_left", "verdict", "metrics"),
+        *("run", "state", "step", "total", "seconds_left", "verdict", "metrics", "best"),
     }
     html = Path("report.html").read_text()
     loss = html[html.index("<h3>Loss") : html.index("<h3>Accuracy")]
@@ -203,6 +203,23 @@ def test_several_runs_are_drawn_over_each_other_and_their_recipes_compared(run: 
     said = words(html)
     assert "setting first second optimizer.learning_rate 0.0005 0.001 optimizer.weight_decay - 0.1" in said
     assert "training.seed" not in said  # the same in both
+
+
+def test_the_best_evaluation_is_marked_in_its_curve_and_told_in_the_table(run: Run) -> None:
+    values = {50: 0.25, 100: 0.75, 150: 0.75, 200: 0.5}
+    lines = [record(step, digits_top1=value) for step, value in values.items()]
+    make_run(Path("run"), lines, {**RECIPE, "evaluation": {"best": "digits_top1"}})
+    best = {"metric": "digits_top1", "step": 100, "value": 0.75}
+    assert run("report", "run", "--json").json["runs"][0]["best"] == best
+    html = Path("run/report.html").read_text()
+    chart = html[html.index("<h3>digits top1") :]
+    # Of 1000 by 360, an axis from 0 to 80 %: half of the way, and 75 of 80 parts up.
+    assert 'class="dot c1" d="M500.0 22.5h0"' in chart
+    assert "digits top1 50.0 % (best 75.0 %, step 100)" in words(html)
+    # Without the setting nothing is kept, and nothing marked.
+    make_run(Path("other"), lines, RECIPE)
+    assert run("report", "other", "--json").json["runs"][0]["best"] is None
+    assert "(best" not in Path("other/report.html").read_text()
 
 
 def test_runs_with_the_same_name_are_told_apart_by_their_folders() -> None:

@@ -1,16 +1,26 @@
-"""Ranks, shares and intervals against slow loops, scipy and hand-worked numbers."""
+"""Ranks, shares, areas and intervals against slow loops, scipy, scikit-learn and hand-worked numbers."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn import metrics as sklearn
 
 from diptych.evaluation.metrics import (
+    average_precisions,
+    bootstrap_interval,
     chance_within,
+    confusion_matrix,
     first_relevant,
+    map11,
+    map11_interval,
+    mean_interval,
     mean_per_class,
     mean_per_class_interval,
+    roc_auc,
+    roc_auc_interval,
     share_within,
     wilson,
 )
@@ -110,3 +120,134 @@ def test_chance_equals_counting_the_draws_without_a_right_one(relevant: int, gal
     k_inside = min(k, gallery)
     expected = 1 - math.comb(gallery - relevant, k_inside) / math.comb(gallery, k_inside)
     assert chance_within(relevant, gallery, k) == pytest.approx(expected)
+
+
+def slow_average_precision(score: np.ndarray, relevant: np.ndarray) -> float:
+    """In fractions: at each threshold that occurs, precision and recall; then the eleven recalls one by one."""
+    points = []
+    for threshold in sorted(set(score.tolist())):
+        taken = [right for value, right in zip(score, relevant, strict=True) if value >= threshold]
+        points.append((Fraction(sum(taken), len(taken)), Fraction(sum(taken), int(relevant.sum()))))
+    best = [
+        max(precision for precision, recall in points if recall >= Fraction(tenth, 10)) for tenth in range(11)
+    ]
+    return float(sum(best) / 11)
+
+
+def test_11_point_average_precision_of_a_hand_worked_ranking() -> None:
+    # Right at places 1, 3 and 4 of 5. Precision 1, 1/2, 2/3, 3/4, 3/5 at recall 1/3, 1/3, 2/3, 1, 1: the best from
+    # recalls 0, .1, .2, .3 on is 1, from .4 to 1 it is 3/4.
+    score = np.array([0.9, 0.8, 0.7, 0.6, 0.5], np.float32)
+    relevant = np.array([True, False, True, True, False])
+    assert map11(score[:, None], relevant[:, None]) == pytest.approx((4 + 7 * 0.75) / 11)
+    # It is not the area under the curve, (1 + 2/3 + 3/4) / 3.
+    assert sklearn.average_precision_score(relevant, score) == pytest.approx(29 / 36)
+
+
+def test_a_recall_of_three_tenths_reaches_the_fourth_point() -> None:
+    # In floating point 3 * 0.1 is more than 3 / 10. Right: the first three, then seven at the end of thirty.
+    relevant = np.array([True] * 3 + [False] * 20 + [True] * 7)
+    score = -np.arange(30, dtype=np.float32)
+    assert map11(score[:, None], relevant[:, None]) == pytest.approx((4 * 1 + 7 * 10 / 30) / 11)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_11_point_average_precisions_equal_a_slow_loop_in_fractions(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    # Whole numbers tie often.
+    scores = generator.integers(0, 12, (40, 5)).astype(np.float32)
+    relevant = generator.random((40, 5)) < 0.3
+    judged = relevant | (generator.random((40, 5)) < 0.8)
+    for flags in (None, judged):
+        found = average_precisions(scores, relevant, flags)
+        for column in range(5):
+            kept = np.ones(40, bool) if flags is None else flags[:, column]
+            expected = slow_average_precision(scores[kept, column], relevant[kept, column])
+            assert found[column] == pytest.approx(expected, abs=1e-12)
+        assert map11(scores, relevant, flags) == pytest.approx(found.mean(), abs=1e-12)
+
+
+def test_the_order_of_tied_examples_means_nothing_to_average_precision() -> None:
+    relevant = np.array([[True], [False], [False], [False]])
+    same = np.zeros((4, 1), np.float32)
+    assert map11(same, relevant) == map11(same, relevant[::-1]) == 0.25
+
+
+def test_classes_that_no_example_shows_do_not_enter_the_mean() -> None:
+    scores = np.array([[3, 1], [2, 2], [1, 3]], np.float32)
+    relevant = np.array([[True, False], [False, False], [False, False]])
+    assert map11(scores, relevant) == 1
+    assert math.isnan(average_precisions(scores, relevant)[1])
+    assert math.isnan(map11(scores, np.zeros_like(relevant)))
+
+
+def test_roc_auc_of_hand_worked_pairs_counts_ties_half() -> None:
+    # Pairs of a positive with a negative: 2 over 1, 2 over 0, 1 over 0, and 1 beside 1.
+    score = np.array([2, 1, 1, 0], np.float32)
+    assert roc_auc(score, np.array([True, True, False, False])) == 3.5 / 4
+    assert roc_auc(np.zeros(4, np.float32), np.array([True, True, False, False])) == 0.5
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("levels", [4, 1000])
+def test_roc_auc_equals_scikit_learn(seed: int, levels: int) -> None:
+    generator = np.random.default_rng(seed)
+    score = generator.integers(0, levels, 300).astype(np.float32)
+    positive = generator.random(300) < 0.2
+    assert roc_auc(score, positive) == pytest.approx(sklearn.roc_auc_score(positive, score), abs=1e-12)
+
+
+def test_confusion_matrix_and_its_diagonal_equal_scikit_learn() -> None:
+    generator = np.random.default_rng(0)
+    target, predicted = generator.integers(0, 6, (2, 200))
+    target[target == 4] = 3  # a class that does not occur
+    found = confusion_matrix(target, predicted, 7)
+    np.testing.assert_array_equal(found, sklearn.confusion_matrix(target, predicted, labels=range(7)))
+    seen = found.sum(axis=1) > 0
+    recall = np.diag(found)[seen] / found.sum(axis=1)[seen]
+    assert mean_per_class(target == predicted, target) == pytest.approx(recall.mean())
+
+
+def test_bootstrap_interval_of_a_mean_is_the_normal_one_where_examples_are_many() -> None:
+    values = np.random.default_rng(0).choice([0, 0.5, 1], 2000, p=[0.5, 0.3, 0.2]).astype(np.float32)
+    spread = 1.96 * float(values.std()) / math.sqrt(len(values))
+    # A quantile of 1,000 draws scatters by a twentieth of the spread.
+    expected = (float(values.mean()) - spread, float(values.mean()) + spread)
+    assert mean_interval(values) == pytest.approx(expected, abs=0.15 * spread)
+
+
+def test_bootstrap_gives_the_same_interval_for_the_same_seed() -> None:
+    values = np.random.default_rng(0).random(30)
+    intervals = [
+        bootstrap_interval(lambda times: float(values @ times), 30, draws=50, seed=seed) for seed in (1, 1, 2)
+    ]
+    assert intervals[0] == intervals[1] != intervals[2]
+
+
+def test_interval_of_roc_auc_is_as_wide_as_delongs() -> None:
+    generator = np.random.default_rng(0)
+    positive = np.arange(600) < 200
+    score = (generator.normal(size=600) + positive).astype(np.float32)
+    # DeLong et al. 1988: the variance of the share of the other kind that each example beats, over its kind.
+    beaten = (score[positive][:, None] > score[~positive]).astype(float)
+    rows, columns = beaten.mean(axis=1), beaten.mean(axis=0)
+    spread = 1.96 * math.sqrt(rows.var(ddof=1) / len(rows) + columns.var(ddof=1) / len(columns))
+    area = roc_auc(score, positive)
+    # A quantile of 1,000 draws scatters by a twentieth of the spread.
+    assert roc_auc_interval(score, positive) == pytest.approx(
+        (area - spread, area + spread), abs=0.15 * spread
+    )
+
+
+def test_interval_of_map11_is_that_of_examples_drawn_again() -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.integers(0, 9, (25, 3)).astype(np.float32)
+    relevant = generator.random((25, 3)) < 0.4
+    judged = relevant | (generator.random((25, 3)) < 0.7)
+    drawn = np.random.default_rng(0)  # the seed of the interval: the draws are the same
+    repeated = []
+    for _ in range(1000):
+        rows = drawn.integers(0, 25, 25)
+        repeated.append(map11(scores[rows], relevant[rows], judged[rows]))
+    expected = np.nanquantile(repeated, [0.025, 0.975])
+    assert map11_interval(scores, relevant, judged) == pytest.approx(expected, abs=1e-12)

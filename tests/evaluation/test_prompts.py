@@ -8,7 +8,7 @@ import pytest
 
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.labels import LabelSet, labels_from, read_labels
-from diptych.evaluation.prompts import TEMPLATES, check_templates, fill, templates_named
+from diptych.evaluation.prompts import TEMPLATES, check_templates, fill, read_templates, templates_named
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,38 @@ def test_a_template_without_a_place_is_an_error() -> None:
         check_templates(["{}", "a photo"], "labels.toml")
     with pytest.raises(SettingsError, match="no templates"):
         check_templates([], "labels.toml")
+
+
+def test_templates_may_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("a photo of a {}.\n\n  art of {} \n")
+    (tmp_path / "words.toml").write_text('templates = ["{}", "my {}"]\n')
+    (tmp_path / "labels.toml").write_text('templates = ["the {}"]\n[labels]\nx = "cat"\n')
+    found = {file.name: templates_named(str(file)) for file in tmp_path.iterdir()}
+    assert found == {
+        "words.txt": ("a photo of a {}.", "art of {}"),
+        "words.toml": ("{}", "my {}"),
+        "labels.toml": ("the {}",),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("no.txt", None, "no such template file"),
+        ("empty.txt", "\n", "no templates"),
+        ("place.txt", "a photo\n", "no {}"),
+        ("typo.toml", 'template = ["{}"]', "did you mean 'templates'"),
+        ("labels.toml", 'labels = ["cat"]', "missing setting 'templates'"),
+    ],
+)
+def test_a_template_file_that_says_nothing_useful_is_an_error_with_its_name(
+    tmp_path: Path, name: str, text: str | None, message: str
+) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises((DataError, SettingsError), match=message) as caught:
+        read_templates(tmp_path / name)
+    assert name in str(caught.value)
 
 
 def test_labels_with_commas_are_a_list() -> None:

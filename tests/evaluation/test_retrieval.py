@@ -10,7 +10,7 @@ from diptych.data.sources import open_source
 from diptych.data.transforms import Preprocess
 from diptych.embed import embed_images, embed_texts
 from diptych.errors import DataError, TextError
-from diptych.evaluation.retrieval import evaluate_retrieval, relevant_rows, retrieval_scores
+from diptych.evaluation.retrieval import evaluate_retrieval, rank_both, relevant_rows, retrieval_scores
 from diptych.models.clip import CLIP
 
 CAPTIONS = (
@@ -58,7 +58,7 @@ def test_metrics_equal_a_slow_loop(seed: int) -> None:
     )
     count = sum(len(of_one) for of_one in captions)
     images, texts = unit(generator, 25), unit(generator, count)
-    scores = retrieval_scores(images, texts, *relevant_rows(captions))
+    scores = retrieval_scores(rank_both(images, texts, *relevant_rows(captions)))
     expected = slow_metrics(images, texts, captions)
     assert {name: scores.metrics[name] for name in expected} == pytest.approx(expected)
 
@@ -73,8 +73,8 @@ def test_counting_only_the_own_image_would_score_lower() -> None:
     captions = (("same",), ("same",))
     images = np.array([[1, 0], [0, 1]], np.float32)
     texts = np.array([[0.6, 0.8], [0.6, 0.8]], np.float32)
-    shared = retrieval_scores(images, texts, *relevant_rows(captions))
-    own = retrieval_scores(images, texts, [[0], [1]], [[0], [1]])
+    shared = retrieval_scores(rank_both(images, texts, *relevant_rows(captions)))
+    own = retrieval_scores(rank_both(images, texts, [[0], [1]], [[0], [1]]))
     assert shared.metrics["text_to_image_r1"] == 1
     assert own.metrics["text_to_image_r1"] == 0.5
 
@@ -83,7 +83,9 @@ def test_chance_is_what_random_vectors_score() -> None:
     generator = np.random.default_rng(0)
     captions = CAPTIONS * 1
     relevant = relevant_rows(captions)
-    runs = [retrieval_scores(unit(generator, 6), unit(generator, 10), *relevant) for _ in range(400)]
+    runs = [
+        retrieval_scores(rank_both(unit(generator, 6), unit(generator, 10), *relevant)) for _ in range(400)
+    ]
     for name, chance in runs[0].chance.items():
         assert np.mean([run.metrics[name] for run in runs]) == pytest.approx(chance, abs=0.04)
 
@@ -91,7 +93,7 @@ def test_chance_is_what_random_vectors_score() -> None:
 def test_a_collapsed_model_scores_at_chance_and_says_that_all_is_tied() -> None:
     same = np.ones((40, 4), np.float32) / 2
     pairs = [[row] for row in range(40)]
-    scores = retrieval_scores(same, same, pairs, pairs)
+    scores = retrieval_scores(rank_both(same, same, pairs, pairs))
     assert scores.metrics["image_to_text_r1"] == scores.metrics["text_to_image_r1"] == 1 / 40
     assert scores.metrics["image_to_text_tied"] == 1
 
@@ -147,3 +149,15 @@ def test_a_long_caption_stops_the_work_before_an_image_is_embedded(tiny_clip: CL
             open_source(photos),
             model_name="tiny",
         )
+
+
+def test_outcomes_of_the_images_average_to_the_metrics(
+    photos: Path, tiny_clip: CLIP, tiny_preprocess: Preprocess
+) -> None:
+    report = evaluate_retrieval(tiny_clip, tiny_preprocess, open_source(photos), model_name="tiny")
+    assert report.outcomes is not None
+    assert [len(report.outcomes.keys), len(report.outcomes.positions)] == [report.scores.count] * 2
+    assert len(report.outcomes.scores) == 6
+    for name, values in report.outcomes.scores.items():
+        # Images have from one to three captions: a plain mean over images would not be the mean over captions.
+        assert values.mean() == pytest.approx(report.scores.metrics[name], abs=1e-6)

@@ -73,6 +73,38 @@ def test_two_processes_get_the_rows_of_one(folder: Path, tmp_path: Path, positio
         assert found["skipped"].tolist() == [row.position for row in alone.skipped]
 
 
+_ONE_FAILS = """
+import sys
+sys.path[:0] = {path!r}
+from diptych.distributed import processes
+from diptych.data.sources import open_source
+from diptych.errors import DiptychError
+from diptych.evaluation.survey import encoded_rows, embed_rows
+from tiny_model import preprocessing, random_clip
+import torch
+model, source = random_clip(), open_source({folder!r})
+def encode(pixels):
+    if here.rank == 1:
+        raise DiptychError("the second one is broken")
+    return torch.zeros(len(pixels), 1).numpy()
+with processes("cpu") as here:
+    try:
+        encoded_rows(encode, preprocessing(), source, range(7), device=torch.device("cpu"), batch_size=2, progress=None)
+    except DiptychError as error:
+        print(error)
+    # Whoever goes on does so together with the others.
+    print(len(embed_rows(model, preprocessing(), source, range(7), batch_size=2, progress=None).positions))
+"""
+
+
+def test_what_fails_in_one_process_fails_in_all_and_the_next_task_goes_on(folder: Path) -> None:
+    script = _ONE_FAILS.format(path=[entry for entry in sys.path if "tests" in entry], folder=str(folder))
+    (code, first, errors), (_, second, _) = run_processes(2, ["-c", script], seconds=120)
+    assert code == 0, errors
+    assert first.splitlines() == ["process 1: the second one is broken", "5"]
+    assert second.splitlines() == ["the second one is broken", "5"]
+
+
 def test_features_are_those_before_the_projection(folder: Path) -> None:
     model, preprocess, source = random_clip(), preprocessing(), open_source(folder)
     features = feature_rows(model, preprocess, source, [0, 1], batch_size=2, progress=None)

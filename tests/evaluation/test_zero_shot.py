@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from diptych.data.sources import open_source
 from diptych.data.transforms import Preprocess
-from diptych.embed import embed_texts
+from diptych.embed import embed_images, embed_texts
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation import zero_shot
 from diptych.evaluation.classify import classify
 from diptych.evaluation.labels import LabelSet
 from diptych.evaluation.prompts import TEMPLATES, fill
-from diptych.evaluation.zero_shot import classifier, evaluate_zero_shot
+from diptych.evaluation.zero_shot import answers, classifier, evaluate_zero_shot
 from diptych.models.clip import CLIP
 from diptych.tokenizer import tokenize
 
@@ -174,6 +175,151 @@ def test_data_without_labels_or_groups_is_an_error_that_says_so(
             label_from="caption",
             group_by="designer",
         )
+
+
+def test_outcomes_are_what_the_metrics_are_the_mean_of(
+    tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path
+) -> None:
+    source = open_source(class_folders)
+    (class_folders / "dog" / "10.png").write_bytes(b"no image")
+    report = evaluate_zero_shot(
+        tiny_clip, tiny_preprocess, source, model_name="tiny", headline="mean_top1_top5"
+    )
+    outcomes, metrics = report.outcomes, report.scores.metrics
+    assert outcomes is not None
+    assert outcomes.scores.keys() == {"top1", "top5", "mean_top1_top5"}
+    for name, values in outcomes.scores.items():
+        assert values.shape == (27,)
+        assert metrics[name] == pytest.approx(values.mean())
+    assert metrics["mean_top1_top5"] == pytest.approx((metrics["top1"] + metrics["top5"]) / 2)
+    low, high = report.scores.confidence["mean_top1_top5"]
+    assert low <= metrics["mean_top1_top5"] <= high
+    names = np.array(outcomes.labels)
+    assert names.tolist() == sorted(CLASSES)
+    assert [source[position].key for position in outcomes.positions] == list(outcomes.keys)
+    assert names[outcomes.target].tolist() == [source[position].label for position in outcomes.positions]
+    files = [source[position].image for position in outcomes.positions]
+    found = classify(tiny_clip, tiny_preprocess, files, LabelSet.of(names.tolist()))
+    for column, probability, answer in zip(outcomes.predicted, outcomes.probability, found, strict=True):
+        best = answer["predictions"][0]
+        assert names[column] == best["label"]
+        assert probability == pytest.approx(best["probability"], abs=1e-5)
+    assert ((outcomes.predicted == outcomes.target) == outcomes.scores["top1"]).all()
+    assert (outcomes.scores["top1"] <= outcomes.scores["top5"]).all()
+
+
+@pytest.mark.parametrize("headline", ["top1", "mean_per_class", "mean_top1_top5"])
+def test_the_headline_metric_stands_first(
+    tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path, headline: str
+) -> None:
+    report = evaluate_zero_shot(
+        tiny_clip, tiny_preprocess, open_source(class_folders), model_name="tiny", headline=headline
+    )
+    assert next(iter(report.scores.metrics)) == report.details["headline"] == headline
+
+
+@pytest.mark.parametrize("headline", ["top1", "roc_auc"])
+def test_roc_auc_of_two_classes_equals_scikit_learn_on_the_difference_of_the_logits(
+    tiny_clip: CLIP, tiny_preprocess: Preprocess, tmp_path: Path, headline: str
+) -> None:
+    for number in range(24):
+        draw(tmp_path / "memes" / ("fine" if number % 3 else "hateful") / f"{number}.png", number)
+    source = open_source(tmp_path / "memes")
+    labels = LabelSet(("fine", "hateful"), (("a meme",), ("a hatespeech meme",)))
+    report = evaluate_zero_shot(
+        tiny_clip, tiny_preprocess, source, model_name="tiny", labels=labels, headline=headline
+    )
+    pixels = torch.stack([tiny_preprocess(source[position].image) for position in range(24)])
+    with torch.inference_mode():
+        logits, _ = tiny_clip(pixels, tokenize(["a meme", "a hatespeech meme"]))
+    positive = [source[position].label == "hateful" for position in range(24)]
+    expected = roc_auc_score(positive, (logits[:, 1] - logits[:, 0]).numpy())
+    assert report.scores.metrics["roc_auc"] == pytest.approx(expected, abs=1e-9)
+    assert next(iter(report.scores.metrics)) == headline
+    low, high = report.scores.confidence["roc_auc"]
+    assert low <= expected <= high
+
+
+def test_roc_auc_needs_two_classes_that_both_occur(
+    tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path, tmp_path: Path
+) -> None:
+    options = {"model_name": "tiny", "headline": "roc_auc"}
+    with pytest.raises(SettingsError, match="two classes, and there are 7"):
+        evaluate_zero_shot(tiny_clip, tiny_preprocess, open_source(class_folders), **options)
+    draw(tmp_path / "one" / "fine" / "1.png", 1)
+    source = open_source(tmp_path / "one")
+    with pytest.raises(DataError, match="every image has the label 'fine'"):
+        evaluate_zero_shot(
+            tiny_clip, tiny_preprocess, source, labels=LabelSet.of(["fine", "hateful"]), **options
+        )
+    with pytest.raises(SettingsError, match="did you mean 'top1'"):
+        evaluate_zero_shot(tiny_clip, tiny_preprocess, source, model_name="tiny", headline="topl")
+
+
+def test_classes_of_one_name_are_tied_and_the_first_one_wins(
+    tiny_clip: CLIP, tiny_preprocess: Preprocess, tmp_path: Path
+) -> None:
+    # As the published names of ImageNet have "missile" and "sunglasses" twice.
+    for number in range(8):
+        draw(tmp_path / "arms" / ("n04008634" if number % 2 else "n03773504") / f"{number}.png", number)
+    labels = LabelSet(("n03773504", "n04008634"), (("missile",), ("missile",)))
+    report = evaluate_zero_shot(
+        tiny_clip, tiny_preprocess, open_source(tmp_path / "arms"), model_name="tiny", labels=labels
+    )
+    assert report.scores.metrics["tied"] == 1
+    assert report.scores.metrics["top1"] == report.scores.metrics["roc_auc"] == 0.5
+    assert report.outcomes is not None
+    assert set(report.outcomes.predicted.tolist()) == {0}
+
+
+def test_answers_equal_a_slow_loop_and_do_not_depend_on_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    # Small whole numbers tie often, and are exact in any order of summing.
+    images = generator.integers(-1, 2, (50, 4)).astype(np.float32)
+    weights = torch.from_numpy(generator.integers(-1, 2, (4, 9)).astype(np.float32))
+    target = generator.integers(0, 9, 50)
+    whole = answers(images, weights, target, 2.0)
+    for row, (column, similarity) in enumerate(zip(target, images @ weights.numpy(), strict=True)):
+        ranked = sorted((-value, other) for other, value in enumerate(similarity.tolist()))
+        order = [other for _, other in ranked]
+        assert whole.ranks[row] == order.index(column)
+        assert whole.predicted[row] == order[0]
+        assert whole.tied[row] == (similarity.tolist().count(similarity[column]) > 1)
+        odds = np.exp(2 * similarity)
+        assert whole.probability[row] == pytest.approx(odds.max() / odds.sum(), rel=1e-5)
+    assert 0 < whole.tied.mean() < 1
+    monkeypatch.setattr(zero_shot, "_IMAGES_AT_ONCE", 7)
+    for one, other in zip(whole, answers(images, weights, target, 2.0), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_built_classifier_takes_the_place_of_the_usual_one(
+    tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path
+) -> None:
+    asked = []
+
+    def build(model: CLIP, labels: object, templates: object) -> torch.Tensor:
+        asked.append((labels, templates))
+        return torch.eye(24)[:, :2]
+
+    labels = LabelSet(("apple", "elk"), (("an apple",), ("an elk",)))
+    images = [next(class_folders.rglob("*.png"))]
+    (found,) = classify(tiny_clip, tiny_preprocess, images, labels, templates=["a {}"], build=build)
+    assert asked == [((("an apple",), ("an elk",)), ["a {}"])]
+    vector = embed_images(tiny_clip, tiny_preprocess, images)[0]
+    by_label = {guess["label"]: guess["similarity"] for guess in found["predictions"]}
+    assert by_label == pytest.approx({"apple": vector[0], "elk": vector[1]})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"temperature": 0.0}, "temperature 0.0"), ({"threshold": 2.0}, "threshold 2.0: expected a cosine")],
+)
+def test_a_temperature_or_threshold_that_is_none_is_an_error(
+    tiny_clip: CLIP, tiny_preprocess: Preprocess, options: dict[str, float], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        classify(tiny_clip, tiny_preprocess, [], LabelSet.of(["cat", "dog"]), **options)
 
 
 def test_probabilities_are_the_models_own_softmax(

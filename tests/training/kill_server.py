@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ from test_engine import tiny
 from diptych.data.loader import Loader
 from diptych.tokenizer import tokenize
 from diptych.training.engine import train
+from diptych.training.layout import BEST, checkpoints
 from diptych.training.settings import Recipe
-from diptych.training.state import checkpoints
 from diptych.weights.checkpoint import STATE_TENSORS, WEIGHTS, read_manifest, write_manifest
 from diptych.weights.checkpoint import Description as Described
 from diptych.weights.folders import write_tensors
@@ -42,7 +42,9 @@ CRASHED, STOPPED = 1, 143
 
 def recipe(*more: str) -> Recipe:
     """A step a checkpoint apart from the next, and a line of the log for each."""
-    return tiny(8 * STEPS, "evaluation.every_steps=1", "checkpoint.every_steps=3", *more)
+    every = ("evaluation.every_steps=1", "checkpoint.every_steps=3")
+    # As good as random, so that the best of a run is anywhere in it.
+    return tiny(8 * STEPS, *every, "evaluation.best=weights", *more)
 
 
 def weights_hash(model: torch.nn.Module, _: object) -> dict[str, float]:
@@ -66,8 +68,14 @@ class Stopper:
         return weights_hash(model, preprocess)
 
 
-def in_child(run: Path, settings: Recipe, evaluate: Any, ids: Path | None = None) -> int:
-    """Start or resume a run in a fork; returns its process number."""
+def in_child(
+    run: Path,
+    settings: Recipe,
+    evaluate: Any,
+    ids: Path | None = None,
+    before: Callable[[], None] = lambda: None,
+) -> int:
+    """Start or resume a run in a fork, which calls `before` first; returns its process number."""
     child = os.fork()
     if child:
         return child
@@ -75,6 +83,7 @@ def in_child(run: Path, settings: Recipe, evaluate: Any, ids: Path | None = None
     try:
         if ids is not None:
             _log_ids(ids)
+        before()
         resume = (run / "recipe.json").exists()
         train(settings, run, resume=resume, evaluate=evaluate, console=Console(quiet=True))
         code = 0
@@ -115,6 +124,7 @@ def traces(run: Path) -> dict[str, Any]:
         "model": _digest(run / "model" / WEIGHTS),
         "checkpoint": _digest(last / WEIGHTS),
         "moments": _digest(last / STATE_TENSORS),
+        "best": [_digest(run / BEST / WEIGHTS), read_manifest(run / BEST).history[-1]],
         "log": [{name: value for name, value in line.items() if name not in TIMING} for line in lines],
         "names": [folder.name for folder in checkpoints(run)],
     }
@@ -210,13 +220,17 @@ def without_moments(scratch: Path, expected: dict[str, Any]) -> dict[str, Any]:
     return {"differences": differences(run, expected)}
 
 
-def main(scratch: Path, kills: int, experiments: list[str]) -> None:
+def warm() -> None:
+    """Import and fill here, once, what every fork needs."""
     torch.set_num_threads(1)
-    # Imported and filled here once, and not in every fork.
     tokenize(["warm"])
     for module in ("torch._dynamo", "torch.utils.tensorboard"):
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
+
+
+def main(scratch: Path, kills: int, experiments: list[str]) -> None:
+    warm()
     started = time.monotonic()
     whole_run(scratch / "whole", recipe())
     seconds = time.monotonic() - started

@@ -15,6 +15,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 # Script, its arguments, and a cell that its table must have.
 RUNS = {
+    "classifier": ("--quick", "| Diptych bfloat16, nothing shared |"),
     "encode": ("--quick --batches 2", "| Diptych bfloat16 |"),
     "preprocess": ("--quick", "| diptych |"),
     "tokenize_captions": ("--captions 20 --repetitions 1", "| all dirty, warm |"),

@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 from diptych.training.engine import train
-from tests.training.processes import run_processes
+from tests.processes import run_processes
 from tests.training.test_engine import lines, one_thread, tiny, weights  # noqa: F401 (a fixture)
 
 STEPS = 6
+AVERAGED = "training.ema=0.9"
 SAMPLES = 7 * STEPS
 # Sums of float32 gradients in another order, through six steps of Adam: 2e-7 a step at first, times the factor by
 # which Adam magnifies the smallest gradients.
@@ -57,12 +58,16 @@ def run(size: int, out: Path, start: str, more: list[str], stop: int = 0) -> lis
     return codes
 
 
+def averages(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model-ema" / "model.safetensors")
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("alone") / "run"
-    train(tiny(SAMPLES, *settings("ddp")), out)
+    train(tiny(SAMPLES, *settings("ddp", AVERAGED)), out)
     torch.set_num_threads(before)
     return out
 
@@ -70,7 +75,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
 def test_processes_change_nothing_and_may_change_at_a_resume(alone: Path, tmp_path: Path, way: str) -> None:
     out = tmp_path / "run"
-    stopping = settings(way, "evaluation.every_steps=3")
+    stopping = settings(way, AVERAGED, "evaluation.every_steps=3")
     # SIGTERM at the third step: every process stops there, and the run is saved.
     assert run(2, out, "start", stopping, stop=1) == [143, 143]
     assert run(3, out, "resume", stopping) == [0, 0, 0]
@@ -78,8 +83,9 @@ def test_processes_change_nothing_and_may_change_at_a_resume(alone: Path, tmp_pa
     assert mine[-1]["step"] == whole[-1]["step"] == STEPS
     assert mine[-1]["loss"] == pytest.approx(whole[-1]["loss"], rel=1e-4)
     assert mine[-1]["accuracy"] == pytest.approx(whole[-1]["accuracy"], abs=1e-6)
-    for name, value in weights(alone).items():
-        torch.testing.assert_close(weights(out)[name], value, **NEAR)
+    for result in (weights, averages):
+        for name, value in result(alone).items():
+            torch.testing.assert_close(result(out)[name], value, **NEAR)
     # One process goes on from what three have left, and has nothing to do.
     result = train(tiny(SAMPLES, *stopping), out, resume=True)
     assert result.step == STEPS
@@ -87,15 +93,14 @@ def test_processes_change_nothing_and_may_change_at_a_resume(alone: Path, tmp_pa
 
 def test_a_checkpoint_of_shards_has_the_moments_of_the_whole(alone: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run(2, out, "start", settings("fsdp", "training.ema=0.9"))
+    run(2, out, "start", settings("fsdp", AVERAGED))
     state = load_file(alone / "checkpoints" / f"step-{STEPS:08d}" / "state.safetensors")
     from diptych.weights.checkpoint import load_state  # noqa: PLC0415
 
     sharded, values = load_state(out / "checkpoints" / f"step-{STEPS:08d}")
     assert values["step"] == STEPS
-    assert state.keys() == {name for name in sharded if not name.startswith("ema.")}
+    assert state.keys() == sharded.keys()
     for name, value in state.items():
         torch.testing.assert_close(sharded[name], value, **NEAR)
-    averaged = load_file(out / "model-ema" / "model.safetensors")
-    assert averaged.keys() == weights(alone).keys()
+    assert averages(out).keys() == weights(alone).keys()
     assert json.loads((out / "model-ema" / "diptych.json").read_text())["kind"] == "clip"

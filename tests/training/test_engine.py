@@ -1,6 +1,7 @@
 """The loop itself: runs that are stopped and resumed, damaged checkpoints, refusals, what is learned."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,10 @@ from safetensors.torch import load_file
 
 from diptych.errors import CheckpointError, SettingsError
 from diptych.training.engine import train
+from diptych.training.layout import checkpoints
 from diptych.training.recipes import load_recipe, path
+from diptych.training.saving import Saver
 from diptych.training.settings import Recipe
-from diptych.training.state import checkpoints
 
 TINY = (
     "model.architecture.embed_dim=16",
@@ -46,6 +48,11 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 def lines(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def steps_of(run: Path) -> list[int]:
+    """Of its checkpoints."""
+    return [int(folder.name[-8:]) for folder in checkpoints(run)]
 
 
 def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
@@ -141,6 +148,27 @@ def test_no_whole_checkpoint_is_an_error_and_not_a_fresh_start(tmp_path: Path) -
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     train(tiny(80, "checkpoint.every_steps=1", "checkpoint.keep=3"), tmp_path / "run")
     assert [folder.name[-2:] for folder in checkpoints(tmp_path / "run")] == ["08", "09", "10"]
+
+
+@pytest.mark.parametrize("prunes", [True, False])
+def test_a_finished_run_whose_last_save_was_killed_before_it_deleted_keeps_as_many_as_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prunes: bool
+) -> None:
+    """As after a kill between the name of the last checkpoint and the end of the oldest: nothing is saved any more.
+
+    The twin that does not look at a start leaves one too many.
+    """
+    run, recipe = tmp_path / "run", tiny(40, "checkpoint.every_steps=1")
+    with monkeypatch.context() as context:
+        context.setattr(Saver, "_delete_old", lambda _: None)
+        train(recipe, run)
+    for folder in checkpoints(run)[:2]:
+        shutil.rmtree(folder)
+    assert steps_of(run) == [3, 4, 5]
+    if not prunes:
+        monkeypatch.setattr(Saver, "_delete_old", lambda _: None)
+    assert train(recipe, run, resume=True).step == 5
+    assert steps_of(run) == ([4, 5] if prunes else [3, 4, 5])
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:

@@ -10,21 +10,21 @@ import torch
 from PIL import Image
 
 from diptych.data.sources import open_source
+from diptych.data.transforms import Preprocess
 from diptych.errors import DataError
 from diptych.training.forecast import (
     Kept,
-    Pace,
+    blank_batch,
     blank_model,
-    blank_pixels,
     fitting,
     kept_bytes,
-    measure_pace,
     memory_of,
     saved_bytes,
-    seconds_a_step,
 )
+from diptych.training.pace import Pace, measure_pace, seconds_a_step
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
+from diptych.training.tasks import ClipTask
 
 RECIPE = """
 [model.architecture]
@@ -57,7 +57,7 @@ def place(tmp_path: Path) -> str:
 
 
 def kept_of(recipe: Recipe) -> Kept:
-    return kept_bytes(blank_model(recipe, "cpu"), recipe.training)
+    return kept_bytes(blank_model(recipe, "cpu"), recipe)
 
 
 def test_a_block_keeps_what_its_formulas_need(place: str) -> None:
@@ -74,10 +74,13 @@ def test_a_block_keeps_what_its_formulas_need(place: str) -> None:
 def test_memory_grows_in_a_straight_line_with_the_rows(place: str) -> None:
     recipe = load_recipe(place)
     model = blank_model(recipe, "cpu")
-    kept = kept_bytes(model, recipe.training)
-    eight = saved_bytes(model, lambda: model.encode_image(blank_pixels(model, 8)))
-    sixteen = saved_bytes(model, lambda: model.encode_image(blank_pixels(model, 16)))
-    assert sixteen - eight == 8 * kept.image
+    kept = kept_bytes(model, recipe)
+    task = ClipTask(model, Preprocess(64), recipe)
+    eight, sixteen = (blank_batch(recipe, model, rows) for rows in (8, 16))
+    grown = [
+        saved_bytes(model, lambda batch=batch: task.image(batch, batch.rows)) for batch in (eight, sixteen)
+    ]
+    assert grown[1] - grown[0] == 8 * kept.image
 
 
 def test_recomputing_blocks_and_dropping_patches_keep_less(place: str) -> None:
@@ -120,7 +123,7 @@ def test_the_forecast_is_the_growth_of_a_process_that_trains(place: str, tmp_pat
     def forecast(batch: int) -> int:
         recipe = load_recipe(place, (f"training.batch_size={batch}",))
         model = blank_model(recipe, "cpu")
-        memory = memory_of(recipe, model, kept_bytes(model, recipe.training), free=1 << 40)
+        memory = memory_of(recipe, model, kept_bytes(model, recipe), free=1 << 40)
         return memory.on_device + memory.on_host
 
     grown = forecast(320) - forecast(4)
@@ -179,7 +182,7 @@ def test_time_is_measured_on_the_data_and_leaves_the_weights_as_they_are(place: 
     recipe = load_recipe(place)
     model = blank_model(recipe, "cpu")
     source = open_source(recipe.data.train)
-    pace, rows = measure_pace(recipe, model, source, list(range(8)), "cpu")
+    pace, rows = measure_pace(recipe, model, source, list(range(8)))
     assert rows == 4  # a batch
     assert min(pace.forward, pace.training, pace.reading, pace.update) > 0
     assert not any(parameter.any() for parameter in model.parameters())
@@ -191,9 +194,7 @@ def test_no_readable_pair_is_an_error(place: str, tmp_path: Path) -> None:
         file.write_bytes(b"x")
     recipe = load_recipe(place)
     with pytest.raises(DataError, match="none of 4 pairs can be read"):
-        measure_pace(
-            recipe, blank_model(recipe, "cpu"), open_source(recipe.data.train), list(range(8)), "cpu"
-        )
+        measure_pace(recipe, blank_model(recipe, "cpu"), open_source(recipe.data.train), list(range(8)))
 
 
 def test_seconds_of_a_step_by_hand(place: str) -> None:

@@ -9,9 +9,9 @@ from torch import Tensor
 from diptych.objectives.infonce import infonce
 from diptych.objectives.pairs import Pairs
 from diptych.objectives.sigmoid import sigmoid
+from tests.processes import run_processes
 from tests.training import gradient_matrix
 from tests.training.gradient_matrix import ROWS, batch_of, cases, gradients, model_of, task_of
-from tests.training.processes import run_processes
 
 # Gradients of size 1e-3 to 15, summed in another order in float64: 1e-12 is the aim of the project, and leaves
 # three digits. Of a gradient larger than 1 (a token's embedding is), a share of its size.

@@ -16,8 +16,8 @@ from diptych.errors import CheckpointError
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
 from diptych.models.clip import CLIP, build_model
 from diptych.training import saving
+from diptych.training.layout import checkpoint_folder, checkpoints
 from diptych.training.saving import Saver, Snapshot
-from diptych.training.state import checkpoint_folder, checkpoints
 from diptych.weights.checkpoint import (
     Description,
     TrainingState,
@@ -250,6 +250,30 @@ def test_a_start_sweeps_what_kills_have_left(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["checkpoints"]
     assert steps(tmp_path) == [1]
     assert os.listdir(tmp_path / "checkpoints") == ["step-00000001"]
+
+
+def test_a_start_deletes_what_a_killed_save_had_not_come_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path, 1, 2, 3, 4)
+    damage(checkpoint_folder(tmp_path, 3))
+    with Saver(tmp_path, 2):
+        pass
+    assert steps(tmp_path) == [2, 3, 4]
+    # No more than are kept: they are not even read.
+    read: list[Path] = []
+    monkeypatch.setattr(saving, "verify_checkpoint", lambda folder, _: read.append(folder))
+    with Saver(tmp_path, 3):
+        pass
+    assert (steps(tmp_path), read) == ([2, 3, 4], [])
+
+
+def test_only_the_first_of_several_processes_deletes_at_a_start(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2, 3)
+    with Saver(tmp_path, 2, Place(1, 2, "session", 30)):
+        assert steps(tmp_path) == [1, 2, 3]
+    with Saver(tmp_path, 2, Place(0, 2, "session", 30)):
+        assert steps(tmp_path) == [2, 3]
 
 
 def test_every_process_of_several_saves_its_part_and_the_first_one_deletes(tmp_path: Path) -> None:

@@ -36,8 +36,9 @@ from diptych.models.architectures import Architecture, TextTransformer, VisionTr
 from diptych.models.clip import CLIP
 from diptych.tokenizer import default_tokenizer
 from diptych.training import saving
+from diptych.training.layout import checkpoint_folder, checkpoints
 from diptych.training.saving import Saver, Snapshot
-from diptych.training.state import checkpoint_folder, checkpoints, newest_whole
+from diptych.training.state import newest_whole
 from diptych.weights import checkpoint, folders
 from diptych.weights.checkpoint import (
     Description,
@@ -110,9 +111,10 @@ class Faults:
                 return super().write(view[: faults.cut(len(view))])
 
         def opened(file: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
-            if mode != "wb":
+            if mode not in ("wb", "a"):
                 return real(file, mode, *rest, **options)
-            return io.BufferedWriter(File(file, "w"))
+            written = io.BufferedWriter(File(file, mode[0]))
+            return written if mode == "wb" else io.TextIOWrapper(written, encoding="utf-8")
 
         io.open = builtins.open = opened
 

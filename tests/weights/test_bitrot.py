@@ -14,7 +14,8 @@ from test_sharded import TINY, moments, tiny_model, write_together
 from diptych import config
 from diptych.data.transforms import Preprocess
 from diptych.errors import CheckpointError
-from diptych.training.state import checkpoint_folder, newest_whole
+from diptych.training.layout import checkpoint_folder
+from diptych.training.state import newest_whole
 from diptych.weights import checkpoint
 from diptych.weights.checkpoint import (
     TrainingState,

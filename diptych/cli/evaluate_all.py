@@ -1,0 +1,204 @@
+"""`diptych evaluate all`: a suite of tasks for one model, and the report that people look at."""
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from diptych.cli.evaluate_datasets import Root
+from diptych.cli.inputs import KeepNothing
+from diptych.cli.options import DEFAULT_MODEL, BatchSize, Device, Json, Model, Precision
+from diptych.cli.output import emit, progress, say, table
+from diptych.errors import DataError
+
+if TYPE_CHECKING:
+    from diptych.cli.suite_page import Mistake
+    from diptych.data.sources import Source
+    from diptych.evaluation.report import Outcomes
+    from diptych.evaluation.suite_files import Result
+    from diptych.evaluation.suite_jobs import Subject
+    from diptych.evaluation.suite_tasks import Task
+
+_MISTAKES = 24  # pictures of a task
+_SIDE = 128  # pixels of a picture
+
+
+def evaluate_all(
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="The folder of the results.")],
+    model: Model = DEFAULT_MODEL,
+    suite: Annotated[
+        Path | None,
+        Parameter(
+            help="A TOML file of tasks; without it, the bundled sample and what is found under the root."
+        ),
+    ] = None,
+    root: Root = None,
+    batch_size: BatchSize = 64,
+    no_cache: KeepNothing = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> int:
+    """Measure a model at every task of a suite, and write a report with tables, curves and mistakes.
+
+    The same command goes on where it was stopped, and keeps what is done. Tasks that fail do not stop the others.
+    Under torchrun all processes share the work.
+    """
+    from diptych.atomic import write_text  # noqa: PLC0415
+    from diptych.cli.machine import pick_device  # noqa: PLC0415
+    from diptych.cli.suite_page import page  # noqa: PLC0415
+    from diptych.distributed import processes  # noqa: PLC0415
+    from diptych.evaluation.suite import run_suite  # noqa: PLC0415
+    from diptych.evaluation.suite_report import markdown  # noqa: PLC0415
+    from diptych.evaluation.suite_tasks import default_suite, read_suite  # noqa: PLC0415
+
+    tasks = default_suite(root) if suite is None else read_suite(suite)
+    with processes(pick_device(device)) as here:
+        subject = dataclasses.replace(
+            _subject(model, device, precision, leads=here.leads, keep=not no_cache),
+            batch_size=batch_size,
+            root=root,
+        )
+        results = run_suite(tasks, subject, out, _Terminal(len(tasks)))
+        if here.leads:
+            pictures = {
+                task.name: _mistakes(task, subject, result)
+                for task, result in zip(tasks, results, strict=True)
+            }
+            write_text(out / "report.md", markdown(results, subject.name))
+            write_text(out / "report.html", page(subject.name, results, pictures))
+            _tell(subject.name, out, results, as_json)
+    return 1 if any(result.error is not None for result in results) else 0
+
+
+class _Terminal:
+    """Tells on stderr how a suite goes on."""
+
+    def __init__(self, tasks: int) -> None:
+        self._tasks = tasks
+        self._done = 0
+
+    @contextlib.contextmanager
+    def begin(self, task: "Task", images: int) -> "Iterator[Callable[[int], None]]":
+        with progress(f"{self._done + 1}/{self._tasks} {task.name}", images) as advance:
+            yield advance
+
+    def end(self, result: "Result", *, kept: bool) -> None:
+        self._done += 1
+        if result.error is not None:
+            what = f"failed: {result.error}"
+        else:
+            what = "is there already, and nothing has changed" if kept else f"done in {result.seconds:.1f} s"
+        say(f"{self._done}/{self._tasks} {result.name}: {what}")
+
+
+def _subject(model: str, device: str, precision: str, *, leads: bool, keep: bool) -> "Subject":
+    """The model; of several processes, the first one alone says what was chosen."""
+    from diptych.cli.inputs import classifier_builder, templates_for  # noqa: PLC0415
+    from diptych.cli.machine import choose, load_model, pick_device, pick_precision  # noqa: PLC0415
+    from diptych.evaluation.suite_jobs import Subject  # noqa: PLC0415
+    from diptych.pretrained import fingerprint  # noqa: PLC0415
+
+    if leads:
+        place, exact = choose(device, precision)
+    else:
+        place = pick_device(device)
+        exact = pick_precision(precision, place)
+    name, network, preprocess = load_model(model, place, exact)
+    return Subject(
+        model=network,
+        preprocess=preprocess,
+        name=name,
+        fingerprint=fingerprint(network, preprocess),
+        precision=exact,
+        templates=templates_for(name),
+        build=classifier_builder(preprocess, keep=keep),
+    )
+
+
+def _mistakes(task: "Task", subject: "Subject", result: "Result") -> "list[Mistake]":
+    from diptych.evaluation.suite_jobs import prepare  # noqa: PLC0415
+    from diptych.evaluation.suite_report import outcomes_in_words, sample_mistakes  # noqa: PLC0415
+
+    outcomes = outcomes_in_words(result)
+    if outcomes is None or not outcomes.positions:
+        return []
+    rows = sample_mistakes(outcomes, _MISTAKES)
+    if not rows:
+        return []
+    source = prepare(task, subject).sources[0]
+    return [mistake for row in rows if (mistake := _mistake(source, outcomes, row)) is not None]
+
+
+def _mistake(source: "Source", outcomes: "Outcomes", row: int) -> "Mistake | None":
+    """A wrong answer with its picture; None where that cannot be read any more."""
+    from PIL import Image  # noqa: PLC0415
+
+    from diptych.cli.suite_page import Mistake  # noqa: PLC0415
+    from diptych.data.images import read_rgb  # noqa: PLC0415
+
+    assert outcomes.target is not None
+    assert outcomes.predicted is not None
+    try:
+        example = source[outcomes.positions[row]]
+        picture = Image.fromarray(read_rgb(example.image))
+    except DataError:
+        return None
+    picture.thumbnail((_SIDE, _SIDE))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return Mistake(
+        data=file.getvalue(),
+        key=example.key,
+        target=outcomes.labels[outcomes.target[row]],
+        predicted=outcomes.labels[outcomes.predicted[row]],
+        probability=None if outcomes.probability is None else float(outcomes.probability[row]),
+    )
+
+
+def _tell(model: str, out: Path, results: "Sequence[Result]", as_json: bool) -> None:
+    from diptych.evaluation.suite_report import headline_rows, interval_shown, shown  # noqa: PLC0415
+
+    if as_json:
+        emit(
+            {
+                "model": model,
+                "out": str(out),
+                "report": str(out / "report.html"),
+                "tasks": [
+                    {
+                        "name": result.name,
+                        "status": "done" if result.error is None else "failed",
+                        "error": result.error,
+                        "result": None if result.report is None else result.report.to_json(),
+                    }
+                    for result in results
+                ],
+            }
+        )
+        return
+    rows = [
+        (
+            row.task,
+            f"{row.count:,}",
+            row.metric.replace("_", " "),
+            shown(row.metric, row.value),
+            interval_shown(row.metric, row.interval),
+            shown(row.metric, row.chance),
+            shown(row.metric, row.majority),
+        )
+        for result in results
+        for row in headline_rows(result)
+    ]
+    rows += [
+        (result.name, "-", "failed", "-", "-", "-", "-") for result in results if result.error is not None
+    ]
+    table(
+        ("task", "images", "metric", "value", "95 % interval", "chance", "majority"), rows, right=(1, 3, 5, 6)
+    )
+    print(out / "report.html")

@@ -1,0 +1,129 @@
+"""`diptych evaluate calibrate`: a file that makes the answers of `diptych classify` mean what they say."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from diptych.cli.evaluate import everybody
+from diptych.cli.evaluate_datasets import Root
+from diptych.cli.inputs import KeepNothing, LabelSource, Templates
+from diptych.cli.options import (
+    DEFAULT_MODEL,
+    BatchSize,
+    Data,
+    Device,
+    ImageColumn,
+    Json,
+    LabelColumn,
+    LabelsFile,
+    Model,
+    Precision,
+)
+from diptych.cli.output import emit, percent, progress, say, table
+from diptych.errors import SettingsError
+
+if TYPE_CHECKING:
+    from diptych.evaluation.calibration import Calibration
+
+
+def calibrate(
+    *,
+    data: Data,
+    out: Annotated[
+        Path, Parameter(name=["--out", "-o"], help="The file to write, for classify --calibration.")
+    ],
+    none_data: Annotated[
+        str | None, Parameter(help="Pictures of none of the classes: as --data, labels are not read.")
+    ] = None,
+    keep: Annotated[
+        float | None,
+        Parameter(
+            help="The share of labelled pictures that the threshold lets pass; 0.95, or with --none-data what tells "
+            "both kinds apart best."
+        ),
+    ] = None,
+    model: Model = DEFAULT_MODEL,
+    labels_file: LabelsFile = None,
+    templates: Templates = None,
+    label_from: LabelSource = None,
+    root: Root = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    batch_size: BatchSize = 64,
+    no_cache: KeepNothing = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> None:
+    """Find the temperature and the none-of-these threshold that suit your labelled pictures."""
+    if not out.absolute().parent.is_dir():
+        raise SettingsError(f"{out}: the folder {out.parent} does not exist; make it first")
+
+    from diptych.cli.inputs import classifier_builder, templates_for, zero_shot_data  # noqa: PLC0415
+    from diptych.cli.machine import load_model  # noqa: PLC0415
+    from diptych.evaluation import calibration  # noqa: PLC0415
+
+    task = zero_shot_data(
+        data, labels_file, templates, root=root, image_column=image_column, label_column=label_column
+    )
+    others = zero_shot_data(none_data, None, None, root=root).source if none_data is not None else None
+    with everybody(device) as here:
+        name, network, preprocess = load_model(model, device, precision)
+        with progress(
+            "calibrating", len(task.source) + (len(others) if others is not None else 0)
+        ) as advance:
+            found = calibration.calibrate(
+                network,
+                preprocess,
+                task.source,
+                model_name=name,
+                none_of_these=others,
+                keep=keep,
+                labels=task.labels,
+                templates=task.templates or templates_for(name),
+                label_from=label_from or task.label_from,
+                build=classifier_builder(preprocess, keep=not no_cache),
+                batch_size=batch_size,
+                progress=advance,
+            )
+        if here.leads:
+            calibration.write_calibration(out, found)
+            _report(out, found, calibration.TEMPERATURES, as_json)
+
+
+def _report(out: Path, found: "Calibration", limits: tuple[float, float], as_json: bool) -> None:
+    measured = found.measured
+    if not limits[0] * 1.001 < found.temperature < limits[1] / 1.001:
+        say(
+            f"warning: the temperature is at a limit of what is tried, {found.temperature:.2g}: these pictures do not "
+            "say how sure to be; give more of them, or harder ones"
+        )
+    if as_json:
+        emit(
+            {
+                "calibration": str(out),
+                "model": found.model,
+                "temperature": found.temperature,
+                "threshold": found.threshold,
+                "measured": measured,
+            }
+        )
+        return
+    rows = [
+        (name, shown(measured[f"{key}_before"]), shown(measured[key]))
+        for name, key, shown in (
+            ("log loss", "log_loss", "{:.3f}".format),
+            ("calibration error", "calibration_error", percent),
+        )
+    ]
+    table(("", "before", "after"), rows, right=(1, 2))
+    print(f"\ntemperature {found.temperature:.3f}, from {measured['count']:,.0f} labelled pictures")
+    print(f"threshold {found.threshold:.3f}: {percent(measured['kept'])} of them reach it")
+    print(f"named rightly: {percent(measured['top1'])} of all, {percent(measured['top1_kept'])} of those")
+    if "none_count" in measured:
+        print(
+            f"of {measured['none_count']:,.0f} other pictures, {percent(measured['turned_away'])} are turned away "
+            f"(ROC AUC of the similarity: {measured['none_roc_auc']:.3f})"
+        )
+    print(f"\nwritten to {out}; use it with: diptych classify PICTURES --calibration {out}")

@@ -1,0 +1,87 @@
+"""`diptych evaluate datasets`: which published datasets are known, which are here, and where the others go."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from diptych.cli.options import Json
+from diptych.cli.output import emit, say, table
+
+if TYPE_CHECKING:
+    from diptych.evaluation.datasets.dataset import Dataset
+
+Root = Annotated[
+    Path | None,
+    Parameter(help="The folder that holds datasets; DIPTYCH_DATA, else ./data, when not given."),
+]
+
+
+def datasets(name: str | None = None, /, *, root: Root = None, as_json: Json = False) -> None:
+    """List the published datasets: metric, sizes, what is found under the root. NAME: tell about one of them."""
+    from diptych.evaluation.datasets.benchmark import DATASETS, dataset_named, default_root  # noqa: PLC0415
+
+    place = default_root() if root is None else root
+    if name is not None:
+        about = _about(name, dataset_named(name), place)
+        if as_json:
+            emit(about)
+        else:
+            for key, value in about.items():
+                print(f"{key.replace('_', ' '):12} {_text(value)}")
+        return
+    found = [_about(known, dataset, place) for known, dataset in DATASETS.items()]
+    if as_json:
+        emit({"root": str(place), "datasets": found})
+        return
+    rows = [
+        (
+            one["name"],
+            one["metric"],
+            *(_count(one[size]) for size in ("classes", "train", "test")),
+            one["found"] or f"put it at {place / one['put_at']}",
+        )
+        for one in found
+    ]
+    table(("dataset", "metric", "classes", "train", "test", f"under {place}"), rows, right=(2, 3, 4))
+    say(
+        "sizes: as the CLIP paper has them, - where that could not be checked; more: diptych evaluate datasets NAME"
+    )
+
+
+def _about(name: str, dataset: "Dataset", root: Path) -> dict[str, Any]:
+    from diptych.evaluation.datasets.benchmark import find_benchmark  # noqa: PLC0415
+
+    found = find_benchmark(name, root, dataset.test_split)
+    return {
+        "name": name,
+        "title": dataset.title,
+        "task": dataset.task,
+        "metric": dataset.metric,
+        "classes": dataset.classes,
+        "train": dataset.train,
+        "test": dataset.test,
+        "splits": list(dataset.splits),
+        "test_split": dataset.test_split,
+        "train_split": dataset.train_split,
+        "found": None if found is None else str(found.folder) if dataset.markers else dataset.origin,
+        "form": None if found is None else found.form,
+        "put_at": dataset.folders[0] if dataset.folders[0] != "." else dataset.layout,
+        "layout": dataset.layout,
+        "origin": dataset.origin,
+        "shards": f"wds_{dataset.shards}" if dataset.shards else None,
+        "checked": dataset.checked,
+        "note": dataset.note,
+    }
+
+
+def _text(value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, list):
+        return ", ".join(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"

@@ -1,0 +1,21 @@
+"""What lies where in the folder of a run; `engine.py` says what each is."""
+
+from pathlib import Path
+
+RECIPE = "recipe.json"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+MODEL = "model"
+AVERAGE = "model-ema"
+BEST = "model-best"
+RESULTS = (MODEL, AVERAGE, BEST)
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint after `step` optimizer steps lies."""
+    return run / CHECKPOINTS / f"step-{step:08d}"
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted((run / CHECKPOINTS).glob("step-*"))
