@@ -33,11 +33,11 @@ $(BIN)/python:
 # torch first and alone, so that TORCH_FLAGS applies to it and to nothing else.
 $(VENV)/.ready-core: $(REQUIREMENTS) | $(BIN)/python
 	$(PIP) -c constraints.txt $(TORCH_FLAGS) torch
-	$(PIP) -c constraints.txt -e .
+	$(PIP) -c constraints.txt -e '.[search]'
 	touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready-core
-	$(PIP) -c constraints.txt -e '.[data,train,eval,dev]'
+	$(PIP) -c constraints.txt -e '.[data,train,eval,search,postgres,ray,serve,dev]'
 	touch $@
 
 # The tests' one dataset that is not in the package: Debian's copy of Fashion-MNIST, 31 MB, unpacked without root.
