@@ -209,7 +209,7 @@ def _searches(model: "CLIP", preprocess: "Preprocess", source: "Source", folder:
             query,
             [
                 (_picture(examples[hit.item.uri]), hit.score)
-                for hit in index.search(encoder.query(text=query), count=HITS)
+                for hit in index.search(encoder.texts([query])[0], count=HITS)
             ],
         )
         for query in QUERIES

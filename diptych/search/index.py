@@ -5,34 +5,27 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Self, TypedDict, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diptych.errors import SearchIndexError, SettingsError
+from diptych.errors import SearchIndexError
 from diptych.search.manifest import Manifest, ModelIdentity, read_manifest, require
+from diptych.search.query import DEEPEST, check_page
 from diptych.search.stores.connect import connect
 from diptych.search.stores.filters import Filter, parse
 from diptych.search.stores.protocol import CHUNK, Database, Stats, VectorStore
 from diptych.search.stores.rows import Batch, Hit, Item
 
-# The deepest result that can be asked for: pages further on cost as much as everything before them.
-DEEPEST = 10_000
+# How many of the best a search asks a table for, one after another until there are enough. Every page of a ranking is
+# cut from the same few searches: an approximate one that is asked for more finds others, also among the first.
+_DEPTHS = (100, 1_000, DEEPEST)
 
 # A picture may be replaced, and its old thumbnail deleted, between reading the one and the other.
 _ATTEMPTS = 3
 
 T = TypeVar("T")
-
-
-class Result(TypedDict):
-    """One picture found, for other programs. `score` is its cosine with the query, -1..1."""
-
-    id: str
-    uri: str
-    score: float
-    caption: str | None
 
 
 class Index:
@@ -100,27 +93,48 @@ class Index:
         filter_: Filter | str | None = None,
         exact: bool = False,
     ) -> list[Hit]:
-        """The `count` most similar pictures after the first `offset`, best first, none below `min_score`.
+        """The `count` results of `ranking` after the first `offset`, without those below `min_score`.
+
+        Raises:
+            SettingsError: the filter is not well formed, or `count` and `offset` are out of bounds.
+        """
+        check_page(count, offset)
+        hits = self.ranking(query, filter_=filter_, exact=exact)
+        return [
+            hit for hit in islice(hits, offset, offset + count) if min_score is None or hit.score >= min_score
+        ]
+
+    def ranking(
+        self, query: NDArray[np.float32], *, filter_: Filter | str | None = None, exact: bool = False
+    ) -> Iterator[Hit]:
+        """The pictures most similar to a query, best first, at most `DEEPEST`; found as they are asked for.
 
         query: (dim,), unit length. Scores are exact; of equal scores the smaller id comes first. Over
         a large index an approximate search finds at least 99 in 100 of the best; `exact` compares every row.
-        `filter_`: see `filters`.
+        `filter_`: see `filters`. No picture comes twice, and equal calls give equal rankings, while nobody writes; what
+        an approximate search finds only on its way to the 1,000 best comes after its 100 best.
 
         Raises:
-            SettingsError: the filter is not well formed, or `count` and `offset` reach too deep.
+            SettingsError: the filter is not well formed.
         """
         if query.shape != (self._manifest.current.dim,):
             raise ValueError(f"query of shape {query.shape}; expected ({self._manifest.current.dim},)")
-        if count < 1 or offset < 0:
-            raise ValueError(f"count {count}, offset {offset}: expected at least 1 and 0")
-        if offset + count > DEEPEST:
-            raise SettingsError(
-                f"results {offset:,} to {offset + count:,}: at most the first {DEEPEST:,} can be asked for; narrow the "
-                "question with a filter"
-            )
         chosen = parse(filter_) if isinstance(filter_, str) else filter_
-        hits = self._ask(lambda store: store.search(query, count, filter_=chosen, exact=exact, offset=offset))
-        return [hit for hit in hits if min_score is None or hit.score >= min_score]
+        return self._ranking(query, chosen, exact)
+
+    def _ranking(self, query: NDArray[np.float32], filter_: Filter | None, exact: bool) -> Iterator[Hit]:
+        seen: set[str] = set()
+        for depth in _DEPTHS:
+
+            def ask(store: VectorStore, k: int = depth) -> list[Hit]:
+                return store.search(query, k, filter_=filter_, exact=exact)
+
+            hits = self._ask(ask)
+            fresh = [hit for hit in hits if hit.item.id not in seen][: depth - len(seen)]
+            yield from fresh
+            seen.update(hit.item.id for hit in fresh)
+            if len(hits) < depth:
+                return
 
     def get(self, ids: Sequence[str]) -> Batch:
         """Pictures with their vectors, by id, in the order of `ids`; those that are not there are left out."""
@@ -182,11 +196,6 @@ class Index:
                 f"{self.place}: no index here; build one: diptych index SOURCE --index {self.place}"
             )
         return manifest
-
-
-def result_of(hit: Hit) -> Result:
-    """A hit as `diptych search --json` prints it."""
-    return Result(id=hit.item.id, uri=hit.item.uri, score=hit.score, caption=hit.item.caption)
 
 
 def _begun(pieces: Iterator[T]) -> Iterator[T]:
