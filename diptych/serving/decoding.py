@@ -1,0 +1,194 @@
+"""Foreign pictures are decoded in other processes, which may take little and whose death costs one picture.
+
+Image decoders are large programs in C that meet whatever a stranger sends. Here they run in children with limits on
+memory, processor time, wall time, pixels and bytes; the server itself only ever sees pixels of a known size.
+The children are started by `exec`, never forked from the server, whose threads would not survive it.
+"""
+
+import asyncio
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Self
+
+import numpy as np
+
+from diptych.data.images import Limits, Pixels
+from diptych.errors import ImageError
+from diptych.serving.decoding_child import LONGEST_MESSAGE, PIXELS, READY, REFUSED, REPLY, REQUEST
+
+_START_SECONDS = 60.0  # a child imports numpy and Pillow: half a second, unless the machine is very busy
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingLimits:
+    """What one picture may cost, and how many are decoded at once."""
+
+    # The four formats that browsers make; the decoders of other formats never run on a stranger's bytes.
+    image: Limits = field(
+        default_factory=lambda: Limits(
+            file_bytes=25_000_000, pixels=50_000_000, side=65_535, formats=("JPEG", "PNG", "WebP", "GIF")
+        )
+    )
+    memory_bytes: int = (
+        1_000_000_000  # of one child, beyond its libraries; 50 megapixels with transparency fit
+    )
+    cpu_seconds: int = 10  # whole seconds of processor time
+    wall_seconds: float = 20.0  # from the first byte sent to the last pixel received
+    children: int = 2  # processes, and so pictures at once
+
+
+class DecodingPool:
+    """A few children that decode pictures. A context manager: leaving it ends them.
+
+    with DecodingPool() as pool:
+        pixels = await pool.decode(data)
+    """
+
+    def __init__(self, limits: DecodingLimits | None = None) -> None:
+        self.limits = limits or DecodingLimits()
+        self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
+        self._threads = ThreadPoolExecutor(self.limits.children, thread_name_prefix="decoding")
+
+    def __enter__(self) -> Self:
+        for _ in range(self.limits.children):
+            self._idle.put(_Child(self.limits))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        while not self._idle.empty():
+            self._idle.get().end()
+
+    async def decode(self, data: bytes) -> Pixels:
+        """The upright pixels (height, width, 3), 8-bit RGB, of an image file; `Preprocess` and `preview` take them.
+
+        Raises:
+            ImageError: it is no image, too large, damaged, or takes too much time or memory to decode.
+        """
+        if len(data) > self.limits.image.file_bytes:
+            raise ImageError(
+                f"image of {len(data):,} bytes: larger than {self.limits.image.file_bytes:,} bytes, the most that "
+                "is read; save a smaller copy"
+            )
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, data)
+
+    def _decode(self, data: bytes) -> Pixels:
+        child = self._idle.get()  # at once: there are as many threads as children
+        try:
+            return child.decode(data)
+        finally:
+            if not child.alive:
+                child.end()
+                # Its successor starts while nobody waits for it.
+                child = _Child(self.limits)
+            self._idle.put(child)
+
+
+class _ChildFailedError(Exception):
+    """The child did not keep to the protocol in time; its socket is of no more use."""
+
+
+class _Child:
+    """One process of `decoding_child`, used by one thread at a time."""
+
+    def __init__(self, limits: DecodingLimits) -> None:
+        self._limits = limits
+        self.alive = True
+        self._is_ready = False
+        self._connection, theirs = socket.socketpair()
+        settings = {
+            "image": asdict(limits.image),
+            "memory_bytes": limits.memory_bytes,
+            "cpu_seconds": limits.cpu_seconds,
+        }
+        module = "diptych.serving.decoding_child"
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", module, str(theirs.fileno()), json.dumps(settings)],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=_environment(),
+                start_new_session=True,  # an interrupt at the terminal is for the server, which ends its children
+            )
+
+    def decode(self, data: bytes) -> Pixels:
+        if not self._is_ready:
+            self._wait_until_ready()
+        deadline = time.monotonic() + self._limits.wall_seconds
+        try:
+            self._connection.settimeout(self._limits.wall_seconds)
+            self._connection.sendall(REQUEST.pack(len(data)))
+            self._connection.sendall(data)
+            kind, first, second = REPLY.unpack(self._receive(REPLY.size, deadline))
+            # What a child says is as foreign as the picture it read.
+            if kind == PIXELS and 0 < first * second <= self._limits.image.pixels:
+                rows = np.frombuffer(self._receive(first * second * 3, deadline), np.uint8)
+                return rows.reshape(second, first, 3)
+            if kind == REFUSED and first <= LONGEST_MESSAGE:
+                raise ImageError(self._receive(first, deadline).decode(errors="replace"))
+            raise _ChildFailedError
+        except (OSError, _ChildFailedError) as error:
+            self.alive = False
+            raise ImageError(f"image of {len(data):,} bytes: {self._verdict(error)}") from error
+
+    def end(self) -> None:
+        self._connection.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _wait_until_ready(self) -> None:
+        try:
+            kind, _, _ = REPLY.unpack(self._receive(REPLY.size, time.monotonic() + _START_SECONDS))
+        except (OSError, _ChildFailedError) as error:
+            kind, cause = None, error
+        else:
+            cause = None
+        if kind != READY:
+            self.alive = False
+            code = self._process.poll()
+            raise RuntimeError(f"the decoding process did not start (exit status {code})") from cause
+        self._is_ready = True
+
+    def _receive(self, count: int, deadline: float) -> bytearray:
+        data = bytearray(count)
+        view = memoryview(data)
+        while view:
+            # A timeout of 0 would mean: do not wait at all, which fails in another way.
+            self._connection.settimeout(max(1e-3, deadline - time.monotonic()))
+            received = self._connection.recv_into(view)
+            if not received:
+                raise _ChildFailedError
+            view = view[received:]
+        return data
+
+    def _verdict(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError):
+            return f"not decoded within {self._limits.wall_seconds:g} seconds; make a smaller copy"
+        try:
+            code = self._process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            return "its decoder failed; save it again as JPEG or PNG"
+        if code == -signal.SIGXCPU:
+            return f"takes more than {self._limits.cpu_seconds} seconds to decode; make a smaller copy"
+        return f"its decoder crashed (exit status {code}); save it again as JPEG or PNG"
+
+
+def _environment() -> dict[str, str]:
+    """Where this process finds its modules, and nothing else that it knows: tokens stay here."""
+    return {
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        # Threads would count against the limit on memory, 64 MB of address space each.
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
