@@ -90,7 +90,7 @@ def embed_images(
     """
     parts = []
     for pixels in _batches(_ahead(preprocess, images, batch_size), batch_size):
-        parts.append(_encode_images(model, pixels))
+        parts.append(encode_pixels(model, pixels))
         if progress is not None:
             progress(len(pixels))
     return _stack(parts, model)
@@ -120,10 +120,22 @@ def embed_texts(
     order = order_of_batches(tokens, model.logit_scale.device)
     for start in range(0, len(texts), batch_size):
         rows = order[start : start + batch_size]
-        vectors[rows.numpy()] = _encode_texts(model, tokens[rows])
+        vectors[rows.numpy()] = encode_tokens(model, tokens[rows])
         if progress is not None:
             progress(len(rows))
     return vectors
+
+
+def encode_pixels(model: CLIP, pixels: Sequence[Tensor]) -> Vectors:
+    """Unit-length embeddings (n, embed_dim) of preprocessed images, at least one, in one pass."""
+    with _inference(model):
+        return _unit_rows(model.encode_image(_on_device(model, pixels)))
+
+
+def encode_tokens(model: CLIP, tokens: Tensor) -> Vectors:
+    """Unit-length embeddings (n, embed_dim) of tokenized texts (n, context_length), in one pass."""
+    with _inference(model):
+        return _unit_rows(model.encode_text(tokens.to(model.logit_scale.device)))
 
 
 def embed_source(
@@ -144,7 +156,7 @@ def embed_source(
     """
 
     def encode(pixels: Sequence[Tensor]) -> Vectors:
-        return _encode_images(model, pixels)
+        return encode_pixels(model, pixels)
 
     for batch in encode_source(
         encode, preprocess, source, positions=positions, batch_size=batch_size, previews=previews
@@ -338,16 +350,6 @@ def _read(source: Source, preprocess: Preprocessing, position: int, previews: bo
         # Bytes have no name of their own to put into the message.
         detail = str(error) if isinstance(example.image, Path) else f"{uri}: {error}"
         return Skipped(position, uri, "unreadable image", detail)
-
-
-def _encode_images(model: CLIP, pixels: Sequence[Tensor]) -> Vectors:
-    with _inference(model):
-        return _unit_rows(model.encode_image(_on_device(model, pixels)))
-
-
-def _encode_texts(model: CLIP, tokens: Tensor) -> Vectors:
-    with _inference(model):
-        return _unit_rows(model.encode_text(tokens.to(model.logit_scale.device)))
 
 
 def _on_device(model: CLIP, pixels: Sequence[Tensor]) -> Tensor:
