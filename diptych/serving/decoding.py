@@ -6,24 +6,28 @@ The children are started by `exec`, never forked from the server, whose threads 
 """
 
 import asyncio
+import fcntl
 import json
+import mmap
 import os
 import queue
 import signal
 import socket
 import subprocess
 import sys
-import time
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Self
+from typing import IO, Self
 
 import numpy as np
 
 from diptych.data.images import Limits, Pixels
 from diptych.errors import ImageError
-from diptych.serving.decoding_child import LONGEST_MESSAGE, PIXELS, READY, REFUSED, REPLY, REQUEST
+from diptych.serving.decoding_child import PIXELS, READY, REFUSED, REPLY, REQUEST
 
+_LONGEST_REASON = 2000  # bytes
+_KEPT_BYTES = 48 << 20  # of shared memory, 16 megapixels; what a larger picture took goes back to the system
 _START_SECONDS = 60.0  # a child imports numpy and Pillow: half a second, unless the machine is very busy
 
 
@@ -93,7 +97,7 @@ class DecodingPool:
 
 
 class _ChildFailedError(Exception):
-    """The child did not keep to the protocol in time; its socket is of no more use."""
+    """The child did not keep to the protocol; its socket is of no more use."""
 
 
 class _Child:
@@ -104,39 +108,42 @@ class _Child:
         self.alive = True
         self._is_ready = False
         self._connection, theirs = socket.socketpair()
+        size = max(limits.image.file_bytes, 3 * limits.image.pixels)
+        with theirs, _shared_file(size) as file:
+            self._memory = mmap.mmap(file.fileno(), size)
+            self._process = self._start((theirs.fileno(), file.fileno()))
+
+    def _start(self, descriptors: tuple[int, int]) -> subprocess.Popen[bytes]:
         settings = {
-            "image": asdict(limits.image),
-            "memory_bytes": limits.memory_bytes,
-            "cpu_seconds": limits.cpu_seconds,
+            "image": asdict(self._limits.image),
+            "memory_bytes": self._limits.memory_bytes,
+            "cpu_seconds": self._limits.cpu_seconds,
         }
         module = "diptych.serving.decoding_child"
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, str(theirs.fileno()), json.dumps(settings)],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                env=_environment(),
-                start_new_session=True,  # an interrupt at the terminal is for the server, which ends its children
-            )
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", module, *map(str, descriptors), json.dumps(settings)],
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env=_environment(),
+            start_new_session=True,  # an interrupt at the terminal is for the server, which ends its children
+        )
 
     def decode(self, data: bytes) -> Pixels:
         if not self._is_ready:
             self._wait_until_ready()
-        deadline = time.monotonic() + self._limits.wall_seconds
         try:
+            self._memory[: len(data)] = data
             self._connection.settimeout(self._limits.wall_seconds)
             self._connection.sendall(REQUEST.pack(len(data)))
-            self._connection.sendall(data)
-            kind, first, second = REPLY.unpack(self._receive(REPLY.size, deadline))
+            kind, first, second = self._reply()
             # What a child says is as foreign as the picture it read.
             if kind == PIXELS and 0 < first * second <= self._limits.image.pixels:
-                rows = np.frombuffer(self._receive(first * second * 3, deadline), np.uint8)
-                return rows.reshape(second, first, 3)
-            if kind == REFUSED and first <= LONGEST_MESSAGE:
-                raise ImageError(self._receive(first, deadline).decode(errors="replace"))
+                return self._pixels(first, second)
+            if kind == REFUSED and first <= _LONGEST_REASON:
+                raise ImageError(self._memory[:first].decode(errors="replace"))
             raise _ChildFailedError
         except (OSError, _ChildFailedError) as error:
             self.alive = False
@@ -144,33 +151,36 @@ class _Child:
 
     def end(self) -> None:
         self._connection.close()
+        self._memory.close()
         self._process.kill()
         self._process.wait()
 
     def _wait_until_ready(self) -> None:
         try:
-            kind, _, _ = REPLY.unpack(self._receive(REPLY.size, time.monotonic() + _START_SECONDS))
+            self._connection.settimeout(_START_SECONDS)
+            if self._reply()[0] != READY:
+                raise _ChildFailedError
         except (OSError, _ChildFailedError) as error:
-            kind, cause = None, error
-        else:
-            cause = None
-        if kind != READY:
             self.alive = False
             code = self._process.poll()
-            raise RuntimeError(f"the decoding process did not start (exit status {code})") from cause
+            raise RuntimeError(f"the decoding process did not start (exit status {code})") from error
         self._is_ready = True
 
-    def _receive(self, count: int, deadline: float) -> bytearray:
-        data = bytearray(count)
-        view = memoryview(data)
-        while view:
-            # A timeout of 0 would mean: do not wait at all, which fails in another way.
-            self._connection.settimeout(max(1e-3, deadline - time.monotonic()))
-            received = self._connection.recv_into(view)
-            if not received:
-                raise _ChildFailedError
-            view = view[received:]
-        return data
+    def _reply(self) -> tuple[int, int, int]:
+        # The child sends a reply in one piece; half a one is the end of it.
+        reply = self._connection.recv(REPLY.size, socket.MSG_WAITALL)
+        if len(reply) != REPLY.size:
+            raise _ChildFailedError
+        kind, first, second = REPLY.unpack(reply)
+        return kind, first, second
+
+    def _pixels(self, width: int, height: int) -> Pixels:
+        count = 3 * width * height
+        # A copy: the memory is the child's to change.
+        pixels = np.frombuffer(self._memory, np.uint8, count).reshape(height, width, 3).copy()
+        if count > _KEPT_BYTES and hasattr(mmap, "MADV_REMOVE"):
+            self._memory.madvise(mmap.MADV_REMOVE, _KEPT_BYTES)
+        return pixels
 
     def _verdict(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):
@@ -182,6 +192,18 @@ class _Child:
         if code == -signal.SIGXCPU:
             return f"takes more than {self._limits.cpu_seconds} seconds to decode; make a smaller copy"
         return f"its decoder crashed (exit status {code}); save it again as JPEG or PNG"
+
+
+def _shared_file(size: int) -> IO[bytes]:
+    """A file in memory of `size` bytes, which the other side cannot shorten under our feet."""
+    if sys.platform != "linux":  # a child that was led astray could shorten this one, and so stop the server
+        file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+        file.truncate(size)
+        return file
+    descriptor = os.memfd_create("picture", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.truncate(descriptor, size)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return os.fdopen(descriptor, "r+b")
 
 
 def _environment() -> dict[str, str]:

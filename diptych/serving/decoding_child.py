@@ -1,12 +1,13 @@
-"""The process that decodes foreign pictures for `decoding`: one socket, a little memory, nothing else.
+"""The process that decodes foreign pictures for `decoding`: one socket, some shared memory, nothing else.
 
-Started as `python -m diptych.serving.decoding_child SOCKET LIMITS`. Before it reads its first picture it gives up
-whatever decoding does not need: more memory, new files and sockets, writing to files, core dumps. A decoder
-that is led astray can crash this process, or send wrong pixels.
+Started as `python -m diptych.serving.decoding_child SOCKET MEMORY LIMITS`, two descriptors and JSON. Before it reads
+its first picture it gives up whatever decoding does not need: more memory, new files and sockets, writing to files,
+core dumps. A decoder that is led astray can crash this process, or give wrong pixels.
 """
 
 import json
 import math
+import mmap
 import resource
 import socket
 import struct
@@ -14,77 +15,64 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from diptych.data.images import Limits, Pixels, read_rgb
 from diptych.errors import ImageError
 
-REQUEST = struct.Struct("!Q")  # bytes of the file that follows
-REPLY = struct.Struct("!BII")  # what follows: READY nothing; PIXELS width, height; REFUSED bytes of text, 0
+REQUEST = struct.Struct("!Q")  # bytes of the file, at the beginning of the shared memory
+# What came of it. PIXELS: width and height of 8-bit RGB at the beginning of the shared memory. REFUSED: bytes of a
+# text there, and 0. READY: waiting for the first picture, 0 and 0.
+REPLY = struct.Struct("!BII")
 READY, PIXELS, REFUSED = range(3)
-LONGEST_MESSAGE = 2000  # bytes of a text
 
 
 def main(arguments: list[str]) -> None:
     """Answer pictures until the other end closes the socket."""
     connection = socket.socket(fileno=int(arguments[0]))
-    settings = json.loads(arguments[1])
+    shared = np.frombuffer(mmap.mmap(int(arguments[1]), 0), np.uint8)
+    settings = json.loads(arguments[2])
     limits = Limits(**settings["image"])
     _give_up_the_rest(settings["memory_bytes"])
     connection.sendall(REPLY.pack(READY, 0, 0))
-    while (head := _receive(connection, REQUEST.size)) is not None:
-        data = _receive(connection, *REQUEST.unpack(head))
-        if data is None:
-            return
+    while len(request := connection.recv(REQUEST.size, socket.MSG_WAITALL)) == REQUEST.size:
+        (count,) = REQUEST.unpack(request)
         _allow_processor_time(settings["cpu_seconds"])
-        _answer(connection, bytes(data), limits, settings["memory_bytes"])
+        connection.sendall(_answer(shared, count, limits, settings["memory_bytes"]))
 
 
-def _answer(connection: socket.socket, data: bytes, limits: Limits, memory_bytes: int) -> None:
+def _answer(shared: Pixels, count: int, limits: Limits, memory_bytes: int) -> bytes:
+    """Replace the file in the shared memory with its pixels, or with the reason why there are none."""
     try:
-        pixels: Pixels = read_rgb(data, limits=limits)
+        pixels = read_rgb(shared[:count].tobytes(), limits=limits)
         height, width, _ = pixels.shape
-        connection.sendall(REPLY.pack(PIXELS, width, height))
-        connection.sendall(memoryview(pixels).cast("B"))
-        return
-    except ImageError as error:
-        refusal = str(error)
-        if isinstance(error.__cause__, MemoryError):
-            refusal = _too_much_memory(data, memory_bytes)
-    except MemoryError:
-        refusal = _too_much_memory(data, memory_bytes)
-    text = refusal.encode(errors="replace")[:LONGEST_MESSAGE]
-    connection.sendall(REPLY.pack(REFUSED, len(text), 0) + text)
-
-
-def _too_much_memory(data: bytes, memory_bytes: int) -> str:
-    return (
-        f"image of {len(data):,} bytes: needs more than {memory_bytes:,} bytes of memory to decode; "
-        "make a smaller copy"
-    )
-
-
-def _receive(connection: socket.socket, count: int) -> bytearray | None:
-    """Exactly `count` bytes; None where the other end is gone."""
-    data = bytearray(count)
-    view = memoryview(data)
-    while view:
-        received = connection.recv_into(view)
-        if not received:
-            return None
-        view = view[received:]
-    return data
+        np.copyto(shared[: pixels.size].reshape(pixels.shape), pixels)
+        return REPLY.pack(PIXELS, width, height)
+    except (ImageError, MemoryError) as error:
+        # Decoders report their own want of memory as one more way of being unreadable.
+        short = isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError)
+        reason = (
+            f"image of {count:,} bytes: needs more than {memory_bytes:,} bytes of memory to decode; make a smaller copy"
+            if short
+            else str(error)
+        )
+    text = np.frombuffer(reason.encode(errors="replace"), np.uint8)[: shared.size]
+    shared[: text.size] = text
+    return REPLY.pack(REFUSED, text.size, 0)
 
 
 def _give_up_the_rest(memory_bytes: int) -> None:
-    # Address space is what can be limited; interpreter and decoders already hold this many pages of it.
-    pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
-    held = pages * resource.getpagesize()
-    for what, most in (
-        (resource.RLIMIT_AS, held + memory_bytes),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NPROC, 0),  # threads included; does not hold for root
-        (resource.RLIMIT_NOFILE, 0),  # none further; the open socket stays open
-    ):
+    limits = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_NPROC: 0,  # threads included; does not hold for root
+        resource.RLIMIT_NOFILE: 0,  # none further; the open socket stays open
+    }
+    held = Path("/proc/self/statm")  # pages of address space; Linux only, as is a limit on them that holds
+    if held.exists():
+        pages = int(held.read_text("ascii").split()[0])
+        limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + memory_bytes
+    for what, most in limits.items():
         resource.setrlimit(what, (most, most))
 
 
