@@ -1,5 +1,6 @@
 """An index that is open for questions."""
 
+import heapq
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from diptych.errors import SearchIndexError
 from diptych.search.manifest import Manifest, ModelIdentity, read_manifest, require
 from diptych.search.query import DEEPEST, check_page
 from diptych.search.stores.connect import connect
-from diptych.search.stores.filters import Filter, parse
+from diptych.search.stores.filters import Compare, Filter, Together, parse
 from diptych.search.stores.protocol import CHUNK, Database, Stats, VectorStore
 from diptych.search.stores.rows import Batch, Hit, Item
 
@@ -24,6 +25,8 @@ _DEPTHS = (100, 1_000, DEEPEST)
 
 # A picture may be replaced, and its old thumbnail deleted, between reading the one and the other.
 _ATTEMPTS = 3
+
+_IDS = 65_536  # that one step of `first` brings into memory
 
 T = TypeVar("T")
 
@@ -150,6 +153,22 @@ class Index:
         chosen = parse(filter_) if isinstance(filter_, str) else filter_
         for rows in self._ask(lambda store: _begun(store.scroll(("record",), filter_=chosen, chunk=chunk))):
             yield from map(Item.from_record, rows["record"])
+
+    def first(
+        self, count: int, *, offset: int = 0, after: str = "", filter_: Filter | str | None = None
+    ) -> list[Item]:
+        """`count` pictures in the order of their ids: of those that come after the id `after` and meet a filter,
+        without the first `offset`.
+
+        The order says nothing, but it stays: going on after the last id of a page misses none and repeats none,
+        whatever is written meanwhile.
+        """
+        chosen = parse(filter_) if isinstance(filter_, str) else filter_
+        beyond = Compare("id", ">", after)
+        wanted = beyond if chosen is None else Together("all", (beyond, chosen))
+        pieces = self._ask(lambda store: _begun(store.scroll(("id",), filter_=wanted, chunk=_IDS)))
+        ids = heapq.nsmallest(offset + count, chain.from_iterable(rows["id"] for rows in pieces))
+        return list(self.get(ids[offset:]).items) if len(ids) > offset else []
 
     def thumbnail(self, id_: str) -> bytes | None:
         """The small copy of a picture, as WebP; None where there is no such picture, or no copy."""

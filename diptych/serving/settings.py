@@ -1,14 +1,10 @@
 """What a server can be told, and its limits. The defaults are for two cores and a few dozen users."""
 
-import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from diptych.errors import SettingsError
-
-if TYPE_CHECKING:
-    from diptych.serving.tokens import Tokens
+from diptych.serving.tokens import Tokens, check_exposure
 
 
 @dataclass(frozen=True)
@@ -17,17 +13,16 @@ class Settings:
 
     host: str = "127.0.0.1"  # address to listen on
     port: int = 8000  # 0: any free one
-    tokens: "Tokens | None" = field(default=None, repr=False)  # None: no writing, and only on loopback
+    names: tuple[str, ...] = ()  # further names that the server is asked by, such as a proxy's
+    tokens: Tokens = field(default_factory=Tokens)  # none: only on loopback, and only for reading
     allow_url_fetch: bool = False  # whether a request may name a picture by its address on the web
     uploads: Path | None = None  # folder for pictures that are added by upload; None: none can be added
     originals: bool = True  # whether the pictures themselves are handed out, beside their thumbnails
 
-    body_bytes: int = 20_000_000  # of one request
+    body_bytes: int = 26_000_000  # of one request; pictures in JSON take a third more than their files
     inputs: int = 64  # texts and pictures in one request
     prompts: int = 256  # labels times templates in one classification
     text_characters: int = 4_000  # of one text; CLIP reads some 300
-    picture_bytes: int = 20_000_000  # of one encoded picture
-    picture_pixels: int = 50_000_000  # of one decoded picture
 
     text_batch: int = 32  # texts in one pass through the model
     picture_batch: int = 16  # pictures in one pass
@@ -40,23 +35,9 @@ class Settings:
     drain_seconds: float = 10.0  # that requests may take after SIGTERM
 
     def __post_init__(self) -> None:
-        if self.tokens is None and not is_loopback(self.host):
-            raise SettingsError(
-                f"host {self.host!r}: reachable from other machines, which needs a token; give --token-file FILE, or "
-                "listen on 127.0.0.1"
-            )
+        check_exposure(self.host, self.tokens)
         if self.prompts > self.text_queue or self.inputs > min(self.text_queue, self.picture_queue):
             raise SettingsError(
                 f"queues of {self.text_queue} texts and {self.picture_queue} pictures: too short for one request of "
                 f"{self.inputs} inputs or {self.prompts} prompts, which would always be refused"
             )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server at `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -1,0 +1,66 @@
+"""Pictures inside requests: data URIs, base64, or addresses where the server may fetch."""
+
+import base64
+import binascii
+from typing import Annotated
+
+from fastapi import Depends, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from diptych.errors import ImageError
+from diptych.serving.fetching import fetch
+from diptych.serving.service import ForbiddenError, Service
+
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+)
+
+
+class Strict(BaseModel):
+    """A part of a request; an unknown field is an error, not passed over."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+Picture = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="A picture (JPEG, PNG, WebP or GIF) as a data URI or as bare base64. Its address "
+        "(https://...), where the server was started with --allow-url-fetch.",
+        examples=[PIXEL],
+    ),
+]
+
+
+def service_of(request: Request) -> Service:
+    """The service that a request is for."""
+    service: Service = request.app.state.service
+    return service
+
+
+Served = Annotated[Service, Depends(service_of)]
+
+
+async def read_picture(text: str, service: Service, field: str) -> bytes:
+    """The bytes of an encoded picture; `field` is where it stands in the request.
+
+    Raises:
+        ImageError: it is not well formed, or cannot be fetched.
+        ForbiddenError: it is an address, and this server fetches none.
+    """
+    if text.startswith("data:"):
+        header, comma, text = text.partition(",")
+        if not comma or not header.endswith(";base64"):
+            raise ImageError(f"{field}: begins with {header[:40]!r}; expected data:image/png;base64,...")
+    elif "://" in text[:32]:
+        if not service.settings.allow_url_fetch:
+            raise ForbiddenError(
+                f"{field}: an address; this server fetches none: send the picture itself as a data URI, or start the "
+                "server with --allow-url-fetch"
+            )
+        return await fetch(text)
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ImageError(f"{field}: not valid base64; expected data:image/png;base64,...") from None

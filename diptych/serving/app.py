@@ -1,0 +1,74 @@
+"""The application: routes, errors, and the layers that every request passes."""
+
+import contextlib
+import importlib.util
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+import diptych
+from diptych.serving.access import Access
+from diptych.serving.access_log import AccessLog
+from diptych.serving.api import classify, embeddings, health, items, search
+from diptych.serving.api.problems import Problem, add_problems
+from diptych.serving.connections import BodyLimit
+from diptych.serving.headers import SameSite, SecurityHeaders, TrustedHosts, trusted_hosts
+from diptych.serving.lifecycle import CancelWhenGone, RequestMetrics
+from diptych.serving.service import Service
+from diptych.serving.settings import Settings
+
+
+def create_app(service: Service, settings: Settings) -> FastAPI:
+    """The API and the page over one service, which starts and stops with the application."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with service:
+            yield
+
+    app = FastAPI(
+        title="Diptych",
+        summary="Search one's own pictures with words and pictures.",
+        version=diptych.__version__,
+        lifespan=lifespan,
+        # They load their scripts from elsewhere, which the page's policy forbids.
+        docs_url=None,
+        redoc_url=None,
+        middleware=[
+            # The outermost first: every answer is logged and has its headers, also one that is refused on the way in.
+            Middleware(AccessLog, stream=sys.stderr),
+            Middleware(RequestMetrics, metrics=service.metrics),
+            Middleware(SecurityHeaders),
+            Middleware(TrustedHosts, hosts=trusted_hosts(settings.host, settings.names)),
+            Middleware(SameSite),
+            Middleware(Access, tokens=settings.tokens),
+            Middleware(BodyLimit, one=settings.body_bytes, together=10 * settings.body_bytes),
+            Middleware(CancelWhenGone),
+        ],
+    )
+    app.state.service = service
+    add_problems(app)
+    for router in (search.router, items.router, embeddings.router, classify.router, health.router):
+        app.include_router(router)
+    if importlib.util.find_spec("diptych.serving.page") is not None:
+        from diptych.serving.page import add_page  # noqa: PLC0415
+
+        add_page(app, service, settings)
+    _describe(app)
+    return app
+
+
+def _describe(app: FastAPI) -> None:
+    """Say in the OpenAPI document what the routes share: how to prove who one is, and what a problem looks like."""
+    document = app.openapi()
+    schemas: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
+    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= schema.pop("$defs", {}) | {"Problem": schema}
+    for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own form, which is not used here
+        schemas.pop(name, None)
+    document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"bearer": []}, {}]  # {}: on loopback a server may have no tokens
+    app.openapi_schema = document
