@@ -20,6 +20,7 @@ import uuid
 from typing import TextIO
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -75,8 +76,10 @@ class AccessLog:
 
 
 def _template(scope: Scope) -> str | None:
-    """The path of the route as it was declared; a mounted application has no more than its prefix."""
+    """The path of the route as it was declared, below the prefix that it was mounted on."""
     route = scope.get("route")
-    if route is not None:
-        return str(route.path)
-    return None if "endpoint" not in scope else str(scope.get("root_path", "")) + "/*"
+    if route is None:
+        return None
+    if isinstance(route, Mount):
+        return f"{route.path}/*"
+    return f"{scope.get('root_path', '')}{route.path}"

@@ -24,9 +24,8 @@ import numpy as np
 
 from diptych.data.images import Limits, Pixels
 from diptych.errors import ImageError
-from diptych.serving.decoding_child import PIXELS, READY, REFUSED, REPLY, REQUEST
+from diptych.serving.decoding_child import LONGEST_REASON, PIXELS, READY, REFUSED, REPLY, REQUEST
 
-_LONGEST_REASON = 2000  # bytes
 _KEPT_BYTES = 48 << 20  # of shared memory, 16 megapixels; what a larger picture took goes back to the system
 _START_SECONDS = 60.0  # a child imports numpy and Pillow: half a second, unless the machine is very busy
 
@@ -45,7 +44,7 @@ class DecodingLimits:
         1_000_000_000  # of one child, beyond its libraries; 50 megapixels with transparency fit
     )
     cpu_seconds: int = 10  # whole seconds of processor time
-    wall_seconds: float = 20.0  # from the first byte sent to the last pixel received
+    wall_seconds: float = 30.0  # a wait for a processor included
     children: int = 2  # processes, and so pictures at once
 
 
@@ -142,7 +141,7 @@ class _Child:
             # What a child says is as foreign as the picture it read.
             if kind == PIXELS and 0 < first * second <= self._limits.image.pixels:
                 return self._pixels(first, second)
-            if kind == REFUSED and first <= _LONGEST_REASON:
+            if kind == REFUSED and first <= LONGEST_REASON:
                 raise ImageError(self._memory[:first].decode(errors="replace"))
             raise _ChildFailedError
         except (OSError, _ChildFailedError) as error:

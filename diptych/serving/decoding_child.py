@@ -8,6 +8,7 @@ core dumps. A decoder that is led astray can crash this process, or give wrong p
 import json
 import math
 import mmap
+import os
 import resource
 import socket
 import struct
@@ -25,12 +26,14 @@ REQUEST = struct.Struct("!Q")  # bytes of the file, at the beginning of the shar
 # text there, and 0. READY: waiting for the first picture, 0 and 0.
 REPLY = struct.Struct("!BII")
 READY, PIXELS, REFUSED = range(3)
+LONGEST_REASON = 2000  # bytes of a text
 
 
 def main(arguments: list[str]) -> None:
     """Answer pictures until the other end closes the socket."""
     connection = socket.socket(fileno=int(arguments[0]))
     shared = np.frombuffer(mmap.mmap(int(arguments[1]), 0), np.uint8)
+    os.close(int(arguments[1]))
     settings = json.loads(arguments[2])
     limits = Limits(**settings["image"])
     _give_up_the_rest(settings["memory_bytes"])
@@ -56,7 +59,7 @@ def _answer(shared: Pixels, count: int, limits: Limits, memory_bytes: int) -> by
             if short
             else str(error)
         )
-    text = np.frombuffer(reason.encode(errors="replace"), np.uint8)[: shared.size]
+    text = np.frombuffer(reason.encode(errors="replace"), np.uint8)[:LONGEST_REASON]
     shared[: text.size] = text
     return REPLY.pack(REFUSED, text.size, 0)
 
