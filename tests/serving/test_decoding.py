@@ -271,7 +271,7 @@ def is_open(number):
     return True
 
 def memory():
-    return max(filter(is_open, range(64)))
+    return next(number for number in range(3, 64) if is_open(number) and number != int(sys.argv[1]))
 
 def run(_):
     os.posix_spawn("/bin/true", ["true"], {}, file_actions=[(os.POSIX_SPAWN_OPEN, 5, "/dev/null", 0, 0)])
