@@ -10,8 +10,11 @@ from starlette.types import Scope as Connection
 from diptych.serving.headers import refuse
 from diptych.serving.tokens import CHALLENGE, Scope, Tokens
 
-# For whoever watches the server: they say nothing about the pictures.
-PUBLIC = frozenset({"/healthz", "/readyz"})
+# Health is for whoever watches the server. The way to sign in, the page's own files and the choice of its colours say
+# nothing about the pictures.
+PUBLIC = frozenset({"/healthz", "/readyz", "/login", "/theme"})
+PUBLIC_FILES = "/static/"
+PUBLIC_BY_POST = frozenset({"/login"})
 # Questions that are too long for an address.
 READ_BY_POST = frozenset(
     {
@@ -26,10 +29,11 @@ READ_BY_POST = frozenset(
 
 def scope_needed(method: str, path: str) -> Scope | None:
     """The scope that a request needs; None where everybody may ask."""
-    reading = method in ("GET", "HEAD")
-    if reading and path in PUBLIC:
+    if method in ("GET", "HEAD"):
+        return None if path in PUBLIC or path.startswith(PUBLIC_FILES) else Scope.READ
+    if method == "POST" and path in PUBLIC_BY_POST:
         return None
-    return Scope.READ if reading or (method == "POST" and path in READ_BY_POST) else Scope.WRITE
+    return Scope.READ if method == "POST" and path in READ_BY_POST else Scope.WRITE
 
 
 class Access:

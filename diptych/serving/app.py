@@ -1,7 +1,6 @@
 """The application: routes, errors, and the layers that every request passes."""
 
 import contextlib
-import importlib.util
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,6 +16,8 @@ from diptych.serving.api.problems import Problem, add_problems
 from diptych.serving.connections import BodyLimit
 from diptych.serving.headers import SameSite, SecurityHeaders, TrustedHosts, trusted_hosts
 from diptych.serving.lifecycle import CancelWhenGone, RequestMetrics
+from diptych.serving.page import add_page
+from diptych.serving.page_login import SignIn
 from diptych.serving.service import Service
 from diptych.serving.settings import Settings
 
@@ -44,6 +45,7 @@ def create_app(service: Service, settings: Settings) -> FastAPI:
             Middleware(SecurityHeaders),
             Middleware(TrustedHosts, hosts=trusted_hosts(settings.host, settings.names)),
             Middleware(SameSite),
+            Middleware(SignIn),
             Middleware(Access, tokens=settings.tokens),
             Middleware(BodyLimit, one=settings.body_bytes, together=10 * settings.body_bytes),
             Middleware(CancelWhenGone),
@@ -53,10 +55,7 @@ def create_app(service: Service, settings: Settings) -> FastAPI:
     add_problems(app)
     for router in (search.router, items.router, embeddings.router, classify.router, health.router):
         app.include_router(router)
-    if importlib.util.find_spec("diptych.serving.page") is not None:
-        from diptych.serving.page import add_page  # noqa: PLC0415
-
-        add_page(app, service, settings)
+    add_page(app, service, settings)
     _describe(app)
     return app
 

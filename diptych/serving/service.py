@@ -9,6 +9,7 @@ from typing import ParamSpec, Self, TypeVar
 
 import numpy as np
 
+from diptych.data.images import Pixels
 from diptych.embed import Vectors
 from diptych.errors import SearchIndexError, SettingsError, TextError
 from diptych.evaluation.classify import Prediction
@@ -112,17 +113,19 @@ class Service:
 
     async def items(
         self, filter_: str | None = None, *, offset: int = 0, count: int = 50, after: str = ""
-    ) -> list[Item]:
-        """`count` pictures in the order of their ids: those after the id `after`, without the first `offset`.
+    ) -> tuple[list[Item], int]:
+        """`count` pictures in the order of their ids, those after the id `after`, without the first `offset`; and how
+        many meet the filter in all.
 
         Raises:
             SettingsError: the filter is not well formed.
         """
-        return await self._read("list", self.index.first, count, offset=offset, after=after, filter_=filter_)
 
-    async def count(self, filter_: str | None = None) -> int:
-        """How many pictures there are, or how many meet a filter."""
-        return await self._read("count", self.index.count, filter_)
+        def both() -> tuple[list[Item], int]:
+            items = self.index.first(count, offset=offset, after=after, filter_=filter_)
+            return items, self.index.count(filter_)
+
+        return await self._read("list", both)
 
     async def thumbnail(self, id_: str) -> Thumbnail | None:
         """The small copy of a picture; None where there is none."""
@@ -139,6 +142,10 @@ class Service:
             raise ForbiddenError("this server hands out thumbnails only; it was started with --no-originals")
         item = await self.item(id_)
         return None if item is None else await self._read("original", read_original, item)
+
+    async def decode(self, data: bytes) -> Pixels:
+        """The pixels (height, width, 3) of an encoded picture; see `Towers.decode`."""
+        return await self.towers.decode(data)
 
     async def texts(self, texts: Sequence[str], *, truncate: bool = False) -> Vectors:
         """(n, dim) of unit length for n texts; see `Towers.texts`."""
@@ -205,7 +212,7 @@ class Service:
         if self.draining:
             return "the server is shutting down"
         try:
-            await self.count()
+            await self._read("count", self.index.count)
         except SearchIndexError as error:
             return str(error)
         return None

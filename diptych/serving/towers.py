@@ -49,7 +49,7 @@ class Towers:
         self.encoder = Encoder(model, preprocess, name)
         self.name, self.fingerprint, self.dim = name, self.encoder.fingerprint, self.encoder.dim
         self.logit_scale = float(model.logit_scale.detach().float().exp())
-        self.decode = decode
+        self._decode = decode
         self._model, self._preprocess = model, preprocess
         self._settings, self._metrics = settings, metrics
         self._known: OrderedDict[tuple[str, bool], Vectors] = OrderedDict()
@@ -107,6 +107,16 @@ class Towers:
                 self._remember((text, truncate), vector)
         return np.stack([found[text] for text in texts])  # type: ignore[misc]
 
+    async def decode(self, data: bytes) -> Pixels:
+        """The pixels (height, width, 3) of an encoded picture.
+
+        Raises:
+            ImageError: it cannot be read.
+            OverloadedError: too many are waiting.
+        """
+        with self._room_for([data]):
+            return await self._decode(data)
+
     async def pictures(self, pictures: Sequence[bytes]) -> Vectors:
         """(n, dim) for n encoded pictures, at least one.
 
@@ -130,7 +140,7 @@ class Towers:
 
     async def _decoded(self, pictures: Sequence[bytes]) -> list[Pixels]:
         # All are waited for, also after a failure: until then their pixels lie in memory, and hold their places.
-        found = await asyncio.gather(*map(self.decode, pictures), return_exceptions=True)
+        found = await asyncio.gather(*map(self._decode, pictures), return_exceptions=True)
         for number, one in enumerate(found):
             if isinstance(one, ImageError) and len(found) > 1:
                 raise ImageError(f"picture {number}: {one}") from one

@@ -59,7 +59,9 @@ def served_clip() -> CLIP:
 def filled(served_clip: CLIP) -> MemoryDatabase:
     """The database of an index of the first `PICTURES` of `sample:test`. Not to be written to."""
     database = MemoryDatabase()
-    refresh(database, FirstOf(open_source("sample:test"), PICTURES), Encoder(served_clip, preprocessing(), MODEL))
+    refresh(
+        database, FirstOf(open_source("sample:test"), PICTURES), Encoder(served_clip, preprocessing(), MODEL)
+    )
     return database
 
 

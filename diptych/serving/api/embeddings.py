@@ -4,11 +4,11 @@ import base64
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Discriminator, Field, Tag
 
 from diptych.embed import Vectors
 from diptych.errors import SettingsError
-from diptych.serving.api.pictures import PIXEL, Picture, Served, Strict, read_picture
+from diptych.serving.api.pictures import PIXEL, Picture, Served, Strict, form_of, read_picture
 from diptych.serving.api.problems import responses
 from diptych.serving.service import Service
 
@@ -30,12 +30,20 @@ class PictureInput(Strict):
     image: Picture
 
 
+Input = Annotated[
+    Annotated[Text, Tag("<text>")] | Annotated[TextInput, Tag("<object>")] | Annotated[PictureInput, Tag("<image>")],
+    Discriminator(form_of, "form", 'Input should be a text, {"text": ...} or {"image": ...}; tokens are not taken'),
+]
+
+
 class EmbeddingsIn(Strict):
     """What to embed."""
 
-    input: (
-        Text | Annotated[list[Text | TextInput | PictureInput], Field(min_length=1, max_length=_MOST)]
-    ) = Field(
+    input: Annotated[
+        Annotated[Text, Tag("<text>")]
+        | Annotated[list[Input], Field(min_length=1, max_length=_MOST), Tag("<list>")],
+        Discriminator(form_of, "form", "Input should be a text, or a list of texts and pictures"),
+    ] = Field(
         description="A text, or a list of texts and pictures in any order.",
         examples=["a red heart", ["a red heart", {"image": PIXEL}]],
     )

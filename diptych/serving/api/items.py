@@ -104,11 +104,11 @@ async def list_items(
     limit: Annotated[Limit, Query()] = 50,
     after: Annotated[str | None, Query(pattern="^[0-9a-f]{32}$", description="The last page's `next`.")] = None,
 ) -> ItemPage:
-    found = await service.items(filter, count=limit + 1, after=after or "")
+    found, total = await service.items(filter, count=limit + 1, after=after or "")
     page = found[:limit]
     return ItemPage(
         items=[item_out(item) for item in page],
-        total=await service.count(filter),
+        total=total,
         next=page[-1].id if len(found) > limit else None,
     )
 

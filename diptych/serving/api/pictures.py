@@ -22,6 +22,20 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+def form_of(value: object) -> str | None:
+    """Which of a field's forms a value has: the tag of a `Union` that is told apart by it, so that an error is about
+    the form that was meant. Tags stand in angle brackets, which problems leave out of a field's name."""
+    if isinstance(value, str):
+        return "<text>"
+    if isinstance(value, list):
+        return "<list>"
+    if isinstance(value, BaseModel):
+        value = value.model_fields_set
+    if isinstance(value, dict | set):
+        return "<image>" if "image" in value else "<object>"
+    return None
+
+
 Picture = Annotated[
     str,
     Field(

@@ -110,7 +110,7 @@ async def _not_of_the_form(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     errors = [
         FieldProblem(
-            field=".".join(str(part) for part in one["loc"]),
+            field=".".join(part for part in map(str, one["loc"]) if not part.startswith("<")),
             value=_shown(one.get("input")),
             expected=one["msg"],
         )

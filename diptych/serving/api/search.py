@@ -3,12 +3,12 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Discriminator, Field, Tag
 
 from diptych.errors import SettingsError
 from diptych.search.query import LARGEST_WEIGHT, MOST_PARTS, Answer, Part, Question
 from diptych.serving.api.items import Filter, Id, ItemOut, Limit, Offset, item_out
-from diptych.serving.api.pictures import Picture, Served, Strict, read_picture
+from diptych.serving.api.pictures import Picture, Served, Strict, form_of, read_picture
 from diptych.serving.api.problems import responses
 from diptych.serving.service import Service
 
@@ -35,7 +35,11 @@ class PartIn(Strict):
 class SearchIn(Strict):
     """A question to the index."""
 
-    query: Words | Annotated[list[PartIn], Field(min_length=1, max_length=MOST_PARTS)] = Field(
+    query: Annotated[
+        Annotated[Words, Tag("<text>")]
+        | Annotated[list[PartIn], Field(min_length=1, max_length=MOST_PARTS), Tag("<list>")],
+        Discriminator(form_of, "form", "Input should be words, or a list of parts"),
+    ] = Field(
         description="Words, or several parts with weights.",
         examples=["a red heart", [{"text": "a red heart"}, {"text": "a face", "weight": -0.5}]],
     )
