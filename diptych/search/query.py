@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diptych.errors import SettingsError
+from diptych.search.stores.filters import parse
 from diptych.search.stores.rows import Item
 
 if TYPE_CHECKING:  # it brings torch, which a question can do without
@@ -55,7 +56,7 @@ class Question:
     """What to look for, and which of the pictures found to return.
 
     Raises:
-        SettingsError: there is no part, or a number is out of bounds.
+        SettingsError: there is no part, a number is out of bounds, or the filter is not well formed.
     """
 
     parts: tuple[Part, ...]
@@ -80,6 +81,8 @@ class Question:
             raise SettingsError(f"least score {self.min_score!r}; expected a cosine, from -1 to 1")
         if not 0 <= self.diversity <= 1:
             raise SettingsError(f"diversity {self.diversity!r}; expected a number from 0 to 1")
+        if self.filter is not None:
+            parse(self.filter)
 
 
 @dataclass(frozen=True, slots=True)
