@@ -34,6 +34,12 @@ def index(
     thumbnails: Annotated[
         bool, Parameter(help="Keep a small copy of each picture in the index, for pages of results.")
     ] = True,
+    embeddings: Annotated[
+        Path | None,
+        Parameter(
+            help="A .parquet file that diptych embed wrote: its vectors are taken, and no model is loaded."
+        ),
+    ] = None,
     image_column: ImageColumn = None,
     caption_column: CaptionColumn = None,
     batch_size: BatchSize = 64,
@@ -47,10 +53,15 @@ def index(
     from diptych.embed import count_reasons  # noqa: PLC0415
     from diptych.search.build import refresh  # noqa: PLC0415
     from diptych.search.encoder import Encoder  # noqa: PLC0415
+    from diptych.search.recorded import Recorded  # noqa: PLC0415
 
     rows = open_source(source, image_column=image_column, caption_column=caption_column)
-    name, network, preprocess = load_model(model, device, precision)
-    encoder = Encoder(network, preprocess, name, batch_size=batch_size)
+    encoder: Encoder | Recorded
+    if embeddings is not None:
+        encoder = Recorded(embeddings, batch_size=batch_size)
+    else:
+        name, network, preprocess = load_model(model, device, precision)
+        encoder = Encoder(network, preprocess, name, batch_size=batch_size)
     is_new = not Path(folder).exists()
     try:
         with progress("indexing", len(rows)) as advance:
@@ -71,7 +82,7 @@ def index(
     skipped = count_reasons(done.skipped)
     say_skipped(skipped)
     if as_json:
-        emit({"index": folder, "model": name, **counts, "skipped": skipped, "total": done.total})
+        emit({"index": folder, "model": encoder.name, **counts, "skipped": skipped, "total": done.total})
         return
     changes = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     print(f"{folder}: {done.total:,} pictures ({changes})")

@@ -130,6 +130,11 @@ def read_rgb(source: ImageSource, background: Colour = WHITE, limits: Limits = D
     return np.array(to_rgb(_decode(parsed, name), background)) if pixels is None else pixels
 
 
+def read_file(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of an image's file; `ImageError` where it cannot be read, or is larger than `limits` allow."""
+    return _read(path, limits)[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """What an image file says of itself. Sides are in pixels, as stored: orientation may exchange them."""

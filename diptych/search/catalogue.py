@@ -33,8 +33,8 @@ class Catalogue:
         self.seen = np.zeros(len(self.rows), np.bool_)
         self.changed = np.zeros(len(self.rows), np.bool_)
         self._sizes = np.unique(self.rows["bytes"])
-        self._by_id = _Lookup(self.rows["id"])
-        self._by_sha256 = _Lookup(self.rows["sha256"])
+        self._by_id = Lookup(self.rows["id"])
+        self._by_sha256 = Lookup(self.rows["sha256"])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -82,7 +82,7 @@ class Catalogue:
         return part
 
 
-class _Lookup:
+class Lookup:
     """Rows by a key of 16 bytes: sorted by the first 8, which the rest then tells apart."""
 
     def __init__(self, keys: NDArray[np.void]) -> None:

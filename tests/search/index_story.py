@@ -137,7 +137,7 @@ def read(folder: Path) -> None:
 
     def searching(seed: int) -> None:
         index, dice, count = Index(folder, freshness=0), np.random.default_rng(seed), 0
-        while not stop.is_set():
+        while not stop.is_set() or not (count or found):
             try:
                 for problem in looked(index, dice):
                     found.append(problem)

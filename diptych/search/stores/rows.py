@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from diptych.errors import SearchIndexError
+
 Half = NDArray[np.float16]
 Row = dict[str, str | int]
 
@@ -91,10 +93,20 @@ class Item:
 
     @classmethod
     def from_record(cls, record: str) -> "Item":
-        """The picture of a row's `record`."""
-        values = json.loads(record)
-        values[_TAGS] = tuple(values[_TAGS])
-        return cls(*values)
+        """The picture of a row's `record`.
+
+        Raises:
+            SearchIndexError: it is none: the table is damaged.
+        """
+        try:
+            values = json.loads(record)
+            values[_TAGS] = tuple(values[_TAGS])
+            return cls(*values)
+        except (ValueError, TypeError, LookupError):
+            raise SearchIndexError(
+                f"damaged: a row of the index that is no picture: {record[:120]!r}; see what else is: diptych verify "
+                "INDEX; restore the index from a copy, or build it again in another folder"
+            ) from None
 
     def to_json(self) -> dict[str, Any]:
         """The picture for other programs."""
