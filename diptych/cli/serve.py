@@ -28,12 +28,15 @@ def serve(
         Parameter(negative="", help="A further name that the server is asked by, such as a proxy's."),
     ] = None,
     uploads: Annotated[
-        Path | None, Parameter(help="A folder for pictures that are added over the network; without it none are.")
+        Path | None,
+        Parameter(help="A folder for pictures that are added over the network; without it none are."),
     ] = None,
     allow_url_fetch: Annotated[
         bool, Parameter(negative="", help="Let requests name pictures by their public addresses on the web.")
     ] = False,
-    originals: Annotated[bool, Parameter(help="Hand out the pictures themselves, beside their thumbnails.")] = True,
+    originals: Annotated[
+        bool, Parameter(help="Hand out the pictures themselves, beside their thumbnails.")
+    ] = True,
     model: Annotated[
         str | None,
         Parameter(name=["--model", "-m"], help="Where the index's own model now is, if it has moved."),
@@ -59,7 +62,12 @@ def serve(
     with Index(folder) as opened:
         from diptych.cli.machine import load_model  # noqa: PLC0415
 
-        full_name, network, preprocess = load_model(
-            model or opened.manifest.current.model, device, precision
+        full_name, network, preprocess = load_model(model or opened.manifest.current.model, device, precision)
+        run(
+            opened,
+            network,
+            preprocess,
+            full_name,
+            settings,
+            announce=lambda url: say(f"{folder} is served at {url}"),
         )
-        run(opened, network, preprocess, full_name, settings, lambda url: say(f"{folder} is served at {url}"))

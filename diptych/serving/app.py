@@ -30,7 +30,7 @@ def create_app(service: Service, settings: Settings) -> FastAPI:
         async with service:
             yield
 
-    app = FastAPI(
+    app = _Api(
         title="Diptych",
         summary="Search one's own pictures with words and pictures.",
         version=diptych.__version__,
@@ -56,18 +56,24 @@ def create_app(service: Service, settings: Settings) -> FastAPI:
     for router in (search.router, items.router, embeddings.router, classify.router, health.router):
         app.include_router(router)
     add_page(app, service, settings)
-    _describe(app)
     return app
 
 
-def _describe(app: FastAPI) -> None:
-    """Say in the OpenAPI document what the routes share: how to prove who one is, and what a problem looks like."""
-    document = app.openapi()
-    schemas: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
-    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas |= schema.pop("$defs", {}) | {"Problem": schema}
-    for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own form, which is not used here
-        schemas.pop(name, None)
-    document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-    document["security"] = [{"bearer": []}, {}]  # {}: on loopback a server may have no tokens
-    app.openapi_schema = document
+class _Api(FastAPI):
+    """FastAPI, whose OpenAPI document says what the routes share: how to prove who one is, what a problem looks like."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            document = super().openapi()
+            schemas = document["components"]["schemas"]
+            problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= problem.pop("$defs") | {"Problem": problem}
+            for name in (
+                "HTTPValidationError",
+                "ValidationError",
+            ):  # FastAPI's own form, which is not used here
+                schemas.pop(name, None)
+            document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{"bearer": []}, {}]  # {}: on loopback a server may have no tokens
+            self.openapi_schema = document
+        return self.openapi_schema

@@ -172,7 +172,9 @@ class Batcher(Generic[T]):
         self._metrics.batch_size.labels(self._modality).observe(len(items))
         self._metrics.encode_seconds.labels(self._modality).observe(seconds)
         each = seconds / len(items)
-        self._seconds_per_item = each if not self._seconds_per_item else 0.9 * self._seconds_per_item + 0.1 * each
+        self._seconds_per_item = (
+            each if not self._seconds_per_item else 0.9 * self._seconds_per_item + 0.1 * each
+        )
         return rows
 
 

@@ -37,11 +37,13 @@ class GracefulServer(uvicorn.Server):
         self.should_exit = True
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             yield
         finally:
@@ -61,6 +63,7 @@ class CancelWhenGone:
             return
         # One message ahead of the application, no more: a body is not to pile up here.
         messages: asyncio.Queue[Message | Exception] = asyncio.Queue(1)
+        gone = False
 
         async def next_message() -> Message:
             message = await messages.get()
@@ -68,32 +71,36 @@ class CancelWhenGone:
                 raise message
             return message
 
-        answering = asyncio.create_task(self.app(scope, next_message, send))  # type: ignore[arg-type]
-        watching = asyncio.create_task(_watch(receive, messages, answering))
+        async def answer() -> None:
+            await self.app(scope, next_message, send)
+
+        async def watch() -> None:
+            nonlocal gone
+            message: Message | Exception
+            while not gone:
+                try:
+                    message = await receive()
+                except (
+                    Exception
+                ) as error:  # a body that is too large, or what else a layer outside objects to
+                    await messages.put(error)
+                    return
+                if message["type"] == "http.disconnect":
+                    gone = True
+                    answering.cancel()
+                else:
+                    await messages.put(message)
+
+        answering = asyncio.create_task(answer())
+        watching = asyncio.create_task(watch())
         try:
             await answering
         except asyncio.CancelledError:
-            # Ours, because the client left, and nobody waits for an answer; or the server's, which has to go on.
-            if not watching.done():
+            if not gone:  # it is the server that cancels
                 answering.cancel()
                 raise
         finally:
             watching.cancel()
-
-
-async def _watch(
-    receive: Receive, messages: "asyncio.Queue[Message | Exception]", answering: "asyncio.Task[None]"
-) -> None:
-    while True:
-        try:
-            message = await receive()
-        except Exception as error:
-            await messages.put(error)
-            return
-        if message["type"] == "http.disconnect":
-            answering.cancel()
-            return
-        await messages.put(message)
 
 
 class RequestMetrics:
@@ -121,7 +128,9 @@ class RequestMetrics:
             path = getattr(scope.get("route"), "path", "none")
             # Anybody can make up a method; each would be a series of its own.
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            self.metrics.request_seconds.labels(method, path, str(status)).observe(time.perf_counter() - start)
+            self.metrics.request_seconds.labels(method, path, str(status)).observe(
+                time.perf_counter() - start
+            )
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

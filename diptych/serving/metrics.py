@@ -63,10 +63,16 @@ class Metrics:
             registry=self._registry,
         )
         self.refused = Counter(
-            "diptych_refused", "Requests answered 429, by the queue that was full.", ("queue",), registry=self._registry
+            "diptych_refused",
+            "Requests answered 429, by the queue that was full.",
+            ("queue",),
+            registry=self._registry,
         )
         self.cached_texts = Counter(
-            "diptych_text_cache", "Texts looked up in the cache of vectors.", ("result",), registry=self._registry
+            "diptych_text_cache",
+            "Texts looked up in the cache of vectors.",
+            ("result",),
+            registry=self._registry,
         )
 
     @contextlib.contextmanager
@@ -105,10 +111,14 @@ class _IndexCollector(Collector):
         yield GaugeMetricFamily("diptych_index_up", "Whether the index can be read.", 1)
         yield GaugeMetricFamily("diptych_index_rows", "Pictures in the index.", stats.rows)
         yield GaugeMetricFamily(
-            "diptych_index_unindexed_rows", "Pictures that an approximate search compares one by one.", stats.unindexed
+            "diptych_index_unindexed_rows",
+            "Pictures that an approximate search compares one by one.",
+            stats.unindexed,
         )
         yield GaugeMetricFamily(
             "diptych_index_fragments", "Pieces of the table that a search visits.", stats.fragments
         )
-        yield GaugeMetricFamily("diptych_index_versions", "States of the table that can be read.", stats.versions)
+        yield GaugeMetricFamily(
+            "diptych_index_versions", "States of the table that can be read.", stats.versions
+        )
         yield GaugeMetricFamily("diptych_index_bytes", "Size of the table.", stats.bytes)

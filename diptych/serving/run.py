@@ -24,6 +24,7 @@ def serve(
     preprocess: Preprocess,
     name: str,
     settings: Settings,
+    *,
     announce: Callable[[str], None],
 ) -> None:
     """Serve an index until SIGTERM or SIGINT; `announce` gets the address once it answers.
@@ -34,7 +35,7 @@ def serve(
     """
     # The port first: whoever is told that it is taken has not waited for anything.
     with listening(settings.host, settings.port) as listener, DecodingPool() as decoding:
-        service = build_service(index, model, preprocess, name, settings, decoding.decode)
+        service = build_service(index, model, preprocess, name, settings, decode=decoding.decode)
         server = build_server(service, settings)
 
         async def run() -> None:
@@ -49,7 +50,7 @@ def serve(
 
 
 def build_service(
-    index: Index, model: CLIP, preprocess: Preprocess, name: str, settings: Settings, decode: Decode
+    index: Index, model: CLIP, preprocess: Preprocess, name: str, settings: Settings, *, decode: Decode
 ) -> Service:
     """The service of one index; `decode` reads the pictures of requests."""
     metrics = Metrics()

@@ -156,7 +156,12 @@ class Service:
         return await self.towers.pictures(pictures)
 
     async def classify(
-        self, pictures: Sequence[bytes], labels: Sequence[str], templates: Sequence[str], *, top: int | None = None
+        self,
+        pictures: Sequence[bytes],
+        labels: Sequence[str],
+        templates: Sequence[str],
+        *,
+        top: int | None = None,
     ) -> list[list[Prediction]]:
         """The labels of each picture by probability, the first `top` of them; as `diptych.evaluation.classify`.
 
@@ -165,7 +170,9 @@ class Service:
             TextError, ImageError: a prompt or a picture cannot be read.
         """
         if len(labels) < 2 or len(set(labels)) != len(labels):
-            raise SettingsError(f"labels: {len(labels)}, of which {len(set(labels))} differ; expected at least two, each once")
+            raise SettingsError(
+                f"labels: {len(labels)}, of which {len(set(labels))} differ; expected at least two, each once"
+            )
         check_templates(templates, "templates")
         prompts = [fill(template, label) for label in labels for template in templates]
         if len(prompts) > self.settings.prompts:
@@ -191,11 +198,12 @@ class Service:
             raise ForbiddenError("this server takes no pictures; start it with --uploads FOLDER")
         for picture in pictures:
             if picture.caption is not None and len(picture.caption) > self.settings.text_characters:
-                raise TextError(
-                    f"caption of {len(picture.caption):,} characters; expected at most {self.settings.text_characters:,}"
-                )
+                limit = self.settings.text_characters
+                raise TextError(f"caption of {len(picture.caption):,} characters; expected at most {limit:,}")
         with self._changes.taking():
-            vectors, previews = await self.towers.pictures_with_previews([picture.data for picture in pictures])
+            vectors, previews = await self.towers.pictures_with_previews(
+                [picture.data for picture in pictures]
+            )
             new = [
                 uploads.Uploaded(picture.data, picture.caption, look, vector)
                 for picture, look, vector in zip(pictures, previews, vectors, strict=True)
@@ -250,7 +258,12 @@ class Service:
         return await self._run(self._writer, operation, function, *arguments, **named)
 
     async def _run(
-        self, pool: ThreadPoolExecutor, operation: str, function: Callable[P, R], *arguments: P.args, **named: P.kwargs
+        self,
+        pool: ThreadPoolExecutor,
+        operation: str,
+        function: Callable[P, R],
+        *arguments: P.args,
+        **named: P.kwargs,
     ) -> R:
         def timed() -> R:
             with self.metrics.index(operation):
@@ -270,6 +283,8 @@ def _predictions(
     probability = odds / odds.sum()
     order = np.argsort(-similarity, kind="stable")[:top]
     return [
-        Prediction(label=labels[place], probability=float(probability[place]), similarity=float(similarity[place]))
+        Prediction(
+            label=labels[place], probability=float(probability[place]), similarity=float(similarity[place])
+        )
         for place in order
     ]

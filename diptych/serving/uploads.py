@@ -1,7 +1,6 @@
 """Pictures that come over the network into an index: kept in a folder, so that they outlive the index."""
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from diptych.search.remove import remove
 from diptych.search.snapshot import item_of, stamp
 from diptych.search.stores.filters import condition
 from diptych.search.stores.rows import Batch, Item
-from diptych.search.writer import Writer
+from diptych.search.writer import Writer, thumbnail_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,8 @@ def _kept(folder: Path, picture: Uploaded) -> Item:
         words.unlink(missing_ok=True)
     size, mtime_ns = stamp(path)
     example = Example(key=path.name, image=path, captions=(picture.caption,) if picture.caption else ())
-    item = item_of(
-        example, str(path), str(path.parent), size=size, mtime_ns=mtime_ns, sha256=hashlib.sha256(picture.data).hexdigest()
+    item = item_of(example, str(path), str(path.parent), size=size, mtime_ns=mtime_ns, sha256=header.sha256)
+    look = picture.preview
+    return dataclasses.replace(
+        item, width=look.width, height=look.height, thumbnail=thumbnail_name(item, look.thumbnail)
     )
-    return dataclasses.replace(item, width=picture.preview.width, height=picture.preview.height)

@@ -10,8 +10,9 @@ import pytest
 from starlette.testclient import TestClient
 from tiny_model import preprocessing, random_clip
 
+from diptych.data.example import Example
 from diptych.data.images import Pixels, read_rgb
-from diptych.data.sources import open_source
+from diptych.data.sources import Source, open_source
 from diptych.models.clip import CLIP
 from diptych.search.build import refresh
 from diptych.search.encoder import Encoder
@@ -31,17 +32,17 @@ Serve: TypeAlias = Callable[[Service], contextlib.AbstractContextManager[str]]
 class FirstOf:
     """The first pictures of a source."""
 
-    def __init__(self, source, count):
+    def __init__(self, source: Source, count: int) -> None:
         self._source, self._count = source, count
         self.name, self.fingerprint = source.name, source.fingerprint
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, position):
+    def __getitem__(self, position: int) -> Example:
         return self._source[position]
 
-    def describe(self):
+    def describe(self) -> str:
         return self._source.describe()
 
 
@@ -71,7 +72,9 @@ def make_service(served_clip: CLIP, filled: MemoryDatabase) -> Callable[..., Ser
 
     def make(settings: Settings | None = None, database: MemoryDatabase = filled) -> Service:
         index = Index(database, freshness=0)
-        return build_service(index, served_clip, preprocessing(), MODEL, settings or Settings(), decode_here)
+        return build_service(
+            index, served_clip, preprocessing(), MODEL, settings or Settings(), decode=decode_here
+        )
 
     return make
 

@@ -31,7 +31,11 @@ class ClassifyIn(Strict):
     )
     top: int | None = Field(default=None, ge=1, description="Labels in the answer; all without it.")
     threshold: float | None = Field(
-        default=None, ge=-1, le=1, allow_inf_nan=False, description="Similarity below which it is none of these."
+        default=None,
+        ge=-1,
+        le=1,
+        allow_inf_nan=False,
+        description="Similarity below which it is none of these.",
     )
 
 
@@ -59,7 +63,9 @@ class ClassifyOut(BaseModel):
 class HuggingFaceParameters(BaseModel):
     """Labels, and the words around them."""
 
-    candidate_labels: list[Label] = Field(min_length=2, max_length=256, json_schema_extra={"uniqueItems": True})
+    candidate_labels: list[Label] = Field(
+        min_length=2, max_length=256, json_schema_extra={"uniqueItems": True}
+    )
     hypothesis_template: Template = "This is a photo of {}."
 
 

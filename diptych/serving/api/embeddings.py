@@ -31,8 +31,12 @@ class PictureInput(Strict):
 
 
 Input = Annotated[
-    Annotated[Text, Tag("<text>")] | Annotated[TextInput, Tag("<object>")] | Annotated[PictureInput, Tag("<image>")],
-    Discriminator(form_of, "form", 'Input should be a text, {"text": ...} or {"image": ...}; tokens are not taken'),
+    Annotated[Text, Tag("<text>")]
+    | Annotated[TextInput, Tag("<object>")]
+    | Annotated[PictureInput, Tag("<image>")],
+    Discriminator(
+        form_of, "form", 'Input should be a text, {"text": ...} or {"image": ...}; tokens are not taken'
+    ),
 ]
 
 
@@ -48,13 +52,17 @@ class EmbeddingsIn(Strict):
         examples=["a red heart", ["a red heart", {"image": PIXEL}]],
     )
     model: str | None = Field(
-        default=None, description="The server's model, as /v1/models names it; it has no other.", examples=[None]
+        default=None,
+        description="The server's model, as /v1/models names it; it has no other.",
+        examples=[None],
     )
     encoding_format: Literal["float", "base64"] = Field(
         default="float", description="base64: little-endian float32, a third of the size."
     )
     dimensions: int | None = Field(
-        default=None, ge=1, description="Only the model's own number: a shortened vector would find other pictures."
+        default=None,
+        ge=1,
+        description="Only the model's own number: a shortened vector would find other pictures.",
     )
     modality: Literal["text", "image"] = Field(
         default="text", description="What plain strings are; `image`: data URIs, base64, or addresses."
@@ -153,4 +161,6 @@ async def _embed(wanted: EmbeddingsIn, service: Service) -> list[Vectors]:
 
 
 def _encoded(vector: Vectors, encoding: str) -> Any:
-    return vector.tolist() if encoding == "float" else base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    return (
+        vector.tolist() if encoding == "float" else base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    )

@@ -102,7 +102,9 @@ async def list_items(
     service: Served,
     filter: Annotated[Filter | None, Query()] = None,
     limit: Annotated[Limit, Query()] = 50,
-    after: Annotated[str | None, Query(pattern="^[0-9a-f]{32}$", description="The last page's `next`.")] = None,
+    after: Annotated[
+        str | None, Query(pattern="^[0-9a-f]{32}$", description="The last page's `next`.")
+    ] = None,
 ) -> ItemPage:
     found, total = await service.items(filter, count=limit + 1, after=after or "")
     page = found[:limit]
@@ -149,7 +151,9 @@ async def delete_item(service: Served, id: Id) -> Response:
 async def get_thumbnail(
     service: Served,
     id: Id,
-    v: Annotated[str | None, Query(max_length=64, description="The version, as the item's address has it.")] = None,
+    v: Annotated[
+        str | None, Query(max_length=64, description="The version, as the item's address has it.")
+    ] = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     thumbnail = await service.thumbnail(id)
@@ -171,7 +175,9 @@ async def get_picture(service: Served, id: Id, if_none_match: IfNoneMatch = None
     original = await service.picture(id)
     if original is None:
         raise NotFoundError(f"the file of the picture {id!r} is not there as the index recorded it")
-    return _bytes(original.data, original.content_type, original.sha256[:32], if_none_match, "private, no-cache")
+    return _bytes(
+        original.data, original.content_type, original.sha256[:32], if_none_match, "private, no-cache"
+    )
 
 
 def _absent(id_: str) -> NotFoundError:

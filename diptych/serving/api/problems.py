@@ -1,11 +1,11 @@
 """What went wrong, as application/problem+json (RFC 9457): the field, the value, what was expected, what to do.
 
-    400  well formed, but cannot be used: a damaged picture, a text that is too long, a filter with a mistake
-    404  no such picture, or route
-    403  the server was started without what the request needs, or the token is for reading
-    422  not of the documented form
-    429  a queue is full; Retry-After says when to ask again
-    503  the index cannot be read or written at the moment
+400  well formed, but cannot be used: a damaged picture, a text that is too long, a filter with a mistake
+404  no such picture, or route
+403  the server was started without what the request needs, or the token is for reading
+422  not of the documented form
+429  a queue is full; Retry-After says when to ask again
+503  the index cannot be read or written at the moment
 """
 
 import http
@@ -49,7 +49,7 @@ class FieldProblem(BaseModel):
 class Problem(BaseModel):
     """Why a request was not answered as asked."""
 
-    type: str = Field("about:blank", examples=["about:blank"])
+    type: str = "about:blank"
     title: str = Field(examples=["Bad Request"])
     status: int = Field(examples=[400])
     detail: str = Field(examples=["filter: 'widht > 3': no field 'widht'; did you mean 'width'?"])
@@ -66,7 +66,11 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def problem(
-    status: int, detail: str, *, errors: list[FieldProblem] | None = None, headers: Mapping[str, str] | None = None
+    status: int,
+    detail: str,
+    *,
+    errors: list[FieldProblem] | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """A response."""
     title = http.HTTPStatus(status).phrase
@@ -117,7 +121,9 @@ async def _not_of_the_form(request: Request, error: Exception) -> JSONResponse:
         for one in error.errors()[:20]
     ]
     first = errors[0]
-    detail = f"{first.field}: found {first.value}; {first.expected}; the form of each request is in /openapi.json"
+    detail = (
+        f"{first.field}: found {first.value}; {first.expected}; the form of each request is in /openapi.json"
+    )
     return problem(422, detail, errors=errors)
 
 

@@ -47,13 +47,25 @@ class SearchIn(Strict):
     limit: Limit = 10
     offset: Offset = 0
     min_score: float | None = Field(
-        default=None, ge=-1, le=1, allow_inf_nan=False, description="Leave out pictures with a smaller cosine."
+        default=None,
+        ge=-1,
+        le=1,
+        allow_inf_nan=False,
+        description="Leave out pictures with a smaller cosine.",
     )
-    unique: bool = Field(default=False, description="Group near duplicates; the best of each group stands for it.")
+    unique: bool = Field(
+        default=False, description="Group near duplicates; the best of each group stands for it."
+    )
     diversity: float = Field(
-        default=0.0, ge=0, le=1, allow_inf_nan=False, description="0: by score alone. 1: as unlike as possible."
+        default=0.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="0: by score alone. 1: as unlike as possible.",
     )
-    exact: bool = Field(default=False, description="Compare with every picture, also where an index would do.")
+    exact: bool = Field(
+        default=False, description="Compare with every picture, also where an index would do."
+    )
 
 
 class FoundOut(ItemOut):
@@ -102,10 +114,13 @@ async def search(service: Served, question: SearchIn) -> SearchOut:
     )
 
 
-@router.get("/v1/items/{id}/similar", summary="Pictures like one", responses=responses(400, 404), tags=["items"])
+@router.get(
+    "/v1/items/{id}/similar", summary="Pictures like one", responses=responses(400, 404), tags=["items"]
+)
 async def similar(
     service: Served,
     id: Id,
+    *,
     filter: Annotated[Filter | None, Query()] = None,
     limit: Annotated[Limit, Query()] = 10,
     offset: Annotated[Offset, Query()] = 0,
