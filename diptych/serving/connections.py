@@ -21,7 +21,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from diptych.serving.headers import refuse
 
-_SPARE_FILES = 128  # descriptors that the rest of the process may need beside those of connections
+_BACKLOG = 256  # connections that the kernel holds until they are accepted, all of them at once
+_SPARE_FILES = 128 + _BACKLOG  # descriptors that may be needed beside those of connections
 _ANSWER_CHECK_SECONDS = 1.0
 
 
@@ -58,6 +59,7 @@ class GuardedConfig(uvicorn.Config):
             http=GuardedProtocol,
             ws="none",
             lifespan="on",
+            backlog=_BACKLOG,
             h11_max_incomplete_event_size=self.limits.header_bytes,
             timeout_keep_alive=self.limits.idle_seconds,
             timeout_graceful_shutdown=self.limits.drain_seconds,
@@ -82,14 +84,17 @@ class GuardedProtocol(H11Protocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._limits = self.config.limits
+        self._address = ""  # whom this connection counts for
         self._timer: asyncio.TimerHandle | None = None
         self._since = 0.0  # loop time at which the present phase began
         self._phase = "headers"
         self._received = 0  # bytes in the present phase
         self._unsent = 0  # bytes of the answer that waited at the last look
+        self._taken = 0.0  # loop time at which the client was last seen to have taken some
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._address = _counted_as(self.client[0] if self.client else "")
         self.config.counts["opened"] += 1
         if len(self.connections) > self._limits.connections and not self._make_room():
             self.config.counts["refused"] += 1
@@ -117,25 +122,15 @@ class GuardedProtocol(H11Protocol):
         elif self.conn.trailing_data[0]:
             self._enter("headers", self._limits.header_seconds)
         elif self._phase != "headers":
-            # Whole requests only; uvicorn closes idle connections by itself.
-            self._enter("idle", None)
+            # uvicorn closes idle connections by itself, but waits for ever until the last answer is taken.
+            self._enter("idle", _ANSWER_CHECK_SECONDS)
 
-    @property
-    def client_group(self) -> str:
-        """Whom a connection counts for: an IPv4 address, or the IPv6 network that one customer gets."""
-        if self.client is None:
-            return ""
-        address = ip_address(self.client[0].partition("%")[0])
-        return str(address if address.version == 4 else ip_network((address, 64), strict=False))
-
-    def _enter(self, phase: str, seconds: float | None) -> None:
+    def _enter(self, phase: str, seconds: float) -> None:
         if phase == self._phase and self._timer is not None:
             return
         self._stop_timer()
         self._phase, self._since, self._received = phase, self.loop.time(), 0
-        self._unsent = 0
-        if seconds is not None:
-            self._timer = self.loop.call_later(seconds, self._look)
+        self._timer = self.loop.call_later(seconds, self._look)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -145,20 +140,21 @@ class GuardedProtocol(H11Protocol):
     def _look(self) -> None:
         """The timer of the present phase went off: close the connection, or look again later."""
         now = self.loop.time()
-        if self._phase == "answer":
+        if self._phase in ("headers", "body"):
+            seconds = self._limits.header_seconds
+            if self._phase == "body":
+                seconds = self._limits.body_seconds + self._received / self._limits.body_rate
+            left = again = self._since + seconds - now
+            late = f"late_{self._phase}"
+        else:
             unsent = self.transport.get_write_buffer_size()
             if unsent == 0 or unsent != self._unsent:
-                self._unsent, self._since = unsent, now
-            left = self._since + self._limits.send_seconds - now
+                self._unsent, self._taken = unsent, now
+            left = self._taken + self._limits.send_seconds - now
             again = min(left, _ANSWER_CHECK_SECONDS)
-        else:
-            deadline = self._since + self._limits.header_seconds
-            if self._phase == "body":
-                earned = self._received / self._limits.body_rate
-                deadline = self._since + self._limits.body_seconds + earned
-            left = again = deadline - now
+            late = "late_answer"
         if left <= 0:
-            self.config.counts[f"late_{self._phase}"] += 1
+            self.config.counts[late] += 1
             self.transport.abort()
         else:
             self._timer = self.loop.call_later(again, self._look)
@@ -172,14 +168,23 @@ class GuardedProtocol(H11Protocol):
         waiting = [one for one in open_ones if one._phase != "answer"]
         if not waiting:
             return False
-        held = Counter(one.client_group for one in [*open_ones, self])
+        held = Counter(one._address for one in [*open_ones, self])
         order = ("idle", "headers", "body")
-        victim = min(waiting, key=lambda one: (-held[one.client_group], order.index(one._phase), one._since))
-        if held[victim.client_group] < held[self.client_group]:
+        victim = min(waiting, key=lambda one: (-held[one._address], order.index(one._phase), one._since))
+        if held[victim._address] < held[self._address]:
             return False  # the newcomer's address holds the most, and all of its requests are being answered
         self.config.counts["evicted"] += 1
         victim.transport.abort()
         return True
+
+
+def _counted_as(address: str) -> str:
+    """An IPv4 address itself; the network of an IPv6 address, all of which one customer gets."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:  # a socket of this machine has no address
+        return ""
+    return str(found if found.version == 4 else ip_network((found, 64), strict=False))
 
 
 class BodyLimit:
