@@ -117,9 +117,12 @@ class SameSite:
 
 
 def _is_foreign(method: str, headers: Headers) -> bool:
-    if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        # No page can set this header, and it decides alone: with our Referrer-Policy a browser sends `Origin: null`
+        # with the forms of our own page.
         followed = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-        return not (followed and method in ("GET", "HEAD"))
+        return site not in ("same-origin", "none") and not (followed and method in ("GET", "HEAD"))
     origin = headers.get("origin")
     if origin is None or method in _SAFE_METHODS:
         return False

@@ -56,7 +56,7 @@ def add_page(app: FastAPI, service: "Service", settings: Settings) -> None:
         ("/static/{version}/{name}", page.static_file, ["GET"]),
     ]
     for path, endpoint, methods in routes:
-        app.add_route(path, endpoint, methods=methods, include_in_schema=False)
+        app.add_api_route(path, endpoint, methods=methods, include_in_schema=False, response_model=None)
 
 
 class _Page:
