@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import math
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ from cyclopts import Parameter
 
 from diptych.cli.options import Device, IndexPlace, Json, Precision, UsageError
 from diptych.cli.output import emit, say, table
-from diptych.errors import SearchIndexError
+from diptych.errors import SearchIndexError, SettingsError
 
 if TYPE_CHECKING:
     from diptych.search.index import Index
@@ -26,8 +27,8 @@ _NARROWEST = 20  # characters of a caption that are shown however narrow the ter
 Weights = Annotated[
     list[tuple[str, float]] | None,
     Parameter(
-        help='How much a part counts beside the others, 1 without it: --weight "at night" 0.5, the part spelt as in '
-        "its own option; may be given again.",
+        help='How much a part counts: --weight "at night" 0.5, the part spelt as where it was given. Without it 1, and '
+        "0.2 for what is not wanted. May be given again.",
         negative="",
     ),
 ]
@@ -36,10 +37,9 @@ Weights = Annotated[
 class _Spelt(NamedTuple):
     """A part as it was typed."""
 
-    option: str
     kind: str  # the field of `Part`
     value: str
-    sign: int
+    wanted: bool
 
 
 def search(
@@ -97,29 +97,31 @@ def search(
     """Find pictures by words, by pictures, or by both. The options for parts of a question add up."""
     words = " ".join(query)
     spelt = _parts(query=[words] if words else [], text=text, image=image, like=like)
-    spelt += _parts(sign=-1, text=not_text, image=not_image, like=not_like)
+    spelt += _parts(wanted=False, text=not_text, image=not_image, like=not_like)
     if not spelt:
         raise UsageError(
             'nothing to search for; give words ("a red bicycle"), a picture with --image FILE, or one of the index '
             "with --like FILE"
         )
-    weights = _weights(spelt, weight or [])
+    given = _given(spelt, weight or [])
     with _no_collection():
         from diptych.search.index import Index  # noqa: PLC0415
         from diptych.search.query import Question  # noqa: PLC0415
 
         with Index(folder) as index:
-            parts = tuple(_part(index, part, size) for part, size in zip(spelt, weights, strict=True))
-            question = Question(
-                parts=parts,
-                filter=filter_,
-                min_score=min_score,
-                count=count,
-                offset=offset,
-                group_duplicates=unique,
-                diversity=diversity,
-                exact=exact,
-            )
+            try:
+                question = Question(
+                    parts=tuple(_part(index, part, given.get(part)) for part in spelt),
+                    filter=filter_,
+                    min_score=min_score,
+                    count=count,
+                    offset=offset,
+                    group_duplicates=unique,
+                    diversity=diversity,
+                    exact=exact,
+                )
+            except SettingsError as error:
+                raise UsageError(str(error)) from None
             answer = _answer(index, question, model, device, precision)
             if not answer.found:
                 _say_why(index, question)
@@ -129,35 +131,34 @@ def search(
         _print(answer.found)
 
 
-def _parts(sign: int = 1, **options: Sequence[str] | None) -> list[_Spelt]:
+def _parts(*, wanted: bool = True, **options: Sequence[str] | None) -> list[_Spelt]:
     kinds = {"query": "text", "text": "text", "image": "image", "like": "id"}
     return [
-        _Spelt(option, kinds[option], value, sign)
-        for option, values in options.items()
-        for value in values or ()
+        _Spelt(kinds[option], value, wanted) for option, values in options.items() for value in values or ()
     ]
 
 
-def _weights(parts: Sequence[_Spelt], given: Sequence[tuple[str, float]]) -> list[float]:
-    """The weight of each part, as `--weight` has it; above 0."""
-    weights = [1.0] * len(parts)
-    for value, weight in given:
-        places = [place for place, part in enumerate(parts) if part.value == value]
-        if len(places) != 1:
+def _given(parts: Sequence[_Spelt], pairs: Sequence[tuple[str, float]]) -> dict[_Spelt, float]:
+    """The parts that `--weight` names, with their weights, above 0."""
+    given = {}
+    for value, weight in pairs:
+        named = [part for part in parts if part.value == value]
+        if len(named) != 1:
             known = ", ".join(repr(part.value) for part in parts)
-            raise UsageError(f"--weight {value!r}: is {len(places)} of the parts; expected one of {known}")
+            raise UsageError(f"--weight {value!r}: is {len(named)} of the parts; expected one of {known}")
         if not weight > 0:
             raise UsageError(
                 f"--weight {value!r} {weight:g}: expected a number above 0; what is not wanted goes with --not"
             )
-        weights[places[0]] = weight
-    return weights
+        given[named[0]] = weight
+    return given
 
 
-def _part(index: "Index", spelt: _Spelt, weight: float) -> "Part":
-    from diptych.search.query import Part  # noqa: PLC0415
+def _part(index: "Index", spelt: _Spelt, given: float | None) -> "Part":
+    from diptych.search.query import UNWANTED, Part  # noqa: PLC0415
 
-    weight *= spelt.sign
+    unsaid = 1.0 if spelt.wanted else UNWANTED
+    weight = unsaid if given is None else math.copysign(given, unsaid)
     match spelt.kind:
         case "text":
             return Part(text=spelt.value, weight=weight)

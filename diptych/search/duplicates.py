@@ -16,25 +16,22 @@ def groups(
 
     vectors: (n, dim), unit length, best result first. hashes: n, of the files; equal ones are always together.
 
-    Row after row: a row joins the first group whose first row it has at least the cosine `threshold` with, or that has
-    a file with its hash; otherwise it begins a group. Only first rows count, so that likeness does not chain: whatever
-    is grouped is like the picture that is shown for it. What the first rows are, and in which order, does not
-    depend on the rows that follow: longer results only add to the groups.
+    Row after row: a row goes where an earlier row with its hash is; else into the first group whose first row it has at
+    least the cosine `threshold` with; else it begins a group. Only first rows count, so that likeness does not
+    chain: whatever is grouped is like the picture that is shown for it. Which rows are first, and in which order, does
+    not depend on the rows that follow: longer results only add to the groups.
     """
     found: list[list[int]] = []
     firsts = np.empty_like(vectors)
-    group_of_hash: dict[str, int] = {}
+    place_of_hash: dict[str, int] = {}
     for row, (vector, hash_) in enumerate(zip(vectors, hashes, strict=True)):
-        alike = np.flatnonzero(firsts[: len(found)] @ vector >= threshold)
-        places = [int(place) for place in alike[:1]]
-        if hash_ in group_of_hash:
-            places.append(group_of_hash[hash_])
-        if places:
-            place = min(places)
-            found[place].append(row)
-        else:
-            place = len(found)
+        place = place_of_hash.get(hash_)
+        if place is None:
+            alike = np.flatnonzero(firsts[: len(found)] @ vector >= threshold)
+            place = int(alike[0]) if len(alike) else len(found)
+            place_of_hash[hash_] = place
+        if place == len(found):
             firsts[place] = vector
-            found.append([row])
-        group_of_hash.setdefault(hash_, place)
+            found.append([])
+        found[place].append(row)
     return found

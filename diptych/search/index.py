@@ -171,7 +171,7 @@ class Index:
         return list(self.get(ids[offset:]).items) if len(ids) > offset else []
 
     def thumbnail(self, id_: str) -> bytes | None:
-        """The small copy of a picture, as WebP; None where there is no such picture, or no copy."""
+        """The small copy of a picture, as JPEG; None where there is no such picture, or no copy."""
         for _ in range(_ATTEMPTS):
             items = self.get([id_]).items
             if not items or items[0].thumbnail is None:
