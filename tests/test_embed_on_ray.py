@@ -23,12 +23,20 @@ from diptych.models.clip import CLIP
 COUNT = 70
 
 
-@pytest.fixture(scope="module")
-def ray() -> Iterator[None]:
-    """A Ray of two processors on this machine."""
-    with pytest.MonkeyPatch.context() as environment, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+@pytest.fixture(scope="module", autouse=True)
+def environment() -> Iterator[None]:
+    """Of the workers, which import this file."""
+    with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        environment.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        yield
+
+
+@pytest.fixture(scope="module")
+def ray(environment: None) -> Iterator[None]:
+    """A Ray of two processors on this machine."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         import ray  # noqa: PLC0415 - two seconds to import
 
         ray.init(num_cpus=2, include_dashboard=False, object_store_memory=200 << 20, log_to_driver=False)
@@ -96,8 +104,7 @@ def assert_same(found: list[Part], expected: list[Part]) -> None:
 @pytest.mark.usefixtures("ray")
 def test_the_rows_are_those_of_the_plain_path_though_a_worker_dies(photos: Path, tmp_path: Path) -> None:
     source, mark = open_source(photos), tmp_path / "died"
-    deadly = Deadly(source, 60, mark)
-    found = list(embed_on_ray(load, deadly, batch_size=4, workers=2))
+    found = list(embed_on_ray(load, Deadly(source, 60, mark), batch_size=4, workers=1))
     assert int(mark.read_text()) != os.getpid()
     assert_same(found, plain(source, range(COUNT), 4))
     assert sum(len(part.rows) for part in found) == COUNT - 2
@@ -107,6 +114,17 @@ def test_the_rows_are_those_of_the_plain_path_though_a_worker_dies(photos: Path,
 def test_what_a_worker_finds_wrong_is_raised_here(photos: Path) -> None:
     with pytest.raises(CheckpointError, match="not finite"):
         list(embed_on_ray(load_damaged, open_source(photos), positions=range(10, 30), workers=1))
+
+
+@pytest.mark.nightly
+@pytest.mark.usefixtures("ray")
+def test_several_workers_give_their_rows_in_order(photos: Path, tmp_path: Path) -> None:
+    source = open_source(photos)
+    for position in (0, 33, 69):
+        deadly = Deadly(source, position, tmp_path / str(position))
+        found = list(embed_on_ray(load, deadly, batch_size=2, workers=2))
+        assert (tmp_path / str(position)).exists()
+        assert_same(found, plain(source, range(COUNT), 2))
 
 
 @pytest.mark.nightly

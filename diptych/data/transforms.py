@@ -75,7 +75,7 @@ class Preprocess:
         whole = image if isinstance(image, np.ndarray) else read_rgb(image, self.background)
         size = self.scaled_size(whole.shape[1], whole.shape[0])
         kept = (min(size[0], self.resolution), min(size[1], self.resolution))
-        part = _resize_and_crop(whole, size, kept, self.interpolation)
+        part = resize_and_crop(whole, size, kept, self.interpolation)
         if kept == (self.resolution, self.resolution):
             return np.ascontiguousarray(part)
         square = np.full((self.resolution, self.resolution, 3), self.background, dtype=np.uint8)
@@ -94,8 +94,11 @@ class Preprocess:
         return max(1, round(n * width / longer)), max(1, round(n * height / longer))
 
 
-def _resize_and_crop(whole: Pixels, size: Size, kept: Size, interpolation: Interpolation) -> Pixels:
-    """The centre of `kept` pixels of `whole` (height, width, 3) resized to `size`; torchvision's rounding."""
+def resize_and_crop(whole: Pixels, size: Size, kept: Size, interpolation: Interpolation) -> Pixels:
+    """The centre of `kept` pixels of `whole` (height, width, 3) resized to `size`; torchvision's rounding.
+
+    `size` and `kept` are (width, height).
+    """
     left, top = (round((total - part) / 2) for total, part in zip(size, kept, strict=True))
     # Torch rounds its weights to 15 bits, which shows where an image is enlarged; Pillow's have 22.
     enlarged = size[0] > whole.shape[1] or size[1] > whole.shape[0]

@@ -82,7 +82,8 @@ def write_embeddings(
 
     Parquet: columns `uri`, `key`, `caption` (the first one, or null), `label` (or null), `sha256` (of the image's file,
     or null) and `vector` (a list of embed_dim float32), with `about` in the file's metadata under `diptych`. NumPy: an
-    array (n, embed_dim) of float32, and beside it `NAME.jsonl` with the other columns, row for row. What `parts` skip is added to `left_out`, which are reasons with their counts.
+    array (n, embed_dim) of float32, and beside it `NAME.jsonl` with the other columns, row for row. What `parts` skip
+    is added to `left_out`, which are reasons with their counts.
 
     Raises:
         SettingsError: the name ends in neither, or its folder does not exist.

@@ -4,9 +4,10 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -93,8 +94,9 @@ def refresh(
             manifest=manifest,
             thumbnails=thumbnails,
             commit=(commit_rows, commit_seconds),
+            progress=progress or (lambda _: None),
         )
-        return run.run(progress or (lambda _: None))
+        return run.run()
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,9 @@ class _Kept:
 
     item: Item
     origin: str
+
+
+_Waiting: TypeAlias = tuple[list[Item], EmbeddedBatch]
 
 
 class _Refresh:
@@ -117,49 +122,58 @@ class _Refresh:
         manifest: Manifest | None,
         thumbnails: bool,
         commit: tuple[int, float],
+        progress: Progress,
     ) -> None:
         self._source, self._encoder, self._writer = source, encoder, writer
         self._manifest, self._thumbnails = manifest, thumbnails
         self._commit_rows, self._commit_seconds = commit
+        self._progress = progress
         self._snapshot = Snapshot(source)
         self._catalogue = Catalogue(writer.store)
         self._new: set[bytes] = set()  # ids of this source that the catalogue has not
         self._arrived: list[bytes] = []  # half hashes of pictures with a new uri and a known vector
         self._kept: list[_Kept] = []
-        self._waiting: list[tuple[list[Item], EmbeddedBatch]] = []
+        self._waiting: list[_Waiting] = []
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="index")
+        self._writing: Future[int] | None = None
         self._last_commit = time.monotonic()
         self._summary = Summary()
 
-    def run(self, progress: Progress) -> Summary:
-        rows = self._encoder.images(self._snapshot, self._to_embed(progress), previews=self._thumbnails)
-        for batch in rows:
-            items = [self._snapshot.items.pop(position) for position in batch.positions]
-            uris = self._snapshot.uris
-            self._summary.skipped += [
-                dataclasses.replace(row, uri=uris.get(row.position, row.uri)) for row in batch.skipped
-            ]
-            self._forget(batch)
-            if batch.skipped:
-                progress(len(batch.skipped))
-            if items:
-                self._waiting.append((items, batch))
-            count = sum(len(waiting) for waiting, _ in self._waiting)
-            if count >= self._commit_rows or time.monotonic() - self._last_commit > self._commit_seconds:
-                self._commit(progress)
-        self._commit(progress)
+    def run(self) -> Summary:
+        rows = self._encoder.images(self._snapshot, self._to_embed(), previews=self._thumbnails)
+        with self._background:
+            for batch in rows:
+                items = [self._snapshot.items.pop(position) for position in batch.positions]
+                uris = self._snapshot.uris
+                self._summary.skipped += [
+                    dataclasses.replace(row, uri=uris.get(row.position, row.uri)) for row in batch.skipped
+                ]
+                self._forget(batch)
+                if batch.skipped:
+                    self._progress(len(batch.skipped))
+                if items:
+                    self._waiting.append((items, batch))
+                count = sum(len(waiting) for waiting, _ in self._waiting)
+                late = time.monotonic() - self._last_commit > self._commit_seconds
+                if count >= self._commit_rows or late:
+                    self._commit()
+                elif self._writing is not None and self._writing.done():
+                    self._settle()
+            self._commit()
+            self._settle()
         return self._finish()
 
-    def _to_embed(self, progress: Progress) -> Iterator[int]:
+    def _to_embed(self) -> Iterator[int]:
         """Positions whose pictures have no vector yet; the rest is settled on the way."""
         for position in range(len(self._source)):
             example = read_row(self._source, position)
             if isinstance(example, Skipped):
                 self._summary.skipped.append(example)
-                progress(1)
+                self._progress(1)
                 continue
             uri = uri_of(self._source, example)
             if self._settled(example, uri):
-                progress(1)
+                self._progress(1)
             else:
                 yield position
 
@@ -207,7 +221,7 @@ class _Refresh:
             self._summary.updated += 1
         self._kept.append(_Kept(here, self._catalogue.id_of(origin)))
         if len(self._kept) >= self._commit_rows:
-            self._write_kept()
+            self._commit()
         return True
 
     def _forget(self, batch: EmbeddedBatch) -> None:
@@ -220,56 +234,77 @@ class _Refresh:
         for position in batch.positions:
             self._snapshot.uris.pop(position, None)
 
-    def _commit(self, progress: Progress) -> None:
-        """Write what waits. Kept vectors come first: embedded pictures may replace the rows that have them."""
-        self._write_kept()
-        if self._waiting:
-            self._write_embedded()
-            progress(sum(len(items) for items, _ in self._waiting))
-            self._waiting.clear()
+    def _commit(self) -> None:
+        """Have what waits written, while more is embedded. What is decided about it is decided here: the thread that
+        writes touches nothing else of this object."""
+        self._settle()
+        kept, waiting = self._kept, self._waiting
+        self._kept, self._waiting = [], []
+        if kept or waiting:
+            self._note_changes(kept, waiting)
+            self._writing = self._background.submit(self._write, kept, waiting)
         self._last_commit = time.monotonic()
 
-    def _write_embedded(self) -> None:
+    def _settle(self) -> None:
+        """Wait until what was given to write is kept, or raise what came in its way."""
+        if self._writing is not None:
+            embedded = self._writing.result()
+            self._writing = None
+            if embedded:
+                self._progress(embedded)
+
+    def _note_changes(self, kept: list[_Kept], waiting: list[_Waiting]) -> None:
+        """Rows that are about to have the vectors of other bytes lend theirs to no other picture from here on."""
+        catalogue = self._catalogue
+        for one in kept:
+            row = catalogue.find(one.item.id)
+            if row is not None and one.origin != one.item.id:
+                catalogue.changed[row] = True
+        for items, _ in waiting:
+            rows = [row for item in items if (row := catalogue.find(item.id)) is not None]
+            catalogue.changed[rows] = True
+            self._summary.updated += len(rows)
+            self._summary.added += len(items) - len(rows)
+
+    def _write(self, kept: list[_Kept], waiting: list[_Waiting]) -> int:
+        """Write both; how many were embedded. Kept vectors come first: embedded pictures may replace the rows that
+        have them."""
+        self._write_kept(kept)
+        if waiting:
+            self._write_embedded(waiting)
+        return sum(len(items) for items, _ in waiting)
+
+    def _write_embedded(self, waiting: list[_Waiting]) -> None:
         items: list[Item] = []
         thumbnails: list[bytes | None] = []
-        for batch_items, batch in self._waiting:
+        for batch_items, batch in waiting:
             previews = batch.previews or (None,) * len(batch_items)
             for item, look in zip(batch_items, previews, strict=True):
                 width, height = (0, 0) if look is None else (look.width, look.height)
                 items.append(dataclasses.replace(item, width=width, height=height))
                 thumbnails.append(None if look is None else look.thumbnail)
-        vectors = np.concatenate([batch.vectors for _, batch in self._waiting]).astype(np.float16)
-        rows = [self._catalogue.find(item.id) for item in items]
-        replaced = [item.id for item, row in zip(items, rows, strict=True) if row is not None]
+        vectors = np.concatenate([batch.vectors for _, batch in waiting]).astype(np.float16)
+        replaced = [item.id for item in items if self._catalogue.find(item.id) is not None]
         self._writer.upsert(Batch(items, vectors), thumbnails, replaced=replaced)
-        self._catalogue.changed[[row for row in rows if row is not None]] = True
-        self._summary.updated += len(replaced)
-        self._summary.added += len(items) - len(replaced)
 
-    def _write_kept(self) -> None:
+    def _write_kept(self, kept: list[_Kept]) -> None:
         store = self._writer.store
-        if not self._kept or store is None:
+        if not kept or store is None:
             return
-        found = store.get([kept.origin for kept in self._kept])
+        found = store.get([one.origin for one in kept])
         places = {item.id: place for place, item in enumerate(found.items)}
-        missing = next((kept for kept in self._kept if kept.origin not in places), None)
+        missing = next((one for one in kept if one.origin not in places), None)
         if missing is not None:
             raise SearchIndexError(
                 f"{missing.item.uri}: another writer removed its vector meanwhile; run the same command again"
             )
         items, thumbnails = [], []
-        for kept in self._kept:
-            old = found.items[places[kept.origin]]
-            items.append(
-                dataclasses.replace(kept.item, sha256=old.sha256, width=old.width, height=old.height)
-            )
+        for one in kept:
+            old = found.items[places[one.origin]]
+            items.append(dataclasses.replace(one.item, sha256=old.sha256, width=old.width, height=old.height))
             thumbnails.append(self._writer.thumbnail(old))
-            row = self._catalogue.find(kept.item.id)
-            if row is not None and kept.origin != kept.item.id:
-                self._catalogue.changed[row] = True
-        vectors = found.vectors[[places[kept.origin] for kept in self._kept]]
+        vectors = found.vectors[[places[one.origin] for one in kept]]
         self._writer.upsert(Batch(items, vectors), thumbnails, replaced=[item.id for item in items])
-        self._kept.clear()
 
     def _finish(self) -> Summary:
         summary = self._summary

@@ -41,7 +41,7 @@ class ForbiddenError(SettingsError):
 class Thumbnail:
     """The small copy of a picture."""
 
-    data: bytes  # WebP
+    data: bytes  # JPEG
     version: str  # changes with the bytes
 
 

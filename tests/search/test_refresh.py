@@ -282,8 +282,9 @@ def test_an_interrupted_rebuild_goes_on_where_it_was(photos: Path, place: Place)
     # The index in use is brought up to date as ever meanwhile.
     write(photos, e=b"egg")
     assert counts(refresh(place, Folder(photos), FakeEncoder())) == {"added": 1, "unchanged": 4, "total": 5}
+    begun = len(other.embedded)
     refresh(place, Folder(photos), other, rebuild=True)
-    assert other.embedded == ["a.png", "b.png", "c.png", "d.png", "e.png"]
+    assert other.embedded[begun:] == ["b.png", "c.png", "d.png", "e.png"]
     Index(place).require(other)
     assert len(contents(place)) == 5
 

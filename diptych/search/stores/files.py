@@ -4,14 +4,20 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from diptych.atomic import atomic_write, sync_folder
 from diptych.errors import MissingExtraError, SearchIndexError
 
+T = TypeVar("T")
+
 THUMBNAILS = "thumbnails"
+
+# Requests to a bucket at a time.
+_CONNECTIONS = 16
 
 
 class Files(Protocol):
@@ -145,13 +151,14 @@ class BucketFiles:
             file.write(data)
 
     def put(self, files: Mapping[str, bytes]) -> None:
-        for name, data in files.items():
-            self.write(name, data)
+        self._together(lambda pair: self.write(*pair), files.items())
 
     def delete(self, names: Iterable[str]) -> None:
-        for name in names:
+        def remove(name: str) -> None:
             with self._asking(), contextlib.suppress(FileNotFoundError):
                 self._system.delete_file(f"{self._root}/{name}")
+
+        self._together(remove, names)
 
     def names(self, folder: str) -> Iterator[str]:
         selector = self._selector(f"{self._root}/{folder}", allow_not_found=True, recursive=True)
@@ -164,6 +171,12 @@ class BucketFiles:
     def writing(self) -> Iterator[None]:
         yield
 
+    def _together(self, function: Callable[[T], None], items: Iterable[T]) -> None:
+        """`function` of many objects at a time: each waits for a round trip."""
+        with ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="bucket") as pool:
+            for _ in pool.map(function, items):
+                pass
+
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
         try:
@@ -174,7 +187,7 @@ class BucketFiles:
 
 def thumbnail_path(name: str) -> str:
     """Where a thumbnail lies: at most some thousands in a folder, up to millions in all."""
-    return f"{THUMBNAILS}/{name[:2]}/{name}.webp"
+    return f"{THUMBNAILS}/{name[:2]}/{name}.jpg"
 
 
 def _open_lock(path: Path) -> int:

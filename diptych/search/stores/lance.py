@@ -302,7 +302,7 @@ class LanceDatabase:
 
     def thumbnail_names(self) -> Iterator[str]:
         for path in self._files.names(THUMBNAILS):
-            yield path.rpartition("/")[2].removesuffix(".webp")
+            yield path.rpartition("/")[2].removesuffix(".jpg")
 
     def verify(self, names: Sequence[str]) -> int:
         count = 0

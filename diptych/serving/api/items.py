@@ -46,7 +46,7 @@ class ItemOut(BaseModel):
     bytes: int = Field(description="Of its file.", examples=[48_213])
     modified: str | None = Field(description="Of its file, UTC.", examples=["2026-05-31T12:00:00+00:00"])
     thumbnail: str | None = Field(
-        description="The address of a small copy (WebP). It changes when the picture does.",
+        description="The address of a small copy (JPEG). It changes when the picture does.",
         examples=[f"/v1/items/{ID}/thumbnail?v=0123"],
     )
 
@@ -146,7 +146,7 @@ async def delete_item(service: Served, id: Id) -> Response:
     "/{id}/thumbnail",
     summary="The small copy of a picture",
     response_class=Response,
-    responses={200: {"content": {"image/webp": {}}}, 304: {"description": "Not Modified"}, **responses(404)},
+    responses={200: {"content": {"image/jpeg": {}}}, 304: {"description": "Not Modified"}, **responses(404)},
 )
 async def get_thumbnail(
     service: Served,
@@ -161,7 +161,7 @@ async def get_thumbnail(
         raise NotFoundError(f"no picture of the index with the id {id!r} has a thumbnail")
     # An address with the version is never used for other bytes; one without may be, and is asked for again.
     lasting = f"private, max-age={_YEAR}, immutable" if v == thumbnail.version else "private, no-cache"
-    return _bytes(thumbnail.data, "image/webp", thumbnail.version, if_none_match, lasting)
+    return _bytes(thumbnail.data, "image/jpeg", thumbnail.version, if_none_match, lasting)
 
 
 @router.get(
