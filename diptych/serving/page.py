@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from diptych.data.thumbnails import preview
+from diptych.data.thumbnails import MEDIA_TYPE, preview
 from diptych.errors import DiptychError, ImageError, MissingExtraError, SettingsError
 from diptych.search.query import Part, Question
 from diptych.search.stores.rows import Item
@@ -112,7 +112,7 @@ class _Page:
         upload = self._uploads.get(request.path_params["token"])
         if upload is None:
             raise HTTPException(404, "this picture is no longer kept; upload it again")
-        return Response(upload.thumbnail, media_type="image/webp")
+        return Response(upload.thumbnail, media_type=MEDIA_TYPE)
 
     async def picture(self, request: Request) -> Response:
         """One picture, with what is known of it."""

@@ -16,7 +16,7 @@ class Upload:
     """A picture as it came, and the small copy that a page may show."""
 
     data: bytes
-    thumbnail: bytes  # WebP, made of nothing but pixels
+    thumbnail: bytes  # of `diptych.data.thumbnails.MEDIA_TYPE`, made of nothing but pixels
 
 
 class Uploads:

@@ -16,7 +16,7 @@ from diptych.serving.page_state import PAGE, State, Term, shortest
 SMALL = 160
 STACKED = 12  # of a picture's duplicates, named in its card's details
 
-_PICTURES = {"like": "a picture of the index", "picture": "your picture"}
+_PICTURES = {"like": "a chosen picture", "picture": "your picture"}
 _FILTER_NAMES = {
     "name": "name",
     "caption": "caption",

@@ -125,9 +125,7 @@ def complaints() -> Iterator[Complaints]:
 
 
 @pytest.fixture
-def open_page(
-    chromium: Browser, gallery: Gallery, serve: Any, complaints: Complaints
-) -> Iterator[Open]:
+def open_page(chromium: Browser, gallery: Gallery, serve: Any, complaints: Complaints) -> Iterator[Open]:
     """Opens an address of the served gallery: `open_page("/?q=clock", javascript=False, width=390)`."""
     with contextlib.ExitStack() as stack:
         base: dict[int, str] = {}

@@ -12,7 +12,10 @@ from diptych.search.encoder import Encoder
 from diptych.search.remove import remove
 from diptych.search.stores.filters import parse
 from diptych.search.stores.memory import MemoryDatabase
+from diptych.serving.settings import Settings
+from diptych.serving.tokens import Scope, Tokens
 
+CLOCK = "four o\u2019clock"
 STATES = {
     "browse": "/",
     "results": "/?q=clock&q=green&not=face&tags=time&q_weight=1&q_weight=0.5&min=0.3",
@@ -40,7 +43,7 @@ def violations(page: Page) -> list[str]:
 @pytest.mark.parametrize("state", STATES)
 def test_axe_finds_nothing(open_page: Any, gallery: Any, complaints: Any, state: str) -> None:
     complaints.expect("Failed to load resource: the server responded with a status of 40")
-    page = open_page(STATES[state].replace("ID", gallery.item("four o’clock").id))
+    page = open_page(STATES[state].replace("ID", gallery.item(CLOCK).id))
     if state == "filters":
         page.click("#filters > summary")
     elif state == "download":
@@ -75,7 +78,7 @@ def test_nothing_scrolls_sideways(open_page: Any, gallery: Any, complaints: Any,
     complaints.expect("Failed to load resource: the server responded with a status of 40")
     page = open_page("/", width=width, touch=width < 500)
     for state in ("browse", "results", "stacks", "error", "picture", "filters"):
-        page.goto(STATES[state].replace("ID", gallery.item("four o’clock").id))
+        page.goto(STATES[state].replace("ID", gallery.item(CLOCK).id))
         if state == "filters":
             page.click("#filters > summary")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), state
@@ -98,3 +101,15 @@ def test_an_index_without_pictures_says_what_to_do(open_page: Any, gallery: Any)
     expect(page.locator("h1")).to_have_text("No pictures yet")
     expect(page.locator("pre")).to_contain_text("diptych index FOLDER --index")
     assert violations(page) == []
+
+
+def test_signing_in_is_accessible(open_page: Any, gallery: Any, complaints: Any) -> None:
+    complaints.expect("Failed to load resource: the server responded with a status of 401")
+    service = gallery.service(Settings(tokens=Tokens([(Scope.READ, 8 * "token")])))
+    page = open_page("/", service=service)
+    page.fill("[name=token]", "wrong")
+    page.press("[name=token]", "Enter")
+    expect(page.get_by_role("alert")).to_be_visible()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        assert violations(page) == [], scheme

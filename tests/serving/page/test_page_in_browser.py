@@ -12,6 +12,7 @@ from playwright.sync_api import Page, expect
 from diptych.serving.settings import Settings
 from diptych.serving.tokens import Scope, Tokens
 
+CLOCK = "four o\u2019clock"
 TOKEN = "a-token-of-more-than-thirty-two-characters"
 
 
@@ -48,8 +49,8 @@ def test_words_find_pictures_and_are_in_the_address(open_page: Any) -> None:
     page.fill("#q", "clock")
     page.press("#q", "Enter")
     expect(page).to_have_url(re.compile(r"/\?q=clock$"))
-    expect(page).to_have_title("Pictures like “clock” – Diptych")
-    assert "four o’clock" in captions(page)[:3]
+    expect(page).to_have_title(re.compile("^Pictures like “clock” "))
+    assert CLOCK in captions(page)[:3]
     assert scores(page) == sorted(scores(page), reverse=True)
     expect(page.locator("#announcer")).to_have_text("Matches 1 to 48")
     expect(page.locator(".summary small")).to_have_text(re.compile(r"^\d+ ms$"))
@@ -118,13 +119,13 @@ def test_weights_move_the_result(open_page: Any) -> None:
 
 def test_similar_and_exclude_work_on_one_picture(open_page: Any, gallery: Any) -> None:
     page = open_page("/?q=clock")
-    card = page.locator(".card", has_text="four o’clock")
+    card = page.locator(".card", has_text=CLOCK)
     card.hover()
     card.locator(".similar").click()
-    clock = gallery.item("four o’clock").id
+    clock = gallery.item(CLOCK).id
     expect(page).to_have_url(re.compile(rf"\?like={clock}$"))
-    assert "o’clock" in captions(page)[0]
-    assert "four o’clock" not in captions(page), "it is the question, not an answer"
+    assert CLOCK[-6:] in captions(page)[0]
+    assert CLOCK not in captions(page), "it is the question, not an answer"
     other = page.locator(".card").first
     other.hover()
     other.locator(".exclude").click()
@@ -173,7 +174,9 @@ def test_the_threshold_divides_strong_from_weak(open_page: Any) -> None:
         threshold,
     )
     expect(page.locator(".card.weak")).to_have_count(43)
-    place = page.evaluate("[...document.querySelector('#grid').children].findIndex((one) => one.id === 'divider')")
+    place = page.evaluate(
+        "[...document.querySelector('#grid').children].findIndex((one) => one.id === 'divider')"
+    )
     assert place == 5
     page.evaluate("document.querySelector('#slider').dispatchEvent(new Event('change', { bubbles: true }))")
     expect(page).to_have_url(re.compile(r"&min=0\.\d+$"))
@@ -192,9 +195,9 @@ def test_pages_follow_one_another_and_the_way_back_is_kept(open_page: Any) -> No
     expect(page.locator(".summary")).to_contain_text("Matches 49 to 96")
     assert captions(page) != first
     page.evaluate("scrollTo(0, 300)")
-    page.fill("#q", "house")
-    page.press("#q", "Enter")
-    expect(page).to_have_url(re.compile(r"\?q=house$"))
+    page.evaluate("document.querySelector('#next').click()")
+    expect(page.locator(".summary")).to_contain_text("Matches 97 to 144")
+    assert page.evaluate("scrollY") == 0
     page.go_back()
     expect(page.locator(".summary")).to_contain_text("Matches 49 to 96")
     expect(page.locator("#q")).to_have_value("clock")
@@ -274,7 +277,7 @@ def test_the_lightbox_shows_a_picture_and_gives_the_focus_back(open_page: Any) -
     expect(page).to_have_url(re.compile(r"/\?like=\w+$"))
     expect(page.locator("dialog")).to_be_hidden()
     page.go_back()
-    expect(page.locator("h1")).to_have_text("Pictures like “clock”")
+    expect(page.locator("#heading")).to_have_text("Pictures like “clock”")
     assert captions(page) == names
 
 
@@ -349,7 +352,7 @@ def test_everything_works_without_a_script(open_page: Any, gallery: Any) -> None
     page.fill("#q", "clock")
     page.click(".box .primary")
     expect(page).to_have_url(re.compile(r"/\?q=clock$"))
-    assert "four o’clock" in captions(page)[:3]
+    assert CLOCK in captions(page)[:3]
     page.fill("#not", "thirty")
     page.fill("#least", "0.3")
     page.click("text=Set")
