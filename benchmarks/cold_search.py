@@ -4,8 +4,8 @@
 
 The index is one of the bundled sample, made in a temporary folder unless an index is named. Every run is a new process,
 so that each imports everything again; the files are in the system's cache after the first round, which is not counted.
-The cases take turns within a repetition. Above the search stands what it cannot do without: PyTorch, which the model runs
-in, and LanceDB, which reads the index.
+The cases take turns within a repetition. Above the search stands what it cannot do without: PyTorch, which the model
+runs in, and LanceDB, which reads the index.
 """
 
 import argparse

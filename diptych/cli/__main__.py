@@ -17,7 +17,7 @@ DONE, FAILED, WRONG_USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `diptych ARGUMENTS` (`sys.argv` when not given) and return the exit code."""
     _never_fail_to_print()
-    # On its way out Python collects garbage among all that was imported, for half a second after torch; nothing needs it.
+    # On its way out Python collects garbage among all that was imported: half a second, after torch, for nothing.
     atexit.register(gc.freeze)
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))

@@ -21,7 +21,7 @@ from diptych.search.stores.rows import Batch, Hit, Item
 
 # How many of the best a search asks a table for, one after another until there are enough. Every page of a ranking is
 # cut from the same few searches: an approximate one that is asked for more finds others, also among the first.
-_DEPTHS = (100, 1_000, DEEPEST)
+_DEPTHS = (100, 500, 2_500, DEEPEST)
 
 # A picture may be replaced, and its old thumbnail deleted, between reading the one and the other.
 _ATTEMPTS = 3
@@ -115,7 +115,7 @@ class Index:
         query: (dim,), unit length. Scores are exact; of equal scores the smaller id comes first. Over
         a large index an approximate search finds at least 99 in 100 of the best; `exact` compares every row.
         `filter_`: see `filters`. No picture comes twice, and equal calls give equal rankings, while nobody writes; what
-        an approximate search finds only on its way to the 1,000 best comes after its 100 best.
+        an approximate search finds only on its way to the 500 best comes after its 100 best.
 
         Raises:
             SettingsError: the filter is not well formed.

@@ -23,7 +23,7 @@ Vectors: TypeAlias = NDArray[np.float32]
 R = TypeVar("R", Hit, Found)
 
 # Duplicates are grouped among this many of the best pictures; the answer ends with them.
-GROUPED = 1_000
+GROUPED = 500
 # Diversity rearranges this many of the best results; those after them keep their places.
 DIVERSIFIED = 100
 

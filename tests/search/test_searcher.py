@@ -176,7 +176,7 @@ def test_no_two_results_are_duplicates_when_they_are_grouped(searcher: Searcher)
     assert sum(1 + len(one.duplicates) for one in found) == COUNT
 
 
-def test_grouped_results_end_with_the_best_thousand() -> None:
+def test_grouped_results_end_with_the_best_five_hundred() -> None:
     searcher = Searcher(Index(filled(GROUPED + 60)), FakeQuestions())
     question = Question((Part(text="7"),), count=GROUPED, group_duplicates=True)
     plain = searcher.search(dataclasses.replace(question, group_duplicates=False))
