@@ -60,7 +60,8 @@ def create_app(service: Service, settings: Settings) -> FastAPI:
 
 
 class _Api(FastAPI):
-    """FastAPI, whose OpenAPI document says what the routes share: how to prove who one is, what a problem looks like."""
+    """FastAPI, whose OpenAPI document says what the routes share: how to prove who one is, what a problem looks
+    like."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:

@@ -26,6 +26,7 @@ from diptych.serving.settings import Settings
 PICTURES = 60
 MODEL = "tiny"
 
+MakeService: TypeAlias = Callable[..., Service]
 Serve: TypeAlias = Callable[[Service], contextlib.AbstractContextManager[str]]
 
 
@@ -66,8 +67,8 @@ def filled(served_clip: CLIP) -> MemoryDatabase:
     return database
 
 
-@pytest.fixture
-def make_service(served_clip: CLIP, filled: MemoryDatabase) -> Callable[..., Service]:
+@pytest.fixture(scope="session")
+def make_service(served_clip: CLIP, filled: MemoryDatabase) -> MakeService:
     """A service over the filled index, or over a database of one's own, with other settings."""
 
     def make(settings: Settings | None = None, database: MemoryDatabase = filled) -> Service:
@@ -80,7 +81,7 @@ def make_service(served_clip: CLIP, filled: MemoryDatabase) -> Callable[..., Ser
 
 
 @pytest.fixture
-def service(make_service: Callable[..., Service]) -> Service:
+def service(make_service: MakeService) -> Service:
     """Not started: the application starts it."""
     return make_service()
 
@@ -92,7 +93,7 @@ def client(service: Service) -> Iterator[TestClient]:
         yield client
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def serve() -> Serve:
     """Serves on a free port of 127.0.0.1 while the body runs; yields the base URL."""
 

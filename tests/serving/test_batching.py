@@ -160,7 +160,9 @@ def test_a_full_room_refuses_at_once_and_is_free_again_afterwards() -> None:
     room = Room("texts", 3, Metrics())
     with room.taking(2):
         with (
-            pytest.raises(OverloadedError, match="3 texts are waiting already.* ask again in 7 s") as refused,
+            pytest.raises(
+                OverloadedError, match=r"3 texts are waiting already.* ask again in 7 s"
+            ) as refused,
             room.taking(2, retry_after=7),
         ):
             pytest.fail("there was no room for two")
@@ -225,7 +227,7 @@ def test_a_cut_text_is_not_taken_for_a_whole_one(service: Service) -> None:
 
 def test_a_picture_that_cannot_be_read_is_named_by_its_number(service: Service) -> None:
     async def body() -> None:
-        with pytest.raises(ImageError, match="picture 1: .*not an image"):
+        with pytest.raises(ImageError, match=r"picture 1: .*not an image"):
             await service.pictures([png(), b"not a picture"])
         assert (await service.pictures([png()])).shape == (1, 24)
 

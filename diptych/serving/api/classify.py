@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from diptych.serving.api.pictures import PIXEL, Picture, Served, Strict, read_picture
+from diptych.serving.api.pictures import PIXEL, Picture, Served, Strict, Whole, read_picture
 from diptych.serving.api.problems import responses
 
 router = APIRouter(prefix="/v1", tags=["classification"])
@@ -29,7 +29,7 @@ class ClassifyIn(Strict):
         "most 256.",
         examples=[["a drawing of a {}."]],
     )
-    top: int | None = Field(default=None, ge=1, description="Labels in the answer; all without it.")
+    top: Whole | None = Field(default=None, ge=1, description="Labels in the answer; all without it.")
     threshold: float | None = Field(
         default=None,
         ge=-1,
@@ -60,7 +60,7 @@ class ClassifyOut(BaseModel):
     results: list[ClassifiedOut]
 
 
-class HuggingFaceParameters(BaseModel):
+class HuggingFaceParameters(BaseModel, strict=True):
     """Labels, and the words around them."""
 
     candidate_labels: list[Label] = Field(
@@ -69,7 +69,7 @@ class HuggingFaceParameters(BaseModel):
     hypothesis_template: Template = "This is a photo of {}."
 
 
-class HuggingFaceIn(BaseModel):
+class HuggingFaceIn(BaseModel, strict=True):
     """What Hugging Face's clients send for `zero_shot_image_classification`."""
 
     inputs: Picture = Field(examples=[PIXEL])

@@ -5,19 +5,30 @@ import binascii
 from typing import Annotated
 
 from fastapi import Depends, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from diptych.errors import ImageError
 from diptych.serving.fetching import fetch
 from diptych.serving.service import ForbiddenError, Service
 
-PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElF"
+    "TkSuQmCC"
+)
 
 
 class Strict(BaseModel):
-    """A part of a request; an unknown field is an error, not passed over."""
+    """A part of a request: an unknown field is an error, not passed over, and so are "5" or false for a number."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# 10.0 is an integer to JSON, and false is none.
+Whole = Annotated[int, BeforeValidator(_whole)]
 
 
 def form_of(value: object) -> str | None:

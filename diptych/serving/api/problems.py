@@ -15,9 +15,11 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.routing import compile_path
 
 from diptych.errors import DiptychError, ImageError, SearchIndexError, SettingsError, TextError
 from diptych.serving.batching import OverloadedError
@@ -53,6 +55,11 @@ class Problem(BaseModel):
     title: str = Field(examples=["Bad Request"])
     status: int = Field(examples=[400])
     detail: str = Field(examples=["filter: 'widht > 3': no field 'widht'; did you mean 'width'?"])
+    message: str = Field(
+        default="",
+        description="`detail` once more, where OpenAI's clients look for it.",
+        examples=["filter: ..."],
+    )
     errors: list[FieldProblem] = Field(default=[], description="The fields, where the form is wrong.")
 
 
@@ -74,7 +81,9 @@ def problem(
 ) -> JSONResponse:
     """A response."""
     title = http.HTTPStatus(status).phrase
-    body = Problem(title=title, status=status, detail=detail, errors=errors or []).model_dump()
+    body = Problem(
+        title=title, status=status, detail=detail, message=detail, errors=errors or []
+    ).model_dump()
     if not body["errors"]:
         del body["errors"]
     return _Ascii(body, status, dict(headers or {}), media_type="application/problem+json")
@@ -107,7 +116,20 @@ async def _diptych_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return problem(error.status_code, str(error.detail), headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        # Starlette names the methods of the first route of that path alone.
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return problem(error.status_code, str(error.detail), headers=headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """The methods that the path of a request has."""
+    found: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        if route.path and compile_path(route.path)[0].match(request.scope["path"]):
+            found |= route.methods or set()
+    return found
 
 
 async def _not_of_the_form(request: Request, error: Exception) -> JSONResponse:
