@@ -428,6 +428,14 @@ def test_a_limit_that_trusts_the_header_is_noticed() -> None:
     assert largest_read(Trusting(application(), one=1_000_000)) > 1_000_000 + len(BLOCK)
 
 
+def test_a_body_of_many_elements_is_refused_and_a_picture_of_many_bytes_is_not() -> None:
+    app = BodyLimit(application(), elements=1000)
+    assert post(app, [b"[" * 300 + b"{" * 300, b"," * 401]) == (413, 1001)
+    assert post(app, [b"[" * 300 + b"{" * 300, b"," * 400]) == (200, 1000)
+    assert post(app, [b'{"image":"' + b"A" * 1_000_000 + b'"}'])[0] == 200
+    assert post(BodyLimit(application()), [b"," * 100_001])[0] == 413
+
+
 def test_the_bodies_of_all_requests_are_bounded_together() -> None:
     statuses: list[int] = []
     held = []
