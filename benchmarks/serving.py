@@ -181,7 +181,7 @@ def throughput(
     torch.manual_seed(0)
     model = build_model(architecture).eval()
     preprocess = Preprocess(architecture.image.resolution)
-    database = empty_index(model, preprocess)
+    bench = Bench(model, preprocess, empty_index(model, preprocess), concurrency, seconds)
     words, files = captions(500, None), jpegs(64)
     texts = (f"{words[number % 500]}, number {number}" for number in range(10**9))
     kinds: dict[str, tuple[Callable[[int], object], Callable[[], bytes]]] = {
@@ -207,38 +207,36 @@ def throughput(
     for kind, (alone, body) in kinds.items():
         loop = looped(alone, seconds)
         singles = replace(plain, text_batch=1, picture_batch=1, batch_wait=0.0)
-        one, _ = _measured(model, preprocess, database, singles, body, concurrency, seconds, loop.rate)
+        one, _ = bench.measure(singles, body, loop.rate)
         fastest = max(loop.rate, one.rate)
-        yield _row(kind, "in a loop", None, loop, None, fastest)
-        yield _row(kind, "one at a time", 0.0, one, 1.0, fastest)
+        yield _row(f"{kind} | in a loop", loop, fastest)
+        yield _row(f"{kind} | one at a time", one, fastest, wait=0.0, mean=1.0)
         for wait in waits:
-            settings = replace(plain, batch_wait=wait / 1000)
-            load, mean = _measured(
-                model, preprocess, database, settings, body, concurrency, seconds, 8 * fastest
-            )
-            yield _row(kind, "batched", wait, load, mean, fastest)
+            load, mean = bench.measure(replace(plain, batch_wait=wait / 1000), body, 8 * fastest)
+            yield _row(f"{kind} | batched", load, fastest, wait=wait, mean=mean)
 
 
-def _measured(
-    model: CLIP,
-    preprocess: Preprocess,
-    database: Database,
-    settings: Settings,
-    body: Callable[[], bytes],
-    concurrency: int,
-    seconds: float,
-    most: float,
-) -> tuple[Load, float]:
-    """What clients saw, and the mean size of a batch. most: answers a second to prepare for."""
-    bodies = [body() for _ in range(int(2 * most * (seconds + 2)) + 4 * concurrency)]
-    with served(model, preprocess, database, settings) as (url, metrics):
-        load = offered(url, "/v1/embeddings", bodies, concurrency, seconds)
-        page = metrics()
-    sums = [line.rsplit(" ", 1) for line in page.splitlines() if line.startswith("diptych_batch_size_")]
-    # Of both kinds: one of them has nothing but the pass that warms up.
-    total = sum(float(value) for name, value in sums if "_sum" in name)
-    count = sum(float(value) for name, value in sums if "_count" in name)
-    return load, total / count
+@dataclass(frozen=True)
+class Bench:
+    """One model behind servers of different settings."""
+
+    model: CLIP
+    preprocess: Preprocess
+    database: Database
+    concurrency: int
+    seconds: float
+
+    def measure(self, settings: Settings, body: Callable[[], bytes], most: float) -> tuple[Load, float]:
+        """What clients saw, and the mean size of a batch. most: answers a second to prepare for."""
+        bodies = [body() for _ in range(int(2 * most * (self.seconds + 2)) + 4 * self.concurrency)]
+        with served(self.model, self.preprocess, self.database, settings) as (url, metrics):
+            load = offered(url, "/v1/embeddings", bodies, self.concurrency, self.seconds)
+            page = metrics()
+        sums = [line.rsplit(" ", 1) for line in page.splitlines() if line.startswith("diptych_batch_size_")]
+        # Of both kinds: one of them has nothing but the pass that warms up.
+        total = sum(float(value) for name, value in sums if "_sum" in name)
+        count = sum(float(value) for name, value in sums if "_count" in name)
+        return load, total / count
 
 
 def _cycle(values: Sequence[bytes]) -> Callable[[], bytes]:
@@ -246,12 +244,14 @@ def _cycle(values: Sequence[bytes]) -> Callable[[], bytes]:
     return lambda: values[next(place) % len(values)]
 
 
-def _row(kind: str, path: str, wait: float | None, load: Load, mean: float | None, fastest: float) -> str:
+def _row(
+    path: str, load: Load, fastest: float, *, wait: float | None = None, mean: float | None = None
+) -> str:
     shown_wait = "" if wait is None else f"{wait:g}"
     shown_mean = "" if mean is None else f"{mean:.1f}"
     refused = f" ({load.refused} refused)" if load.refused else ""
     return (
-        f"| {kind} | {path}{refused} | {shown_wait} | {load.rate:.1f} | {1000 * load.p50:.1f} | {1000 * load.p99:.1f} "
+        f"| {path}{refused} | {shown_wait} | {load.rate:.1f} | {1000 * load.p50:.1f} | {1000 * load.p99:.1f} "
         f"| {load.p99 / load.p50:.1f} | {shown_mean} | {load.rate / fastest:.2f} |"
     )
 

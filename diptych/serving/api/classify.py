@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from diptych.serving.api.pictures import PIXEL, Picture, Served, Strict, Whole, read_picture
+from diptych.serving.api.pictures import PIXEL, WHOLE, Picture, Served, Strict, read_picture
 from diptych.serving.api.problems import responses
 
 router = APIRouter(prefix="/v1", tags=["classification"])
@@ -29,7 +29,9 @@ class ClassifyIn(Strict):
         "most 256.",
         examples=[["a drawing of a {}."]],
     )
-    top: Whole | None = Field(default=None, ge=1, description="Labels in the answer; all without it.")
+    top: Annotated[int, Field(ge=1), WHOLE] | None = Field(
+        default=None, description="Labels in the answer; all without it."
+    )
     threshold: float | None = Field(
         default=None,
         ge=-1,

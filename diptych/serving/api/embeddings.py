@@ -8,7 +8,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 
 from diptych.embed import Vectors
 from diptych.errors import SettingsError
-from diptych.serving.api.pictures import PIXEL, Picture, Served, Strict, Whole, form_of, read_picture
+from diptych.serving.api.pictures import PIXEL, WHOLE, Picture, Served, Strict, form_of, read_picture
 from diptych.serving.api.problems import responses
 from diptych.serving.service import Service
 
@@ -59,10 +59,8 @@ class EmbeddingsIn(Strict):
     encoding_format: Literal["float", "base64"] = Field(
         default="float", description="base64: little-endian float32, a third of the size."
     )
-    dimensions: Whole | None = Field(
-        default=None,
-        ge=1,
-        description="Only the model's own number: a shortened vector would find other pictures.",
+    dimensions: Annotated[int, Field(ge=1), WHOLE] | None = Field(
+        default=None, description="Only the model's own number: a shortened vector would find other pictures."
     )
     modality: Literal["text", "image"] = Field(
         default="text", description="What plain strings are; `image`: data URIs, base64, or addresses."

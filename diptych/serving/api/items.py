@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from diptych.search.query import DEEPEST
 from diptych.search.stores.rows import Item
-from diptych.serving.api.pictures import Picture, Served, Strict, Whole, read_picture
+from diptych.serving.api.pictures import WHOLE, Picture, Served, Strict, read_picture
 from diptych.serving.api.problems import responses
 from diptych.serving.service import NewPicture, NotFoundError
 
@@ -27,9 +27,11 @@ Filter = Annotated[
         examples=['width >= 1000 and caption contains "sea"'],
     ),
 ]
-Limit = Annotated[Whole, Field(ge=1, le=200, description="The most pictures in one answer.", examples=[10])]
+Limit = Annotated[
+    int, Field(ge=1, le=200, description="The most pictures in one answer.", examples=[10]), WHOLE
+]
 Offset = Annotated[
-    Whole, Field(ge=0, lt=DEEPEST - 200, description="Pictures to leave out at the beginning.")
+    int, Field(ge=0, lt=DEEPEST - 200, description="Pictures to leave out at the beginning."), WHOLE
 ]
 IfNoneMatch = Annotated[str | None, Header(description="The ETag of what the client has already.")]
 

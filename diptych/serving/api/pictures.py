@@ -27,8 +27,8 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-# 10.0 is an integer to JSON, and false is none.
-Whole = Annotated[int, BeforeValidator(_whole)]
+# 10.0 is an integer to JSON, and false is none. After the bounds, which the schema would lose otherwise.
+WHOLE = BeforeValidator(_whole)
 
 
 def form_of(value: object) -> str | None:
