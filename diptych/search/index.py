@@ -102,15 +102,19 @@ class Index:
             SettingsError: the filter is not well formed, or `count` and `offset` are out of bounds.
         """
         check_page(count, offset)
-        hits = self.ranking(query, filter_=filter_, exact=exact)
-        return [
-            hit for hit in islice(hits, offset, offset + count) if min_score is None or hit.score >= min_score
-        ]
+        hits = self.ranking(query, min_score=min_score, filter_=filter_, exact=exact)
+        return list(islice(hits, offset, offset + count))
 
     def ranking(
-        self, query: NDArray[np.float32], *, filter_: Filter | str | None = None, exact: bool = False
+        self,
+        query: NDArray[np.float32],
+        *,
+        min_score: float | None = None,
+        filter_: Filter | str | None = None,
+        exact: bool = False,
     ) -> Iterator[Hit]:
-        """The pictures most similar to a query, best first, at most `DEEPEST`; found as they are asked for.
+        """The pictures most similar to a query, best first, none below `min_score`, at most `DEEPEST`; found as they
+        are asked for.
 
         query: (dim,), unit length. Scores are exact; of equal scores the smaller id comes first. Over
         a large index an approximate search finds at least 99 in 100 of the best; `exact` compares every row.
@@ -123,9 +127,11 @@ class Index:
         if query.shape != (self._manifest.current.dim,):
             raise ValueError(f"query of shape {query.shape}; expected ({self._manifest.current.dim},)")
         chosen = parse(filter_) if isinstance(filter_, str) else filter_
-        return self._ranking(query, chosen, exact)
+        return self._ranking(query, -1.0 if min_score is None else min_score, chosen, exact)
 
-    def _ranking(self, query: NDArray[np.float32], filter_: Filter | None, exact: bool) -> Iterator[Hit]:
+    def _ranking(
+        self, query: NDArray[np.float32], least: float, filter_: Filter | None, exact: bool
+    ) -> Iterator[Hit]:
         seen: set[str] = set()
         for depth in _DEPTHS:
 
@@ -134,9 +140,9 @@ class Index:
 
             hits = self._ask(ask)
             fresh = [hit for hit in hits if hit.item.id not in seen][: depth - len(seen)]
-            yield from fresh
+            yield from (hit for hit in fresh if hit.score >= least)
             seen.update(hit.item.id for hit in fresh)
-            if len(hits) < depth:
+            if len(hits) < depth or hits[-1].score < least:
                 return
 
     def get(self, ids: Sequence[str]) -> Batch:

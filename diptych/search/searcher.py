@@ -114,9 +114,10 @@ class Searcher:
 
     def _ranking(self, question: Question, query: Vectors) -> Iterator[Hit]:
         named = {part.id for part in question.parts}
-        for hit in self.index.ranking(query, filter_=question.filter, exact=question.exact):
-            if hit.item.id not in named and (question.min_score is None or hit.score >= question.min_score):
-                yield hit
+        ranking = self.index.ranking(
+            query, min_score=question.min_score, filter_=question.filter, exact=question.exact
+        )
+        return (hit for hit in ranking if hit.item.id not in named)
 
     def _found(self, question: Question, ranking: Iterator[Hit]) -> Iterator[Found]:
         found = (

@@ -105,3 +105,7 @@ def test_a_ranking_asks_no_deeper_than_it_is_read(
     assert asked == [100]
     index.search(query(), count=10, offset=95)
     assert asked == [100, 100, 500]
+    asked.clear()
+    few = index.search(query(), count=200, min_score=0.9)
+    assert 0 < len(few) < 100
+    assert asked == [100]
