@@ -32,7 +32,8 @@ class SignIn:
             token = cookie_parser(headers.get("cookie", "")).get(COOKIE)
             if token is not None:
                 given = (b"authorization", f"Bearer {token}".encode("latin-1", "replace"))
-                scope = {**scope, "headers": [*scope["headers"], given]}
+                # In place: layers outside read from this scope which route was found.
+                scope["headers"] = [*scope["headers"], given]
         asks_for_page = scope["method"] == "GET" and "text/html" in headers.get("accept", "")
         await self.app(scope, receive, _to_form(scope, receive, send) if asks_for_page else send)
 

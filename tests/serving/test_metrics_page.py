@@ -9,7 +9,10 @@ from starlette.testclient import TestClient
 from diptych.errors import SearchIndexError
 from diptych.search.stores.memory import MemoryDatabase
 from diptych.serving.app import create_app
+from diptych.serving.page_login import COOKIE
 from diptych.serving.service import Service
+from diptych.serving.settings import Settings
+from diptych.serving.tokens import Scope, Tokens
 
 
 def measured(client: TestClient) -> dict[str, float]:
@@ -84,3 +87,16 @@ def test_a_mistake_of_the_servers_is_a_problem_without_its_details(
         answer = client.get(f"/v1/items/{'0' * 32}")
         assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
         assert "division" not in answer.text
+
+
+def test_requests_of_a_signed_in_browser_are_measured_by_their_route(
+    make_service: Callable[..., Service],
+) -> None:
+    token = "r" * 40
+    service = make_service(Settings(tokens=Tokens([(Scope.READ, token)])))
+    cookies = {COOKIE: token}
+    with TestClient(
+        create_app(service, service.settings), base_url="http://127.0.0.1", cookies=cookies
+    ) as client:
+        assert client.get("/v1/models").status_code == 200
+        assert measured(client)["diptych_request_seconds_count{method=GET,route=/v1/models,status=200}"] == 1
