@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import diptych
@@ -28,8 +27,8 @@ from diptych.serving.settings import Settings
 FOLDER = Path(__file__).parents[1] / "docs" / "images"
 SIZE: Any = {"width": 1280, "height": 800}
 SHOTS: Any = {
-    "search-light": ("light", "/?q=clock&min=0.5"),
-    "search-dark": ("dark", "/?q=house&q=green&not=tent&q_weight=1&q_weight=0.6"),
+    "search-light": ("light", "/?q=strawberry&min=0.6"),
+    "search-dark": ("dark", "/?q=ice+cream&not=black+and+white&not_weight=0.5"),
 }
 
 
@@ -58,7 +57,7 @@ def served() -> Iterator[str]:
 
 
 def photograph(address: str, folder: Path) -> None:
-    """Every one of `SHOTS` as a PNG of 256 colours, which the page has hardly more than."""
+    """Every one of `SHOTS` as a PNG."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for name, (scheme, path) in SHOTS.items():
@@ -66,9 +65,6 @@ def photograph(address: str, folder: Path) -> None:
             page.goto(path)
             page.wait_for_load_state("networkidle")
             page.screenshot(path=folder / f"{name}.png")
-            with Image.open(folder / f"{name}.png") as shot:
-                small = shot.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-            small.save(folder / f"{name}.png", optimize=True)
             page.close()
         browser.close()
 

@@ -41,7 +41,7 @@ def add_page(app: FastAPI, service: "Service", settings: Settings) -> None:
     """Add the page's routes to the server: `/`, `/pictures/{id}`, results as files, uploads, sign-in, static files.
 
     Raises:
-        MissingExtraError: without jinja2.
+        MissingExtraError: without jinja2 or python-multipart.
     """
     page = _Page(service, settings)
     routes = [
@@ -65,8 +65,9 @@ class _Page:
     def __init__(self, service: "Service", settings: Settings) -> None:
         try:
             import jinja2  # noqa: PLC0415 - optional
-        except ImportError:
-            raise MissingExtraError("jinja2", "serve", "the search page") from None
+            import python_multipart  # noqa: F401, PLC0415 - optional; starlette reads forms with it
+        except ImportError as error:
+            raise MissingExtraError(str(error.name), "serve", "the search page") from None
         self._service, self._settings = service, settings
         self._uploads, self._static = Uploads(), StaticFiles()
         # Every name and caption is escaped; a value that a template misspells is an error, not a blank.

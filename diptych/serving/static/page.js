@@ -19,7 +19,7 @@ async function fetched(address, options = {}) {
   request.abort();
   request = new AbortController();
   const response = await fetch(address, { ...options, signal: request.signal, credentials: "same-origin" });
-  if (response.status === 401) location.assign("/login");
+  if (response.status === 401) location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
   const text = await response.text();
   if (!(response.headers.get("content-type") ?? "").startsWith("text/html")) throw new Error(reason(response, text));
   return { address: response.url, page: new DOMParser().parseFromString(text, "text/html") };
@@ -123,7 +123,9 @@ document.addEventListener("drop", (event) => {
   searchBy(event.dataTransfer.files);
 });
 document.addEventListener("paste", (event) => {
-  if (!event.clipboardData.files.length) return;
+  // Office programs put a picture of the words beside the words: into a field go the words.
+  const words = event.target.matches("input") && event.clipboardData.types.includes("text/plain");
+  if (words || !event.clipboardData.files.length) return;
   event.preventDefault();
   searchBy(event.clipboardData.files);
 });

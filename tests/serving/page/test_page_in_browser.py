@@ -1,5 +1,6 @@
 """The page as people use it, in a real Chromium. Whatever a console says is a failure (`complaints`)."""
 
+import asyncio
 import base64
 import json
 import re
@@ -345,6 +346,45 @@ def test_a_server_that_is_away_is_said_and_nothing_is_lost(open_page: Any, compl
     page.unroute("**/*")
     page.click("#next")
     expect(page).to_have_url(re.compile(r"offset=48$"))
+
+
+def test_a_slow_answer_leaves_outlines_and_the_last_question_wins(
+    open_page: Any, gallery: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = gallery.service()
+    search = service.search
+
+    async def slow(question: Any) -> Any:
+        await asyncio.sleep(1.0 if question.parts[0].text == "pig" else 0)
+        return await search(question)
+
+    monkeypatch.setattr(service, "search", slow)
+    page = open_page("/?q=clock", service=service)
+    page.fill("#q", "pig")
+    page.press("#q", "Enter")
+    expect(page.locator("#results.busy")).to_have_attribute("aria-busy", "true")
+    page.fill("#q", "house")
+    page.press("#q", "Enter")
+    expect(page.locator("#heading")).to_have_text("Pictures like “house”")
+    page.wait_for_timeout(1200)
+    expect(page.locator("#heading")).to_have_text("Pictures like “house”")
+    expect(page.locator("#results.busy")).to_have_count(0)
+    expect(page).to_have_url(re.compile(r"\?q=house$"))
+
+
+def test_pasted_words_are_words(open_page: Any) -> None:
+    page = open_page("/?q=house")
+    page.evaluate(
+        """() => {
+            const carried = new DataTransfer();
+            carried.items.add(new File(["x"], "words.png", { type: "image/png" }));
+            carried.setData("text/plain", "words");
+            const paste = new ClipboardEvent("paste", { bubbles: true, cancelable: true, clipboardData: carried });
+            window.prevented = !document.querySelector("#q").dispatchEvent(paste);
+        }"""
+    )
+    assert page.evaluate("prevented") is False
+    expect(page).to_have_url(re.compile(r"\?q=house$"))
 
 
 def test_everything_works_without_a_script(open_page: Any, gallery: Any) -> None:
