@@ -21,6 +21,7 @@ from diptych.cli.options import (
     UsageError,
 )
 from diptych.cli.output import emit, progress, say_skipped
+from diptych.cli.threads import wait_without_spinning
 
 if TYPE_CHECKING:
     from diptych.data.sources import Source
@@ -61,6 +62,7 @@ def embed(
 ) -> None:
     """Write the embeddings of a dataset to Parquet or npy."""
     _check(engine, workers, num_shards, shard_index)
+    wait_without_spinning()
 
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.data.sources import open_source  # noqa: PLC0415

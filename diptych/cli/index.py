@@ -19,6 +19,7 @@ from diptych.cli.options import (
     SourcePlace,
 )
 from diptych.cli.output import emit, progress, say_skipped
+from diptych.cli.threads import wait_without_spinning
 from diptych.errors import DataError
 
 
@@ -48,6 +49,8 @@ def index(
     as_json: Json = False,
 ) -> None:
     """Build a search index over pictures, or bring it up to date: only what is new or changed is embedded."""
+    wait_without_spinning()
+
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.data.sources import open_source  # noqa: PLC0415
     from diptych.embed import count_reasons  # noqa: PLC0415

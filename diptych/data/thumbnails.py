@@ -15,7 +15,7 @@ MEDIA_TYPE = (
 )
 _QUALITY = 80
 # Rows of a large picture that each row of the copy is made of, at least: the rest need not be read.
-_ROWS = 4
+_ROWS = 3
 
 
 @dataclass(frozen=True, slots=True)

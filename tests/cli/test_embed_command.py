@@ -1,5 +1,6 @@
 """`diptych embed` in pieces and on Ray, and what `diptych index` makes of its files."""
 
+import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -59,3 +60,16 @@ def test_a_shard_that_is_not_one_of_so_many_is_refused(tiny: Path, pictures: Pat
     )
     assert outcome.code == 1
     assert "shard 2 of 2: expected 0 to 1" in outcome.err
+
+
+def test_the_models_threads_sleep_while_they_wait_unless_told_otherwise(
+    tiny: Path, pictures: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They share the processors with those that decode."""
+    for verb in (("embed", pictures, "--out", "x.npy"), ("index", pictures, "--index", "i")):
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        assert run(*verb, "--model", tiny).code == 0
+        assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+        monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+        assert run(*verb, "--model", tiny).code == 0
+        assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
