@@ -266,7 +266,7 @@ def test_a_page_that_escapes_nothing_is_noticed(
     service = make_service(database=hostile)
     with client_of(create_app(service, service.settings)) as client:
         # Some are no elements even where nothing is escaped: parts of scripts, of addresses, of templates.
-        assert len(injected(client, known, SCRIPTS[::4], in_all_fields)) > len(SCRIPTS[::4]) / 2
+        assert len(injected(client, known, SCRIPTS[::20], in_all_fields)) > len(SCRIPTS[::20]) / 2
         assert kinds_of(client, index_pages(client)[:5]) - known != set()
 
 
@@ -282,7 +282,7 @@ def test_a_redirect_leads_nowhere_else(asking: TestClient, words: str) -> None:
 
 
 def test_the_api_says_nothing_that_a_browser_takes_for_a_page(asking: TestClient) -> None:
-    for words in SCRIPTS[::3]:
+    for words in SCRIPTS[::5]:
         parts = [{"id": words}, {"text": words, words: 1}, {"image": words}]
         answers = [
             asking.post("/v1/search", json={"query": words, "filter": words}),
