@@ -43,7 +43,7 @@ class _Spelt(NamedTuple):
 
 
 def search(
-    *query: Annotated[str, Parameter(help="What to look for, in words; one text, with or without quotes.")],
+    *query: Annotated[str, Parameter(help="What to look for, in words, with quotes around them.")],
     folder: IndexPlace,
     text: Annotated[
         list[str] | None, Parameter(help="Another text; may be given again.", negative="")
@@ -95,7 +95,12 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find pictures by words, by pictures, or by both. The options for parts of a question add up."""
-    words = " ".join(query)
+    # Not joined: of `cat --not brown dog` the shell leaves no trace of which words belong together.
+    if len(query) > 1:
+        raise UsageError(
+            f'{" ".join(query)!r}: the words of a text need quotes around them, as in: diptych search "a red bicycle"'
+        )
+    words = "".join(query)
     spelt = _parts(query=[words] if words else [], text=text, image=image, like=like)
     spelt += _parts(wanted=False, text=not_text, image=not_image, like=not_like)
     if not spelt:

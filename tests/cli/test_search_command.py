@@ -41,11 +41,10 @@ def names(outcome: Outcome) -> list[str]:
     return [Path(result["uri"]).stem for result in outcome.json["results"]]
 
 
-def test_words_without_quotes_are_one_text(search: Run) -> None:
-    apart, together = (search(*words, "--json").json for words in (("a", "red", "square"), ("a red square",)))
-    assert apart["query"] == together["query"] == "a red square"
-    assert apart["results"] == together["results"]
-    assert apart["parts"] == [{"text": "a red square", "weight": 1.0}]
+def test_words_without_quotes_are_not_guessed_at(search: Run) -> None:
+    outcome = search("cat", "--not", "brown", "dog")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "'cat dog': the words of a text need quotes" in outcome.err
 
 
 def test_every_option_for_a_part_becomes_one(search: Run, pictures: Path, filled: Path) -> None:
