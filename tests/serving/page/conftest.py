@@ -91,7 +91,8 @@ def html(gallery: Gallery) -> Iterator[TestClient]:
         yield client
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while it is open an event loop runs in this thread, and no other test could run its own.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
