@@ -70,8 +70,9 @@ class _Waiting(Generic[T]):
 class Batcher(Generic[T]):
     """Runs items of many requests through one function, up to `most` at a time, in the order of their arrival.
 
-    A batch begins when the model is free and something waits; it takes what has come by then, or what comes in
-    the next `wait` seconds. `model` is held during a pass: batchers that share it take turns, so that each
+    A batch begins when the model is free and something waits; it takes what has come by then. Where the batch before it
+    had several items, it waits up to `wait` seconds for more: clients that were answered together ask again together.
+    Who is alone never waits. `model` is held during a pass: batchers that share it take turns, so that each
     fills up while the others compute. Items of requests that were cancelled are dropped before their turn.
     An item that the function refuses fails alone.
 
@@ -97,6 +98,7 @@ class Batcher(Generic[T]):
         self._waiting: deque[_Waiting[T]] = deque()
         self._arrived = asyncio.Event()
         self._full = asyncio.Event()
+        self._had_company = False
         self._task: asyncio.Task[None] | None = None
         self._seconds_per_item = 0.0  # lately; 0 before the first pass
 
@@ -131,7 +133,7 @@ class Batcher(Generic[T]):
     async def _serve(self) -> None:
         while True:
             await self._arrived.wait()
-            if self._wait and len(self._waiting) < self._most:
+            if self._had_company and len(self._waiting) < self._most:
                 self._full.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._full.wait(), self._wait)
@@ -149,6 +151,7 @@ class Batcher(Generic[T]):
                 batch.append(entry)
         if not self._waiting:
             self._arrived.clear()
+        self._had_company = len(batch) > 1
         return batch
 
     async def _compute(self, batch: list[_Waiting[T]]) -> None:

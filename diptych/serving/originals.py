@@ -6,8 +6,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from diptych.data.images import DEFAULT_LIMITS, read_header
-from diptych.errors import ImageError
+from diptych.data.images import DEFAULT_LIMITS, format_of
 from diptych.search.stores.rows import Item
 
 # What browsers show; other formats are handed out as files to keep.
@@ -51,7 +50,5 @@ def read_original(item: Item) -> Original | None:
         return None
     if hashlib.sha256(data).hexdigest() != item.sha256:
         return None
-    try:
-        return Original(data, _TYPES[read_header(data).format], item.sha256)
-    except ImageError:
-        return None
+    kind = format_of(data)
+    return None if kind is None else Original(data, _TYPES[kind], item.sha256)

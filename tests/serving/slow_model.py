@@ -72,14 +72,22 @@ async def ask(address: tuple[str, int], request: bytes) -> Answer:
         writer.transport.abort()
 
 
-async def ask_all(address: tuple[str, int], requests: Sequence[bytes], seconds: float) -> list[Answer]:
-    """The answers to requests that are sent evenly over some seconds, whether or not earlier ones are answered."""
+async def ask_all(address: tuple[str, int], requests: Sequence[bytes], clients: int) -> list[Answer]:
+    """The answers to requests that some clients send as fast as they are answered, each on one connection."""
+    waiting = iter(requests)
+    answers: list[Answer] = []
 
-    async def later(number: int, request: bytes) -> Answer:
-        await asyncio.sleep(seconds * number / len(requests))
-        return await ask(address, request)
+    async def client() -> None:
+        reader, writer = await asyncio.open_connection(*address)
+        for request in waiting:
+            writer.write(request)
+            answers.append(await read_answer(reader))
+            if answers[-1].status == 0:
+                break
+        writer.transport.abort()
 
-    return await asyncio.gather(*(later(number, request) for number, request in enumerate(requests)))
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return answers
 
 
 def host_and_port(url: str) -> tuple[str, int]:

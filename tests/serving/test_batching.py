@@ -87,10 +87,35 @@ def test_a_full_batch_does_not_wait_for_the_deadline() -> None:
     recorder = Recorder()
 
     async def body(made: Batcher[int]) -> None:
-        await asyncio.wait_for(made.run([1, 2, 3, 4]), 60)
+        for _ in range(2):
+            await asyncio.wait_for(made.run([1, 2, 3, 4]), 60)
 
     running(body, recorder, wait=3600)
-    assert recorder.batches == [[1, 2, 3, 4]]
+    assert recorder.batches == [[1, 2, 3, 4]] * 2
+
+
+def test_who_is_alone_does_not_wait_for_the_deadline() -> None:
+    recorder = Recorder()
+
+    async def body(made: Batcher[int]) -> None:
+        for _ in range(3):
+            await asyncio.wait_for(made.run([1]), 60)
+
+    running(body, recorder, wait=3600)
+    assert recorder.batches == [[1]] * 3
+
+
+def test_after_a_batch_of_several_the_next_waits_for_more() -> None:
+    recorder = Recorder()
+
+    async def body(made: Batcher[int]) -> None:
+        await made.run([1, 2])
+        first = asyncio.create_task(made.run([3]))
+        await asyncio.sleep(0.05)
+        await asyncio.gather(first, made.run([4, 5, 6]))
+
+    running(body, recorder, wait=3600)
+    assert recorder.batches == [[1, 2], [3, 4, 5, 6]]
 
 
 def test_what_comes_while_the_model_is_busy_goes_into_the_next_batch() -> None:
