@@ -22,8 +22,16 @@ if TYPE_CHECKING:
     from diptych.search.query import Answer, Found, Part, Question
 
 _ID = re.compile(r"[0-9a-f]{32}")
+_NOTHING = (
+    'nothing to search for; give words ("a red bicycle"), a picture with --image FILE, or one of the index with '
+    "--like FILE"
+)
 _NARROWEST = 20  # characters of a caption that are shown however narrow the terminal is
 
+Like = Annotated[
+    list[str] | None,
+    Parameter(help="A picture of the index, by its file or its id; may be given again.", negative=""),
+]
 Weights = Annotated[
     list[tuple[str, float]] | None,
     Parameter(
@@ -51,10 +59,7 @@ def search(
     image: Annotated[
         list[str] | None, Parameter(help="The file of a picture; may be given again.", negative="")
     ] = None,
-    like: Annotated[
-        list[str] | None,
-        Parameter(help="A picture of the index, by its file or its id; may be given again.", negative=""),
-    ] = None,
+    like: Like = None,
     not_text: Annotated[
         list[str] | None,
         Parameter(name="--not", help="Words for what is not wanted; may be given again.", negative=""),
@@ -95,45 +100,44 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find pictures by words, by pictures, or by both. The options for parts of a question add up."""
-    # Not joined: of `cat --not brown dog` the shell leaves no trace of which words belong together.
-    if len(query) > 1:
-        raise UsageError(
-            f'{" ".join(query)!r}: the words of a text need quotes around them, as in: diptych search "a red bicycle"'
-        )
-    words = "".join(query)
-    spelt = _parts(query=[words] if words else [], text=text, image=image, like=like)
+    words = _one_text(query)
+    spelt = _parts(query=words, text=text, image=image, like=like)
     spelt += _parts(wanted=False, text=not_text, image=not_image, like=not_like)
     if not spelt:
-        raise UsageError(
-            'nothing to search for; give words ("a red bicycle"), a picture with --image FILE, or one of the index '
-            "with --like FILE"
-        )
+        raise UsageError(_NOTHING)
     given = _given(spelt, weight or [])
     with _no_collection():
         from diptych.search.index import Index  # noqa: PLC0415
-        from diptych.search.query import Question  # noqa: PLC0415
 
         with Index(folder) as index:
-            try:
-                question = Question(
-                    parts=tuple(_part(index, part, given.get(part)) for part in spelt),
-                    filter=filter_,
-                    min_score=min_score,
-                    count=count,
-                    offset=offset,
-                    group_duplicates=unique,
-                    diversity=diversity,
-                    exact=exact,
-                )
-            except SettingsError as error:
-                raise UsageError(str(error)) from None
+            question = _question(
+                index,
+                [(part, given.get(part)) for part in spelt],
+                filter=filter_,
+                min_score=min_score,
+                count=count,
+                offset=offset,
+                group_duplicates=unique,
+                diversity=diversity,
+                exact=exact,
+            )
             answer = _answer(index, question, model, device, precision)
             if not answer.found:
                 _say_why(index, question)
     if as_json:
-        _emit(words, question, answer)
+        _emit("".join(words) or None, question, answer)
     elif answer.found:
         _print(answer.found)
+
+
+def _one_text(words: Sequence[str]) -> list[str]:
+    """The words without an option, if there are any."""
+    # Not joined: of `cat --not brown dog` the shell leaves no trace of which words belong together.
+    if len(words) > 1:
+        raise UsageError(
+            f'{" ".join(words)!r}: the words of a text need quotes around them, as in: diptych search "a red bicycle"'
+        )
+    return [word for word in words if word]
 
 
 def _parts(*, wanted: bool = True, **options: Sequence[str] | None) -> list[_Spelt]:
@@ -157,6 +161,16 @@ def _given(parts: Sequence[_Spelt], pairs: Sequence[tuple[str, float]]) -> dict[
             )
         given[named[0]] = weight
     return given
+
+
+def _question(index: "Index", parts: Sequence[tuple[_Spelt, float | None]], **settings: Any) -> "Question":
+    """The question of those parts, with their weights where they were given."""
+    from diptych.search.query import Question  # noqa: PLC0415
+
+    try:
+        return Question(tuple(_part(index, part, weight) for part, weight in parts), **settings)
+    except SettingsError as error:
+        raise UsageError(str(error)) from None
 
 
 def _part(index: "Index", spelt: _Spelt, given: float | None) -> "Part":
@@ -208,7 +222,7 @@ def _say_why(index: "Index", question: "Question") -> None:
         say("nothing found")
 
 
-def _emit(words: str, question: "Question", answer: "Answer") -> None:
+def _emit(words: str | None, question: "Question", answer: "Answer") -> None:
     from diptych.search.query import result_of  # noqa: PLC0415
 
     kinds: list[dict[str, Any]] = [
@@ -220,9 +234,7 @@ def _emit(words: str, question: "Question", answer: "Answer") -> None:
     ]
     seconds = {"embedding": answer.seconds_embedding, "searching": answer.seconds_searching}
     results = [result_of(found) for found in answer.found]
-    emit(
-        {"query": words or None, "parts": parts, "results": results, "more": answer.more, "seconds": seconds}
-    )
+    emit({"query": words, "parts": parts, "results": results, "more": answer.more, "seconds": seconds})
 
 
 def _print(results: "Sequence[Found]") -> None:

@@ -80,6 +80,11 @@ def test_every_option_for_a_part_becomes_one(search: Run, pictures: Path, filled
     assert answer["seconds"].keys() == {"embedding", "searching"}
 
 
+def test_a_part_that_is_given_twice_counts_twice(search: Run) -> None:
+    parts = search("cat", "--text", "cat", "--text", "dog", "--json").json["parts"]
+    assert [part["text"] for part in parts] == ["cat", "cat", "dog"]
+
+
 def test_like_takes_a_file_as_it_is_typed(search: Run, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     item = next(item for item in Index(filled).items() if item.uri.endswith("/green.png"))
     monkeypatch.chdir(Path(item.uri).parent)
