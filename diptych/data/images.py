@@ -153,8 +153,12 @@ def read_header(source: Path | str | bytes | BinaryIO, limits: Limits = DEFAULT_
     """
     data, name = _read(source, limits)
     parsed = _parse(data, name, limits)
-    kind = next(kind for kind, (signature, _) in _DECODERS.items() if signature.match(data))
-    return Header(kind, *parsed.size, len(data), hashlib.sha256(data).hexdigest())
+    return Header(str(format_of(data)), *parsed.size, len(data), hashlib.sha256(data).hexdigest())
+
+
+def format_of(data: bytes) -> str | None:
+    """JPEG, PNG, ...: what the first bytes say, and nothing is parsed; None for what is no image that is read."""
+    return next((kind for kind, (signature, _) in _DECODERS.items() if signature.match(data)), None)
 
 
 def _read(source: Path | str | bytes | BinaryIO, limits: Limits) -> tuple[bytes, str]:
@@ -185,7 +189,7 @@ def _read(source: Path | str | bytes | BinaryIO, limits: Limits) -> tuple[bytes,
 
 def _parse(data: bytes, name: str, limits: Limits) -> ImageFile.ImageFile:
     """The header of an image, by the one decoder that its first bytes ask for; nothing is decoded yet."""
-    kind = next((kind for kind, (signature, _) in _DECODERS.items() if signature.match(data)), None)
+    kind = format_of(data)
     if kind not in limits.formats:
         found = kind or (f"not an image: begins with {data[:12]!r}" if data else "empty")
         known = ", ".join(limits.formats)

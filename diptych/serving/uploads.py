@@ -1,6 +1,7 @@
 """Pictures that come over the network into an index: kept in a folder, so that they outlive the index."""
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 
 from diptych.atomic import atomic_write
 from diptych.data.example import Example
-from diptych.data.images import read_header
+from diptych.data.images import format_of
 from diptych.data.thumbnails import Preview
 from diptych.embed import Vectors
 from diptych.errors import DataError, SearchIndexError
@@ -81,9 +82,11 @@ def discard(index: Index, folder: Path | None, id_: str) -> bool:
 
 def _kept(folder: Path, picture: Uploaded) -> Item:
     """The picture's file and its caption on the disk, and what the index is to say of it."""
-    header = read_header(picture.data)
+    sha256 = hashlib.sha256(picture.data).hexdigest()
+    kind = format_of(picture.data)
+    assert kind is not None, "it has been decoded, in a child process; here it is not parsed"
     folder.mkdir(parents=True, exist_ok=True)
-    path = Path(os.path.abspath(folder)) / f"{header.sha256[:32]}.{header.format.lower()}"
+    path = Path(os.path.abspath(folder)) / f"{sha256[:32]}.{kind.lower()}"
     if not path.exists():
         with atomic_write(path) as file:
             file.write(picture.data)
@@ -95,7 +98,7 @@ def _kept(folder: Path, picture: Uploaded) -> Item:
         words.unlink(missing_ok=True)
     size, mtime_ns = stamp(path)
     example = Example(key=path.name, image=path, captions=(picture.caption,) if picture.caption else ())
-    item = item_of(example, str(path), str(path.parent), size=size, mtime_ns=mtime_ns, sha256=header.sha256)
+    item = item_of(example, str(path), str(path.parent), size=size, mtime_ns=mtime_ns, sha256=sha256)
     look = picture.preview
     return dataclasses.replace(
         item, width=look.width, height=look.height, thumbnail=thumbnail_name(item, look.thumbnail)

@@ -34,6 +34,7 @@ from diptych.serving.decoding import DecodingPool
 from diptych.serving.run import build_service
 from diptych.serving.service import Service
 from diptych.serving.settings import Settings
+from diptych.serving.tokens import Scope, Tokens
 
 HARMLESS = "harmless"
 
@@ -609,14 +610,49 @@ def test_many_ranges_of_a_thumbnail_are_not_added_up(client: TestClient) -> None
     assert len(answer.content) <= len(thumbnail.content)
 
 
-def test_pictures_of_requests_are_decoded_by_children(served_clip: CLIP, filled: MemoryDatabase) -> None:
-    """As `diptych serve` puts it together: a picture that kills its decoder costs its own request."""
-    settings, index = Settings(), Index(filled, freshness=0)
+TOKEN = "a-token-of-more-than-thirty-two-characters"
+
+
+@pytest.fixture
+def decoding_apart(served_clip: CLIP, tmp_path: Path) -> Iterator[TestClient]:
+    """A client of an application put together as `diptych serve` does it, with a token that may write."""
+    settings = Settings(tokens=Tokens([(Scope.WRITE, TOKEN)]), uploads=tmp_path / "uploads")
+    index = Index(database_of([f"{HARMLESS} {number}" for number in range(3)], served_clip), freshness=0)
     with DecodingPool() as pool:
         service = build_service(index, served_clip, preprocessing(), "tiny", settings, decode=pool.decode)
         with client_of(create_app(service, settings)) as client:
-            found = [
-                client.post("/v1/search", json={"query": [{"image": data_uri(data)}]}).status_code
-                for data in (png(), b"\xff\xd8\xff\xe0", png()[:60], png())
-            ]
-    assert found == [200, 400, 400, 200]
+            client.headers["authorization"] = f"Bearer {TOKEN}"
+            yield client
+
+
+def test_a_picture_that_cannot_be_decoded_costs_its_own_request(decoding_apart: TestClient) -> None:
+    statuses = [
+        decoding_apart.post("/v1/search", json={"query": [{"image": data_uri(data)}]}).status_code
+        for data in (png(), b"\xff\xd8\xff\xe0", png()[:60], png())
+    ]
+    assert statuses == [200, 400, 400, 200]
+
+
+def test_the_server_parses_no_picture_of_a_request_itself(
+    decoding_apart: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parsed_here(*_: object, **__: object) -> None:
+        raise AssertionError("a picture was parsed in this process")
+
+    for name in ("diptych.data.images._parse", "diptych.data.images._decode_jpeg", "PIL.Image.open"):
+        monkeypatch.setattr(name, parsed_here)
+    image = data_uri(png())
+    added = decoding_apart.post("/v1/items", json={"items": [{"image": image, "caption": "x"}]})
+    assert added.status_code == 201, added.text
+    id_ = added.json()["items"][0]["id"]
+    answers = [
+        decoding_apart.get(f"/v1/items/{id_}/picture"),
+        decoding_apart.get(f"/v1/items/{id_}/thumbnail"),
+        decoding_apart.post("/v1/search", json={"query": [{"image": image}]}),
+        decoding_apart.post("/v1/classify", json={"images": [image], "labels": ["a", "b"]}),
+        decoding_apart.post("/v1/embeddings", json={"input": [{"image": image}]}),
+        decoding_apart.post("/", files={"file": ("a.png", png(), "image/png")}),
+    ]
+    assert [answer.status_code for answer in answers] == [200] * len(answers), [
+        one.text[:200] for one in answers
+    ]
