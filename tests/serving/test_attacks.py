@@ -399,8 +399,8 @@ _opened: list[str] | None = None
 
 
 def _note(event: str, arguments: tuple[Any, ...]) -> None:
-    if _opened is not None and event == "open":
-        _opened.append(str(arguments[0]))
+    if _opened is not None and event in ("open", "socket.connect", "socket.getaddrinfo"):
+        _opened.append(f"{event} {arguments[0] if event != 'socket.connect' else arguments[1]}")
 
 
 sys.addaudithook(_note)
@@ -408,7 +408,7 @@ sys.addaudithook(_note)
 
 @contextlib.contextmanager
 def opened_files() -> Iterator[list[str]]:
-    """The files that this process opens meanwhile."""
+    """The files that this process opens meanwhile, and the connections that it makes."""
     global _opened  # noqa: PLW0603 - an audit hook cannot be taken away again
     _opened = []
     try:
@@ -515,6 +515,30 @@ def test_a_route_that_opens_what_it_is_asked_for_is_noticed(service: Service) ->
     app = create_app(service, service.settings)
     app.add_route("/files/{path:path}", careless)
     assert len(leaks(app, "0" * 32, ["/files/{}"], PATHS)) > 100
+
+
+@pytest.mark.parametrize("path", ["/v1/search", "/v1/embeddings", "/v1/classify"])
+def test_without_the_option_no_address_is_asked(path: str, client: TestClient) -> None:
+    def body(image: str) -> dict[str, Any]:
+        return {
+            "query": [{"image": image}],
+            "input": [{"image": image}],
+            "images": [image],
+            "labels": ["a", "b"],
+        }
+
+    fields = {"/v1/search": ["query"], "/v1/embeddings": ["input"], "/v1/classify": ["images", "labels"]}[
+        path
+    ]
+
+    def status(url: str) -> int:
+        return client.post(path, json={name: body(url)[name] for name in fields}).status_code
+
+    status("http://warm.example/")
+    with opened_files() as touched:
+        found = {status(url.replace("PORT", "8001")) for url in attacks("ssrf.txt")}
+    assert found <= {400, 403}
+    assert touched == []
 
 
 # Bodies
