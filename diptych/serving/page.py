@@ -118,7 +118,13 @@ class _Page:
     async def picture(self, request: Request) -> Response:
         """One picture, with what is known of it."""
         state, _ = State.read(request.query_params.multi_items())
-        items = await self._items_of([request.path_params["id"]])
+        try:
+            state, _ = await self._without_gone(state)
+            items = await self._items_of([request.path_params["id"]])
+        except DiptychError as error:
+            message, status, headers = explained(error, state)
+            context = await self._context(state, message=message)
+            return self._html(request, "search.html", status, headers, **context)
         if not items:
             context = await self._context(state, message=no_such_picture(state))
             return self._html(request, "search.html", 404, **context)
@@ -272,7 +278,10 @@ class _Page:
     async def _context(self, state: State, **more: Any) -> dict[str, Any]:
         """What the templates of a search need: the form, and headings in words."""
         liked = [term.value for term in state.terms if term.kind == "like"]
-        thumbnails = {("like", item.id): view.thumbnail_of(item) for item in await self._items_of(liked)}
+        try:
+            thumbnails = {("like", item.id): view.thumbnail_of(item) for item in await self._items_of(liked)}
+        except DiptychError:  # what the page then says instead of results; the question is shown in words
+            thumbnails = {}
         uploads = [term.value for term in state.terms if term.kind == "picture"]
         thumbnails |= {("picture", token): f"/uploads/{token}" for token in uploads}
         main, chips = view.search_box(state), view.chips(state, thumbnails)
@@ -309,7 +318,8 @@ class _Page:
             signed_in=COOKIE in request.cookies and bool(self._settings.tokens),
             **context,
         )
-        return HTMLResponse(text, status, headers)
+        # Whatever slipped through: what is no Unicode cannot be sent.
+        return HTMLResponse(view.shown(text), status, headers)
 
 
 def _file(text: str, media_type: str, name: str) -> Response:

@@ -395,6 +395,22 @@ def test_an_error_is_a_page_with_a_next_step(
     assert response.headers.get("retry-after") == ("7" if status == 429 else None)
 
 
+def test_an_index_that_cannot_be_read_is_a_page_too(gallery: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = gallery.service()
+
+    async def failing(_: Any) -> Any:
+        raise SearchIndexError("/secret/place: damaged")
+
+    monkeypatch.setattr(service, "item", failing)
+    with TestClient(create_app(service, service.settings), base_url="http://127.0.0.1:8000") as html:
+        for address in ("/?q=pig&like=1f", "/pictures/1f?q=pig", "/pictures/1f?q=pig&like=1f"):
+            response = html.get(address)
+            assert response.status_code == 503
+            assert "The index cannot be read" in response.text
+            assert 'value="pig"' in response.text
+            assert "/secret" not in response.text
+
+
 def test_a_picture_that_is_gone_is_said_and_the_rest_is_answered(html: TestClient) -> None:
     response = html.get("/?q=clock&like=00")
     assert response.status_code == 200
