@@ -1,6 +1,8 @@
 """/v1/embeddings and /v1/models: OpenAI's shape, with pictures."""
 
 import base64
+import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,8 +10,12 @@ from pictures_for_requests import data_uri, png
 from starlette.testclient import TestClient
 
 from diptych.embed import embed_images, embed_texts
+from diptych.errors import SettingsError
 from diptych.models.clip import CLIP
+from diptych.serving.api import pictures
+from diptych.serving.app import create_app
 from diptych.serving.service import Service
+from diptych.serving.settings import Settings
 
 
 def vectors(client: TestClient, **body: object) -> np.ndarray:
@@ -98,3 +104,42 @@ def test_text_that_is_no_unicode_is_refused(client: TestClient) -> None:
     answer = client.post("/v1/embeddings", content=rb'{"input": "\ud800"}', headers=headers)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == "body.input"
+
+
+def test_a_picture_is_fetched_only_where_that_is_allowed(
+    make_service: Callable[..., Service], client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+
+    async def fetch(url: str) -> bytes:
+        fetched.append(url)
+        return png()
+
+    monkeypatch.setattr(pictures, "fetch", fetch)
+    body = {"input": ["https://example.org/a.png"], "modality": "image"}
+    assert client.post("/v1/embeddings", json=body).status_code == 403
+    assert fetched == []
+    settings = Settings(allow_url_fetch=True)
+    with TestClient(create_app(make_service(settings), settings), base_url="http://127.0.0.1") as allowed:
+        expected = vectors(client, input=[{"image": data_uri(png())}])
+        assert np.allclose(vectors(allowed, **body), expected, atol=2e-6)
+    assert fetched == ["https://example.org/a.png"]
+
+
+def test_a_body_that_is_too_large_is_refused_announced_or_not(make_service: Callable[..., Service]) -> None:
+    settings = Settings(body_bytes=1000)
+    large = json.dumps({"input": "x" * 2000}).encode()
+    headers = {"content-type": "application/json"}
+    with TestClient(create_app(make_service(settings), settings), base_url="http://127.0.0.1") as client:
+        for content in (
+            large,
+            iter([large[:900], large[900:]]),
+        ):  # an iterator is sent in chunks, without a length
+            answer = client.post("/v1/embeddings", content=content, headers=headers)
+            assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
+        assert client.post("/v1/embeddings", json={"input": "x"}).status_code == 200
+
+
+def test_settings_under_which_a_request_could_never_be_answered_are_refused() -> None:
+    with pytest.raises(SettingsError, match="would always be refused"):
+        Settings(text_queue=100)
