@@ -1,18 +1,19 @@
-"""Search over 50 thousand to a million vectors: Diptych's index beside numpy, faiss and usearch.
+"""Search over 10 thousand to a million vectors: Diptych's index beside numpy, faiss and usearch.
 
-    python benchmarks/vector_index.py [--rows 10000 20000 50000 200000 1000000] [--dim 512] [--queries 200] [--folder DIR]
-        [--engines NAME ...] [--probes 8 16 24 40] [--out docs/results/vector_index.md]
+    python benchmarks/vector_index.py [--rows 10000 20000 50000 200000 1000000] [--dim 512] [--queries 200]
+        [--folder DIR] [--engines NAME ...] [--probes 8 16 24 40] [--out docs/results/vector_index.md]
 
 The vectors come from `clip_like.py`: half of the questions are images, half are texts of a text tower. A row says how
 long writing took and how long the approximate index took to build, the space on the disk, the median and the 95th
 percentile of one question's time, and recall: which part of the ten best that comparing with every vector finds are
 among the ten that the engine returns, for images and for texts. Diptych's times are those of its store as `diptych
 search` uses it: metadata written with every vector and returned with every result. The other engines have none.
-Tables of fewer rows than `EXACT_ROWS` get an approximate index here too: the first two sizes show from where on it pays.
-Engines run one after the other, and one folder is there at a time. All of it takes most of an hour on two cores, nearly
-all of that in the graphs of faiss and usearch over the last size (`--engines numpy diptych`: some minutes), 6 GB of
-memory and 3 GB of disk. --probes adds Diptych with other numbers of partitions looked into. --quick
-only sees that it runs.
+Tables of fewer rows than `EXACT_ROWS` get an approximate index here too: the first two sizes show where it begins to
+pay. --probes adds Diptych with other numbers of partitions looked into.
+
+Engines run one after the other, with one folder at a time. All of it should take about an hour on two cores, nearly all
+of that in the graphs of faiss and usearch over the last size (`--engines numpy diptych`: some ten minutes), 6 GB of
+memory and 3 GB of disk. --quick only sees that it runs.
 """
 
 import argparse

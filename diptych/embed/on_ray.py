@@ -5,6 +5,7 @@ same batches, the same rows. A stretch whose worker dies is done again by anothe
 """
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -63,6 +64,9 @@ def embed_on_ray(
         return
     with _started(ray):
         share = share_of(ray.cluster_resources(), workers)
+        everywhere = ray.put(
+            source
+        )  # named, so that it lasts: a worker that is started again asks for it again
         stretch = [{"start": part.start, "stop": part.stop} for part in stretches]
         jobs = ray.data.from_items(stretch, override_num_blocks=len(stretch))
         context = jobs.context
@@ -74,7 +78,7 @@ def embed_on_ray(
             compute=ray.data.ActorPoolStrategy(size=share.workers),
             num_cpus=share.cpus,
             num_gpus=share.gpus,
-            fn_constructor_args=(load, ray.put(source), batch_size),
+            fn_constructor_args=(load, everywhere, batch_size),
         )
         for row in done.iter_rows():
             if isinstance(row["parts"], DiptychError):
@@ -124,7 +128,8 @@ def _started(ray: Any) -> Iterator[None]:
     # No telemetry. Set before Ray starts: its processes inherit it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     where = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
-    ray.init(log_to_driver=False, **where)
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield
     finally:
