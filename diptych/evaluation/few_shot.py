@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from diptych.embed import Progress
 from diptych.errors import DataError, SettingsError
+from diptych.evaluation.answers import Headline
 from diptych.evaluation.linear_probe import check_test
 from diptych.evaluation.logistic_regression import Fit, fitting_device
 from diptych.evaluation.metrics import CONFIDENCE_LEVEL, Flags, Floats, Integers, Interval
 from diptych.evaluation.probe_data import LabelledFeatures, shuffled
 from diptych.evaluation.report import Outcomes, Report, Scores
 from diptych.evaluation.strength_sweep import Split, sweep
-from diptych.evaluation.zero_shot import Headline
 
 SHOTS = (1, 2, 4, 8, 16)
 SEEDS = 3

@@ -11,11 +11,11 @@ import torch
 
 from diptych.embed import Progress
 from diptych.errors import DataError
+from diptych.evaluation.answers import Headline
 from diptych.evaluation.logistic_regression import Fit, fitting_device
 from diptych.evaluation.probe_data import VALIDATION_SHARE, ProbeData
 from diptych.evaluation.report import Report
 from diptych.evaluation.strength_sweep import MOST_STRENGTHS, Split, Sweep, sweep
-from diptych.evaluation.zero_shot import Headline
 
 MOST_FITS = MOST_STRENGTHS + 1
 

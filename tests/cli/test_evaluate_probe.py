@@ -100,26 +100,27 @@ def test_several_labels_a_picture_are_probed_by_the_map(tiny: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("arguments", "expected"),
     [
-        ("linear-probe --test TEST", USAGE, "--train is missing"),
-        ("linear-probe --train TRAIN --test TEST --metric map11 --label-from label", USAGE, "--label-from"),
-        ("few-shot --train TRAIN --test TEST --shots 1,x", USAGE, "--shots '1,x'"),
-        ("few-shot --train TRAIN --test TEST --shots 0", FAILED, "expected whole numbers from 1"),
-        ("few-shot --train TRAIN --test TEST", FAILED, "has 6 images; 16 shots need 16"),
-        ("linear-probe --train TRAIN --test nowhere", FAILED, "nowhere"),
-        ("linear-probe --train TRAIN/dark --test TEST", FAILED, "has no label"),
-        ("linear-probe --test benchmark:no-such", FAILED, "no-such"),
+        ("linear-probe --test TEST", (USAGE, "--train is missing")),
+        ("linear-probe --train TRAIN --test TEST --metric map11 --label-from label", (USAGE, "--label-from")),
+        ("few-shot --train TRAIN --test TEST --shots 1,x", (USAGE, "--shots '1,x'")),
+        ("few-shot --train TRAIN --test TEST --shots 0", (FAILED, "expected whole numbers from 1")),
+        ("few-shot --train TRAIN --test TEST", (FAILED, "has 6 images; 16 shots need 16")),
+        ("linear-probe --train TRAIN --test nowhere", (FAILED, "nowhere")),
+        ("linear-probe --train TRAIN/dark --test TEST", (FAILED, "has no label")),
+        ("linear-probe --test benchmark:no-such", (FAILED, "no-such")),
     ],
 )
 def test_what_is_missing_or_wrong_is_said_in_one_line(
-    tiny: Path, shades: Path, run: Run, arguments: str, code: int, message: str
+    tiny: Path, shades: Path, run: Run, arguments: str, expected: tuple[int, str]
 ) -> None:
     filled = [
         word.replace("TRAIN", str(shades / "train")).replace("TEST", str(shades / "test"))
         for word in arguments.split()
     ]
     outcome = run("evaluate", *filled, "--model", tiny)
+    code, message = expected
     assert outcome.code == code, outcome.err
     assert outcome.out == ""
     assert message in outcome.err
