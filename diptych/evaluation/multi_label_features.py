@@ -13,7 +13,8 @@ from diptych.data.sources import Source
 from diptych.embed import Preprocessing, Progress, count_reasons
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.labels import LabelSet
-from diptych.evaluation.logistic_regression import AnyOf, Fit
+from diptych.evaluation.likelihood import AnyOf
+from diptych.evaluation.logistic_regression import Fit
 from diptych.evaluation.metrics import Flags, map11
 from diptych.evaluation.multi_label import score_classes, score_rankings, survey_several_labels
 from diptych.evaluation.probe_data import VALIDATION_SHARE, Measured, ProbeData

@@ -15,7 +15,8 @@ from diptych.embed import Preprocessing, Progress, count_reasons
 from diptych.errors import DataError
 from diptych.evaluation.answers import Answers, answers, check_headline, score_answers, values_of_images
 from diptych.evaluation.labels import LabelSet
-from diptych.evaluation.logistic_regression import Fit, Likelihood, LogisticRegression, OneOf
+from diptych.evaluation.likelihood import Likelihood, OneOf
+from diptych.evaluation.logistic_regression import Fit, LogisticRegression
 from diptych.evaluation.metrics import Flags, Floats, Integers, mean_per_class, roc_auc
 from diptych.evaluation.report import Outcomes, Scores
 from diptych.evaluation.strength_sweep import Score

@@ -48,7 +48,7 @@ def test_a_fit_that_has_not_converged_is_warned_of(
     whole = LogisticRegression.fit
 
     def stopped(regression: LogisticRegression, strength: float, start: Fit | None = None, **_: float) -> Fit:
-        return whole(regression, strength, start, max_iterations=1)
+        return whole(regression, strength, start, max_iterations=1, max_products=0)
 
     monkeypatch.setattr(LogisticRegression, "fit", stopped)
     outcome = run(
