@@ -1,7 +1,7 @@
 """What labelled examples are known to be, and how badly logits say it: the log losses of a linear probe."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,11 @@ from torch import Tensor
 class Likelihood(Protocol):
     """What the examples are known to be, and how badly logits say it.
 
-    classes: rows of the logits. penalty: what multiplies the penalty of the weights.
+    classes: rows of the logits. penalty: what multiplies the penalty of the weights. independent: whether a class's
+    loss depends on its own logits alone.
     """
+
+    independent: ClassVar[bool]
 
     @property
     def classes(self) -> int: ...
@@ -50,6 +53,8 @@ class OneOf:
     Two classes are scikit-learn's case of one weight vector w with |w|^2 / (2 C): ours are -w/2 and w/2, whose squares
     add up to half of that, hence the penalty of 2.
     """
+
+    independent: ClassVar[bool] = False
 
     target: Tensor
     classes: int
@@ -97,6 +102,8 @@ class AnyOf:
     relevant: (n, classes) flags; every class has examples that are of it and ones that are not. judged: (n, classes),
     False where an example counts neither as one nor as the other.
     """
+
+    independent: ClassVar[bool] = True
 
     relevant: Tensor
     judged: Tensor
