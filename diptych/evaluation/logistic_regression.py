@@ -33,7 +33,7 @@ from torch import Tensor
 from diptych.evaluation.likelihood import Likelihood
 
 MAX_ITERATIONS = 1000  # of L-BFGS: the paper's, appendix A.3
-# With the Hessian, each about as long as an iteration: all digits take 440 at C = 1e6, even ones against odd ones 1,600.
+# With the Hessian, each as long as an iteration: all digits take 440 at C = 1e6, even ones against odd ones 1,600.
 MAX_PRODUCTS = 3000
 
 # Of the pull of the penalty on the weights: what of it the examples' pull may leave. At the minimum they cancel, and
