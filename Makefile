@@ -68,6 +68,7 @@ lint: $(VENV)/.ready-dev
 bench: $(VENV)/.ready-dev
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/classifier.py
+	$(BIN)/python benchmarks/linear_probe.py
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/tiled_loss.py
 	$(BIN)/python benchmarks/open_clip_gradients.py

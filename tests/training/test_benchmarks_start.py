@@ -17,6 +17,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 RUNS = {
     "classifier": ("--quick", "| Diptych bfloat16, nothing shared |"),
     "encode": ("--quick --batches 2", "| Diptych bfloat16 |"),
+    "linear_probe": ("--quick", "| digits 200 x 64 | 1e-01 | Diptych |"),
     "preprocess": ("--quick", "| diptych |"),
     "tokenize_captions": ("--captions 20 --repetitions 1", "| all dirty, warm |"),
     "train": ("--quick", "| Diptych bfloat16 |"),
