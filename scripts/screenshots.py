@@ -28,7 +28,7 @@ FOLDER = Path(__file__).parents[1] / "docs" / "images"
 SIZE: Any = {"width": 1280, "height": 800}
 SHOTS: Any = {
     "search-light": ("light", "/?q=strawberry&min=0.6"),
-    "search-dark": ("dark", "/?q=ice+cream&not=black+and+white&not_weight=0.5"),
+    "search-dark": ("dark", "/?q=fruit&not=green"),
 }
 
 

@@ -16,8 +16,8 @@ from diptych.serving.api.problems import Problem, add_problems
 from diptych.serving.connections import BodyLimit
 from diptych.serving.headers import SameSite, SecurityHeaders, TrustedHosts, trusted_hosts
 from diptych.serving.lifecycle import CancelWhenGone, RequestMetrics
-from diptych.serving.page import add_page
-from diptych.serving.page_login import SignIn
+from diptych.serving.page.login import SignIn
+from diptych.serving.page.routes import add_page
 from diptych.serving.service import Service
 from diptych.serving.settings import Settings
 

@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 from diptych.errors import SearchIndexError
 from diptych.search.stores.memory import MemoryDatabase
 from diptych.serving.app import create_app
-from diptych.serving.page_login import COOKIE
+from diptych.serving.page.login import COOKIE
 from diptych.serving.service import Service
 from diptych.serving.settings import Settings
 from diptych.serving.tokens import Scope, Tokens

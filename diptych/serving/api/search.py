@@ -28,7 +28,7 @@ class PartIn(Strict):
         ge=-LARGEST_WEIGHT,
         le=LARGEST_WEIGHT,
         allow_inf_nan=False,
-        description="How much it counts among the parts; negative: what the picture shall not be like.",
+        description="How much it counts among the parts; negative, such as -0.2: what it shall not be like.",
     )
 
 
@@ -41,7 +41,7 @@ class SearchIn(Strict):
         Discriminator(form_of, "form", "Input should be words, or a list of parts"),
     ] = Field(
         description="Words, or several parts with weights.",
-        examples=["a red heart", [{"text": "a red heart"}, {"text": "a face", "weight": -0.5}]],
+        examples=["a red heart", [{"text": "a red heart"}, {"text": "a face", "weight": -0.2}]],
     )
     filter: Filter | None = None
     limit: Limit = 10

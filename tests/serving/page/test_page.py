@@ -19,18 +19,18 @@ from starlette.testclient import TestClient
 from diptych.data.images import read_rgb
 from diptych.data.thumbnails import MEDIA_TYPE
 from diptych.errors import SearchIndexError, SettingsError
-from diptych.search.query import Found
+from diptych.search.query import UNWANTED, Found
 from diptych.search.stores.filters import Together, condition, parse
 from diptych.search.stores.rows import Item
 from diptych.serving.app import create_app
 from diptych.serving.batching import OverloadedError
-from diptych.serving.page import TEMPLATES
-from diptych.serving.page_downloads import as_csv
-from diptych.serving.page_filters import Filters, quoted
-from diptych.serving.page_login import COOKIE, own_address
-from diptych.serving.page_state import PAGE, State, Term
-from diptych.serving.page_uploads import Upload, Uploads
-from diptych.serving.page_view import card, facts, slider
+from diptych.serving.page.downloads import as_csv
+from diptych.serving.page.filters import Filters, quoted
+from diptych.serving.page.login import COOKIE, own_address
+from diptych.serving.page.routes import TEMPLATES
+from diptych.serving.page.state import PAGE, State, Term
+from diptych.serving.page.uploads import Upload, Uploads
+from diptych.serving.page.view import card, facts, slider
 from diptych.serving.settings import Settings
 from diptych.serving.tokens import Scope, Tokens
 
@@ -55,7 +55,7 @@ def state_of(query: str) -> State:
             Term,
             st.sampled_from(["q", "like", "picture"]),
             WORDS.map(str.strip).filter(bool),
-            st.sampled_from([1.0, -1.0, 0.5, -0.5, 2.125, 100.0]),
+            st.sampled_from([1.0, -1.0, 0.2, -0.2, 0.5, -0.5, 2.125, 100.0]),
         ),
         max_size=8,
         unique=True,
@@ -103,17 +103,32 @@ def test_what_cannot_be_read_is_named_and_left_out(field: str, value: str) -> No
 
 
 @pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf", "1e9", "heavy"])
-def test_a_weight_that_is_none_is_named_and_counts_as_one(weight: str) -> None:
+def test_a_weight_that_is_none_is_named_and_the_usual_one_is_used(weight: str) -> None:
     state, problems = State.read([("q", "pig"), ("q_weight", weight)])
     assert state.terms == (Term("q", "pig"),)
     assert problems[0].startswith("weight of q: ")
+    assert problems[0].endswith("; 1 is used")
+    state, problems = State.read([("not", "pig"), ("not_weight", weight)])
+    assert state.terms == (Term("q", "pig", UNWANTED),)
+    assert problems[0].endswith("; 0.2 is used")
 
 
 def test_similar_begins_anew_and_exclude_goes_on() -> None:
     state = state_of("q=pig&tags=farm&offset=48&min=0.3")
     assert state.similar_to("1f").query() == "?like=1f&tags=farm"
-    assert state.excluding("1f").query() == "?q=pig&unlike=1f&unlike_weight=0.5&tags=farm&min=0.3"
-    assert state_of("like=1f").excluding("1f").query() == "?unlike=1f&unlike_weight=0.5"
+    assert state.excluding("1f").query() == "?q=pig&unlike=1f&tags=farm&min=0.3"
+    assert state_of("like=1f").excluding("1f").query() == "?unlike=1f"
+
+
+def test_what_is_not_wanted_counts_as_much_as_everywhere_else() -> None:
+    state = state_of("q=pig&not=house&unlike=1f&notpicture=ab")
+    assert [term.weight for term in state.terms] == [1.0, UNWANTED, UNWANTED, UNWANTED]
+    assert state.query() == "?q=pig&not=house&unlike=1f&notpicture=ab"
+
+
+@pytest.mark.parametrize(("weight", "turned"), [(1.0, UNWANTED), (UNWANTED, 1.0), (0.5, -0.5), (-2.0, 2.0)])
+def test_a_part_turned_round_keeps_a_weight_that_was_set(weight: float, turned: float) -> None:
+    assert Term("q", "pig", weight).turned() == Term("q", "pig", turned)
 
 
 # ---- Filters -------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 
 from diptych.search.query import Found, result_of
 from diptych.search.stores.rows import Item
-from diptych.serving.page_state import State
+from diptych.serving.page.state import State
 
 # Enough for a contact sheet or a first data set; more is the API's work.
 MOST = 1000

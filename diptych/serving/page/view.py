@@ -9,8 +9,8 @@ from typing import Any
 
 from diptych.search.query import Answer, Found
 from diptych.search.stores.rows import Item
-from diptych.serving.page_filters import Filters
-from diptych.serving.page_state import PAGE, State, Term, shortest
+from diptych.serving.page.filters import Filters
+from diptych.serving.page.state import PAGE, State, Term, shortest
 
 # A picture up to this many pixels a side is shown at no more than twice its size.
 SMALL = 160
@@ -247,7 +247,7 @@ def chips(state: State, thumbnails: Mapping[tuple[str, str], str]) -> tuple[Chip
             negative=term.weight < 0,
             thumbnail=thumbnails.get((term.kind, term.value), ""),
             without=f"/{state.without_term(term).query()}",
-            turned=f"/{state.with_term(replace(term, weight=-term.weight)).query()}",
+            turned=f"/{state.with_term(term.turned()).query()}",
         )
         for term in state.terms
         if term != main

@@ -4,9 +4,9 @@
 
     q, not            words that a picture shall be like, or not; may be repeated
     like, unlike      the same with pictures of the index, by id
-    picture, notpicture  the same with pictures that were uploaded a while ago (`page_uploads`)
-    X_weight          the weights of the X, in their order; 1 where they are missing
-    name ... filter   the fields of `page_filters.Filters`
+    picture, notpicture  the same with pictures that were uploaded a while ago (`diptych.serving.page.uploads`)
+    X_weight          the weights of the X, in their order; where they are missing 1, and 0.2 of what is not wanted
+    name ... filter   the fields of `diptych.serving.page.filters.Filters`
     min, hide         matches below this score are weak; hide=1 leaves them out
     unique, variety   duplicates as one stack; 0..100 of rearranging for unlike results
     offset            results before the first one shown
@@ -21,16 +21,15 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 from urllib.parse import urlencode
 
-from diptych.search.query import DEEPEST, LARGEST_WEIGHT, MOST_PARTS
-from diptych.serving.page_filters import Filters
+from diptych.search.query import DEEPEST, LARGEST_WEIGHT, MOST_PARTS, UNWANTED
+from diptych.serving.page.filters import Filters
 
 Kind = Literal["q", "like", "picture"]
 
 # Divisible by 2, 3, 4, 6 and 8: the last row of a full page is full at most widths.
 PAGE = 48
 MOST_CHARACTERS = 2000  # of one field
-# An excluded picture shall push its like away, not turn the question round.
-EXCLUDED = 0.5
+WANTED = 1.0
 
 _NAMES: dict[str, tuple[Kind, int]] = {
     "q": ("q", 1),
@@ -62,6 +61,15 @@ class Term:
     def strength(self) -> str:
         """The weight without its sign, as short as it can be written."""
         return shortest(abs(self.weight))
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether the weight is the one that it has where none is given."""
+        return self.weight == _usual(self.weight)
+
+    def turned(self) -> "Term":
+        """The same, not wanted instead of wanted or the other way round; a usual weight becomes the other usual one."""
+        return replace(self, weight=_usual(-self.weight) if self.is_usual else -self.weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,7 @@ class State:
         for name in _NAMES:
             terms = [term for term in self.terms if term.name == name]
             found += [(name, term.value) for term in terms]
-            if any(term.strength != "1" for term in terms):
+            if not all(term.is_usual for term in terms):
                 found += [(f"{name}_weight", term.strength) for term in terms]
         found += self.filters.active().items()
         if self.min_score is not None:
@@ -139,7 +147,7 @@ class State:
 
     def excluding(self, id_: str) -> "State":
         """Without that picture, and with its like further down."""
-        return self.with_term(Term("like", id_, -EXCLUDED))
+        return self.with_term(Term("like", id_, UNWANTED))
 
 
 def shortest(number: float) -> str:
@@ -184,24 +192,32 @@ class _Reader:
         weights = self._values.get(f"{name}_weight", [])
         for place, value in enumerate(self._values.get(name, [])):
             if value and self._fits(name, value):
-                yield Term(
-                    kind, value, sign * self._weight(name, weights[place] if place < len(weights) else "")
-                )
+                weight = weights[place] if place < len(weights) else ""
+                yield Term(kind, value, self._weight(name, sign, weight))
 
-    def _weight(self, name: str, value: str) -> float:
-        number = round(_float(value or "1"), 3)
+    def _weight(self, name: str, sign: int, value: str) -> float:
+        usual = _usual(sign)
+        if not value:
+            return usual
+        number = round(_float(value), 3)
         if 0 < number <= LARGEST_WEIGHT:
-            return number
+            return sign * number
         self.problems.append(
-            f"weight of {name}: {_quoted(value)}; expected a number above 0, up to {LARGEST_WEIGHT:g}; 1 is used"
+            f"weight of {name}: {_quoted(value)}; expected a number above 0, up to {LARGEST_WEIGHT:g}; "
+            f"{shortest(abs(usual))} is used"
         )
-        return 1.0
+        return usual
 
     def _fits(self, name: str, value: str) -> bool:
         if len(value) <= MOST_CHARACTERS:
             return True
         self.problems.append(f"{name}: {len(value):,} characters; expected at most {MOST_CHARACTERS:,}")
         return False
+
+
+def _usual(sign: float) -> float:
+    """The weight of a part that is wanted, or that is not, where none is given."""
+    return WANTED if sign > 0 else UNWANTED
 
 
 def _float(value: str) -> float:

@@ -17,14 +17,14 @@ from diptych.data.thumbnails import MEDIA_TYPE, preview
 from diptych.errors import DiptychError, ImageError, MissingExtraError, SettingsError
 from diptych.search.query import Part, Question
 from diptych.search.stores.rows import Item
-from diptych.serving import page_view as view
-from diptych.serving.page_downloads import MOST, as_csv, as_json
-from diptych.serving.page_filters import SHAPES, Filters
-from diptych.serving.page_login import COOKIE, own_address, signed_in, signed_out
-from diptych.serving.page_messages import FORGOTTEN, empty_index, explained, no_matches, no_such_picture
-from diptych.serving.page_state import PAGE, State, Term
-from diptych.serving.page_static import StaticFiles
-from diptych.serving.page_uploads import Upload, Uploads
+from diptych.serving.page import view
+from diptych.serving.page.downloads import MOST, as_csv, as_json
+from diptych.serving.page.filters import SHAPES, Filters
+from diptych.serving.page.login import COOKIE, own_address, signed_in, signed_out
+from diptych.serving.page.messages import FORGOTTEN, empty_index, explained, no_matches, no_such_picture
+from diptych.serving.page.state import PAGE, State, Term
+from diptych.serving.page.static import StaticFiles
+from diptych.serving.page.uploads import Upload, Uploads
 from diptych.serving.settings import Settings
 
 if TYPE_CHECKING:  # it brings torch
