@@ -312,9 +312,10 @@ class _Refresh:
         gone_rows = [int(row) for row in np.flatnonzero(gone)]
         gone_bytes = {self._catalogue.half_sha256(row) for row in gone_rows}
         moved = [half for half in self._arrived if half in gone_bytes]
+        moved_bytes = set(moved)
         summary.moved = len(moved)
         summary.added += len(self._arrived) - len(moved)
-        summary.removed = sum(self._catalogue.half_sha256(row) not in set(moved) for row in gone_rows)
+        summary.removed = sum(self._catalogue.half_sha256(row) not in moved_bytes for row in gone_rows)
         if not summary.added + summary.updated + summary.moved + summary.unchanged:
             raise DataError(f"{self._source.name}: {none_readable(summary.skipped)}")
         self._writer.delete([self._catalogue.id_of(row) for row in gone_rows])

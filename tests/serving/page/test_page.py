@@ -313,7 +313,7 @@ def test_an_uploaded_picture_has_an_address_until_it_is_forgotten(
 ) -> None:
     now = [0.0]
     uploads = Uploads(clock=lambda: now[0])
-    monkeypatch.setattr("diptych.serving.page.Uploads", lambda: uploads)
+    monkeypatch.setattr("diptych.serving.page.routes.Uploads", lambda: uploads)
     service = gallery.service()
     app = create_app(service, service.settings)
     with TestClient(app, base_url="http://127.0.0.1:8000", follow_redirects=False) as html:
