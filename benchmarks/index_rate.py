@@ -100,12 +100,8 @@ def encode_all(model: CLIP, preprocess: Preprocess, count: int) -> None:
 
 
 def index_all(source: Source, encoder: Encoder, folder: Path, thumbnails: bool = True) -> None:
-    place = Path(tempfile.mkdtemp(dir=folder))
-    try:
-        done = refresh(place / "index", source, encoder, thumbnails=thumbnails)
-        assert done.added == len(source), done
-    finally:
-        shutil.rmtree(place)
+    done = refresh(Path(tempfile.mkdtemp(dir=folder)) / "index", source, encoder, thumbnails=thumbnails)
+    assert done.added == len(source), done
 
 
 def rates(kind: str, source: Source, name: str, options: argparse.Namespace, folder: Path) -> str:

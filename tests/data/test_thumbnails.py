@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diptych.data import thumbnails
 from diptych.data.thumbnails import SIDE, preview
+
+
+@pytest.fixture(autouse=True, params=["simplejpeg", "Pillow"])
+def encoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to a JPEG keep the same promises."""
+    assert thumbnails.simplejpeg is not None
+    if request.param == "Pillow":
+        monkeypatch.setattr(thumbnails, "simplejpeg", None)
 
 
 def waves(width: int, height: int) -> np.ndarray:

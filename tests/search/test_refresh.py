@@ -388,6 +388,21 @@ def test_thumbnails_that_a_killed_writer_left_go_with_the_next(photos: Path, pla
     assert not read_manifest(database).writing
 
 
+def test_half_a_thumbnail_that_a_killed_writer_left_goes_with_the_next(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "index"
+    refresh(place, Folder(photos), FakeEncoder())
+    database = connect(place)
+    write_manifest(database, dataclasses.replace(read_manifest(database), writing=True))
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        database.put_thumbnails({item_id(str(photos / "a.png")) + "-" + "0" * 32: b"half"})
+    assert len(set(database.thumbnail_names())) == 5
+    refresh(place, Folder(photos), FakeEncoder())
+    assert len(contents(place)) == 4
+
+
 def test_a_second_writer_is_refused(photos: Path, place: Place) -> None:
     def try_again(_: int) -> None:
         with pytest.raises(SearchIndexError, match="another process is writing"):

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -62,13 +61,16 @@ class LocalFiles:
 
     def put(self, files: Mapping[str, bytes]) -> None:
         with self._changing():
+            for folder in {os.path.dirname(name) for name in files}:
+                os.makedirs(self.folder / folder, exist_ok=True)
             for name, data in files.items():
-                path = self.folder / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-                with os.fdopen(handle, "wb") as file:
+                stem, suffix = os.path.splitext(f"{self.folder}/{name}")
+                # One process writes at a time, so that the name is nobody else's. It is one of the kind that is
+                # being written: what a kill leaves goes where such files are swept.
+                temporary = f"{stem}.tmp{suffix}"
+                with open(temporary, "wb") as file:
                     file.write(data)
-                os.replace(temporary, path)
+                os.replace(temporary, f"{stem}{suffix}")
 
     def delete(self, names: Iterable[str]) -> None:
         with self._changing():
