@@ -395,9 +395,14 @@ def test_half_a_thumbnail_that_a_killed_writer_left_goes_with_the_next(
     refresh(place, Folder(photos), FakeEncoder())
     database = connect(place)
     write_manifest(database, dataclasses.replace(read_manifest(database), writing=True))
-    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
-        killed.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        database.put_thumbnails({item_id(str(photos / "a.png")) + "-" + "0" * 32: b"half"})
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            database.put_thumbnails({item_id(str(photos / "a.png")) + "-" + "0" * 32: b"half"})
     assert len(set(database.thumbnail_names())) == 5
     refresh(place, Folder(photos), FakeEncoder())
     assert len(contents(place)) == 4
