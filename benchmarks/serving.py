@@ -36,6 +36,7 @@ from PIL import Image
 from timing import describe_machine
 from vector_index import compact, made_item
 
+from diptych.cli.machine import pick_precision
 from diptych.data.transforms import Preprocess
 from diptych.embed import embed_images, embed_texts
 from diptych.models.architectures import PUBLISHED, Architecture
@@ -50,6 +51,7 @@ from diptych.search.stores.rows import Batch
 from diptych.serving.decoding import DecodingPool
 from diptych.serving.run import address_of, build_server, build_service, listening
 from diptych.serving.settings import Settings
+from diptych.weights.precision import to_half
 
 HEADER = "| what | path | batch wait ms | a second | p50 ms | p99 ms | p99 / p50 | mean batch | x faster unbatched |"
 
@@ -180,6 +182,9 @@ def throughput(
     """Rows of the table of batching."""
     torch.manual_seed(0)
     model = build_model(architecture).eval()
+    precision = pick_precision("auto", "cpu")  # as `diptych serve` does
+    if precision != "float32":
+        to_half(model, getattr(torch, precision))
     preprocess = Preprocess(architecture.image.resolution)
     bench = Bench(model, preprocess, empty_index(model, preprocess), concurrency, seconds)
     words, files = captions(500, None), jpegs(64)
@@ -306,7 +311,10 @@ def main() -> None:
     if arguments.quick:
         architecture, searched, arguments.seconds, arguments.rows = TINY, 10, 0.5, 2000
     print(describe_machine("torch", "fastapi", "uvicorn", "lancedb") + "\n")
-    print(f"{arguments.concurrency} clients, {arguments.seconds:g} s each\n\n{HEADER}\n|{'---|' * 9}")
+    precision = pick_precision("auto", "cpu")
+    print(
+        f"{arguments.concurrency} clients, {arguments.seconds:g} s each, ViT-B/32 in {precision}\n\n{HEADER}\n|{'---|' * 9}"
+    )
     for row in throughput(architecture, arguments.seconds, arguments.concurrency, arguments.batch_waits):
         print(row, flush=True)
     if arguments.rows:

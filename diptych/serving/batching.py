@@ -17,6 +17,9 @@ from diptych.serving.metrics import Metrics
 
 T = TypeVar("T")
 
+# A batch waits this many times its `wait` where more and more keep coming.
+_LONGEST = 4
+
 
 class OverloadedError(DiptychError):
     """A queue is full; `retry_after` is in whole seconds."""
@@ -70,11 +73,11 @@ class _Waiting(Generic[T]):
 class Batcher(Generic[T]):
     """Runs items of many requests through one function, up to `most` at a time, in the order of their arrival.
 
-    A batch begins when the model is free and something waits; it takes what has come by then. Where the batch before it
-    had several items, it waits up to `wait` seconds for more: clients that were answered together ask again together.
-    Who is alone never waits. `model` is held during a pass: batchers that share it take turns, so that each
-    fills up while the others compute. Items of requests that were cancelled are dropped before their turn.
-    An item that the function refuses fails alone.
+    A batch begins when the model is free and something waits; it takes what has come by then. Clients that were
+    answered ask again soon. So it waits until as many items are there as at the end of the batch before it, as long as
+    no `wait` seconds pass without a new one, and at most 4 times that in all. Who is alone never waits. `model` is held
+    during a pass: batchers that share it take turns, so that each fills up while the others compute. Items of requests
+    that were cancelled are dropped before their turn. An item that the function refuses fails alone.
 
     Used from one event loop, between `start` and `stop`.
     """
@@ -97,8 +100,7 @@ class Batcher(Generic[T]):
         self._model, self._executor, self._metrics = model, executor, metrics
         self._waiting: deque[_Waiting[T]] = deque()
         self._arrived = asyncio.Event()
-        self._full = asyncio.Event()
-        self._had_company = False
+        self._company = 0  # items that were computed or waiting when the last batch ended
         self._task: asyncio.Task[None] | None = None
         self._seconds_per_item = 0.0  # lately; 0 before the first pass
 
@@ -125,23 +127,30 @@ class Batcher(Generic[T]):
         entries = [_Waiting(item, loop.create_future()) for item in items]
         self._waiting.extend(entries)
         self._arrived.set()
-        if len(self._waiting) >= self._most:
-            self._full.set()
         # gather cancels what it waits for when the request is cancelled, or when one of its items fails.
         return np.stack(await asyncio.gather(*(entry.answer for entry in entries)))
 
     async def _serve(self) -> None:
         while True:
             await self._arrived.wait()
-            if self._had_company and len(self._waiting) < self._most:
-                self._full.clear()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._full.wait(), self._wait)
+            await self._gather()
             async with self._model:
                 # Taken when the model is free, not before: whatever came meanwhile goes along.
                 batch = self._take()
                 if batch:
                     await self._compute(batch)
+                    self._company = len(batch) + len(self._waiting)
+
+    async def _gather(self) -> None:
+        """Wait for those who are likely to come."""
+        clock = asyncio.get_running_loop().time
+        end = clock() + _LONGEST * self._wait
+        while len(self._waiting) < min(self._company, self._most) and (left := end - clock()) > 0:
+            self._arrived.clear()
+            try:
+                await asyncio.wait_for(self._arrived.wait(), min(self._wait, left))
+            except TimeoutError:
+                return
 
     def _take(self) -> list[_Waiting[T]]:
         batch: list[_Waiting[T]] = []
@@ -151,7 +160,8 @@ class Batcher(Generic[T]):
                 batch.append(entry)
         if not self._waiting:
             self._arrived.clear()
-        self._had_company = len(batch) > 1
+        else:
+            self._arrived.set()
         return batch
 
     async def _compute(self, batch: list[_Waiting[T]]) -> None:

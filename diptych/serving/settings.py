@@ -26,7 +26,7 @@ class Settings:
 
     text_batch: int = 32  # texts in one pass through the model
     picture_batch: int = 16  # pictures in one pass
-    batch_wait: float = 0.005  # seconds that a batch waits for more, where the one before had several items
+    batch_wait: float = 0.005  # seconds without a new item after which a batch waits no longer for more
     text_queue: int = 256  # texts that may wait or be computed; more are answered 429
     picture_queue: int = 64  # pictures, each with its pixels in memory
     text_cache: int = 4096  # vectors of texts that are kept; 2 KB each for 512 dimensions

@@ -118,6 +118,35 @@ def test_after_a_batch_of_several_the_next_waits_for_more() -> None:
     assert recorder.batches == [[1, 2], [3, 4, 5, 6]]
 
 
+def test_a_batch_waits_for_as_many_as_there_were_and_not_for_more() -> None:
+    recorder = Recorder()
+
+    async def body(made: Batcher[int]) -> None:
+        recorder.gate.clear()
+        first = [asyncio.create_task(made.run([number])) for number in (1, 2)]
+        while not recorder.batches:
+            await asyncio.sleep(0.001)
+        first.append(asyncio.create_task(made.run([3])))  # three are there at the end of the batch
+        await asyncio.sleep(0.01)
+        recorder.gate.set()
+        await asyncio.gather(*first[:2])
+        await asyncio.wait_for(asyncio.gather(first[2], made.run([4]), made.run([5])), 60)
+
+    running(body, recorder, wait=3600)
+    assert recorder.batches == [[1, 2], [3, 4, 5]]
+
+
+def test_a_batch_waits_no_longer_once_nobody_comes() -> None:
+    recorder = Recorder()
+
+    async def body(made: Batcher[int]) -> None:
+        await made.run([1, 2, 3, 4])
+        await asyncio.wait_for(made.run([5]), 60)
+
+    running(body, recorder, wait=0.02)
+    assert recorder.batches == [[1, 2, 3, 4], [5]]
+
+
 def test_what_comes_while_the_model_is_busy_goes_into_the_next_batch() -> None:
     recorder = Recorder()
 
