@@ -313,7 +313,7 @@ def main() -> None:
     print(describe_machine("torch", "fastapi", "uvicorn", "lancedb") + "\n")
     precision = pick_precision("auto", "cpu")
     print(
-        f"{arguments.concurrency} clients, {arguments.seconds:g} s each, ViT-B/32 in {precision}\n\n{HEADER}\n|{'---|' * 9}"
+        f"{arguments.concurrency} clients, {arguments.seconds:g} s each, {precision}\n\n{HEADER}\n|{'---|' * 9}"
     )
     for row in throughput(architecture, arguments.seconds, arguments.concurrency, arguments.batch_waits):
         print(row, flush=True)
