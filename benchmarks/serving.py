@@ -34,7 +34,7 @@ from clip_like import Collection, real_embeddings
 from peers import TINY
 from PIL import Image
 from timing import describe_machine
-from vector_index import compact, made_item
+from vector_index import made_item
 
 from diptych.cli.machine import pick_precision
 from diptych.data.transforms import Preprocess
@@ -159,7 +159,7 @@ def filled(database: Database, model: CLIP, preprocess: Preprocess, vectors: np.
             rows = range(start, min(start + 1024, len(vectors)))
             store.upsert(Batch([made_item(row) for row in rows], vectors[start : start + 1024]))
             if start // 1024 % 32 == 31:
-                compact(store)
+                store.optimize()
         store.optimize(force=True)
         write_manifest(database, Manifest(FORMAT_VERSION, current=table, serial=serial))
 
