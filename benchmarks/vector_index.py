@@ -40,6 +40,7 @@ from diptych.search.stores.rows import Batch, Item, item_id
 
 ROWS = [10_000, 20_000, 50_000, 200_000, 1_000_000]
 K = 10
+EXACT_QUESTIONS = 40  # of each kind: their answers are known, and over a million vectors one takes a second
 WARM_UP = 20
 HEADER = "| vectors | engine | write s | build s | disk MB | p50 ms | p95 ms | recall@10 images | texts |"
 
@@ -204,12 +205,13 @@ def row_of_table(
             built.search(question)
         hits = 0
         expected = best if filtered is None else filtered[kind]
-        for question, rows in zip(asked, expected, strict=True):
+        most = EXACT_QUESTIONS if "exact" in built.name else len(asked)
+        for question, rows in zip(asked[:most], expected[:most], strict=True):
             start = time.perf_counter()
             found = built.search(question)
             seconds.append(time.perf_counter() - start)
             hits += len(rows & set(found))
-        recalls.append(hits / sum(map(len, expected)))
+        recalls.append(hits / sum(map(len, expected[:most])))
     p50, p95 = statistics.median(seconds), statistics.quantiles(seconds, n=20)[18]
     cells = [f"{count:,}", built.name, shown(built.write), shown(built.build), shown(built.disk)]
     cells += [f"{1000 * p50:.2f}", f"{1000 * p95:.2f}", *(f"{recall:.4f}" for recall in recalls)]
