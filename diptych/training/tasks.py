@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from diptych.data.augmentations import Drawings, draw_views
 from diptych.data.loader import Batch
 from diptych.data.transforms import Preprocess
-from diptych.distributed import world
+from diptych.distributed import gather_rows, row_counts, world
 from diptych.errors import SettingsError
 from diptych.models.clip import CLIP
 from diptych.models.patch_dropout import kept_patches
@@ -25,6 +25,7 @@ from diptych.training.settings import Recipe
 
 # From this many rows in the global batch on, the matrix of similarities is never whole: 4 million are 16 MB.
 _TILED_FROM = 2048
+_RANKED = 1024  # rows of a process whose accuracy is looked at
 
 
 class Task(Protocol):
@@ -36,7 +37,7 @@ class Task(Protocol):
 
     @property
     def towers(self) -> Mapping[str, nn.Module]:
-        """The part of the model that each side of a pair goes through: "image" and "text"."""
+        """The part of the model that each side of a pair goes through: "image" and, where it has one, "text"."""
 
     def use(self, towers: Mapping[str, Forward]) -> None:
         """What to call in place of the towers, where several processes share them."""
@@ -45,7 +46,7 @@ class Task(Protocol):
         """Embeddings of those rows' images, (len(rows), dim), unit length, float32 at least."""
 
     def text(self, batch: Batch, rows: Tensor) -> Tensor:
-        """Embeddings of those rows' texts, likewise."""
+        """Embeddings of those rows' texts, likewise; or their ids, where texts are predicted and not encoded."""
 
     def text_order(self, batch: Batch) -> Tensor:
         """The rows, (batch,), in the order in which chunks of texts cost least."""
@@ -55,6 +56,9 @@ class Task(Protocol):
 
         left, right: (local, dim), embeddings of this process's images and texts. groups: (local,), or None.
         """
+
+    def correct(self, left: Tensor, right: Tensor, groups: Tensor) -> tuple[Tensor, int]:
+        """How many of this process's answers are right, (), integer, and how many were looked at."""
 
     def after_step(self) -> dict[str, float]:
         """What must hold after an update, and what is worth a place in the log."""
@@ -118,6 +122,14 @@ class ClipTask:
         if is_tiled(len(left) * world().size):
             return tiled_infonce(left, right, scale, groups)
         return infonce(Pairs.gathered(left, right, groups), scale)
+
+    def correct(self, left: Tensor, right: Tensor, groups: Tensor) -> tuple[Tensor, int]:
+        """Of the first 1,024 images, those that rank a right text of the global batch first."""
+        counts = row_counts(len(left), left.device)
+        every_right, every_group = gather_rows(right, counts), gather_rows(groups, counts)
+        ranked = left[:_RANKED]
+        best = (ranked @ every_right.T).argmax(dim=1)
+        return (every_group[best] == groups[:_RANKED]).sum(), len(ranked)
 
     def after_step(self) -> dict[str, float]:
         """See `Task`."""
