@@ -33,6 +33,7 @@ _HANDED = re.compile(
     r"|keycap|digit|number|text|font|brand|logo)\b",
     re.IGNORECASE,
 )
+_SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)  # those of them that can be put right again
 _AHEAD = 3  # batches
 _LARGE = 4096  # rows of a share beyond which one batch ahead is enough, and three would be gigabytes
 _PIECE = 16  # rows that a thread reads at a time: few enough to share out, enough to make handing over cheap
@@ -46,6 +47,8 @@ class TextSampling:
 
     caption: float = 1.0  # the caption alone; always so where there are no tags
     caption_and_tags: float = 0.0  # the caption and up to three tags; what is left over is tags alone
+    # Whether texts that say left or right may have their picture mirrored; the task then exchanges the two words.
+    exchange_sides: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ class Loader:
     workers: threads that decode ahead of the consumer; 0 decodes in the consumer's own, when it asks.
     cache: keep decoded pictures in memory.
     most_bad: the share of pairs, 0..1, that may be bad before the run ends.
+    needs_captions: whether a picture without one counts as bad; else its text is empty.
     world: the processes among which each batch of `batch_size` is shared.
 
     A pair that cannot be read is replaced by the next good one of the source, which is a function of its place alone.
@@ -142,6 +146,7 @@ class Loader:
     workers: int = 2
     cache: bool = False
     most_bad: float = 0.05
+    needs_captions: bool = True
     world: World = field(default_factory=World)
     asked: int = field(default=0, init=False)
     skipped: collections.Counter[str] = field(default_factory=collections.Counter, init=False)
@@ -266,14 +271,19 @@ class Loader:
         )
 
     def _row(self, example: Example) -> _Row:
-        if not example.captions:
-            raise DataError(f"{example.key}: {NO_CAPTION}")
-        words = " ".join((*example.captions, *example.tags))
+        captions = example.captions
+        if not captions:
+            if self.needs_captions:
+                raise DataError(f"{example.key}: {NO_CAPTION}")
+            captions = ("",)
+        words = " ".join((*captions, *example.tags))
+        if self.text.exchange_sides:
+            words = _SIDES.sub("", words)
         return _Row(
             pixels=self.canvas.decode(example),
-            captions=example.captions,
+            captions=captions,
             tags=example.tags,
-            group=group_id(example.captions[0]),
+            group=group_id(captions[0] or example.key),
             mirrored=_HANDED.search(words) is None,
         )
 

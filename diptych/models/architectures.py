@@ -55,12 +55,43 @@ class BagOfWords:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Captioner:
+    """Decoders that write the caption of an image (VirTex: Desai and Johnson 2021); as wide as `embed_dim`."""
+
+    decoder_layers: int
+    reads: Literal["forward", "both", "masked"] = "both"  # "forward" alone is a captioning language model
+    heads: int | None = None  # embed_dim / 64, and at least one, when not given
+    context_length: int = 77
+    vocab_size: int = 49_408
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordPredictor:
+    """One logit a word of the vocabulary: predicts which words the caption of an image has."""
+
+    word_loss: Literal["softmax", "sigmoid"]  # one distribution over the words, or a yes or no for each
+    context_length: int = 77
+    vocab_size: int = 49_408
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectionHead:
+    """In place of a text side: the head between image features and the loss of two views (Chen et al. 2020)."""
+
+    head_layers: int  # linear ones: 2 in SimCLR, 3 in SimCLRv2
+    head_dim: int = 128  # of the space of the loss
+    context_length: int = 8  # texts are read and not used
+    vocab_size: int = 49_408
+
+
+@dataclass(frozen=True, kw_only=True)
 class Architecture:
     """One CLIP: an image tower, a text tower, and the width of the space in which they meet."""
 
     embed_dim: int
     image: VisionTransformer | ModifiedResNet
-    text: TextTransformer | BagOfWords
+    # Captioner and WordPredictor predict a text and embed none; ProjectionHead has none.
+    text: TextTransformer | BagOfWords | Captioner | WordPredictor | ProjectionHead
     activation: Activation = "quick_gelu"  # of every transformer block; OpenAI's models have quick_gelu
     logit_bias: float | None = None  # the first value of a learned bias of the logits, as SigLIP has it (-10)
 

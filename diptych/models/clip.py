@@ -11,9 +11,14 @@ from diptych.errors import SettingsError
 from diptych.models import architectures
 from diptych.models.architectures import Architecture
 from diptych.models.bag_of_words import BagOfWords
+from diptych.models.captioner import Captioner
 from diptych.models.modified_resnet import ModifiedResNet
+from diptych.models.projection_head import ProjectionHead
 from diptych.models.text_transformer import TextTransformer
 from diptych.models.vision_transformer import VisionTransformer
+from diptych.models.word_predictor import WordPredictor
+
+TextSide = TextTransformer | BagOfWords | Captioner | WordPredictor | ProjectionHead
 
 INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
 MAX_LOGIT_SCALE = math.log(100)  # "to prevent scaling the logits by more than 100", section 2.5
@@ -69,7 +74,11 @@ class CLIP(nn.Module):
         return seen
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """tokens: (batch, up to context_length) ids; returns (batch, embed_dim), not of unit length."""
+        """tokens: (batch, up to context_length) ids; returns (batch, embed_dim), not of unit length.
+
+        Raises SettingsError where the model predicts texts and embeds none.
+        """
+        self._check_embeds_texts()
         encoded: Tensor = self.text(tokens)
         return encoded
 
@@ -98,12 +107,26 @@ class CLIP(nn.Module):
 
     def text_tokens(self, tokens: Tensor) -> Tensor:
         """Every token of the text tower, before the projection: (batch, tokens, width)."""
-        return self.text.tokens(tokens)
+        self._check_embeds_texts()
+        encoded: Tensor = self.text.tokens(tokens)  # type: ignore[operator]
+        return encoded
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
         """Keep the logits from being scaled by more than 100; called after each optimiser step."""
         self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+
+    def _check_embeds_texts(self) -> None:
+        if isinstance(self.text, ProjectionHead):
+            raise SettingsError(
+                "the model was trained on images alone (SimCLR) and embeds no texts; use its `image_features`, as "
+                "`diptych evaluate linear-probe` does, or a model with a text tower"
+            )
+        if isinstance(self.text, Captioner | WordPredictor):
+            raise SettingsError(
+                f"the model's text side is a {type(self.text).__name__}, which predicts texts from images and embeds "
+                "none; use `model.text.scores`, or a model with a text tower"
+            )
 
     def _checked(self, pixels: Tensor) -> Tensor:
         side = self.visual.input_resolution
@@ -126,7 +149,16 @@ def _image_tower(architecture: Architecture) -> VisionTransformer | ModifiedResN
     return ModifiedResNet(architecture.image, architecture.embed_dim)
 
 
-def _text_tower(architecture: Architecture) -> TextTransformer | BagOfWords:
+def _text_tower(architecture: Architecture) -> TextSide:
+    if isinstance(architecture.text, architectures.ProjectionHead):
+        width = architecture.image.width
+        if isinstance(architecture.image, architectures.ModifiedResNet):
+            width *= 32
+        return ProjectionHead(architecture.text, width)
+    if isinstance(architecture.text, architectures.Captioner):
+        return Captioner(architecture.text, architecture.embed_dim)
+    if isinstance(architecture.text, architectures.WordPredictor):
+        return WordPredictor(architecture.text, architecture.embed_dim)
     if isinstance(architecture.text, architectures.TextTransformer):
         return TextTransformer(architecture.text, architecture.embed_dim, architecture.activation)
     return BagOfWords(architecture.text, architecture.embed_dim)

@@ -39,6 +39,7 @@ def open_training_data(
         workers=data.workers,
         cache=data.cache,
         most_bad=data.most_bad,
+        needs_captions=recipe.objective.name != "simclr",
         world=world(),
     )
 

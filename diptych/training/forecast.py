@@ -23,7 +23,7 @@ from diptych.errors import SettingsError
 from diptych.models.blocks import set_recompute
 from diptych.models.clip import CLIP, build_model
 from diptych.training.settings import Recipe
-from diptych.training.tasks import ClipTask, is_tiled
+from diptych.training.tasks import TASKS, is_tiled
 from diptych.training.towers import Chunking
 
 PROBES = (2, 4)  # rows of the two forward passes from which memory is extrapolated
@@ -108,7 +108,7 @@ def kept_bytes(model: CLIP, recipe: Recipe) -> Kept:
 
 def _lines(model: CLIP, recipe: Recipe) -> Kept:
     """Straight lines through two small batches: what is kept once, however large the batch, is their offset."""
-    task = ClipTask(model, Preprocess(model.architecture.image.resolution), recipe)
+    task = TASKS[recipe.objective.name](model, Preprocess(model.architecture.image.resolution), recipe)
     few, more = PROBES
 
     def line(encode: Callable[[Batch, Tensor], Tensor]) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from diptych.errors import SettingsError
 from diptych.models.blocks import distances_from_top
+from diptych.training.lars import LARS
 from diptych.training.parallel import local
 from diptych.training.settings import OptimizerSettings
 
@@ -22,8 +23,15 @@ _MASK = 2**32 - 1
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings, seed: int = 0) -> torch.optim.Optimizer:
-    """AdamW over `parameter_groups`, fused; with `moments = "bfloat16"` a `CompactAdamW`, whose rounding has `seed`."""
+    """AdamW over `parameter_groups`, fused; with `moments = "bfloat16"` a `CompactAdamW`, whose rounding has `seed`.
+
+    Or LARS, whose momentum is in float32.
+    """
     groups = parameter_groups(model, settings)
+    if settings.name == "lars":
+        if settings.moments != "float32":
+            raise SettingsError("[optimizer] moments: LARS keeps its momentum in float32; leave it out")
+        return LARS(groups, momentum=settings.momentum, trust=settings.trust)
     if settings.moments == "bfloat16":
         return CompactAdamW(groups, betas=settings.betas, eps=settings.epsilon, seed=seed)
     return torch.optim.AdamW(

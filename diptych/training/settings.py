@@ -53,19 +53,22 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveSettings:
-    name: Literal["clip", "siglip"] = "clip"
+    name: Literal["clip", "siglip", "captioning", "word-prediction", "simclr"] = "clip"
     positives: Literal["pair", "caption"] = (
         "pair"  # "caption": pairs with the same first caption are positives
     )
+    temperature: float = 0.1  # of simclr, fixed: what similarities are divided by; 0.5 for CIFAR-10
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    name: Literal["adamw"] = "adamw"
+    name: Literal["adamw", "lars"] = "adamw"
     learning_rate: float = 5e-4  # peak, reached after warm-up
-    weight_decay: float = 0.2  # decoupled; not on gains, biases and the temperature
+    weight_decay: float = 0.2  # decoupled in AdamW; not on gains, biases and the temperature
     betas: tuple[float, float] = (0.9, 0.98)
     epsilon: float = 1e-6
+    momentum: float = 0.9  # of LARS, which has neither betas nor epsilon
+    trust: float = 1e-3  # of LARS: the share of a matrix's own size that a step at a rate of 1 moves it by
     clip_norm: float | None = None  # of the whole gradient
     moments: Literal["float32", "bfloat16"] = "float32"  # precision in which Adam's two averages are kept
     layer_decay: float = 1.0  # learning rate of a block over that of the block after it, in each tower

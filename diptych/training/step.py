@@ -21,8 +21,8 @@ Encode = Callable[[Batch, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class StepResult:
-    """loss: mean over the global batch. accuracy: what `Task.correct` counts, in 0..1. applied: whether the weights were updated; they are not where the loss or the
-    gradient is not finite.
+    """loss: mean over the global batch. accuracy: what `Task.correct` counts, in 0..1. applied: whether the weights
+    were updated; they are not where the loss or the gradient is not finite.
     """
 
     loss: float
