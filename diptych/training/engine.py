@@ -47,7 +47,8 @@ from diptych.training.saving import Saver
 from diptych.training.schedule import learning_rate
 from diptych.training.settings import Recipe
 from diptych.training.step import StepResult, training_step
-from diptych.training.tasks import TASKS, Task
+from diptych.training.tasks import TASKS
+from diptych.training.tasks.task import Task
 from diptych.training.towers import Chunking
 
 _LOG_EVERY = 10  # steps

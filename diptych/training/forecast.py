@@ -23,7 +23,8 @@ from diptych.errors import SettingsError
 from diptych.models.blocks import set_recompute
 from diptych.models.clip import CLIP, build_model
 from diptych.training.settings import Recipe
-from diptych.training.tasks import TASKS, is_tiled
+from diptych.training.tasks import TASKS
+from diptych.training.tasks.clip import is_tiled
 from diptych.training.towers import Chunking
 
 PROBES = (2, 4)  # rows of the two forward passes from which memory is extrapolated

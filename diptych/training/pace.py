@@ -21,7 +21,8 @@ from diptych.models.clip import CLIP
 from diptych.tokenizer import tokenize
 from diptych.training.forecast import Memory, made_up_batch
 from diptych.training.settings import Recipe
-from diptych.training.tasks import TASKS, Task
+from diptych.training.tasks import TASKS
+from diptych.training.tasks.task import Task
 
 # Timed steps: rows of the first and of the largest; more rows are tried while a step is quick, and in any case until
 # the steps were large or took long together, for what a step takes besides its rows would pass for theirs.

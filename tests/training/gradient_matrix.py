@@ -24,11 +24,12 @@ from diptych.models.architectures import (
     WordPredictor,
 )
 from diptych.models.clip import CLIP, build_model
-from diptych.training import tasks
 from diptych.training.parallel import share_model
 from diptych.training.recipes import load_recipe
 from diptych.training.step import training_step
-from diptych.training.tasks import TASKS, ClipTask
+from diptych.training.tasks import TASKS
+from diptych.training.tasks import clip as clip_task
+from diptych.training.tasks.clip import ClipTask
 from diptych.training.towers import Chunking
 
 ROWS = 13  # shares of 7 and 6, or of 5, 4 and 4: never even
@@ -129,7 +130,7 @@ def gradients(case: Case) -> dict[str, torch.Tensor]:
     task = task_of(case.objective, model)
     parallel = share_model(model, task.towers, case.way, "cpu")
     task.use(parallel.towers)
-    tasks._TILED_FROM = 1 if case.loss == "tiled" else 1 << 30
+    clip_task._TILED_FROM = 1 if case.loss == "tiled" else 1 << 30
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, foreach=False)
     training_step(
         task,

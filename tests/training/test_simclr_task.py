@@ -28,7 +28,7 @@ from diptych.training.parallel import share_model
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
 from diptych.training.step import training_step
-from diptych.training.tasks import SimclrTask
+from diptych.training.tasks.simclr import SimclrTask
 from diptych.training.towers import Chunking
 from tests.processes import run_processes
 from tests.training.gradient_matrix import CHUNKINGS, ROWS, batch_of
