@@ -115,6 +115,36 @@ def zero_shot(
         show(len(task.source), measure, here, as_json)
 
 
+@app.command(
+    name="word-order",
+    help_epilogue="Example: diptych evaluate word-order --model runs/first --data scenes:binding",
+)
+def word_order(
+    *,
+    data: Data,
+    model: Model = DEFAULT_MODEL,
+    batch_size: BatchSize = 64,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> None:
+    """How often a picture's caption is preferred to one of the same words that is wrong: does order matter?"""
+    from diptych.cli.machine import load_model  # noqa: PLC0415
+    from diptych.data.sources import open_source  # noqa: PLC0415
+    from diptych.evaluation.word_order import evaluate_word_order  # noqa: PLC0415
+
+    source = open_source(data)
+    with everybody(device) as here:
+        name, network, preprocess = load_model(model, device, precision)
+
+        def measure(advance: Callable[[int], None]) -> "Report":
+            return evaluate_word_order(
+                network, preprocess, source, model_name=name, batch_size=batch_size, progress=advance
+            )
+
+        show(len(source), measure, here, as_json)
+
+
 @app.command(name="retrieval", help_epilogue="Example: diptych evaluate retrieval --data captions.csv")
 def retrieval(
     *,

@@ -134,9 +134,12 @@ def _metrics(
     task: "EvaluationTask", source: "Source", model: "CLIP", preprocess: "Preprocess"
 ) -> Mapping[str, float]:
     from diptych.evaluation.retrieval import evaluate_retrieval  # noqa: PLC0415
+    from diptych.evaluation.word_order import evaluate_word_order  # noqa: PLC0415
     from diptych.evaluation.zero_shot import evaluate_zero_shot  # noqa: PLC0415
 
-    if task.task == "retrieval":
+    if task.task == "word-order":
+        report = evaluate_word_order(model, preprocess, source, model_name=task.name)
+    elif task.task == "retrieval":
         report = evaluate_retrieval(model, preprocess, source, model_name=task.name, truncate=True)
     else:
         report = evaluate_zero_shot(

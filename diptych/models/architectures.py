@@ -5,7 +5,7 @@ checkpoints; `build_model` in `clip.py` makes a model of any of them.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 Activation = Literal["quick_gelu", "gelu"]
 
@@ -63,6 +63,9 @@ class Captioner:
     heads: int | None = None  # embed_dim / 64, and at least one, when not given
     context_length: int = 77
     vocab_size: int = 49_408
+    known: tuple[
+        int, ...
+    ] = ()  # ids that are read and written, all others being one; every id when not given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,7 @@ class WordPredictor:
     word_loss: Literal["softmax", "sigmoid"]  # one distribution over the words, or a yes or no for each
     context_length: int = 77
     vocab_size: int = 49_408
+    known: tuple[int, ...] = ()  # as of a captioner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,21 @@ class ProjectionHead:
     head_dim: int = 128  # of the space of the loss
     context_length: int = 8  # texts are read and not used
     vocab_size: int = 49_408
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelHead:
+    """In place of a text side: one logit a class (ViT: Dosovitskiy et al. 2020, section 3.1)."""
+
+    classes: tuple[str, ...]  # their names, in the order of the logits; none: those found in the training data
+    kept_layers: int = 0  # hidden layers of a projection head below the logits: 1 in SimCLRv2's fine-tuning
+
+    context_length: ClassVar[int] = 1  # a text is the number of its class
+
+    @property
+    def vocab_size(self) -> int:
+        """As many as there are classes."""
+        return len(self.classes)
 
 
 @dataclass(frozen=True, kw_only=True)

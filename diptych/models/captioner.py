@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from diptych.errors import SettingsError
 from diptych.models import architectures
+from diptych.models.compact_vocabulary import CompactVocabulary
 from diptych.models.modified_resnet import ModifiedResNet
 from diptych.models.transformer import check_heads
 from diptych.models.vision_transformer import VisionTransformer
@@ -30,8 +31,9 @@ class Captioner(nn.Module):
         check_heads(embed_dim, heads)
         self.context_length = size.context_length
         self.vocab_size = size.vocab_size
+        self.words = CompactVocabulary(size.known, size.vocab_size)
         self.reads = size.reads
-        self.token_embedding = nn.Embedding(size.vocab_size, embed_dim)
+        self.token_embedding = nn.Embedding(self.words.rows, embed_dim)
         self.positional_embedding = nn.Parameter(torch.empty(size.context_length, embed_dim))
         self.ln_embedding = nn.LayerNorm(embed_dim, eps=1e-8)
         directions: tuple[Direction, ...] = {
@@ -53,7 +55,7 @@ class Captioner(nn.Module):
             }
         )
         self.mask_embedding = nn.Parameter(torch.empty(embed_dim)) if size.reads == "masked" else None
-        self.output_bias = nn.Parameter(torch.zeros(size.vocab_size))
+        self.output_bias = nn.Parameter(torch.zeros(self.words.rows))
         for name, value in self.named_parameters():
             if value.ndim > 1 or name == "mask_embedding":
                 nn.init.normal_(value, std=0.02)
@@ -65,10 +67,10 @@ class Captioner(nn.Module):
     ) -> Tensor:
         """What the decoder of a direction makes of each token: (batch, length, embed_dim).
 
-        cells: (batch, cells, embed_dim), of the images. tokens: (batch, length) ids in the order in which they are
-        read: for "backward" those of `reversed_texts`. "forward" and "backward" see no token after the one that they
-        are at; "around" sees the whole text up to its end token. hidden: (batch, length), bool, tokens that the
-        decoder sees as the mask and not as themselves.
+        cells: (batch, cells, embed_dim), of the images. tokens: (batch, length), rows of the vocabulary (see `words`)
+        in the order in which they are read: for "backward" those of `reversed_texts`. "forward" and "backward" see no
+        token after the one that they are at; "around" sees the whole text up to its end token. hidden: (batch, length),
+        bool, tokens that the decoder sees as the mask and not as themselves.
         """
         embedded = self.token_embedding(tokens)
         if hidden is not None:
@@ -91,7 +93,7 @@ class Captioner(nn.Module):
     def next_word(self, cells: Tensor, prefixes: Tensor, direction: Direction = "forward") -> Tensor:
         """log p of every word after each prefix: (prefixes, vocabulary).
 
-        cells: (cells, embed_dim), of one image. prefixes: (prefixes, length) ids, without padding.
+        cells: (cells, embed_dim), of one image. prefixes: (prefixes, length) rows of the vocabulary, without padding.
         """
         states = self(cells.expand(len(prefixes), *cells.shape), prefixes, direction)[:, -1]
         return self._logits(states).log_softmax(dim=1)
@@ -100,10 +102,16 @@ class Captioner(nn.Module):
         """log p of the tokens of each text after the first, given its image, left to right: (batch,), in nats.
 
         cells: (batch, cells, embed_dim). tokens: (batch, length) ids. Divided by `tokens.argmax(dim=1)` it is the
-        mean over the tokens.
+        mean over the tokens. Raises SettingsError for a captioner that does not read from left to right.
         """
+        if "forward" not in self.directions:
+            raise SettingsError(
+                f'reads = "{self.reads}": a captioner that fills in hidden words gives no probability of a whole text; '
+                'use one with reads = "both" or "forward"'
+            )
+        tokens = self.words.rows_of(tokens)
         logits = self._logits(self(cells, tokens, "forward"))
-        following = tokens[:, 1:, None].long()
+        following = tokens[:, 1:, None]
         found = logits[:, :-1].log_softmax(dim=2).gather(2, following)[..., 0]
         place = torch.arange(tokens.shape[1] - 1, device=tokens.device)
         counted: Tensor = (found * (place < tokens.argmax(dim=1, keepdim=True))).sum(dim=1)
@@ -117,8 +125,8 @@ class Captioner(nn.Module):
 
         cells: (images, cells, embed_dim). tokens: (texts, length) ids.
         """
-        rows = [self.log_likelihood(cells, text.expand(len(cells), -1)) for text in tokens]
-        return torch.stack(rows, dim=1)
+        used = (text[: int(text.argmax()) + 1] for text in tokens)
+        return torch.stack([self.log_likelihood(cells, text.expand(len(cells), -1)) for text in used], dim=1)
 
 
 class CellTower(nn.Module):

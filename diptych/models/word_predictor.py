@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from diptych.models import architectures
+from diptych.models.compact_vocabulary import CompactVocabulary
 
 
 class WordPredictor(nn.Module):
@@ -17,12 +18,13 @@ class WordPredictor(nn.Module):
         self.context_length = size.context_length
         self.vocab_size = size.vocab_size
         self.word_loss = size.word_loss
-        self.table = nn.Parameter(torch.empty(size.vocab_size, embed_dim))
-        self.bias = nn.Parameter(torch.zeros(size.vocab_size))
+        self.words = CompactVocabulary(size.known, size.vocab_size)
+        self.table = nn.Parameter(torch.empty(self.words.rows, embed_dim))
+        self.bias = nn.Parameter(torch.zeros(self.words.rows))
         nn.init.normal_(self.table, std=0.02)
 
     def forward(self, features: Tensor) -> Tensor:
-        """features: (batch, embed_dim), of images; returns log p(word), (batch, vocabulary).
+        """features: (batch, embed_dim), of images; returns log p(word), (batch, rows of the vocabulary).
 
         Under `word_loss = "sigmoid"`, each word's own probability; else the words' probabilities sum to 1.
         """
@@ -36,7 +38,7 @@ class WordPredictor(nn.Module):
 
         tokens: (texts, up to context_length) ids. A text without words has the score of no evidence, -inf.
         """
-        words = distinct_words(tokens)
+        words = distinct_words(self.words.rows_of(tokens))
         has = words >= 0
         found = self(features)[:, words.clamp(min=0).long()]  # (images, texts, most)
         mean: Tensor = (found * has).sum(dim=2) / has.sum(dim=1).clamp(min=1)

@@ -130,7 +130,7 @@ class CheckpointSettings:
 @dataclass(frozen=True, kw_only=True)
 class EvaluationTask:
     name: str  # of its column in the log
-    task: Literal["zero-shot", "retrieval"]
+    task: Literal["zero-shot", "retrieval", "word-order"]
     data: str
     label_from: Literal["label", "caption"] = "label"
     where: dict[str, tuple[str, ...]] = field(default_factory=dict)  # metadata field = values to keep

@@ -51,8 +51,10 @@ class CaptioningTask(ClipTask):
             return wide(self._image_tower(pixels.to(self.model.dtype))).flatten(1)
 
     def text(self, batch: Batch, rows: Tensor) -> Tensor:
-        """Ids of those rows' texts, and the seed of each in the last column: (len(rows), context + 1), int64."""
-        return torch.cat([self.tokens(batch, rows).long(), batch.seeds[rows, None]], dim=1)
+        """Those rows' texts as rows of the vocabulary, and the seed of each: (len(rows), context + 1), int64."""
+        return torch.cat(
+            [self.captioner.words.rows_of(self.tokens(batch, rows)), batch.seeds[rows, None]], dim=1
+        )
 
     def loss(self, left: Tensor, right: Tensor, groups: Tensor | None) -> tuple[Tensor, int]:
         """See `Task`; the number is that of the tokens that are predicted, which both directions share."""
@@ -71,7 +73,7 @@ class CaptioningTask(ClipTask):
         cells = left.reshape(len(left), -1, table.shape[1])
         read, hidden, chosen = tokens, None, None
         if direction == "around":
-            read, hidden, chosen = mask_words(seeds, tokens, _MASKED, captioner.vocab_size)
+            read, hidden, chosen = mask_words(seeds, tokens, _MASKED, captioner.words.rows)
         elif direction == "backward":
             read = reversed_texts(tokens)
         with autocast(left.device.type, self.precision):

@@ -39,7 +39,7 @@ class WordPredictionTask(ClipTask):
 
     def text(self, batch: Batch, rows: Tensor) -> Tensor:
         """The distinct words of those rows' texts, (len(rows), context), -1 for none."""
-        return distinct_words(self.tokens(batch, rows))
+        return distinct_words(self.head.words.rows_of(self.tokens(batch, rows)))
 
     def loss(self, left: Tensor, right: Tensor, groups: Tensor | None) -> tuple[Tensor, int]:
         """See `Task`; the number is that of the rows whose text has words."""
