@@ -92,7 +92,7 @@ def pair_likelihoods(model: CLIP, seen: Vectors, texts: Sequence[str], *, batch_
     parts = []
     with torch.inference_mode():
         for rows in torch.split(torch.arange(len(texts)), batch_size):
-            features = torch.from_numpy(seen[rows.numpy()]).to(device, model.dtype)
+            features = torch.from_numpy(seen[rows.numpy()]).to(device)
             if isinstance(text, WordPredictor):
                 found = text.scores(features, tokens[rows]).diagonal()
             else:

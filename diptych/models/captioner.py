@@ -86,6 +86,7 @@ class Captioner(nn.Module):
             padding = place > tokens.argmax(dim=1, keepdim=True)
         else:
             later = place > place[:, None]
+        cells = cells.to(states.dtype)  # an image tower in half precision gives them so
         for layer in cast(nn.ModuleList, self.decoders[f"read_{direction}"]):
             states = layer(states, cells, tgt_mask=later, tgt_key_padding_mask=padding)
         return states

@@ -28,7 +28,7 @@ class WordPredictor(nn.Module):
 
         Under `word_loss = "sigmoid"`, each word's own probability; else the words' probabilities sum to 1.
         """
-        logits = features @ self.table.T + self.bias
+        logits = features.to(self.table.dtype) @ self.table.T + self.bias
         if self.word_loss == "sigmoid":
             return nn.functional.logsigmoid(logits)
         return logits.log_softmax(dim=1)

@@ -26,6 +26,7 @@ from diptych.models.architectures import (
 from diptych.models.captioner import CellTower
 from diptych.models.clip import CLIP, build_model
 from diptych.tokenizer import tokenize
+from diptych.weights.precision import to_half
 
 PREPROCESS = Preprocess(RESOLUTION)
 KNOWN = tuple(
@@ -88,6 +89,17 @@ def test_a_text_is_as_likely_as_its_words_one_after_another(side: str) -> None:
         for column, text in enumerate(texts):
             expected = one_by_one(model, pixels[row], text)
             assert (mean[row, column].item(), whole[row, column].item()) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("side", ["captioner", "word-predictor"])
+@torch.no_grad()
+def test_an_image_tower_in_half_precision_gives_nearly_the_same_likelihoods(side: str) -> None:
+    pixels = torch.stack([PREPROCESS(open_source("scenes:test?side=16")[0].image)])
+    tokens = tokenize(["a red circle"], context_length=16)
+    model = model_of(side)
+    exact, _ = likelihoods(model, pixels, tokens)
+    half, _ = likelihoods(to_half(model, torch.bfloat16), pixels.bfloat16(), tokens)
+    torch.testing.assert_close(half.float(), exact, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("side", ["captioner", "word-predictor"])
