@@ -61,7 +61,8 @@ def training_step(
     seen = sum_over_processes(torch.tensor(count, device=left.device))
     loss = total / seen
     (loss if scaling is None else scaling.scaled(loss)).backward()  # type: ignore[no-untyped-call]
-    images.backward(_gradient_of(left))
+    if left.requires_grad:  # a language model looks at no images
+        images.backward(_gradient_of(left))
     if right.requires_grad:  # texts that are predicted are ids, which no tower has encoded
         texts.backward(_gradient_of(right))
     parallel.finish()
