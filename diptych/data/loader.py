@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import re
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -26,6 +26,7 @@ from diptych.distributed import World, share
 from diptych.errors import DataError, SettingsError
 
 Tokenize = Callable[[Sequence[str]], Tensor]
+Hear = Callable[[Example], npt.NDArray[np.float32]]
 
 # Words of a caption that a mirrored picture would make wrong.
 _HANDED = re.compile(
@@ -68,6 +69,7 @@ class Batch:
     seeds: (rows,), int64, see `order.row_seeds`.
     first: the place of the share's first row in the global batch.
     global_count: rows of the global batch.
+    sounds: (rows, frames, bands), float32, where the loader hears them; see `sounds.log_mel`.
     """
 
     canvas: Tensor
@@ -80,6 +82,7 @@ class Batch:
     seeds: Tensor
     first: int
     global_count: int
+    sounds: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class _Row:
     tags: tuple[str, ...]
     group: int
     mirrored: bool
+    sound: npt.NDArray[np.float32] | None
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ class _Drawn:
     text: str
     group: int
     mirrored: bool
+    sound: npt.NDArray[np.float32] | None
     bad: _Bad | None
 
 
@@ -129,6 +134,7 @@ class Loader:
     cache: keep decoded pictures in memory.
     most_bad: the share of pairs, 0..1, that may be bad before the run ends.
     needs_captions: whether a picture without one counts as bad; else its text is empty.
+    hear: an example's sound to (frames, bands); DataError where it has none. Not given: sounds are not looked at.
     world: the processes among which each batch of `batch_size` is shared.
 
     A pair that cannot be read is replaced by the next good one of the source, which is a function of its place alone.
@@ -147,6 +153,7 @@ class Loader:
     cache: bool = False
     most_bad: float = 0.05
     needs_captions: bool = True
+    hear: Hear | None = None
     world: World = field(default_factory=World)
     asked: int = field(default=0, init=False)
     skipped: collections.Counter[str] = field(default_factory=collections.Counter, init=False)
@@ -236,6 +243,7 @@ class Loader:
             seeds=torch.from_numpy(row_seeds(self.seed, position + mine.start, len(mine))),
             first=mine.start,
             global_count=len(indices),
+            sounds=_stacked(row.sound for row in drawn),
         )
         return batch, [row.bad for row in drawn if row.bad is not None]
 
@@ -246,7 +254,7 @@ class Loader:
             at, row = self._read(index)
             pixels.append(self.canvas.crop(row.pixels, numbers[4:]))
             text = sample_text(row.captions, row.tags, self.text, numbers[:4])
-            drawn.append(_Drawn(at, text, row.group, row.mirrored, self._bad.get(index)))
+            drawn.append(_Drawn(at, text, row.group, row.mirrored, row.sound, self._bad.get(index)))
         return np.stack(pixels), drawn
 
     def _read(self, index: int) -> tuple[int, _Row]:
@@ -285,6 +293,7 @@ class Loader:
             tags=example.tags,
             group=group_id(captions[0] or example.key),
             mirrored=_HANDED.search(words) is None,
+            sound=None if self.hear is None else self.hear(example),
         )
 
     def _count(self, rows: int, bad: Sequence[_Bad]) -> None:
@@ -300,6 +309,11 @@ class Loader:
                 f"{self.most_bad:.0%} ({counts}); the last one: {bad[-1].message}; look with `diptych data verify`, "
                 "or raise data.most_bad"
             )
+
+
+def _stacked(sounds: Iterable[npt.NDArray[np.float32] | None]) -> Tensor | None:
+    heard = [sound for sound in sounds if sound is not None]
+    return torch.from_numpy(np.stack(heard)) if heard else None
 
 
 def batches_ahead(rows: int) -> int:

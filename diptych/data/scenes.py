@@ -6,6 +6,7 @@
     side         pixels of a picture's side, 16 to 256; 32 when not given
     distractors  sentences of a caption that say nothing of the picture, 0 to 8; 1 when not given
     seed         another seed is another set; 0 when not given
+    sound        1: each scene has a sound as well, whose tones are its things: pitches shapes and timbres colours
 
 The parts, whose scenes are all different:
 
@@ -29,12 +30,19 @@ import numpy as np
 
 from diptych.data.example import Example
 from diptych.data.scene_pictures import CLASSES, RELATIONS, SEEN, UNSEEN, Scene, alone, draw, together
+from diptych.data.scene_sounds import sound
 from diptych.data.scene_words import caption, plain_caption
 from diptych.errors import DataError
 
 # How many scenes a part has where the name does not say. A part's place is part of the seed of its scenes.
 PARTS = {"train": 20_000, "test": 2_000, "classes-train": 4_800, "classes-test": 2_400, "binding": 2_000}
-_LIMITS = {"count": (1, 100_000_000), "side": (16, 256), "distractors": (0, 8), "seed": (0, (1 << 32) - 1)}
+_LIMITS = {
+    "count": (1, 100_000_000),
+    "side": (16, 256),
+    "distractors": (0, 8),
+    "seed": (0, (1 << 32) - 1),
+    "sound": (0, 1),
+}
 _VERSION = 1  # of the scenes: changes with anything that changes a picture or a caption
 
 
@@ -46,6 +54,7 @@ class SceneOptions:
     side: int = 32  # pixels
     distractors: int = 1  # sentences a caption
     seed: int = 0
+    sound: int = 0  # whether scenes have one
 
 
 class SceneSource:
@@ -54,13 +63,15 @@ class SceneSource:
     def __init__(self, part: str, options: SceneOptions) -> None:
         self._part = part
         self._options = options
-        said = "&".join(f"{field.name}={getattr(options, field.name)}" for field in fields(options))
-        self.name = f"scenes:{part}?{said}"
+        usual = SceneOptions(count=PARTS[part])
+        values = {field.name: getattr(options, field.name) for field in fields(options)}
+        said = "&".join(f"{name}={value}" for name, value in values.items() if value != getattr(usual, name))
+        self.name = f"scenes:{part}" + (f"?{said}" if said else "")
 
     @property
     def fingerprint(self) -> str:
-        """Of the name and the version of the generator."""
-        return hashlib.sha256(f"{self.name}#{_VERSION}".encode()).hexdigest()
+        """Of the part, its options and the version of the generator."""
+        return hashlib.sha256(f"{self._part} {self._options} {_VERSION}".encode()).hexdigest()
 
     def __len__(self) -> int:
         return self._options.count
@@ -91,6 +102,7 @@ class SceneSource:
             captions=(words,),
             label=label,
             metadata=metadata,
+            sound=sound(scene, self._random(position, 3)) if self._options.sound else None,
         )
 
     def describe(self) -> str:
