@@ -79,6 +79,20 @@ class WordPredictor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SharedEncoder:
+    """Encoders of words and sounds, and layers that all modalities share (SHRe: Aytar et al. 2017)."""
+
+    hidden: tuple[int, ...]  # widths of the shared layers before the classes; 4,096 twice in the paper
+    classes: int  # of the teacher; 1,000 in the paper
+    width: int  # channels of the words' and the sounds' convolutions; 300 in the paper
+    convolutions: int = 3  # over time, in each of the two
+    sound_bands: int = 0  # of the spectrograms; 0: no sounds
+    sound_frames: int = 32  # of 16 ms each; longer sounds are cut
+    context_length: int = 32
+    vocab_size: int = 49_408
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProjectionHead:
     """In place of a text side: the head between image features and the loss of two views (Chen et al. 2020)."""
 
@@ -92,8 +106,10 @@ class ProjectionHead:
 class LabelHead:
     """In place of a text side: one logit a class (ViT: Dosovitskiy et al. 2020, section 3.1)."""
 
-    classes: tuple[str, ...]  # their names, in the order of the logits; none: those found in the training data
-    kept_layers: int = 0  # hidden layers of a projection head below the logits: 1 in SimCLRv2's fine-tuning
+    classes: tuple[
+        str, ...
+    ]  # their names, in the order of the logits; none: those found in the training data
+    kept_layers: int | None = None  # of a projection head, below the logits: 1 where SimCLRv2 is fine-tuned
 
     context_length: ClassVar[int] = 1  # a text is the number of its class
 
@@ -109,10 +125,13 @@ class Architecture:
 
     embed_dim: int
     image: VisionTransformer | ModifiedResNet
-    # Captioner and WordPredictor predict a text and embed none; ProjectionHead has none.
-    text: TextTransformer | BagOfWords | Captioner | WordPredictor | ProjectionHead
+    # Captioner and WordPredictor predict a text and embed none; ProjectionHead and LabelHead have none.
+    text: (
+        TextTransformer | BagOfWords | Captioner | WordPredictor | SharedEncoder | ProjectionHead | LabelHead
+    )
     activation: Activation = "quick_gelu"  # of every transformer block; OpenAI's models have quick_gelu
     logit_bias: float | None = None  # the first value of a learned bias of the logits, as SigLIP has it (-10)
+    heads: Literal["nonlinear"] | None = None  # a ReLU and a second linear map after each tower's (ConVIRT)
 
 
 def _text(width: int) -> TextTransformer:
@@ -150,5 +169,23 @@ PUBLISHED: dict[str, Architecture] = {
     ),
     "ViT-L/14@336px": Architecture(
         embed_dim=768, image=_VIT(resolution=336, patch=14, width=1024, layers=24), text=_text(768)
+    ),
+}
+
+
+def _labelled(resolution: int, patch: int, width: int, layers: int) -> Architecture:
+    image = VisionTransformer(resolution=resolution, patch=patch, width=width, layers=layers)
+    return Architecture(embed_dim=width, image=image, text=LabelHead(classes=()), activation="gelu")
+
+
+# The sizes of Dosovitskiy et al. (2020), table 1, for training with labels. Huge has heads of 80 channels.
+LABELLED: dict[str, Architecture] = {
+    "ViT-Base/16": _labelled(224, 16, 768, 12),
+    "ViT-Large/16": _labelled(224, 16, 1024, 24),
+    "ViT-Huge/14": Architecture(
+        embed_dim=1280,
+        image=_VIT(resolution=224, patch=14, width=1280, layers=32, heads=16),
+        text=LabelHead(classes=()),
+        activation="gelu",
     ),
 }

@@ -21,7 +21,8 @@ class LARS(torch.optim.Optimizer):
     trust = `trust` |weight| / |gradient + decay weight| for a parameter of two dimensions or more, and 1 for others and
     where either norm is 0. The norms are of the whole parameter, also where processes hold a part of it each.
 
-    params: groups as `parameter_groups` makes them: what has one dimension or none comes with a decay of 0.
+    params: groups as `parameter_groups` makes them: what has one dimension or none comes with a decay of 0, and is not
+    "adapted", as is the head of labels.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class LARS(torch.optim.Optimizer):
             state = self.state[value]
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(value)
-            adapted = ratio * group["trust"] if value.ndim > 1 else torch.ones_like(ratio)
+            adapted = (
+                ratio * group["trust"] if group.get("adapted", value.ndim > 1) else torch.ones_like(ratio)
+            )
             step = torch.where(ratio > 0, adapted, 1.0) * group["lr"]
             buffer = local(state["momentum_buffer"])
             buffer.mul_(group["momentum"]).add_(direction * step)

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from diptych.distributed import world
 from diptych.errors import SettingsError
 from diptych.models import architectures
-from diptych.models.projection_head import GlobalBatchNorm, ProjectionHead
+from diptych.models.global_batch_norm import GlobalBatchNorm
+from diptych.models.label_head import LabelHead
+from diptych.models.projection_head import ProjectionHead
 from tests.processes import run_processes
 
 SHARES = (5, 2)  # rows of each process
@@ -31,9 +33,17 @@ def head(layers: int = 3) -> ProjectionHead:
     return made
 
 
+def linears(made: ProjectionHead) -> list[nn.Module]:
+    return [*made.hidden.linears, made.linear]
+
+
+def norms(made: ProjectionHead) -> list[nn.Module]:
+    return [*made.hidden.norms, made.norm]
+
+
 def slow_head(made: ProjectionHead, features: Tensor) -> Tensor:
     """Every number by itself: linear, batch norm over the rows, ReLU but for the last layer."""
-    for number, (linear, norm) in enumerate(zip(made.linears, made.norms, strict=True)):
+    for number, (linear, norm) in enumerate(zip(linears(made), norms(made), strict=True)):
         assert isinstance(linear, nn.Linear)
         assert isinstance(norm, GlobalBatchNorm)
         mixed = torch.stack([linear.weight @ row for row in features])
@@ -45,7 +55,7 @@ def slow_head(made: ProjectionHead, features: Tensor) -> Tensor:
             normed = (values - mean) / (variance + 1e-5) ** 0.5 * norm.weight[column]
             columns.append(normed if norm.bias is None else normed + norm.bias[column])
         features = torch.stack(columns, dim=1)
-        if number < len(made.linears) - 1:
+        if number < len(linears(made)) - 1:
             features = features.clamp(min=0)
     return features
 
@@ -74,22 +84,32 @@ def test_the_norm_and_its_running_averages_equal_torchs_batch_norm() -> None:
 
 def test_hidden_layers_have_a_shift_and_the_last_has_none_and_no_linear_layer_has_a_bias() -> None:
     made = ProjectionHead(architectures.ProjectionHead(head_layers=3, head_dim=4), 6)
-    assert [norm.bias is None for norm in made.norms] == [False, False, True]
-    assert [tuple(linear.weight.shape) for linear in made.linears] == [(6, 6), (6, 6), (4, 6)]
-    assert all(linear.bias is None for linear in made.linears)
+    assert [norm.bias is None for norm in norms(made)] == [False, False, True]
+    assert [tuple(linear.weight.shape) for linear in linears(made)] == [(6, 6), (6, 6), (4, 6)]
+    assert all(linear.bias is None for linear in linears(made))
     assert made(rows().float()).min() < 0  # no ReLU at the end
     with pytest.raises(SettingsError, match="0 layers"):
         ProjectionHead(architectures.ProjectionHead(head_layers=0), 6)
 
 
-def test_fine_tuning_begins_after_the_first_layer_of_the_deeper_head() -> None:
+def test_a_label_head_takes_over_the_first_layer_of_a_deeper_head_and_begins_at_zero() -> None:
     made = head(3)
-    middle = made(rows(), 1)
-    linear, norm = made.linears[0], made.norms[0]
-    torch.testing.assert_close(middle, F.relu(norm(linear(rows()))))
-    assert middle.shape == (7, 6)
-    assert torch.equal(made(rows(), 0), rows())
-    assert torch.equal(made(rows(), 3), made(rows()))
+    size = architectures.LabelHead(classes=("cat", "dog", "owl"), kept_layers=1)
+    labels = LabelHead(size, 6).double()
+    assert torch.equal(labels(rows()), torch.zeros(7, 3, dtype=torch.float64))
+    taken = {name: value for name, value in made.state_dict().items() if name.startswith("hidden.")}
+    unused = labels.load_state_dict(taken, strict=False)
+    assert unused.missing_keys == ["weight", "bias"]
+    assert all(".1." in name for name in unused.unexpected_keys)
+    with torch.no_grad():
+        labels.weight.normal_()
+    middle = F.relu(norms(made)[0](linears(made)[0](rows())))
+    torch.testing.assert_close(labels(rows()), middle @ labels.weight.T)
+    plain = LabelHead(architectures.LabelHead(classes=("cat", "dog")), 6)
+    assert {name: tuple(value.shape) for name, value in plain.named_parameters()} == {
+        "weight": (2, 6),
+        "bias": (2,),
+    }
 
 
 def test_gradients_are_those_of_finite_differences() -> None:

@@ -130,7 +130,7 @@ def gradients(case: Case) -> dict[str, torch.Tensor]:
     task = task_of(case.objective, model)
     parallel = share_model(model, task.towers, case.way, "cpu")
     task.use(parallel.towers)
-    clip_task._TILED_FROM = 1 if case.loss == "tiled" else 1 << 30
+    before, clip_task._TILED_FROM = clip_task._TILED_FROM, 1 if case.loss == "tiled" else 1 << 30
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, foreach=False)
     training_step(
         task,
@@ -149,6 +149,7 @@ def gradients(case: Case) -> dict[str, torch.Tensor]:
             continue  # nothing is compared by an angle
         assert gradient is not None, name
         found[name] = gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient.clone()
+    clip_task._TILED_FROM = before
     task.use(task.towers)
     parallel.close()
     return found

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from diptych.models.architectures import Architecture, LabelHead, VisionTransformer
+from diptych.models.clip import build_model
 from diptych.training.lars import LARS
 from diptych.training.optimizer import build_optimizer, parameter_groups
 from diptych.training.settings import OptimizerSettings
@@ -104,3 +106,23 @@ def test_a_run_goes_on_from_its_saved_momentum_to_the_bit() -> None:
     second.load_state_dict(first.state_dict())
     steps(cut, second, range(2, 4))
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), cut.parameters(), strict=True))
+
+
+def test_a_head_of_labels_that_begins_at_zero_moves_by_its_gradient_and_does_not_decay() -> None:
+    architecture = Architecture(
+        embed_dim=8,
+        image=VisionTransformer(resolution=32, patch=16, width=16, layers=1, heads=2),
+        text=LabelHead(classes=("a", "b")),
+    )
+    model = build_model(architecture)
+    optimizer = build_optimizer(model, SETTINGS)
+    for _ in range(2):
+        for value in model.parameters():
+            value.grad = torch.ones_like(value)
+        optimizer.step()
+    # 0.3, and then 0.9 of it again besides; a matrix that is adapted moves by a thousandth of its size.
+    head = dict(model.named_parameters())["text.weight"].detach()
+    torch.testing.assert_close(head, torch.full((2, 16), -0.3 - 0.57))
+    with_adam = parameter_groups(model, OptimizerSettings(weight_decay=0.2))
+    decayed = {id(value) for group in with_adam if group["weight_decay"] for value in group["params"]}
+    assert id(dict(model.named_parameters())["text.weight"]) in decayed

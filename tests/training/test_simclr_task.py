@@ -1,37 +1,25 @@
-"""SimCLR in the engine: exact however the batch is cut and shared, and a run from the shipped recipe."""
+"""SimCLR in the engine: a run from the shipped recipe, what it leaves, and what it refuses."""
 
 import dataclasses
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
 
 import diptych
 from diptych.data.transforms import Preprocess
-from diptych.data.two_views import TwoViews, random_view, view_chances
-from diptych.distributed import share, world
+from diptych.data.two_views import TwoViews
 from diptych.errors import SettingsError
 from diptych.models.architectures import Architecture, ProjectionHead, VisionTransformer
 from diptych.models.clip import CLIP, build_model
-from diptych.objectives.nt_xent import nt_xent
-from diptych.objectives.pairs import Pairs
 from diptych.training.engine import train
-from diptych.training.parallel import share_model
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
-from diptych.training.step import training_step
 from diptych.training.tasks.simclr import SimclrTask
-from diptych.training.towers import Chunking
-from tests.processes import run_processes
-from tests.training.gradient_matrix import CHUNKINGS, ROWS, batch_of
 
 # Without the exponentials, whose last bit depends on the place in a vector; the rest of a view is equal in any chunk.
 VIEWS = TwoViews(aspect=(1.0, 1.0), blur=0.0)
@@ -64,72 +52,6 @@ def model_of() -> CLIP:
 def recipe_of(*more: str) -> Recipe:
     recipe = load_recipe("simclr", ("objective.temperature=0.2", *more))
     return dataclasses.replace(recipe, augmentation=VIEWS)
-
-
-def gradients(way: str, chunking: Chunking) -> dict[str, Tensor]:
-    """Every trained parameter's gradient, and the head's running averages, after a step of learning rate 0."""
-    here = world()
-    model = model_of()
-    task = SimclrTask(model, Preprocess(32), recipe_of())
-    parallel = share_model(model, task.towers, way, "cpu")
-    task.use(parallel.towers)
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0, foreach=False)
-    batch = batch_of(share(ROWS, here.rank, here.size))
-    training_step(
-        task, optimizer, batch, 0.0, None, group_positives=False, chunking=chunking, parallel=parallel
-    )
-    found = {}
-    for name, parameter in model.named_parameters():
-        gradient = parameter.grad
-        if name in UNTRAINED:
-            assert gradient is None or not gradient.any()
-            continue
-        assert gradient is not None, name
-        found[name] = gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient.clone()
-    task.use(task.towers)
-    parallel.close()
-    return {**found, **dict(model.named_buffers())}
-
-
-def reference() -> dict[str, Tensor]:
-    """One process, one forward pass, one call of autograd; no part of the engine."""
-    model, batch = model_of(), batch_of(range(ROWS))
-    preprocess = Preprocess(32)
-    mean, std = (torch.tensor(value)[:, None, None] for value in (preprocess.mean, preprocess.std))
-    pixels = [
-        (random_view(batch.canvas, batch.mirrored, view_chances(batch.seeds, view), VIEWS, 32) - mean) / std
-        for view in (0, 1)
-    ]
-    features = model.visual.features(torch.cat(pixels).double())
-    projected = F.normalize(model.text(features), dim=-1)
-    total, count = nt_xent(Pairs.whole(*projected.chunk(2)), 0.2)
-    (total / count).backward()
-    found = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
-    return {**found, **dict(model.named_buffers())}
-
-
-def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        difference = (found[name] - value).abs().max().item() / max(1.0, value.abs().max().item())
-        assert difference <= 1e-12, f"{name} differs by {difference:.1e}"
-
-
-@pytest.mark.parametrize("chunking", CHUNKINGS)
-def test_chunks_give_the_gradient_of_the_whole_batch_batch_norms_of_the_head_included(chunking: str) -> None:
-    assert_same(gradients("ddp", CHUNKINGS[chunking]), reference())
-
-
-def test_two_processes_with_uneven_shares_give_it_too_in_every_way_and_chunking(tmp_path: Path) -> None:
-    out = tmp_path / "found.safetensors"
-    ended = run_processes(2, ["-m", "tests.training.test_simclr_task", str(out)])
-    assert all(code == 0 for code, _, _ in ended), "\n".join(errors for _, _, errors in ended)[-6000:]
-    everything, expected = load_file(out), reference()
-    for way in ("ddp", "fsdp"):
-        for name in CHUNKINGS:
-            key = f"{way}-{name}/"
-            found = {k.removeprefix(key): v for k, v in everything.items() if k.startswith(key)}
-            assert_same(found, expected)
 
 
 def tiny(*more: str) -> Recipe:
@@ -174,21 +96,3 @@ def test_other_augmentations_and_other_text_sides_are_refused_with_the_remedy() 
     architecture = load_recipe("sample").model.resolve()
     with pytest.raises(SettingsError, match="head_layers"):
         SimclrTask(build_model(architecture), Preprocess(64), recipe_of())
-
-
-def main(out: Path) -> None:
-    """One of two processes."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    everything = {}
-    for way in ("ddp", "fsdp"):
-        for name, chunking in CHUNKINGS.items():
-            found = gradients(way, chunking)
-            everything |= {f"{way}-{name}/{key}": value.contiguous() for key, value in found.items()}
-    if world().leads:
-        save_file(everything, out)
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

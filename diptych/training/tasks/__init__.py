@@ -7,6 +7,9 @@ from diptych.models.clip import CLIP
 from diptych.training.settings import Recipe
 from diptych.training.tasks.captioning import CaptioningTask
 from diptych.training.tasks.clip import ClipTask
+from diptych.training.tasks.labels import LabelsTask
+from diptych.training.tasks.language import ClipLanguageTask, LanguageTask
+from diptych.training.tasks.shre import ShreTask
 from diptych.training.tasks.siglip import SiglipTask
 from diptych.training.tasks.simclr import SimclrTask
 from diptych.training.tasks.task import Task
@@ -17,7 +20,11 @@ __all__ = ["TASKS"]
 TASKS: dict[str, Callable[[CLIP, Preprocess, Recipe], Task]] = {
     "clip": ClipTask,
     "siglip": SiglipTask,
+    "clip-language": ClipLanguageTask,
+    "language": LanguageTask,
+    "shre": ShreTask,
     "captioning": CaptioningTask,
     "word-prediction": WordPredictionTask,
     "simclr": SimclrTask,
+    "labels": LabelsTask,
 }

@@ -10,11 +10,12 @@ from diptych.data.loader import Batch
 from diptych.data.transforms import Preprocess
 from diptych.distributed import gather_rows, row_counts, world
 from diptych.errors import SettingsError
-from diptych.models.captioner import Captioner
+from diptych.models.bag_of_words import BagOfWords
 from diptych.models.clip import CLIP
+from diptych.models.nonlinear_head import HeadedTower
 from diptych.models.patch_dropout import kept_patches
+from diptych.models.text_transformer import TextTransformer
 from diptych.models.vision_transformer import VisionTransformer
-from diptych.models.word_predictor import WordPredictor
 from diptych.objectives.infonce import infonce
 from diptych.objectives.pairs import Pairs
 from diptych.objectives.tiled import tiled_infonce
@@ -35,13 +36,18 @@ class ClipTask:
     embeds_texts = True
 
     def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
-        if self.embeds_texts and isinstance(model.text, Captioner | WordPredictor):
+        if self.embeds_texts and not isinstance(model.text, TextTransformer | BagOfWords):
             raise SettingsError(
                 f"[objective] {recipe.objective.name}: the model's text side is a {type(model.text).__name__}, which "
                 "embeds no texts; set [model.architecture] text = { width = 512, layers = 12 }, or another objective"
             )
         self.model = model
         self.towers: Mapping[str, nn.Module] = {"image": model.visual, "text": model.text}
+        if model.image_head is not None and model.text_head is not None:
+            self.towers = {
+                "image": HeadedTower(model.visual, model.image_head),
+                "text": HeadedTower(model.text, model.text_head),
+            }
         self.use(self.towers)
         self.augmentation = recipe.augmentation
         self.preprocess = preprocess
@@ -94,11 +100,14 @@ class ClipTask:
 
     def views(self, canvas: Tensor, mirrored: Tensor, chance: Tensor) -> Tensor:
         """Augmented and normalised pixels, (batch, 3, n, n)."""
-        if isinstance(self.augmentation, Drawings):
-            view = draw_views(canvas, mirrored, chance, self.augmentation, self.preprocess.resolution)
-        else:
-            view = canvas.to(torch.float32).div_(255)
+        view = self.seen(canvas, mirrored, chance)
         return ((view - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def seen(self, canvas: Tensor, mirrored: Tensor, chance: Tensor) -> Tensor:
+        """Augmented pixels in 0..1, (batch, 3, n, n)."""
+        if isinstance(self.augmentation, Drawings):
+            return draw_views(canvas, mirrored, chance, self.augmentation, self.preprocess.resolution)
+        return canvas.to(torch.float32).div_(255)
 
     def loss(self, left: Tensor, right: Tensor, groups: Tensor | None) -> tuple[Tensor, int]:
         """See `Task`."""

@@ -10,6 +10,7 @@ from diptych.data.transforms import Preprocess
 from diptych.data.two_views import TwoViews, random_view, view_chances
 from diptych.errors import SettingsError
 from diptych.models.clip import CLIP
+from diptych.models.global_batch_norm import norm_globally
 from diptych.models.projection_head import FeatureTower, ProjectionHead
 from diptych.objectives.nt_xent import nt_xent
 from diptych.objectives.pairs import Pairs
@@ -27,6 +28,8 @@ class SimclrTask(ClipTask):
     sees the rows of every process at once, so that its batch norms do not depend on how the batch was cut.
     """
 
+    embeds_texts = False
+
     def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
         super().__init__(model, preprocess, recipe)
         self.head = text_side(model, ProjectionHead, "simclr", "text = { head_layers = 2 }")
@@ -40,6 +43,7 @@ class SimclrTask(ClipTask):
             )
         self.two_views = recipe.augmentation
         self.temperature = recipe.objective.temperature
+        norm_globally(model.visual)
         self.towers = {"image": FeatureTower(model.visual)}
         self.use(self.towers)
         self._projected: tuple[Tensor, Tensor] | None = None  # of the last loss, to count right answers by

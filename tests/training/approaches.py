@@ -1,0 +1,188 @@
+"""The exact step of the approaches with models of their own: their models, their batches, and what they should give.
+
+Run as a module, in several processes, by `test_approaches_exact.py`.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from diptych.data.loader import Batch
+from diptych.data.transforms import Preprocess
+from diptych.data.two_views import TwoViews, random_view, view_chances
+from diptych.distributed import share, world
+from diptych.models.architectures import (
+    Architecture,
+    LabelHead,
+    ModifiedResNet,
+    ProjectionHead,
+    VisionTransformer,
+)
+from diptych.models.clip import CLIP, build_model
+from diptych.objectives.labels import label_likelihood
+from diptych.objectives.nt_xent import nt_xent
+from diptych.objectives.pairs import Pairs
+from diptych.training.parallel import share_model
+from diptych.training.recipes import load_recipe
+from diptych.training.settings import Recipe
+from diptych.training.step import training_step
+from diptych.training.tasks import TASKS
+from diptych.training.tasks.clip import ClipTask
+from diptych.training.towers import Chunking
+from tests.training.gradient_matrix import CHUNKINGS, ROWS, WAYS, batch_of
+
+# Without the exponentials, whose last bit depends on the place in a vector; the rest of a view is equal in any chunk.
+VIEWS = TwoViews(aspect=(1.0, 1.0), blur=0.0)
+VIT = VisionTransformer(resolution=32, patch=16, width=16, layers=2, heads=2)
+RESNET = ModifiedResNet(resolution=32, layers=(1, 1, 1, 1), width=4, heads=2, stem_stride=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Approach:
+    """loss: the mean over a whole batch, by autograd alone. chunkings: those under which the step is exact."""
+
+    architecture: Architecture
+    recipe: Callable[[Path], Recipe]
+    loss: Callable[[CLIP, Batch, Path], Tensor]
+    labelled: bool = False
+    chunkings: tuple[str, ...] = tuple(CHUNKINGS)
+
+
+def plain(name: str, *settings: str) -> Callable[[Path], Recipe]:
+    return lambda _: load_recipe(
+        "sample", (f"objective.name={name}", "augmentation={name='none'}", *settings)
+    )
+
+
+def two_views(_: Path) -> Recipe:
+    recipe = load_recipe("simclr", ("objective.temperature=0.2",))
+    return dataclasses.replace(recipe, augmentation=VIEWS)
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    mean, std = (torch.tensor(value)[:, None, None] for value in (Preprocess(32).mean, Preprocess(32).std))
+    return ((pixels - mean) / std).double()
+
+
+def simclr_loss(model: CLIP, batch: Batch, _: Path) -> Tensor:
+    pixels = [
+        normalised(random_view(batch.canvas, batch.mirrored, view_chances(batch.seeds, view), VIEWS, 32))
+        for view in (0, 1)
+    ]
+    projected = F.normalize(model.text(model.visual.features(torch.cat(pixels))), dim=-1)
+    total, count = nt_xent(Pairs.whole(*projected.chunk(2)), 0.2)
+    return total / count
+
+
+def label_loss(model: CLIP, batch: Batch, _: Path) -> Tensor:
+    features = model.visual.features(normalised(batch.canvas.float() / 255))
+    total, count = label_likelihood(model.text(features), batch.tokens[:, 0].long(), 0.1)
+    return total / count
+
+
+APPROACHES = {
+    "simclr": Approach(
+        Architecture(embed_dim=8, image=VIT, text=ProjectionHead(head_layers=3, head_dim=6)),
+        two_views,
+        simclr_loss,
+    ),
+    # Chunks are batches of their own to the norms of a ResNet; processes are not.
+    "simclr-resnet": Approach(
+        Architecture(embed_dim=8, image=RESNET, text=ProjectionHead(head_layers=2, head_dim=6)),
+        two_views,
+        simclr_loss,
+        chunkings=("plain",),
+    ),
+    "labels": Approach(
+        Architecture(embed_dim=8, image=VIT, text=LabelHead(classes=("a", "b", "c"), kept_layers=1)),
+        plain("labels", "objective.label_smoothing=0.1"),
+        label_loss,
+        labelled=True,
+    ),
+}
+
+
+def prepare(folder: Path) -> Path:
+    """The folder, with what the approaches need in it."""
+    return folder
+
+
+def model_of(approach: Approach) -> CLIP:
+    """In float64 and training mode, the same in every process, its heads large enough to show."""
+    torch.manual_seed(3)
+    model = build_model(approach.architecture).double()
+    with torch.no_grad():
+        for parameter in model.text.parameters():
+            parameter.mul_(20).add_(0.1 * torch.randn_like(parameter))
+    return model.train()
+
+
+def rows_of(approach: Approach, rows: range) -> Batch:
+    """Those rows of the one global batch; of labels, one is not known."""
+    batch = batch_of(rows)
+    if not approach.labelled:
+        return batch
+    labels = torch.arange(ROWS) % 3
+    labels[4] = -1
+    return dataclasses.replace(batch, tokens=labels[rows.start : rows.stop, None])
+
+
+def gradients(name: str, way: str, chunking: Chunking, folder: Path) -> dict[str, Tensor]:
+    """Every trained parameter's gradient, and the buffers, after a step of learning rate 0."""
+    approach, here = APPROACHES[name], world()
+    model, recipe = model_of(approach), approach.recipe(folder)
+    task = TASKS[recipe.objective.name](model, Preprocess(32), recipe)
+    assert isinstance(task, ClipTask)
+    parallel = share_model(model, task.towers, way, "cpu")
+    task.use(parallel.towers)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0, foreach=False)
+    batch = rows_of(approach, share(ROWS, here.rank, here.size))
+    training_step(
+        task, optimizer, batch, 0.0, None, group_positives=False, chunking=chunking, parallel=parallel
+    )
+    found = dict(model.named_buffers())
+    for key, parameter in model.named_parameters():
+        gradient = parameter.grad
+        if gradient is not None:
+            whole = gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
+            found[key] = whole.clone()
+    task.use(task.towers)
+    parallel.close()
+    return found
+
+
+def reference(name: str, folder: Path) -> dict[str, Tensor]:
+    """One process, one forward pass, one call of autograd; no part of the engine."""
+    approach = APPROACHES[name]
+    model = model_of(approach)
+    approach.loss(model, rows_of(approach, range(ROWS)), folder).backward()
+    found = {key: value.grad for key, value in model.named_parameters() if value.grad is not None}
+    return {**found, **dict(model.named_buffers())}
+
+
+def main(folder: Path) -> None:
+    """One of several processes; the first writes the gradients of every approach, way and chunking."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    everything = {}
+    for name, approach in APPROACHES.items():
+        for way in WAYS:
+            for chunking in approach.chunkings:
+                found = gradients(name, way, CHUNKINGS[chunking], folder)
+                everything |= {f"{name}/{way}-{chunking}/{key}": value for key, value in found.items()}
+    if world().leads:
+        save_file(
+            {key: value.contiguous() for key, value in everything.items()}, folder / "found.safetensors"
+        )
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
