@@ -22,6 +22,7 @@ from diptych.data.joined import parts_of
 from diptych.data.order import Indices, batches, row_seeds
 from diptych.data.reasons import NO_CAPTION, reason_of
 from diptych.data.sources import Source
+from diptych.data.text_sampling import TextSampling, joined, sample_text
 from diptych.distributed import World, share
 from diptych.errors import DataError, SettingsError
 
@@ -40,16 +41,6 @@ _LARGE = 4096  # rows of a share beyond which one batch ahead is enough, and thr
 _PIECE = 16  # rows that a thread reads at a time: few enough to share out, enough to make handing over cheap
 _CHANCES = 6  # random numbers of a row besides those of its view
 _FEW = 10  # bad pairs that never end a run, whatever their share
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextSampling:
-    """How the text of a pair is drawn from its captions and its tags; each is a probability."""
-
-    caption: float = 1.0  # the caption alone; always so where there are no tags
-    caption_and_tags: float = 0.0  # the caption and up to three tags; what is left over is tags alone
-    # Whether texts that say left or right may have their picture mirrored; the task then exchanges the two words.
-    exchange_sides: bool = False
 
 
 @dataclass(frozen=True)
@@ -279,7 +270,9 @@ class Loader:
         )
 
     def _row(self, example: Example) -> _Row:
-        captions = example.captions
+        captions = (
+            joined(example.captions, example.metadata, self.text.join) if self.text.join else example.captions
+        )
         if not captions:
             if self.needs_captions:
                 raise DataError(f"{example.key}: {NO_CAPTION}")
@@ -330,22 +323,6 @@ def group_id(caption: str) -> int:
     normal = " ".join(caption.casefold().split())
     digest = hashlib.blake2b(normal.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
-
-
-def sample_text(
-    captions: Sequence[str], tags: Sequence[str], settings: TextSampling, chance: npt.NDArray[np.float64]
-) -> str:
-    """One text of a pair. chance: (4,) uniform random numbers."""
-    caption = captions[int(chance[0] * len(captions))]
-    if not tags or chance[1] < settings.caption:
-        return caption
-    # A run of tags from a random start: each tag is as likely as the others.
-    count = min(1 + int(chance[2] * 3), len(tags))
-    start = int(chance[3] * len(tags))
-    chosen = [tags[(start + step) % len(tags)] for step in range(count)]
-    if chance[1] < settings.caption + settings.caption_and_tags:
-        chosen.insert(0, caption)
-    return ", ".join(chosen)
 
 
 def example_weights(

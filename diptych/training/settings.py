@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from diptych.data.augmentations import Augmentation, RandomCrop
-from diptych.data.loader import TextSampling
+from diptych.data.text_sampling import TextSampling
 from diptych.errors import SettingsError
 from diptych.models.architectures import LABELLED, PUBLISHED, Architecture
 
