@@ -19,7 +19,7 @@ from diptych.errors import DataError
 from diptych.models.blocks import set_recompute
 from diptych.models.clip import CLIP
 from diptych.tokenizer import tokenize
-from diptych.training.forecast import Memory, made_up_batch
+from diptych.training.forecast import Memory, made_up_batch, silence
 from diptych.training.settings import Recipe
 from diptych.training.tasks import TASKS
 from diptych.training.tasks.task import Task
@@ -101,7 +101,7 @@ def _timed_step(
 ) -> tuple[float, float, float]:
     """Seconds of a forward pass without a graph, of one with its backward pass, and of the update."""
     device = next(task.model.parameters()).device
-    batch = made_up_batch(canvas, tokens, device)
+    batch = made_up_batch(canvas, tokens, device, silence(task.model, len(canvas)))
     optimizer.zero_grad(set_to_none=True)
     started = _now(device)
     with torch.no_grad():

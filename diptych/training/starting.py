@@ -14,6 +14,7 @@ from diptych.models.clip import CLIP, build_model
 from diptych.pretrained import load
 from diptych.training.feeding import open_examples
 from diptych.training.settings import Recipe
+from diptych.training.text_start import start_text
 from diptych.weights.resize import at_resolution
 
 _HIDDEN = "text.hidden."  # layers of a projection head that a label head keeps
@@ -41,6 +42,14 @@ def with_classes(recipe: Recipe) -> Recipe:
 
 
 def starting_model(recipe: Recipe, say: Callable[[str], None]) -> tuple[CLIP, Preprocess]:
+    """As `[model]` says: by `init`, and then its text tower by `text_init`. say: as `_initial_model` has it."""
+    model, preprocess = _initial_model(recipe, say)
+    if recipe.model.text_init is not None:
+        start_text(model, recipe.model.text_init, say)
+    return model, preprocess
+
+
+def _initial_model(recipe: Recipe, say: Callable[[str], None]) -> tuple[CLIP, Preprocess]:
     """As `[model]` says. say: gets a line about what was taken from another model.
 
     A checkpoint of another resolution is brought to the recipe's, its positions resized. One whose text side is of
