@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
+from diptych import config
 from diptych.data.loader import Batch
 from diptych.data.transforms import Preprocess
 from diptych.data.two_views import TwoViews, random_view, view_chances
@@ -26,6 +27,7 @@ from diptych.models.architectures import (
     VisionTransformer,
 )
 from diptych.models.clip import CLIP, build_model
+from diptych.models.text_transformer import TextTransformer
 from diptych.objectives.labels import label_likelihood
 from diptych.objectives.nt_xent import nt_xent
 from diptych.objectives.pairs import Pairs
@@ -36,11 +38,14 @@ from diptych.training.step import training_step
 from diptych.training.tasks import TASKS
 from diptych.training.tasks.clip import ClipTask
 from diptych.training.towers import Chunking
-from tests.training.gradient_matrix import CHUNKINGS, ROWS, WAYS, batch_of
+from diptych.weights.checkpoint import load_checkpoint, save_checkpoint
+from tests.training.gradient_matrix import CHUNKINGS, ENCODED, ROWS, WAYS, batch_of
+from tests.training.word_approaches import BANDS, FRAMES, WORD_APPROACHES
 
 # Without the exponentials, whose last bit depends on the place in a vector; the rest of a view is equal in any chunk.
 VIEWS = TwoViews(aspect=(1.0, 1.0), blur=0.0)
 VIT = VisionTransformer(resolution=32, patch=16, width=16, layers=2, heads=2)
+WIDER = VisionTransformer(resolution=32, patch=16, width=32, layers=1, heads=2)
 RESNET = ModifiedResNet(resolution=32, layers=(1, 1, 1, 1), width=4, heads=2, stem_stride=2)
 
 
@@ -53,6 +58,9 @@ class Approach:
     loss: Callable[[CLIP, Batch, Path], Tensor]
     labelled: bool = False
     chunkings: tuple[str, ...] = tuple(CHUNKINGS)
+    scale: float = (
+        20  # of the text side's first weights; a transformer turns chaotic, and rounding large, far above 3
+    )
 
 
 def plain(name: str, *settings: str) -> Callable[[Path], Recipe]:
@@ -87,6 +95,48 @@ def label_loss(model: CLIP, batch: Batch, _: Path) -> Tensor:
     return total / count
 
 
+def label_distillation_loss(model: CLIP, batch: Batch, folder: Path) -> Tensor:
+    teacher, pixels = teacher_of(folder, "label-distillation"), normalised(batch.canvas.float() / 255)
+    student = model.text(model.visual.features(pixels))
+    with torch.no_grad():
+        target = (teacher.text(teacher.visual.features(pixels)) / 0.5).softmax(dim=1)
+    soft = -0.25 * (target * (student / 0.5).log_softmax(dim=1)).sum()
+    known = batch.tokens[:, 0] >= 0
+    hard = F.cross_entropy(student[known], batch.tokens[known, 0].long(), reduction="sum")
+    return (0.7 * soft + 0.3 * hard) / ROWS
+
+
+def convirt_loss(model: CLIP, batch: Batch, _: Path) -> Tensor:
+    image = F.normalize(model.encode_image(normalised(batch.canvas.float() / 255)), dim=1)
+    text = F.normalize(model.encode_text(batch.tokens), dim=1)
+    return simple(image, text, 1 / 0.2, 0.75)
+
+
+def clip_distillation_loss(model: CLIP, batch: Batch, folder: Path) -> Tensor:
+    teacher, pixels = teacher_of(folder, "clip-distillation"), normalised(batch.canvas.float() / 255)
+    image, text = (
+        F.normalize(rows, dim=1) for rows in (model.encode_image(pixels), model.encode_text(batch.tokens))
+    )
+    with torch.no_grad():
+        seen = F.normalize(teacher.encode_image(pixels), dim=1)
+        read = F.normalize(teacher.encode_text(batch.tokens), dim=1)
+        teachers = teacher.logit_scale.exp() * seen @ read.T
+    scale = model.logit_scale.exp()
+    logits = scale * image @ text.T
+    feature = ((image - seen) ** 2).mean(dim=1).mean() + ((text - read) ** 2).mean(dim=1).mean()
+    affinity = F.cross_entropy(logits, teachers.softmax(dim=1)) + F.cross_entropy(
+        logits.T, teachers.T.softmax(dim=1)
+    )
+    mine = torch.arange(ROWS)
+    interactive = F.cross_entropy(scale * image @ read.T, mine) + F.cross_entropy(scale * text @ seen.T, mine)
+    own = F.cross_entropy(logits, mine) + F.cross_entropy(logits.T, mine)
+    return 0.5 * own + 20 * feature + 0.7 / 2 * affinity + 0.4 / 2 * interactive
+
+
+def taught(name: str, *settings: str) -> Callable[[Path], Recipe]:
+    return lambda folder: plain(name, f"objective.teacher={str(folder / name)!r}", *settings)(folder)
+
+
 APPROACHES = {
     "simclr": Approach(
         Architecture(embed_dim=8, image=VIT, text=ProjectionHead(head_layers=3, head_dim=6)),
@@ -106,12 +156,55 @@ APPROACHES = {
         label_loss,
         labelled=True,
     ),
+    "label-distillation": Approach(
+        Architecture(embed_dim=8, image=VIT, text=LabelHead(classes=("a", "b", "c"))),
+        taught("label-distillation", "objective.temperature=0.5", "objective.label_weight=0.3"),
+        label_distillation_loss,
+        labelled=True,
+    ),
+    "convirt": Approach(
+        Architecture(embed_dim=8, image=VIT, text=ENCODED, heads="nonlinear"),
+        plain("convirt", "objective.temperature=0.2"),
+        convirt_loss,
+    ),
+    "clip-distillation": Approach(
+        Architecture(embed_dim=8, image=VIT, text=ENCODED),
+        taught(
+            "clip-distillation",
+            "objective.feature_weight=20",
+            "objective.affinity_weight=0.7",
+            "objective.interactive_weight=0.4",
+        ),
+        clip_distillation_loss,
+    ),
+}
+
+APPROACHES |= {
+    name: Approach(architecture, plain(*settings), loss, scale=3)
+    for name, (architecture, settings, loss) in WORD_APPROACHES.items()
 }
 
 
 def prepare(folder: Path) -> Path:
-    """The folder, with what the approaches need in it."""
+    """The folder, with the teachers of the approaches that have one."""
+    for name in ("label-distillation", "clip-distillation"):
+        torch.manual_seed(11)
+        teacher = build_model(dataclasses.replace(APPROACHES[name].architecture, image=WIDER)).eval()
+        with torch.no_grad():
+            for parameter in teacher.text.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        save_checkpoint(folder / name, teacher, config.plain(Preprocess(32)))
     return folder
+
+
+def teacher_of(folder: Path, name: str) -> CLIP:
+    return load_checkpoint(folder / name)[0].double()
+
+
+def simple(image: Tensor, text: Tensor, scale: float, weight: float = 0.5) -> Tensor:
+    """Cross-entropies of rows and columns."""
+    logits, mine = scale * image @ text.T, torch.arange(len(image))
+    return weight * F.cross_entropy(logits, mine) + (1 - weight) * F.cross_entropy(logits.T, mine)
 
 
 def model_of(approach: Approach) -> CLIP:
@@ -120,13 +213,16 @@ def model_of(approach: Approach) -> CLIP:
     model = build_model(approach.architecture).double()
     with torch.no_grad():
         for parameter in model.text.parameters():
-            parameter.mul_(20).add_(0.1 * torch.randn_like(parameter))
+            # Of texts that are encoded the first values do; others begin too small to show.
+            if not isinstance(model.text, TextTransformer):
+                parameter.mul_(approach.scale).add_(0.1 * torch.randn_like(parameter))
     return model.train()
 
 
 def rows_of(approach: Approach, rows: range) -> Batch:
     """Those rows of the one global batch; of labels, one is not known."""
-    batch = batch_of(rows)
+    sounds = torch.rand(ROWS, FRAMES, BANDS, generator=torch.Generator().manual_seed(6))
+    batch = dataclasses.replace(batch_of(rows), sounds=sounds[rows.start : rows.stop].double())
     if not approach.labelled:
         return batch
     labels = torch.arange(ROWS) % 3

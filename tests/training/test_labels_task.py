@@ -86,7 +86,12 @@ def test_the_shipped_recipe_finds_its_classes_trains_and_is_loaded_with_them(
 
 
 def test_colours_are_learned_from_four_labels_a_class(pictures: Path, tmp_path: Path) -> None:
-    more = ("training.steps=30", "data.labels_per_class=4", "optimizer.learning_rate=3e-3")
+    more = (
+        "training.steps=60",
+        "data.labels_per_class=4",
+        "augmentation={name='none'}",
+        "optimizer.learning_rate=1e-2",
+    )
     assert train(recipe_of("labels", pictures, TINY_VIT, *more), tmp_path / "run").loss < 0.5
 
 

@@ -7,6 +7,9 @@ from diptych.models.clip import CLIP
 from diptych.training.settings import Recipe
 from diptych.training.tasks.captioning import CaptioningTask
 from diptych.training.tasks.clip import ClipTask
+from diptych.training.tasks.clip_distillation import ClipDistillationTask
+from diptych.training.tasks.convirt import ConvirtTask
+from diptych.training.tasks.label_distillation import LabelDistillationTask
 from diptych.training.tasks.labels import LabelsTask
 from diptych.training.tasks.language import ClipLanguageTask, LanguageTask
 from diptych.training.tasks.shre import ShreTask
@@ -27,4 +30,7 @@ TASKS: dict[str, Callable[[CLIP, Preprocess, Recipe], Task]] = {
     "word-prediction": WordPredictionTask,
     "simclr": SimclrTask,
     "labels": LabelsTask,
+    "label-distillation": LabelDistillationTask,
+    "convirt": ConvirtTask,
+    "clip-distillation": ClipDistillationTask,
 }

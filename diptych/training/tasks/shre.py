@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from diptych.data.loader import Batch
@@ -20,6 +19,7 @@ from diptych.training.precision import autocast
 from diptych.training.settings import Recipe
 from diptych.training.tasks.clip import ClipTask
 from diptych.training.tasks.sides import text_side, unit, wide
+from diptych.training.tasks.teacher import Teacher
 
 _REMEDY = "text = { hidden = [256, 256], classes = 48, width = 64 }"
 
@@ -41,7 +41,7 @@ class ShreTask(ClipTask):
             raise SettingsError("[training] patch_dropout: not for shre; set it to 0")
         self.margin, self.ranking_weight = recipe.objective.margin, recipe.objective.ranking_weight
         self.hears = self.encoder.sounds is not None
-        self.teacher = _teacher(recipe.objective.teacher, self.encoder, model.logit_scale.device)
+        self.teacher = _teacher(recipe.objective.teacher, self.encoder, model)
         self.towers = {
             "image": model.visual,
             "text": WordsAndSounds(self.encoder.words, self.encoder.sounds),
@@ -60,7 +60,10 @@ class ShreTask(ClipTask):
             encoded = wide(self._image_tower(pixels.to(self.model.dtype)))
         if self.teacher is None:
             return encoded
-        return torch.cat([encoded, self.teacher(view).to(encoded.dtype)], dim=1)
+        with torch.no_grad():
+            features = self.teacher.model.visual.features(self.teacher.pixels(view))
+            taught = self.teacher.model.text(features).softmax(dim=1)
+        return torch.cat([encoded, taught.to(encoded.dtype)], dim=1)
 
     def text(self, batch: Batch, rows: Tensor) -> Tensor:
         """Words and sounds as the shared layers take them, and which of the two is shown: 1 for words, 0 for sounds."""
@@ -110,41 +113,15 @@ class ShreTask(ClipTask):
         return {}
 
 
-class _Teacher:
-    """A model that was trained with labels: views in 0..1 to the probabilities of its classes."""
-
-    def __init__(self, model: CLIP, preprocess: Preprocess) -> None:
-        self._model = model.eval().requires_grad_(False)
-        device = model.logit_scale.device
-        self._mean = torch.tensor(preprocess.mean, device=device)[:, None, None]
-        self._std = torch.tensor(preprocess.std, device=device)[:, None, None]
-        self._resolution = preprocess.resolution
-
-    @torch.no_grad()
-    def __call__(self, view: Tensor) -> Tensor:
-        """view: (rows, 3, n, n); returns (rows, classes)."""
-        if view.shape[-1] != self._resolution:
-            view = F.interpolate(view, size=self._resolution, mode="bilinear", antialias=True)
-        features = self._model.image_features((view - self._mean) / self._std)
-        probabilities: Tensor = self._model.text(features).softmax(dim=1)
-        return probabilities
-
-
-def _teacher(name: str | None, encoder: SharedEncoder, device: torch.device) -> _Teacher | None:
-    if name is None:
+def _teacher(place: str | None, encoder: SharedEncoder, student: CLIP) -> Teacher | None:
+    if place is None:
         return None
-    # Here, because it reads files; a run without a teacher does not.
-    from diptych.pretrained import load  # noqa: PLC0415
-
-    model, preprocess = load(name, device=str(device))
-    if not isinstance(model.text, LabelHead):
+    teacher = Teacher(place, "shre", student)
+    head = text_side(teacher.model, LabelHead, "shre: the teacher", "text = { classes = [] }")
+    classes = int(encoder.shared[-1].out_features)  # type: ignore[arg-type]
+    if len(head.classes) != classes:
         raise SettingsError(
-            f"[objective] teacher {name!r} tells no classes apart; name a model that was trained with labels"
+            f"[objective] teacher {place!r} has {len(head.classes)} classes; set [model.architecture.text] "
+            f"classes = {len(head.classes)}, not {classes}"
         )
-    classes = encoder.shared[-1].out_features
-    if len(model.text.classes) != classes:
-        raise SettingsError(
-            f"[objective] teacher {name!r} has {len(model.text.classes)} classes; set [model.architecture.text] "
-            f"classes = {len(model.text.classes)}, not {classes}"
-        )
-    return _Teacher(model, preprocess)
+    return teacher
