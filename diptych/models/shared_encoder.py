@@ -22,6 +22,11 @@ class SharedEncoder(nn.Module):
 
     def __init__(self, size: architectures.SharedEncoder, embed_dim: int) -> None:
         super().__init__()
+        if not size.hidden or size.hidden[-1] != embed_dim:
+            raise SettingsError(
+                f"[model.architecture.text] hidden = {list(size.hidden)}: modalities meet in the last of them, which "
+                f"is to be embed_dim = {embed_dim}"
+            )
         self.context_length = size.context_length
         self.vocab_size = size.vocab_size
         self.sound_frames, self.sound_bands = size.sound_frames, size.sound_bands
@@ -33,7 +38,7 @@ class SharedEncoder(nn.Module):
         self.shared = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens: (batch, up to context_length) ids; returns (batch, the last hidden width), not of unit length."""
+        """tokens: (batch, up to context_length) ids; returns (batch, embed_dim), not of unit length."""
         return self.represent(self.words(tokens))
 
     def represent(self, encoded: Tensor) -> Tensor:
@@ -41,7 +46,7 @@ class SharedEncoder(nn.Module):
         return self.layers(encoded)[-2]
 
     def encode_sound(self, sounds: Tensor) -> Tensor:
-        """sounds: (batch, frames, bands), of `log_mel`; returns (batch, the last hidden width), not of unit length."""
+        """sounds: (batch, frames, bands), of `log_mel`; returns (batch, embed_dim), not of unit length."""
         if self.sounds is None:
             raise SettingsError(
                 "the model was trained without sounds; set [model.architecture.text] sound_bands"

@@ -17,7 +17,7 @@ def model_of(bands: int = 6) -> CLIP:
             embed_dim=10,
             image=VisionTransformer(resolution=32, patch=16, width=16, layers=1, heads=2),
             text=SharedEncoder(
-                hidden=(12, 8),
+                hidden=(12, 10),
                 classes=5,
                 width=6,
                 sound_bands=bands,
@@ -47,9 +47,9 @@ def test_all_modalities_go_through_the_same_layers_to_where_they_meet() -> None:
     assert isinstance(model.text, Encoder)
     pixels, tokens, sounds = torch.randn(2, 3, 32, 32), random_texts([4, 6]), torch.rand(2, 9, 6)
     meeting = [model.encode_image(pixels), model.encode_text(tokens), model.text.encode_sound(sounds)]
-    assert [tuple(each.shape) for each in meeting] == [(2, 8)] * 3
+    assert [tuple(each.shape) for each in meeting] == [(2, 10)] * 3
     layers = model.text.layers(model.visual(pixels.double()))
-    assert [layer.shape[1] for layer in layers] == [12, 8, 5]
+    assert [layer.shape[1] for layer in layers] == [12, 10, 5]
     assert torch.equal(layers[1], meeting[0])
     assert all((layer >= 0).all() for layer in layers[:-1])
     sum(each.sum() for each in meeting).backward()
@@ -63,3 +63,9 @@ def test_a_model_without_sounds_says_so() -> None:
     assert isinstance(model.text, Encoder)
     with pytest.raises(SettingsError, match="sound_bands"):
         model.text.encode_sound(torch.rand(1, 9, 6))
+
+
+def test_modalities_meet_in_the_space_that_the_architecture_names() -> None:
+    size = SharedEncoder(hidden=(12, 8), classes=5, width=6)
+    with pytest.raises(SettingsError, match="embed_dim = 10"):
+        Encoder(size, 10)

@@ -133,7 +133,7 @@ WORD_APPROACHES: dict[str, tuple[Architecture, tuple[str, ...], Loss]] = {
     "shre": (
         architecture(
             SharedEncoder(
-                hidden=(10, 6),
+                hidden=(10, 8),
                 classes=3,
                 width=6,
                 sound_bands=BANDS,
