@@ -14,11 +14,14 @@ import numpy.typing as npt
 from diptych.cli.machine_checks import Check
 from diptych.cli.output import count_of, percent
 from diptych.data.example import Example
+from diptych.data.labelled import label_of
 from diptych.data.loader import group_id
 from diptych.data.sources import Source, expand
 from diptych.data.transforms import Preprocess
 from diptych.errors import DataError, DiptychError
+from diptych.models.architectures import LabelHead
 from diptych.tokenizer import default_tokenizer
+from diptych.training.feeding import WITHOUT_WORDS
 from diptych.training.settings import Recipe
 
 ROWS = 2_000  # rows whose words are looked at, spread evenly over the data
@@ -130,6 +133,13 @@ def _pictures(source: Source, examples: Sequence[Example], recipe: Recipe) -> It
 
 
 def _words(examples: Sequence[Example], recipe: Recipe) -> Iterator[Check]:
+    if recipe.objective.name in WITHOUT_WORDS:
+        return
+    if isinstance(recipe.model.resolve().text, LabelHead):
+        where = recipe.data.label_from
+        labels = [label_of(example, where) for example in examples]
+        yield _share("no label", labels.count(None), len(examples), "they are passed over")
+        return
     captions = [example.captions[0] for example in examples if example.captions]
     yield _share("no caption", len(examples) - len(captions), len(examples), "they are passed over")
     if not captions:

@@ -11,14 +11,14 @@ from diptych.data.joined import parts_of
 from diptych.data.sources import Source
 from diptych.errors import DataError
 
-LabelFrom = Literal["label", "caption"]
+LabelFrom = Literal["label", "caption", "group"]
 
 
 class Labelled:
     """A source whose examples say the name of their class and nothing else.
 
-    label_from: where it stands, in the example's label or its first caption. required: whether an example without one
-    is bad; else it has no text.
+    label_from: where it stands, in the example's label, its first caption or its group. required: whether an example
+    without one is bad; else it has no text.
     """
 
     def __init__(self, source: Source, label_from: LabelFrom, *, required: bool) -> None:
@@ -57,6 +57,8 @@ def label_of(example: Example, label_from: LabelFrom) -> str | None:
     """The name of an example's class; None where it has none."""
     if label_from == "label":
         return example.label
+    if label_from == "group":
+        return example.group
     return example.captions[0] if example.captions else None
 
 

@@ -24,7 +24,7 @@ from diptych.models.shared_encoder import SharedEncoder
 from diptych.tokenizer import tokenize
 from diptych.training.settings import DataSettings, Recipe
 
-_WITHOUT_WORDS = ("simclr", "label-distillation")  # for which a picture is enough
+WITHOUT_WORDS = ("simclr", "label-distillation")  # for which a picture is enough
 
 
 def open_training_data(
@@ -36,7 +36,7 @@ def open_training_data(
     if data.labels_per_class is not None:
         weights = few_of_each(source, weights, data.label_from, data.labels_per_class, training.seed)
     if isinstance(model.text, LabelHead):
-        source = Labelled(source, data.label_from, required=recipe.objective.name not in _WITHOUT_WORDS)
+        source = Labelled(source, data.label_from, required=recipe.objective.name not in WITHOUT_WORDS)
     if data.permute_captions:
         source = PermutedCaptions(source, training.seed)
     used = int((weights > 0).sum())
@@ -52,7 +52,7 @@ def open_training_data(
         workers=data.workers,
         cache=data.cache,
         most_bad=data.most_bad,
-        needs_captions=recipe.objective.name not in _WITHOUT_WORDS,
+        needs_captions=recipe.objective.name not in WITHOUT_WORDS,
         hear=_hearing(model),
         world=world(),
     )

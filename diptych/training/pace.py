@@ -151,7 +151,10 @@ def _read(
         captions.append(example.captions[0] if example.captions else "")
     if not pictures:
         raise DataError(f"{source.name}: none of {len(positions)} pairs can be read")
-    tokens = tokenize(captions, context_length=context, truncate=True)
+    # The text of a model with one token is its class: here the first, whichever it is.
+    tokens = torch.zeros(len(captions), 1, dtype=torch.long)
+    if context > 1:
+        tokens = tokenize(captions, context_length=context, truncate=True)
     return torch.stack(pictures), tokens, (time.perf_counter() - started) / len(positions)
 
 

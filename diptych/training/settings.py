@@ -44,7 +44,8 @@ class DataSettings:
     permute_captions: bool = (
         False  # train on wrong pairs: the control that shows what is learned from the pairing
     )
-    label_from: Literal["label", "caption"] = "label"  # where a class stands, for those who learn from labels
+    # Where a class stands, for those who learn from labels; a group is that of an emoji's code point.
+    label_from: Literal["label", "caption", "group"] = "label"
     labels_per_class: int | None = None  # so many examples of each class alone, drawn with the seed
     cache: bool = False  # keep decoded pictures in memory
     workers: int = 2  # threads that decode; 0: in the training thread
@@ -167,7 +168,7 @@ class CheckpointSettings:
 @dataclass(frozen=True, kw_only=True)
 class EvaluationTask:
     name: str  # of its column in the log
-    task: Literal["zero-shot", "retrieval", "word-order"]
+    task: Literal["zero-shot", "retrieval", "word-order", "labels"]
     data: str
     label_from: Literal["label", "caption"] = "label"
     where: dict[str, tuple[str, ...]] = field(default_factory=dict)  # metadata field = values to keep

@@ -23,9 +23,13 @@ def text_side(model: CLIP, kind: type[_Side], objective: str, remedy: str) -> _S
 
 
 def unit(features: Tensor) -> Tensor:
-    """Their directions, in float32 at least."""
+    """Their directions, in float32 at least; where there is none, zeros, and no gradient.
+
+    A text without words is the zero vector to a new bag of words: its direction would change without bounds.
+    """
     # Norms and similarities in float32: bfloat16 has three digits, and the temperature magnifies by 100.
-    return F.normalize(wide(features), dim=-1)
+    found = wide(features)
+    return F.normalize(found.masked_fill((found == 0).all(dim=-1, keepdim=True), 0.0), dim=-1)
 
 
 def wide(features: Tensor) -> Tensor:
