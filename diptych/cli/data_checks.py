@@ -21,8 +21,8 @@ from diptych.data.transforms import Preprocess
 from diptych.errors import DataError, DiptychError
 from diptych.models.architectures import LabelHead
 from diptych.tokenizer import default_tokenizer
-from diptych.training.feeding import WITHOUT_WORDS
 from diptych.training.settings import Recipe
+from diptych.training.tasks import TASKS
 
 ROWS = 2_000  # rows whose words are looked at, spread evenly over the data
 PICTURES = 64  # of which this many are decoded
@@ -133,7 +133,7 @@ def _pictures(source: Source, examples: Sequence[Example], recipe: Recipe) -> It
 
 
 def _words(examples: Sequence[Example], recipe: Recipe) -> Iterator[Check]:
-    if recipe.objective.name in WITHOUT_WORDS:
+    if not TASKS[recipe.objective.name].needs_captions:
         return
     if isinstance(recipe.model.resolve().text, LabelHead):
         where = recipe.data.label_from

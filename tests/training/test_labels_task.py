@@ -138,6 +138,32 @@ def test_fine_tuning_at_another_resolution_keeps_all_but_the_positions(
     torch.testing.assert_close(after["visual.conv1.weight"], before["visual.conv1.weight"], rtol=0, atol=1e-6)
 
 
+def test_a_run_with_classes_from_its_data_goes_on_as_if_it_had_not_stopped(
+    pictures: Path, tmp_path: Path
+) -> None:
+    def stop(_: torch.nn.Module, __: object) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    settings = (TINY_VIT, "training.steps=4", "checkpoint.every_steps=1", "evaluation.every_steps=2")
+    train(recipe_of("labels", pictures, *settings), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe_of("labels", pictures, *settings), tmp_path / "cut", evaluate=stop)
+    train(recipe_of("labels", pictures, *settings), tmp_path / "cut", resume=True)
+    one, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_patches_are_cut_out_and_multiplied_by_one_matrix() -> None:
+    """z_0 of Dosovitskiy et al., equation 1: x_p E, with E of P * P * 3 rows (768 for patches of 16 pixels)."""
+    tower = small().visual
+    pixels = torch.randn(2, 3, 32, 32)
+    cut = torch.nn.functional.unfold(pixels, 16, stride=16)  # (batch, 3 * 16 * 16, patches)
+    assert cut.shape == (2, 768, 4)
+    matrix = tower.conv1.weight.flatten(1)
+    found = tower.conv1(pixels).flatten(2)
+    torch.testing.assert_close(found, matrix @ cut, rtol=0, atol=1e-5)
+
+
 def test_a_start_of_the_same_kind_but_another_size_is_refused(pictures: Path, tmp_path: Path) -> None:
     train(recipe_of("simclr", pictures, TINY_VIT), tmp_path / "simclr")
     start = f"model.init={str(tmp_path / 'simclr' / 'model')!r}"
