@@ -5,7 +5,7 @@
 Four arms see the same pictures in the same order with the same image tower and budget: a language model of the
 captions, a bag of their words predicted, the same bag compared, and CLIP. Each arm's learning rate is chosen on other
 test pictures than those that are reported. Without `--corpus` the scenes alone are measured. A job that is done is not
-done again. Writes docs/results/figure2.md, .svg and .json (or into `--page`). `--quick` takes seconds and means nothing.
+done again. Writes docs/results/figure2.md, .svg and .json (or into `--page`). `--quick` takes seconds, for tests.
 """
 
 import argparse
