@@ -26,11 +26,11 @@ T = 4.303  # Student's t of two degrees of freedom, 97.5 %
 PAGE = """\
 # Every approach at work
 
-Written by `experiments/approaches.py`: {seeds} seeds a row, on the procedural scenes of [data.md](../data.md), 32 pixels
-a side. Each row stands for a claim and has a control that would show if the claim were empty. The numbers are means over
-seeds with the lowest and the highest. *Difference* is measured less control, paired by seed, with Student's 95 %
-interval. The settings of all rows were fixed before the first was run. *Shown* says whether the interval lies on the
-claim's side.
+Written by `experiments/approaches.py`: {seeds} seeds a row, on the procedural scenes of [data.md](../data.md), 32
+pixels a side. Each row stands for a claim and has a control that would show if the claim were empty. The numbers are
+means over seeds with the lowest and the highest. *Difference* is measured less control, paired by seed, with Student's
+95 % interval. The settings of all rows were fixed before the first was run. *Shown* says whether the interval lies on
+the claim's side.
 
 {table}
 {notes}

@@ -64,8 +64,10 @@ def test_it_runs_at_its_smallest_and_does_nothing_twice(
     assert (tmp_path / "figure2.svg").read_bytes() == drawn
 
 
-def test_arms_of_a_condition_differ_in_nothing_but_their_text_side(figure2: ModuleType) -> None:
-    condition = figure2.scenes(figure2.QUICK, 1)
+def test_arms_of_a_condition_differ_in_nothing_but_their_text_side(
+    figure2: ModuleType, tmp_path: Path
+) -> None:
+    condition = figure2.condition_of(figure2.CONDITIONS[1], figure2.QUICK, None, tmp_path)
     recipes = [
         figure2.recipe_of(arm, condition, figure2.QUICK, samples=64, rate=1e-3, seed=5)
         for arm in figure2.ARMS
