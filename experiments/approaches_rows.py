@@ -8,12 +8,14 @@ from approaches_bench import PLAIN, RESNET, Bench
 from jobs import Result
 
 from diptych.data.sources import open_source
+from diptych.training.recipes import load_recipe
 
 TRANSFORMER = "model.architecture.text={width=128, layers=3, heads=4, context_length=40}"
 BAG = "model.architecture.text={width=128, context_length=40}"
 FEW = (PLAIN, "data.labels_per_class=5", "optimizer.learning_rate=1e-3", "schedule.warmup_steps=20")
-# A narrow table of words: the softmax over all 49,408 is most of a language model's work.
-LANGUAGE = "model.architecture.text={width=64, layers=2, heads=4, context_length=40, embedding_width=16}"
+# With a table of the scenes' own words: a softmax over all 49,408 ids is most of a language model's work.
+KNOWN = list(load_recipe("virtex").model.resolve().text.known)  # type: ignore[union-attr]
+LANGUAGE = f"model.architecture.text={{width=128, layers=3, heads=4, context_length=40, known={KNOWN}}}"
 WHOLE = ("model.architecture.embed_dim=128", RESNET, PLAIN)
 
 

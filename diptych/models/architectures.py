@@ -43,6 +43,7 @@ class TextTransformer:
     vocab_size: int = 49_408
     positions: Literal["learned", "sinusoidal"] = "learned"
     embedding_width: int | None = None  # of a token before a linear map to `width`; the same when not given
+    known: tuple[int, ...] = ()  # ids that have embeddings, all others sharing one; every id when not given
 
 
 @dataclass(frozen=True, kw_only=True)
