@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from diptych.models.architectures import (
     TextTransformer,
     WordPredictor,
 )
-from diptych.tokenizer import default_tokenizer
+from diptych.tokenizer.occurrence import ids_in
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import (
     CheckpointSettings,
@@ -193,10 +192,7 @@ def emoji(corpus: Path, out: Path) -> Condition:
 
 def known_ids(texts: Sequence[str], asked: Sequence[str], *, least: int) -> tuple[int, ...]:
     """Ids that occur often enough in the captions, and all of the classes' names."""
-    tokenizer = default_tokenizer()
-    counts = Counter(id_ for text in texts for id_ in set(tokenizer.encode(text)))
-    needed = {id_ for text in asked for id_ in tokenizer.encode(text)}
-    return tuple(sorted(needed | {id_ for id_, count in counts.items() if count >= least}))
+    return tuple(sorted({*ids_in(texts, least).known, *ids_in(asked).known}))
 
 
 def condition_of(name: str, size: Size, corpus: Path | None, out: Path) -> Condition:
