@@ -28,6 +28,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return figure2_page
 
 
+@pytest.mark.nightly
 def test_it_runs_at_its_smallest_and_does_nothing_twice(
     figure2: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -61,6 +62,50 @@ def test_it_runs_at_its_smallest_and_does_nothing_twice(
     monkeypatch.setattr(figure2.Experiment, "run", again)
     figure2.main()
     assert (tmp_path / "figure2.md").read_text() == text
+    assert (tmp_path / "figure2.svg").read_bytes() == drawn
+
+
+def test_a_job_finds_its_curve_is_kept_and_leaves_no_run(figure2: ModuleType, tmp_path: Path) -> None:
+    experiment = figure2.Experiment(figure2.QUICK, figure2.CONDITIONS[:1], None, tmp_path)
+    name = next(name for name, job in experiment.jobs.items() if job["arm"] == "language model")
+    jobs = {name: experiment.jobs[name]}
+    (found,) = figure2.do_all(EXPERIMENTS / "figure2.py", tmp_path, jobs, experiment.run, workers=0).values()
+    assert [point["images"] for point in found["curve"]] == [16, 32, 48]
+    assert all(0 <= point["top1_whole_text"] <= 1 for point in found["curve"])
+    assert found["flops"] > 1e5
+    assert not (tmp_path / "runs" / name).exists()
+    again = figure2.do_all(EXPERIMENTS / "figure2.py", tmp_path, jobs, lambda job: 1 / 0, workers=0)
+    assert again == {name: found}
+    other = {name: {**jobs[name], "rate": 1.0}}  # other settings are another job
+    with pytest.raises(ZeroDivisionError):
+        figure2.do_all(EXPERIMENTS / "figure2.py", tmp_path, other, lambda job: 1 / 0, workers=0)
+
+
+def test_the_page_has_every_arm_its_ratios_and_the_same_plot_again(page: ModuleType, tmp_path: Path) -> None:
+    jobs = [
+        {
+            "condition": "scenes, plain captions",
+            "arm": arm,
+            "seed": seed,
+            "rate": 1e-3,
+            "flops": 1e8,
+            "vocabulary": 44,
+            "chance": 0.02,
+            "curve": [{"images": images, "top1": min(0.9, images / pace)} for images in (100, 200, 400, 800)],
+        }
+        for arm, pace in zip(page.COLOURS, (1600, 1200, 800, 900), strict=True)
+        for seed in (0, 1)
+    ]
+    size = {"batch": 16, "samples": 800, "seeds": (0, 1), "resolution": 32, "width": 4, "rates": (1e-3,)}
+    page.write_page(tmp_path, jobs, size)
+    text = (tmp_path / "figure2.md").read_text()
+    # To 2 % + 0.8 (50 % - 2 %) = 40.4 %, between points: 800 pictures of 50 %, 400 of 25 %.
+    assert "pictures to 40.4 %" in text
+    assert all(f"| {arm} | 100 | 0.001 |" in text for arm in page.COLOURS)
+    assert "| language model over bag of words, predicted | 1." in text
+    drawn = (tmp_path / "figure2.svg").read_bytes()
+    assert b"pictures seen" in drawn
+    page.write_page(tmp_path, jobs, size)
     assert (tmp_path / "figure2.svg").read_bytes() == drawn
 
 
