@@ -21,7 +21,7 @@ from jobs import Result, do_all, keep_result
 from diptych.atomic import write_text
 
 SEEDS = (0, 1, 2)
-T = 4.303  # Student's t of two degrees of freedom, 97.5 %
+T = {1: 12.706, 2: 4.303}  # Student's t by degrees of freedom, 97.5 %
 
 PAGE = """\
 # Every approach at work
@@ -50,7 +50,7 @@ def spread(values: Sequence[float], row: Row) -> str:
 def difference(row: Row, results: Sequence[Result]) -> tuple[float, float]:
     """Measured less control over seeds, turned so that more is better: the mean, and half of Student's interval."""
     found = [row.sign * (result["measured"] - result["control"]) for result in results]
-    half = T * stdev(found) / math.sqrt(len(found)) if len(found) > 1 else math.inf
+    half = T[len(found) - 1] * stdev(found) / math.sqrt(len(found)) if len(found) > 1 else math.inf
     return fmean(found), half
 
 

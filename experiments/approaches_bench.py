@@ -93,18 +93,19 @@ class Bench:
         return scores.metrics["top1"]
 
     def labelled_top1(self, model: Model) -> float:
-        """Top-1 of a model that learned labels, by its own head."""
+        """Top-1 of a model that learned labels, by its own head, on scenes of its classes."""
         network, preprocess = model
+        classes = network.architecture.text.classes  # type: ignore[union-attr]
         source = open_source(self.scenes("classes-test", count=1200))
+        rows = [row for row in (source[number] for number in range(len(source))) if row.label in classes]
         right = 0
         with torch.inference_mode():
-            for start in range(0, len(source), 128):
-                rows = [source[row] for row in range(start, min(len(source), start + 128))]
-                features = network.image_features(torch.stack([preprocess(row.image) for row in rows]))
+            for start in range(0, len(rows), 128):
+                part = rows[start : start + 128]
+                features = network.image_features(torch.stack([preprocess(row.image) for row in part]))
                 best = network.text(features).argmax(dim=1).tolist()
-                names = network.architecture.text.classes  # type: ignore[union-attr]
-                right += sum(names[each] == row.label for each, row in zip(best, rows, strict=True))
-        return right / len(source)
+                right += sum(classes[each] == row.label for each, row in zip(best, part, strict=True))
+        return right / len(rows)
 
     def word_order(self, model: Model) -> float:
         source = open_source(self.scenes("binding", count=1000))
