@@ -87,7 +87,7 @@ def _pretrained(bench: Bench) -> Path:
     """SimCLR on scenes without their labels."""
     views = "augmentation={name='two-views', area=[0.4, 1.0], strength=0.5, blur=0.0}"
     data = bench.scenes("classes-train", count=9600, seed=7)
-    return bench.train("simclr", "simclr", RESNET, views, samples=60_000, data=data)
+    return bench.train("simclr", "simclr", RESNET, views, samples=40_000, data=data)
 
 
 def _tuned(bench: Bench) -> Path:
@@ -136,22 +136,22 @@ def unseen(bench: Bench) -> Result:
 
 
 def word_order(bench: Bench) -> Result:
-    order = bench.train("order", "scenes", *WHOLE, TRANSFORMER, samples=60_000)
-    bag = bench.train("bag", "scenes", *WHOLE, BAG, samples=60_000)
+    order = bench.train("order", "scenes", *WHOLE, TRANSFORMER, samples=45_000)
+    bag = bench.train("bag", "scenes", *WHOLE, BAG, samples=45_000)
     return {"measured": bench.word_order(bench.load(order)), "control": bench.word_order(bench.load(bag))}
 
 
 def convirt(bench: Bench) -> Result:
     settings = (*WHOLE, TRANSFORMER.replace("40", "64"))
-    data = bench.scenes("train", count=40_000, distractors=2)
-    drawn = bench.train("drawn", "convirt", *settings, "data.text={sentence=1.0}", samples=40_000, data=data)
+    data = bench.scenes("train", count=24_000, distractors=2)
+    drawn = bench.train("drawn", "convirt", *settings, "data.text={sentence=1.0}", samples=24_000, data=data)
     wrong = bench.train(
         "wrong",
         "convirt",
         *settings,
         "data.text={sentence=1.0}",
         "data.permute_captions=true",
-        samples=40_000,
+        samples=24_000,
         data=data,
     )
     return {"measured": bench.recall(bench.load(drawn), 0), "control": bench.recall(bench.load(wrong), 0)}
@@ -159,16 +159,16 @@ def convirt(bench: Bench) -> Result:
 
 def sentences(bench: Bench) -> Result:
     settings = (*WHOLE, TRANSFORMER.replace("40", "64"))
-    data = bench.scenes("train", count=40_000, distractors=2)
+    data = bench.scenes("train", count=24_000, distractors=2)
     drawn, whole = (
-        bench.train(name, "convirt", *settings, f"data.text={{sentence={share}}}", samples=40_000, data=data)
+        bench.train(name, "convirt", *settings, f"data.text={{sentence={share}}}", samples=24_000, data=data)
         for name, share in (("drawn", 1.0), ("whole", 0.0))
     )
     return {"measured": bench.recall(bench.load(drawn), 0), "control": bench.recall(bench.load(whole), 0)}
 
 
 def virtex(bench: Bench) -> Result:
-    place = bench.train("virtex", "virtex", RESNET, PLAIN, samples=60_000)
+    place = bench.train("virtex", "virtex", RESNET, PLAIN, samples=45_000)
     model = bench.load(place)
     shown = bench.captions(model, open_source(bench.scenes("test", count=8, distractors=0)), 8)
     return {
@@ -180,7 +180,7 @@ def virtex(bench: Bench) -> Result:
 
 def both_ways(bench: Bench) -> Result:
     found = [
-        bench.probe(bench.load(bench.train(name, name, RESNET, PLAIN, samples=60_000)))
+        bench.probe(bench.load(bench.train(name, name, RESNET, PLAIN, samples=36_000)))
         for name in ("virtex", "caption-forward")
     ]
     return {"measured": found[0], "control": found[1]}
@@ -220,9 +220,9 @@ def predicted(bench: Bench) -> Result:
 
 
 def written(bench: Bench) -> Result:
-    right = bench.train("right", "caption-forward", RESNET, PLAIN, samples=60_000)
+    right = bench.train("right", "caption-forward", RESNET, PLAIN, samples=45_000)
     wrong = bench.train(
-        "wrong", "caption-forward", RESNET, PLAIN, "data.permute_captions=true", samples=60_000
+        "wrong", "caption-forward", RESNET, PLAIN, "data.permute_captions=true", samples=45_000
     )
     return {"measured": bench.zero_shot(bench.load(right)), "control": bench.zero_shot(bench.load(wrong))}
 
@@ -238,9 +238,9 @@ def shre(bench: Bench) -> Result:
     )
     settings = (RESNET, f"objective.teacher={str(teacher)!r}")
     data = bench.scenes("train", count=40_000, sound=1)
-    together = bench.train("together", "shre", *settings, samples=80_000, data=data)
+    together = bench.train("together", "shre", *settings, samples=40_000, data=data)
     # The image is the anchor: where it stands beside the words of another scene, no path is left from sound to words.
-    apart = bench.train("apart", "shre", *settings, "data.permute_captions=true", samples=80_000, data=data)
+    apart = bench.train("apart", "shre", *settings, "data.permute_captions=true", samples=40_000, data=data)
     return {"measured": bench.sounds(bench.load(together)), "control": bench.sounds(bench.load(apart))}
 
 
