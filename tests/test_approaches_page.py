@@ -24,5 +24,4 @@ def test_every_recipe_does() -> None:
 
 def test_recipes_that_the_commands_name_are_there() -> None:
     used = set(re.findall(r"diptych train ([\w-]+)", PAGE))
-    assert used == {"simclr", "simclr-finetune", "simclr-distil", "clip-distillation"}
-    assert used <= names(3)
+    assert {"simclr", "simclr-finetune", "simclr-distil"} <= used <= names(3)
