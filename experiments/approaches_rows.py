@@ -202,8 +202,8 @@ def by_heart(bench: Bench) -> Result:
         "optimizer.weight_decay=0.0",
         "schedule.warmup_steps=20",
     )
-    right = bench.train("right", "virtex", *settings, samples=38_400, data=data)
-    wrong = bench.train("wrong", "virtex", *settings, "data.permute_captions=true", samples=38_400, data=data)
+    right = bench.train("right", "virtex", *settings, samples=19_200, data=data)
+    wrong = bench.train("wrong", "virtex", *settings, "data.permute_captions=true", samples=19_200, data=data)
     found = []
     for place in (right, wrong):
         pairs = bench.captions(bench.load(place), open_source(data), 4 if bench.quick else 64)
