@@ -172,3 +172,21 @@ def gather_rows_with_gradient(rows: Tensor, counts: Sequence[int]) -> Tensor:
         return rows
     gathered: Tensor = _GatherRows.apply(rows, counts)  # type: ignore[no-untyped-call]
     return gathered
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, value: Tensor) -> Tensor:
+        return sum_over_processes(value.clone())
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
+        return sum_over_processes(gradients[0].clone())
+
+
+def sum_over_processes_with_gradient(value: Tensor) -> Tensor:
+    """The sum of everybody's `value`, through which the gradients of all that used it come back, summed."""
+    if world().size == 1:
+        return value
+    total: Tensor = _SumOverProcesses.apply(value)  # type: ignore[no-untyped-call]
+    return total

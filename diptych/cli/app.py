@@ -27,6 +27,11 @@ VERBS = {
         "Sort pictures into classes of your own, without training.",
         'diptych classify photos/ --labels "cat,dog"',
     ),
+    "caption": Verb(
+        "diptych.cli.caption:caption",
+        "Write captions of pictures, with a model trained to.",
+        "diptych caption photos/ --model runs/virtex",
+    ),
     "embed": Verb(
         "diptych.cli.embed:embed",
         "Write the embeddings of a dataset to Parquet or npy.",

@@ -115,6 +115,74 @@ def zero_shot(
         show(len(task.source), measure, here, as_json)
 
 
+@app.command(
+    name="word-order",
+    help_epilogue="Example: diptych evaluate word-order --model runs/first --data scenes:binding",
+)
+def word_order(
+    *,
+    data: Data,
+    model: Model = DEFAULT_MODEL,
+    batch_size: BatchSize = 64,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> None:
+    """How often a picture's caption is preferred to one of the same words that is wrong: does order matter?"""
+    from diptych.cli.machine import load_model  # noqa: PLC0415
+    from diptych.data.sources import open_source  # noqa: PLC0415
+    from diptych.evaluation.word_order import evaluate_word_order  # noqa: PLC0415
+
+    source = open_source(data)
+    with everybody(device) as here:
+        name, network, preprocess = load_model(model, device, precision)
+
+        def measure(advance: Callable[[int], None]) -> "Report":
+            return evaluate_word_order(
+                network, preprocess, source, model_name=name, batch_size=batch_size, progress=advance
+            )
+
+        show(len(source), measure, here, as_json)
+
+
+@app.command(
+    name="labels", help_epilogue="Example: diptych evaluate labels --data birds/ --model runs/labels/model"
+)
+def labels(
+    *,
+    data: Data,
+    model: Model,
+    label_from: LabelSource = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    batch_size: BatchSize = 64,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> None:
+    """Accuracy of a model that was trained with labels, at its own classes."""
+    from diptych.cli.inputs import zero_shot_data  # noqa: PLC0415
+    from diptych.cli.machine import load_model  # noqa: PLC0415
+    from diptych.evaluation.own_classes import evaluate_own_classes  # noqa: PLC0415
+
+    task = zero_shot_data(data, None, None, image_column=image_column, label_column=label_column)
+    with everybody(device) as here:
+        name, network, preprocess = load_model(model, device, precision)
+
+        def measure(advance: Callable[[int], None]) -> "Report":
+            return evaluate_own_classes(
+                network,
+                preprocess,
+                task.source,
+                model_name=name,
+                label_from=label_from or task.label_from,
+                batch_size=batch_size,
+                progress=advance,
+            )
+
+        show(len(task.source), measure, here, as_json)
+
+
 @app.command(name="retrieval", help_epilogue="Example: diptych evaluate retrieval --data captions.csv")
 def retrieval(
     *,

@@ -32,7 +32,7 @@ BatchSize = Annotated[int, Parameter(help="Pictures in one pass through the mode
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print the result as JSON.")]
 _SOURCES = (
     "A folder, a CSV, TSV, JSONL or Parquet file, tar shards, a folder saved by datasets, an address such as "
-    "s3://bucket/*.tar, or sample:train and sample:test; to measure on, also benchmark:NAME (see: evaluate datasets)."
+    "s3://bucket/*.tar, or sample:train, scenes:train; to measure on, also benchmark:NAME (see: evaluate datasets)."
 )
 SourcePlace = Annotated[str, Parameter(help=_SOURCES)]
 Data = Annotated[str, Parameter(name=["--data", "-d"], help=_SOURCES)]

@@ -30,6 +30,7 @@ from diptych.training.forecast import (
 from diptych.training.pace import measure_pace, seconds_a_step
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
+from diptych.training.starting import with_classes
 
 TIMED = 64  # pairs that may be read for the timing
 # Peak learning rates of AdamW outside of which CLIP models are not trained: the paper's are 3.6e-4 to 5e-4, the
@@ -59,6 +60,7 @@ def recipe_checks(
     yield _evaluation(recipe)
     try:
         source, weights = open_examples(recipe.data)
+        recipe = with_classes(recipe)
     except DiptychError as error:
         yield Check("data", "fail", str(error))
         yield from _forecast(recipe, device, out, None, np.zeros(0))

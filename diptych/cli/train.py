@@ -103,8 +103,14 @@ def _rehearsed(tasks: "Sequence[EvaluationOf]", recipe: "Recipe") -> list[str]:
     """The names of what will be measured, from a few rows of each task and a model of next to nothing."""
     from diptych.cli.selection import Selected  # noqa: PLC0415
     from diptych.data.transforms import Preprocess  # noqa: PLC0415
-    from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer  # noqa: PLC0415
+    from diptych.models.architectures import (  # noqa: PLC0415
+        Architecture,
+        LabelHead,
+        TextTransformer,
+        VisionTransformer,
+    )
     from diptych.models.clip import build_model  # noqa: PLC0415
+    from diptych.training.starting import with_classes  # noqa: PLC0415
 
     few = []
     for task, source in tasks:
@@ -112,12 +118,12 @@ def _rehearsed(tasks: "Sequence[EvaluationOf]", recipe: "Recipe") -> list[str]:
         # From all over the data, for classes often follow one another.
         chosen = [last * place // max(1, rows - 1) for place in range(rows)]
         few.append((task, Selected(source, chosen, source.name)))
+    text = with_classes(recipe).model.resolve().text
+    stand_in_text = TextTransformer(width=8, layers=1, heads=1, context_length=text.context_length)
     stand_in = Architecture(
         embed_dim=8,
         image=VisionTransformer(resolution=16, patch=16, width=8, layers=1, heads=1),
-        text=TextTransformer(
-            width=8, layers=1, heads=1, context_length=recipe.model.resolve().text.context_length
-        ),
+        text=text if isinstance(text, LabelHead) else stand_in_text,
     )
     return list(_measured(few, build_model(stand_in).eval(), Preprocess(16)))
 
@@ -133,10 +139,18 @@ def _measured(tasks: "Sequence[EvaluationOf]", model: "CLIP", preprocess: "Prepr
 def _metrics(
     task: "EvaluationTask", source: "Source", model: "CLIP", preprocess: "Preprocess"
 ) -> Mapping[str, float]:
+    from diptych.evaluation.own_classes import evaluate_own_classes  # noqa: PLC0415
     from diptych.evaluation.retrieval import evaluate_retrieval  # noqa: PLC0415
+    from diptych.evaluation.word_order import evaluate_word_order  # noqa: PLC0415
     from diptych.evaluation.zero_shot import evaluate_zero_shot  # noqa: PLC0415
 
-    if task.task == "retrieval":
+    if task.task == "labels":
+        report = evaluate_own_classes(
+            model, preprocess, source, model_name=task.name, label_from=task.label_from
+        )
+    elif task.task == "word-order":
+        report = evaluate_word_order(model, preprocess, source, model_name=task.name)
+    elif task.task == "retrieval":
         report = evaluate_retrieval(model, preprocess, source, model_name=task.name, truncate=True)
     else:
         report = evaluate_zero_shot(

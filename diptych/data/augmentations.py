@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diptych.data.two_views import TwoViews
+
 _COLUMNS = 32  # random numbers a sample; more than `Drawings` uses, so that a new one shifts no old one
 
 
@@ -57,7 +59,7 @@ class CentreCrop:
     name: Literal["none"] = "none"
 
 
-Augmentation = Drawings | RandomCrop | CentreCrop
+Augmentation = Drawings | RandomCrop | CentreCrop | TwoViews
 
 
 def random_table(seed: int, count: int) -> Tensor:
@@ -89,6 +91,11 @@ def draw_views(
     return _erase(view, chance, settings).clamp_(0, 1)
 
 
+def is_mirrored(mirrored: Tensor, chance: Tensor, settings: Drawings) -> Tensor:
+    """Whether a sample's view is mirrored: (batch,), bool. Arguments as in `draw_views`."""
+    return mirrored & (chance[:, 4] < settings.mirror)
+
+
 def _affine_grid(chance: Tensor, mirrored: Tensor, settings: Drawings, resolution: int) -> Tensor:
     def signed(column: int) -> Tensor:
         return 2 * chance[:, column] - 1
@@ -98,7 +105,7 @@ def _affine_grid(chance: Tensor, mirrored: Tensor, settings: Drawings, resolutio
     low, high = settings.scale
     size = low + (high - low) * chance[:, 2]
     wide = size * (1 + settings.stretch * signed(3))
-    flip = torch.where(mirrored & (chance[:, 4] < settings.mirror), -1.0, 1.0)
+    flip = torch.where(is_mirrored(mirrored, chance, settings), -1.0, 1.0)
     cos, sin = angle.cos(), angle.sin()
     # Rows of the map from the view to the canvas: the inverse of scale, shear, rotation and shift.
     top = torch.stack([flip * cos / wide, flip * (sin + shear) / wide, settings.shift * 2 * signed(5)], dim=1)

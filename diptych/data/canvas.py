@@ -11,10 +11,12 @@ from diptych.data.augmentations import Augmentation, Drawings, RandomCrop
 from diptych.data.example import Example
 from diptych.data.images import Pixels, open_image, read_rgb, to_rgb
 from diptych.data.transforms import Preprocess
+from diptych.data.two_views import TwoViews
 
 Chance = npt.NDArray[np.float64]
 
 _MARGIN = 1.125  # side of a drawing's canvas over the model's resolution: scaled-down views stay sharp
+_CROPPED = 2  # likewise where views are crops: one of a quarter of the picture is as sharp as the model sees
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ def canvas_for(augmentation: Augmentation, preprocess: Preprocess) -> Canvas:
         return Canvas(
             lambda example: resized(example, preprocess),
             lambda pixels, chance: random_square(pixels, chance, resolution),
+        )
+    if isinstance(augmentation, TwoViews):
+        return Canvas(
+            lambda example: squashed(example, preprocess, _CROPPED * resolution), lambda pixels, _: pixels
         )
     return Canvas(lambda example: _planes(preprocess.pixels(example.image)), lambda pixels, _: pixels)
 
@@ -69,6 +75,13 @@ def resized(example: Example, preprocess: Preprocess) -> Pixels:
     size = preprocess.scaled_size(whole.shape[1], whole.shape[0])
     filter_ = Image.Resampling[preprocess.interpolation.upper()]
     return _planes(np.asarray(Image.fromarray(whole).resize(size, filter_)))
+
+
+def squashed(example: Example, preprocess: Preprocess, side: int) -> Pixels:
+    """The whole picture, whatever its shape, as a square: (3, side, side)."""
+    whole = Image.fromarray(read_rgb(example.image, preprocess.background))
+    filter_ = Image.Resampling[preprocess.interpolation.upper()]
+    return _planes(np.asarray(whole.resize((side, side), filter_)))
 
 
 def random_square(pixels: Pixels, chance: Chance, side: int) -> Pixels:

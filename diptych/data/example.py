@@ -27,6 +27,7 @@ class Example:
         group: examples of one group show the same concept and are not negatives of each other (for emoji, the
             code point).
         metadata: what else the source knows (author, licence, vendor, ...).
+        sound: a WAV file, where the source has sounds.
     """
 
     key: str
@@ -36,6 +37,7 @@ class Example:
     label: str | None = None
     group: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    sound: bytes | None = None
 
 
 def example_from_record(

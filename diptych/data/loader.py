@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import re
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -22,10 +22,12 @@ from diptych.data.joined import parts_of
 from diptych.data.order import Indices, batches, row_seeds
 from diptych.data.reasons import NO_CAPTION, reason_of
 from diptych.data.sources import Source
+from diptych.data.text_sampling import TextSampling, joined, sample_text
 from diptych.distributed import World, share
 from diptych.errors import DataError, SettingsError
 
 Tokenize = Callable[[Sequence[str]], Tensor]
+Hear = Callable[[Example], npt.NDArray[np.float32]]
 
 # Words of a caption that a mirrored picture would make wrong.
 _HANDED = re.compile(
@@ -33,19 +35,12 @@ _HANDED = re.compile(
     r"|keycap|digit|number|text|font|brand|logo)\b",
     re.IGNORECASE,
 )
+_SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)  # those of them that can be put right again
 _AHEAD = 3  # batches
 _LARGE = 4096  # rows of a share beyond which one batch ahead is enough, and three would be gigabytes
 _PIECE = 16  # rows that a thread reads at a time: few enough to share out, enough to make handing over cheap
 _CHANCES = 6  # random numbers of a row besides those of its view
 _FEW = 10  # bad pairs that never end a run, whatever their share
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextSampling:
-    """How the text of a pair is drawn from its captions and its tags; each is a probability."""
-
-    caption: float = 1.0  # the caption alone; always so where there are no tags
-    caption_and_tags: float = 0.0  # the caption and up to three tags; what is left over is tags alone
 
 
 @dataclass(frozen=True)
@@ -65,6 +60,7 @@ class Batch:
     seeds: (rows,), int64, see `order.row_seeds`.
     first: the place of the share's first row in the global batch.
     global_count: rows of the global batch.
+    sounds: (rows, frames, bands), float32, where the loader hears them; see `sounds.log_mel`.
     """
 
     canvas: Tensor
@@ -77,6 +73,7 @@ class Batch:
     seeds: Tensor
     first: int
     global_count: int
+    sounds: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +83,7 @@ class _Row:
     tags: tuple[str, ...]
     group: int
     mirrored: bool
+    sound: npt.NDArray[np.float32] | None
 
 
 @dataclass(frozen=True)
@@ -108,6 +106,7 @@ class _Drawn:
     text: str
     group: int
     mirrored: bool
+    sound: npt.NDArray[np.float32] | None
     bad: _Bad | None
 
 
@@ -125,6 +124,8 @@ class Loader:
     workers: threads that decode ahead of the consumer; 0 decodes in the consumer's own, when it asks.
     cache: keep decoded pictures in memory.
     most_bad: the share of pairs, 0..1, that may be bad before the run ends.
+    needs_captions: whether a picture without one counts as bad; else its text is empty.
+    hear: an example's sound to (frames, bands); DataError where it has none. Not given: sounds are not looked at.
     world: the processes among which each batch of `batch_size` is shared.
 
     A pair that cannot be read is replaced by the next good one of the source, which is a function of its place alone.
@@ -142,6 +143,8 @@ class Loader:
     workers: int = 2
     cache: bool = False
     most_bad: float = 0.05
+    needs_captions: bool = True
+    hear: Hear | None = None
     world: World = field(default_factory=World)
     asked: int = field(default=0, init=False)
     skipped: collections.Counter[str] = field(default_factory=collections.Counter, init=False)
@@ -231,6 +234,7 @@ class Loader:
             seeds=torch.from_numpy(row_seeds(self.seed, position + mine.start, len(mine))),
             first=mine.start,
             global_count=len(indices),
+            sounds=_stacked(row.sound for row in drawn),
         )
         return batch, [row.bad for row in drawn if row.bad is not None]
 
@@ -241,7 +245,7 @@ class Loader:
             at, row = self._read(index)
             pixels.append(self.canvas.crop(row.pixels, numbers[4:]))
             text = sample_text(row.captions, row.tags, self.text, numbers[:4])
-            drawn.append(_Drawn(at, text, row.group, row.mirrored, self._bad.get(index)))
+            drawn.append(_Drawn(at, text, row.group, row.mirrored, row.sound, self._bad.get(index)))
         return np.stack(pixels), drawn
 
     def _read(self, index: int) -> tuple[int, _Row]:
@@ -266,15 +270,23 @@ class Loader:
         )
 
     def _row(self, example: Example) -> _Row:
-        if not example.captions:
-            raise DataError(f"{example.key}: {NO_CAPTION}")
-        words = " ".join((*example.captions, *example.tags))
+        captions = (
+            joined(example.captions, example.metadata, self.text.join) if self.text.join else example.captions
+        )
+        if not captions:
+            if self.needs_captions:
+                raise DataError(f"{example.key}: {NO_CAPTION}")
+            captions = ("",)
+        words = " ".join((*captions, *example.tags))
+        if self.text.exchange_sides:
+            words = _SIDES.sub("", words)
         return _Row(
             pixels=self.canvas.decode(example),
-            captions=example.captions,
+            captions=captions,
             tags=example.tags,
-            group=group_id(example.captions[0]),
+            group=group_id(captions[0] or example.key),
             mirrored=_HANDED.search(words) is None,
+            sound=None if self.hear is None else self.hear(example),
         )
 
     def _count(self, rows: int, bad: Sequence[_Bad]) -> None:
@@ -292,6 +304,11 @@ class Loader:
             )
 
 
+def _stacked(sounds: Iterable[npt.NDArray[np.float32] | None]) -> Tensor | None:
+    heard = [sound for sound in sounds if sound is not None]
+    return torch.from_numpy(np.stack(heard)) if heard else None
+
+
 def batches_ahead(rows: int) -> int:
     """How many batches are read while one is computed with. rows: of a process's share."""
     return _AHEAD if rows <= _LARGE else 1
@@ -306,22 +323,6 @@ def group_id(caption: str) -> int:
     normal = " ".join(caption.casefold().split())
     digest = hashlib.blake2b(normal.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
-
-
-def sample_text(
-    captions: Sequence[str], tags: Sequence[str], settings: TextSampling, chance: npt.NDArray[np.float64]
-) -> str:
-    """One text of a pair. chance: (4,) uniform random numbers."""
-    caption = captions[int(chance[0] * len(captions))]
-    if not tags or chance[1] < settings.caption:
-        return caption
-    # A run of tags from a random start: each tag is as likely as the others.
-    count = min(1 + int(chance[2] * 3), len(tags))
-    start = int(chance[3] * len(tags))
-    chosen = [tags[(start + step) % len(tags)] for step in range(count)]
-    if chance[1] < settings.caption + settings.caption_and_tags:
-        chosen.insert(0, caption)
-    return ", ".join(chosen)
 
 
 def example_weights(

@@ -14,6 +14,7 @@ from diptych.data.folder import STATISTICS, FolderSource, list_folder
 from diptych.data.places import Place, place_of
 from diptych.data.remote import RemotePath, is_address
 from diptych.data.sample import sample_shard
+from diptych.data.scenes import open_scenes
 from diptych.data.shards import ShardSource
 from diptych.data.table import open_csv, open_jsonl
 from diptych.errors import DataError, SettingsError
@@ -23,7 +24,7 @@ Location = str | os.PathLike[str]
 _KINDS = (
     "expected a folder of images, a table (.csv, .tsv, .jsonl, .parquet), tar shards "
     "(shard.tar, 'shards/*.tar', 'shards/{000..003}.tar'), a folder saved by datasets, an address such as "
-    "s3://bucket/*.tar, sample:train or sample:test"
+    "s3://bucket/*.tar, sample:train or sample:test, scenes:train or another part of the scenes"
 )
 
 
@@ -64,7 +65,8 @@ def open_source(
 
     location: a folder with captions beside the images or with a folder a class; a CSV, TSV, JSONL or Parquet table;
         tar shards or Parquet tables (one, a folder or a list of them, or a pattern with `*` or `{000..003}`); what
-        img2dataset wrote; a folder that `datasets` saved to disk; or the bundled `sample:train` and `sample:test`.
+        img2dataset wrote; a folder that `datasets` saved to disk; the bundled `sample:train` and `sample:test`; or a
+        part of the procedural scenes, such as `scenes:train?count=5000` (see `scenes`).
         Tables, and shards, may lie behind an address that fsspec reads (`s3://bucket/data/*.tar`).
     image_column, caption_column, label_column: columns of a table; found by their usual names where not
         given.
@@ -83,6 +85,9 @@ def open_source(
     if one and name.startswith("sample:"):
         _refuse_table_options(name, columns, delimiter)
         return ShardSource([sample_shard(name.removeprefix("sample:"))], name=name, beside=False)
+    if one and name.startswith("scenes:"):
+        _refuse_table_options(name, columns, delimiter)
+        return open_scenes(name.removeprefix("scenes:"))
     paths = [path for place in places for path in expand(place)]
     if one and paths == [place_of(name)] and is_table(name) and paths[0].is_file():
         return _open_table(paths[0], columns, delimiter)

@@ -214,7 +214,7 @@ def uri_of(source: Source, example: Example) -> str:
     """Where an image is: its absolute path, or `SOURCE#KEY` for one that lives inside something else."""
     if isinstance(example.image, Path):
         return os.path.abspath(example.image)
-    elsewhere = source.name.startswith("sample:") or is_address(source.name)
+    elsewhere = source.name.startswith(("sample:", "scenes:")) or is_address(source.name)
     return f"{source.name if elsewhere else os.path.abspath(source.name)}#{example.key}"
 
 

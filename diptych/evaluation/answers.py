@@ -1,6 +1,6 @@
 """What a classifier, made of words or of labelled images, says of images of one class each, and what that scores."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -57,10 +57,18 @@ def answers(images: Vectors, weights: Tensor, target: Integers, scale: float) ->
     target: (n,), each image's right class. scale: what similarities are multiplied by before the softmax.
     """
     matrix = weights.numpy()
-    columns = np.arange(matrix.shape[1])
+    return _answers(lambda part: images[part] @ matrix, target, scale)
 
+
+def likeliest(likelihoods: Vectors, target: Integers) -> Answers:
+    """`answers` of a model that gives log p of each class's text, (n, classes), for each image."""
+    return _answers(lambda part: likelihoods[part], target, 1.0)
+
+
+def _answers(similarities: Callable[[slice], Vectors], target: Integers, scale: float) -> Answers:
     def of(part: slice) -> Answers:
-        similarity = images[part] @ matrix
+        similarity = similarities(part)
+        columns = np.arange(similarity.shape[1])
         wanted = target[part, None]
         right = np.take_along_axis(similarity, wanted, axis=1)
         equal = similarity == right
@@ -76,7 +84,7 @@ def answers(images: Vectors, weights: Tensor, target: Integers, scale: float) ->
         )
 
     # Not all images with all classes at once: 50,000 times 1,000 similarities are 200 MB, and more on the way.
-    parts = [of(slice(start, start + _IMAGES_AT_ONCE)) for start in range(0, len(images), _IMAGES_AT_ONCE)]
+    parts = [of(slice(start, start + _IMAGES_AT_ONCE)) for start in range(0, len(target), _IMAGES_AT_ONCE)]
     return Answers._make(map(np.concatenate, zip(*parts, strict=True)))
 
 

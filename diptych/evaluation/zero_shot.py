@@ -16,6 +16,7 @@ from diptych.evaluation.answers import (
     Headline,
     answers,
     check_headline,
+    likeliest,
     score_answers,
     values_of_images,
 )
@@ -23,7 +24,8 @@ from diptych.evaluation.labels import LabelSet
 from diptych.evaluation.metrics import Integers
 from diptych.evaluation.prompts import TEMPLATES, check_templates, fill
 from diptych.evaluation.report import Outcomes, Report, Scores
-from diptych.evaluation.survey import embed_rows, survey
+from diptych.evaluation.survey import EmbeddedRows, embed_rows, encoded_rows, survey
+from diptych.evaluation.text_likelihood import class_likelihoods, predicts_texts
 from diptych.models.clip import CLIP
 
 LabelFrom = Literal["label", "caption"]
@@ -101,9 +103,11 @@ def evaluate_zero_shot(
     Two classes have a `roc_auc` as well, of the second class's logit minus the first's. `mean_top1_top5` is there
     when it is the headline. `chance` is guessing; `majority` is always saying the most frequent class. `tied` is
     the share of images for which a wrong class has exactly the right one's similarity; ties go to the class that
-    is listed first. Intervals are Wilson's over images, and the bootstrap's for the two metrics above. They hold
-    for images drawn independently: where one concept is drawn several times, those of the groups are the ones to
-    read.
+    is listed first. Intervals are Wilson's over images, and the bootstrap's for the two metrics above. They hold for
+    images drawn independently: where one concept is drawn several times, those of the groups are the ones to read.
+
+    A model that predicts texts chooses the class whose text it finds likeliest, by the mean over the text's tokens; the
+    details have the accuracy by the probability of the whole text as well (`top1_whole_text`).
 
     Raises:
         DataError: no labels, a label outside `labels`, no such metadata, or no readable image.
@@ -113,10 +117,16 @@ def evaluate_zero_shot(
     rows, classes = labelled.rows, labelled.classes
     check_headline(headline, len(classes.names), {row.label for row in rows.values()}, source.name)
     words = templates or classes.templates or TEMPLATES["plain"]
-    weights = build(model, classes.phrases, words)
-    images = embed_rows(model, preprocess, source, rows, batch_size=batch_size, progress=progress)
-    target = labelled.target(images.positions)
-    said = answers(images.vectors, weights, target, logit_scale(model))
+    if predicts_texts(model):
+        images, said, further = _predicted(
+            model, preprocess, source, labelled, words, batch_size=batch_size, progress=progress
+        )
+    else:
+        weights = build(model, classes.phrases, words)
+        images = embed_rows(model, preprocess, source, rows, batch_size=batch_size, progress=progress)
+        said = answers(images.vectors, weights, labelled.target(images.positions), logit_scale(model))
+        further = {}
+    target = said.target
     groups = np.array([rows[position].group for position in images.positions])
 
     def scores(part: Answers) -> Scores:
@@ -129,7 +139,12 @@ def evaluate_zero_shot(
         scores=scores(said),
         groups={name: scores(said.only(groups == name)) for name in sorted({*groups.tolist()}) if group_by},
         skipped=count_reasons([*labelled.skipped, *images.skipped]),
-        details={"headline": headline, "classes": len(classes.names), "templates": list(words)},
+        details={
+            "headline": headline,
+            "classes": len(classes.names),
+            "templates": list(words),
+            **further,
+        },
         outcomes=Outcomes(
             keys=tuple(rows[position].key for position in images.positions),
             scores=values_of_images(said, headline),
@@ -140,6 +155,36 @@ def evaluate_zero_shot(
             positions=tuple(images.positions),
         ),
     )
+
+
+def _predicted(
+    model: CLIP,
+    preprocess: Preprocessing,
+    source: Source,
+    labelled: LabelledRows,
+    templates: Sequence[str],
+    *,
+    batch_size: int,
+    progress: Progress | None,
+) -> tuple[EmbeddedRows, Answers, dict[str, float]]:
+    """The answers of a model that predicts texts, and what the details say besides."""
+    prompts = [
+        [fill(template, phrase) for phrase in phrases for template in templates]
+        for phrases in labelled.classes.phrases
+    ]
+    images = encoded_rows(
+        class_likelihoods(model, prompts),
+        preprocess,
+        source,
+        labelled.rows,
+        device=model.logit_scale.device,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    target = labelled.target(images.positions)
+    by_token, whole = np.split(images.vectors, 2, axis=1)
+    right = likeliest(whole, target).ranks < 1
+    return images, likeliest(by_token, target), {"top1_whole_text": float(np.mean(right))}
 
 
 def survey_labels(

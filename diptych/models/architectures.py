@@ -5,7 +5,7 @@ checkpoints; `build_model` in `clip.py` makes a model of any of them.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 Activation = Literal["quick_gelu", "gelu"]
 
@@ -43,6 +43,7 @@ class TextTransformer:
     vocab_size: int = 49_408
     positions: Literal["learned", "sinusoidal"] = "learned"
     embedding_width: int | None = None  # of a token before a linear map to `width`; the same when not given
+    known: tuple[int, ...] = ()  # ids that have embeddings, all others sharing one; every id when not given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +56,84 @@ class BagOfWords:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Captioner:
+    """Decoders that write the caption of an image (VirTex: Desai and Johnson 2021); as wide as `embed_dim`."""
+
+    decoder_layers: int
+    reads: Literal["forward", "both", "masked"] = "both"  # "forward" alone is a captioning language model
+    heads: int | None = None  # embed_dim / 64, and at least one, when not given
+    context_length: int = 77
+    vocab_size: int = 49_408
+    known: tuple[
+        int, ...
+    ] = ()  # ids that are read and written, all others being one; every id when not given
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordPredictor:
+    """One logit a word of the vocabulary: predicts which words the caption of an image has."""
+
+    word_loss: Literal["softmax", "sigmoid"]  # one distribution over the words, or a yes or no for each
+    context_length: int = 77
+    vocab_size: int = 49_408
+    known: tuple[int, ...] = ()  # as of a captioner
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedEncoder:
+    """Encoders of words and sounds, and layers that all modalities share (SHRe: Aytar et al. 2017)."""
+
+    # Widths of the shared layers before the classes, the last embed_dim; twice 4,096 in the paper.
+    hidden: tuple[int, ...]
+    classes: int  # of the teacher; 1,000 in the paper
+    width: int  # channels of the words' and the sounds' convolutions; 300 in the paper
+    convolutions: int = 3  # over time, in each of the two
+    sound_bands: int = 0  # of the spectrograms; 0: no sounds
+    sound_frames: int = 32  # of 16 ms each; longer sounds are cut
+    context_length: int = 32
+    vocab_size: int = 49_408
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectionHead:
+    """In place of a text side: the head between image features and the loss of two views (Chen et al. 2020)."""
+
+    head_layers: int  # linear ones: 2 in SimCLR, 3 in SimCLRv2
+    head_dim: int = 128  # of the space of the loss
+    context_length: int = 8  # texts are read and not used
+    vocab_size: int = 49_408
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelHead:
+    """In place of a text side: one logit a class (ViT: Dosovitskiy et al. 2020, section 3.1)."""
+
+    classes: tuple[
+        str, ...
+    ]  # their names, in the order of the logits; none: those found in the training data
+    kept_layers: int | None = None  # of a projection head, below the logits: 1 where SimCLRv2 is fine-tuned
+
+    context_length: ClassVar[int] = 1  # a text is the number of its class
+
+    @property
+    def vocab_size(self) -> int:
+        """As many as there are classes."""
+        return len(self.classes)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Architecture:
     """One CLIP: an image tower, a text tower, and the width of the space in which they meet."""
 
     embed_dim: int
     image: VisionTransformer | ModifiedResNet
-    text: TextTransformer | BagOfWords
+    # Captioner and WordPredictor predict a text and embed none; ProjectionHead and LabelHead have none.
+    text: (
+        TextTransformer | BagOfWords | Captioner | WordPredictor | SharedEncoder | ProjectionHead | LabelHead
+    )
     activation: Activation = "quick_gelu"  # of every transformer block; OpenAI's models have quick_gelu
     logit_bias: float | None = None  # the first value of a learned bias of the logits, as SigLIP has it (-10)
+    heads: Literal["nonlinear"] | None = None  # a ReLU and a second linear map after each tower's (ConVIRT)
 
 
 def _text(width: int) -> TextTransformer:
@@ -100,5 +171,23 @@ PUBLISHED: dict[str, Architecture] = {
     ),
     "ViT-L/14@336px": Architecture(
         embed_dim=768, image=_VIT(resolution=336, patch=14, width=1024, layers=24), text=_text(768)
+    ),
+}
+
+
+def _labelled(resolution: int, patch: int, width: int, layers: int) -> Architecture:
+    image = VisionTransformer(resolution=resolution, patch=patch, width=width, layers=layers)
+    return Architecture(embed_dim=width, image=image, text=LabelHead(classes=()), activation="gelu")
+
+
+# The sizes of Dosovitskiy et al. (2020), table 1, for training with labels. Huge has heads of 80 channels.
+LABELLED: dict[str, Architecture] = {
+    "ViT-Base/16": _labelled(224, 16, 768, 12),
+    "ViT-Large/16": _labelled(224, 16, 1024, 24),
+    "ViT-Huge/14": Architecture(
+        embed_dim=1280,
+        image=_VIT(resolution=224, patch=14, width=1280, layers=32, heads=16),
+        text=LabelHead(classes=()),
+        activation="gelu",
     ),
 }

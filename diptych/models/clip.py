@@ -11,12 +11,25 @@ from diptych.errors import SettingsError
 from diptych.models import architectures
 from diptych.models.architectures import Architecture
 from diptych.models.bag_of_words import BagOfWords
+from diptych.models.captioner import Captioner
+from diptych.models.label_head import LabelHead
 from diptych.models.modified_resnet import ModifiedResNet
+from diptych.models.nonlinear_head import NonlinearHead
+from diptych.models.projection_head import ProjectionHead
+from diptych.models.shared_encoder import SharedEncoder
 from diptych.models.text_transformer import TextTransformer
 from diptych.models.vision_transformer import VisionTransformer
+from diptych.models.word_predictor import WordPredictor
+
+TextSide = (
+    TextTransformer | BagOfWords | Captioner | WordPredictor | SharedEncoder | ProjectionHead | LabelHead
+)
 
 INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
 MAX_LOGIT_SCALE = math.log(100)  # "to prevent scaling the logits by more than 100", section 2.5
+
+_WITHOUT_TEXTS = "the model was trained without texts (on images alone, or on labels) and embeds none"
+_FEATURES = "use its `image_features`, as `diptych evaluate linear-probe` does, or a model with a text tower"
 
 # Where the published checkpoints keep the text tower: at the top level, without a prefix.
 _TOP_LEVEL_TEXT = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
@@ -30,6 +43,11 @@ class CLIP(nn.Module):
         self.architecture = architecture
         self.visual = _image_tower(architecture)
         self.text = _text_tower(architecture)
+        self.image_head: NonlinearHead | None = None
+        self.text_head: NonlinearHead | None = None
+        if architecture.heads == "nonlinear":
+            self.image_head = NonlinearHead(architecture.embed_dim)
+            self.text_head = NonlinearHead(architecture.embed_dim)
         self.logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
         self.logit_bias: nn.Parameter | None = None
         if architecture.logit_bias is not None:
@@ -55,23 +73,31 @@ class CLIP(nn.Module):
         """pixels: (batch, 3, n, n), preprocessed; returns (batch, embed_dim), not of unit length.
 
         kept: (batch, any number) patches of each image that the tower sees (see `patch_dropout`); all when not
-        given. Raises SettingsError where the tower has no patches.
+        given. Raises SettingsError where the tower has no patches, and where the model has no such space.
         """
+        if isinstance(self.text, ProjectionHead | LabelHead):
+            raise SettingsError(f"{_WITHOUT_TEXTS}, nor images beside them; {_FEATURES}")
         if kept is None:
             encoded: Tensor = self.visual(self._checked(pixels))
-            return encoded
+            if isinstance(self.text, SharedEncoder):
+                return self.text.represent(encoded)
+            return encoded if self.image_head is None else self.image_head(encoded)
         if not isinstance(self.visual, VisionTransformer):
             raise SettingsError(
                 f"patch dropout: the image tower is a {type(self.visual).__name__}, which has no patches to leave "
                 "out; set [training] patch_dropout = 0, or train a ViT"
             )
         seen: Tensor = self.visual(self._checked(pixels), kept)
-        return seen
+        return seen if self.image_head is None else self.image_head(seen)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """tokens: (batch, up to context_length) ids; returns (batch, embed_dim), not of unit length."""
+        """tokens: (batch, up to context_length) ids; returns (batch, embed_dim), not of unit length.
+
+        Raises SettingsError where the model predicts texts and embeds none.
+        """
+        self._check_embeds_texts()
         encoded: Tensor = self.text(tokens)
-        return encoded
+        return encoded if self.text_head is None else self.text_head(encoded)
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Scaled cosine similarities: logits_per_image (images, texts), and its transpose logits_per_text.
@@ -98,12 +124,23 @@ class CLIP(nn.Module):
 
     def text_tokens(self, tokens: Tensor) -> Tensor:
         """Every token of the text tower, before the projection: (batch, tokens, width)."""
-        return self.text.tokens(tokens)
+        self._check_embeds_texts()
+        encoded: Tensor = self.text.tokens(tokens)  # type: ignore[operator]
+        return encoded
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
         """Keep the logits from being scaled by more than 100; called after each optimiser step."""
         self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+
+    def _check_embeds_texts(self) -> None:
+        if isinstance(self.text, ProjectionHead | LabelHead):
+            raise SettingsError(f"{_WITHOUT_TEXTS}; {_FEATURES}")
+        if isinstance(self.text, Captioner | WordPredictor):
+            raise SettingsError(
+                f"the model's text side is a {type(self.text).__name__}, which predicts texts from images and embeds "
+                "none; use `model.text.scores`, or a model with a text tower"
+            )
 
     def _checked(self, pixels: Tensor) -> Tensor:
         side = self.visual.input_resolution
@@ -126,10 +163,24 @@ def _image_tower(architecture: Architecture) -> VisionTransformer | ModifiedResN
     return ModifiedResNet(architecture.image, architecture.embed_dim)
 
 
-def _text_tower(architecture: Architecture) -> TextTransformer | BagOfWords:
+def _text_tower(architecture: Architecture) -> TextSide:
+    if isinstance(architecture.text, architectures.ProjectionHead):
+        return ProjectionHead(architecture.text, _feature_width(architecture.image))
+    if isinstance(architecture.text, architectures.LabelHead):
+        return LabelHead(architecture.text, _feature_width(architecture.image))
+    if isinstance(architecture.text, architectures.SharedEncoder):
+        return SharedEncoder(architecture.text, architecture.embed_dim)
+    if isinstance(architecture.text, architectures.Captioner):
+        return Captioner(architecture.text, architecture.embed_dim)
+    if isinstance(architecture.text, architectures.WordPredictor):
+        return WordPredictor(architecture.text, architecture.embed_dim)
     if isinstance(architecture.text, architectures.TextTransformer):
         return TextTransformer(architecture.text, architecture.embed_dim, architecture.activation)
     return BagOfWords(architecture.text, architecture.embed_dim)
+
+
+def _feature_width(image: architectures.VisionTransformer | architectures.ModifiedResNet) -> int:
+    return 32 * image.width if isinstance(image, architectures.ModifiedResNet) else image.width
 
 
 def _accept_top_level_text(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object) -> None:

@@ -64,7 +64,7 @@ class Snapshot:
 def known_as(source: Source) -> str:
     """The name under which an index remembers a source, wherever the next refresh is started from."""
     name = source.name
-    return name if name.startswith("sample:") or "://" in name else os.path.abspath(name)
+    return name if name.startswith(("sample:", "scenes:")) or "://" in name else os.path.abspath(name)
 
 
 def item_of(example: Example, uri: str, source: str, *, size: int, mtime_ns: int | None, sha256: str) -> Item:

@@ -17,7 +17,7 @@ Under torchrun every process runs `train`; the first one reports and writes.
 import json
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,11 +26,9 @@ from rich.console import Console
 from diptych.atomic import write_text
 from diptych.config import plain
 from diptych.data.loader import Batch
-from diptych.data.transforms import Preprocess
 from diptych.distributed import max_over_processes, processes, wait_for_all, world
 from diptych.errors import CheckpointError, DiptychError, SettingsError
 from diptych.models.blocks import compile_blocks, set_recompute
-from diptych.models.clip import CLIP, build_model
 from diptych.training.best import Best
 from diptych.training.ema import Ema
 from diptych.training.evaluating import Evaluate, Evaluation, to_evaluate
@@ -46,8 +44,10 @@ from diptych.training.run_files import RunFiles
 from diptych.training.saving import Saver
 from diptych.training.schedule import learning_rate
 from diptych.training.settings import Recipe
+from diptych.training.starting import starting_model, with_classes
 from diptych.training.step import StepResult, training_step
-from diptych.training.tasks import TASKS, Task
+from diptych.training.tasks import TASKS
+from diptych.training.tasks.task import Task
 from diptych.training.towers import Chunking
 
 _LOG_EVERY = 10  # steps
@@ -109,13 +109,13 @@ class _Engine:
     def __init__(
         self, recipe: Recipe, run: Path, device: torch.device, evaluate: Evaluate | None, console: Console
     ) -> None:
-        training = recipe.training
+        recipe, training = with_classes(recipe), recipe.training
         self.recipe = recipe
         self.evaluation = Evaluation(recipe.evaluation, training.total_steps, evaluate)
         self.console = console
         self.device = device
         torch.manual_seed(training.seed)
-        self.model, self.preprocess = _starting_model(recipe)
+        self.model, self.preprocess = starting_model(recipe, self._say)
         self.model.to(device).train()
         if world().size == 1 or training.distributed == "ddp":
             # Convolutions are fastest so; shards must lie in the plain order.
@@ -162,7 +162,7 @@ class _Engine:
         loader = open_training_data(recipe, self.model, self.preprocess, self._say)
         started, first, before = time.perf_counter(), self.step, self.seconds
         last_save = started
-        chance = math.log(recipe.training.batch_size)
+        chance = math.log(recipe.training.batch_size) if recipe.objective.name == "clip" else None
         board = Monitor(self.files.folder, total, self.step, chance, self.console, writes=world().leads)
         with on_interrupt() as stop, self.files.saver() as saver, board as monitor:
             batches = loader.batches(self.step * recipe.training.batch_size)
@@ -337,19 +337,3 @@ def _prepare(run: Path, recipe: Recipe, resume: bool) -> None:
         )
     if not checkpoints(run) and (run / MODEL).exists():
         raise CheckpointError(f"{run}: the run is done, but its checkpoints are gone; nothing to resume")
-
-
-def _starting_model(recipe: Recipe) -> tuple[CLIP, Preprocess]:
-    architecture = recipe.model.resolve()
-    if recipe.objective.name == "siglip" and architecture.logit_bias is None:
-        architecture = replace(architecture, logit_bias=-10.0)  # Zhai et al. 2023, algorithm 1
-    if recipe.model.init == "scratch":
-        return build_model(architecture), Preprocess(architecture.image.resolution)
-    from diptych.pretrained import load  # noqa: PLC0415
-
-    model, preprocess = load(recipe.model.init)
-    if architecture != model.architecture:
-        raise SettingsError(
-            f"[model] init {recipe.model.init!r} has another architecture than the recipe asks for"
-        )
-    return model, preprocess

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from diptych.data.augmentations import random_table
 from diptych.data.canvas import canvas_for
@@ -22,8 +22,10 @@ from diptych.data.transforms import Preprocess
 from diptych.errors import SettingsError
 from diptych.models.blocks import set_recompute
 from diptych.models.clip import CLIP, build_model
+from diptych.models.shared_encoder import SharedEncoder
 from diptych.training.settings import Recipe
-from diptych.training.tasks import ClipTask, is_tiled
+from diptych.training.tasks import TASKS
+from diptych.training.tasks.clip import is_tiled
 from diptych.training.towers import Chunking
 
 PROBES = (2, 4)  # rows of the two forward passes from which memory is extrapolated
@@ -108,7 +110,7 @@ def kept_bytes(model: CLIP, recipe: Recipe) -> Kept:
 
 def _lines(model: CLIP, recipe: Recipe) -> Kept:
     """Straight lines through two small batches: what is kept once, however large the batch, is their offset."""
-    task = ClipTask(model, Preprocess(model.architecture.image.resolution), recipe)
+    task = TASKS[recipe.objective.name](model, Preprocess(model.architecture.image.resolution), recipe)
     few, more = PROBES
 
     def line(encode: Callable[[Batch, Tensor], Tensor]) -> tuple[int, int]:
@@ -229,11 +231,24 @@ def blank_batch(recipe: Recipe, model: CLIP, rows: int) -> Batch:
     tokens = torch.zeros(rows, model.context_length, dtype=torch.long)
     tokens[:, -1] = model.vocab_size - 1  # the end token
     canvas = torch.from_numpy(blank_canvas(recipe)).expand(rows, -1, -1, -1)
-    return made_up_batch(canvas, tokens, model.logit_scale.device)
+    return made_up_batch(canvas, tokens, model.logit_scale.device, silence(model, rows))
 
 
-def made_up_batch(canvas: Tensor, tokens: Tensor, device: torch.device) -> Batch:
-    """A whole batch of canvases (rows, channels, side, side) and their texts' tokens (rows, context), on a device."""
+def silence(model: nn.Module, rows: int) -> Tensor | None:
+    """Sounds of nothing, (rows, frames, bands), for a model that hears."""
+    text = getattr(model, "text", None)
+    if not isinstance(text, SharedEncoder) or text.sounds is None:
+        return None
+    return torch.zeros(rows, text.sound_frames, text.sound_bands)
+
+
+def made_up_batch(
+    canvas: Tensor, tokens: Tensor, device: torch.device, sounds: Tensor | None = None
+) -> Batch:
+    """A whole batch of canvases (rows, channels, side, side) and their texts' tokens (rows, context), on a device.
+
+    sounds: (rows, frames, bands), where there are any.
+    """
     rows = torch.arange(len(canvas), device=device)
     return Batch(
         canvas=canvas.to(device),
@@ -246,6 +261,7 @@ def made_up_batch(canvas: Tensor, tokens: Tensor, device: torch.device) -> Batch
         seeds=rows,
         first=0,
         global_count=len(rows),
+        sounds=None if sounds is None else sounds.to(device),
     )
 
 

@@ -14,6 +14,8 @@ from torch.distributed.tensor import DTensor
 
 from diptych.errors import SettingsError
 from diptych.models.blocks import distances_from_top
+from diptych.models.label_head import LabelHead
+from diptych.training.lars import LARS
 from diptych.training.parallel import local
 from diptych.training.settings import OptimizerSettings
 
@@ -22,8 +24,15 @@ _MASK = 2**32 - 1
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings, seed: int = 0) -> torch.optim.Optimizer:
-    """AdamW over `parameter_groups`, fused; with `moments = "bfloat16"` a `CompactAdamW`, whose rounding has `seed`."""
+    """AdamW over `parameter_groups`, fused; with `moments = "bfloat16"` a `CompactAdamW`, whose rounding has `seed`.
+
+    Or LARS, whose momentum is in float32.
+    """
     groups = parameter_groups(model, settings)
+    if settings.name == "lars":
+        if settings.moments != "float32":
+            raise SettingsError("[optimizer] moments: LARS keeps its momentum in float32; leave it out")
+        return LARS(groups, momentum=settings.momentum, trust=settings.trust)
     if settings.moments == "bfloat16":
         return CompactAdamW(groups, betas=settings.betas, eps=settings.epsilon, seed=seed)
     return torch.optim.AdamW(
@@ -38,24 +47,29 @@ def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict
     blocks from the top learns at `layer_decay ** d` of the rate (Clark et al. 2020; Bao et al. 2021, BEiT).
     `numbers` are the places of a group's parameters in the model, however they are grouped.
     """
+    lars = settings.name == "lars"
     if not 0 < settings.layer_decay <= 1:
         raise SettingsError(
             f"[optimizer] layer_decay = {settings.layer_decay}: above 0, and at most 1, which is the same rate for all"
         )
     distances = distances_from_top(model)
+    # LARS was trained with the head of the labels as it does gains and biases: a head of zeros has no size to adapt to.
+    free = {id(head.weight) for head in model.modules() if isinstance(head, LabelHead)} if lars else set()
     groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
     for number, (name, value) in enumerate(model.named_parameters()):
         if not value.requires_grad:
             continue
         scale = settings.layer_decay ** distances[name]
-        decay = settings.weight_decay if value.ndim > 1 else 0.0
+        matrix = value.ndim > 1 and id(value) not in free
+        decay = settings.weight_decay if matrix else 0.0
         group = groups.setdefault(
             # Fused updates take sharded parameters or whole ones, not both at once.
-            (scale, decay if value.ndim > 1 else -1.0, isinstance(value, DTensor)),
+            (scale, decay if matrix else -1.0, isinstance(value, DTensor)),
             {
                 "params": [],
                 "numbers": [],
                 "weight_decay": decay,
+                "adapted": matrix,
                 "lr": settings.learning_rate * scale,
                 "lr_scale": scale,
             },

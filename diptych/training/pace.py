@@ -19,9 +19,10 @@ from diptych.errors import DataError
 from diptych.models.blocks import set_recompute
 from diptych.models.clip import CLIP
 from diptych.tokenizer import tokenize
-from diptych.training.forecast import Memory, made_up_batch
+from diptych.training.forecast import Memory, made_up_batch, silence
 from diptych.training.settings import Recipe
-from diptych.training.tasks import ClipTask
+from diptych.training.tasks import TASKS
+from diptych.training.tasks.task import Task
 
 # Timed steps: rows of the first and of the largest; more rows are tried while a step is quick, and in any case until
 # the steps were large or took long together, for what a step takes besides its rows would pass for theirs.
@@ -53,7 +54,7 @@ def measure_pace(recipe: Recipe, model: CLIP, source: Source, positions: Sequenc
     few, most = _TIMED_ROWS
     most = min(most, recipe.training.batch_size)
     canvas, tokens, reading = _read(recipe, preprocess, source, positions[:most], model.context_length)
-    task = ClipTask(model, preprocess, recipe)
+    task = TASKS[recipe.objective.name](model, preprocess, recipe)
     set_recompute(model, recipe.training.recompute)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, fused=True)
     rows = min(few, len(canvas))
@@ -96,11 +97,11 @@ def _once(few: int, few_seconds: float, more: int, more_seconds: float) -> float
 
 
 def _timed_step(
-    task: ClipTask, optimizer: torch.optim.Optimizer, canvas: Tensor, tokens: Tensor
+    task: Task, optimizer: torch.optim.Optimizer, canvas: Tensor, tokens: Tensor
 ) -> tuple[float, float, float]:
     """Seconds of a forward pass without a graph, of one with its backward pass, and of the update."""
-    device = task.model.logit_scale.device
-    batch = made_up_batch(canvas, tokens, device)
+    device = next(task.model.parameters()).device
+    batch = made_up_batch(canvas, tokens, device, silence(task.model, len(canvas)))
     optimizer.zero_grad(set_to_none=True)
     started = _now(device)
     with torch.no_grad():
@@ -150,7 +151,10 @@ def _read(
         captions.append(example.captions[0] if example.captions else "")
     if not pictures:
         raise DataError(f"{source.name}: none of {len(positions)} pairs can be read")
-    tokens = tokenize(captions, context_length=context, truncate=True)
+    # The text of a model with one token is its class: here the first, whichever it is.
+    tokens = torch.zeros(len(captions), 1, dtype=torch.long)
+    if context > 1:
+        tokens = tokenize(captions, context_length=context, truncate=True)
     return torch.stack(pictures), tokens, (time.perf_counter() - started) / len(positions)
 
 

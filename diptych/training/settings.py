@@ -5,26 +5,30 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from diptych.data.augmentations import Augmentation, RandomCrop
-from diptych.data.loader import TextSampling
+from diptych.data.text_sampling import TextSampling
 from diptych.errors import SettingsError
-from diptych.models.architectures import PUBLISHED, Architecture
+from diptych.models.architectures import LABELLED, PUBLISHED, Architecture
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
     architecture: str | Architecture  # a published name, or a table of sizes
     init: str = "scratch"  # or a checkpoint, whose weights the run starts from
+    text_init: str | None = (
+        None  # a checkpoint, from which the text tower alone starts: such as a language model's
+    )
 
     def resolve(self) -> Architecture:
         """The sizes themselves."""
         if isinstance(self.architecture, Architecture):
             return self.architecture
-        if self.architecture not in PUBLISHED:
+        known = {**PUBLISHED, **LABELLED}
+        if self.architecture not in known:
             raise SettingsError(
-                f"[model] architecture {self.architecture!r} is not a published name ({', '.join(PUBLISHED)}); "
+                f"[model] architecture {self.architecture!r} is not a published name ({', '.join(known)}); "
                 "for other sizes write a table [model.architecture]"
             )
-        return PUBLISHED[self.architecture]
+        return known[self.architecture]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,9 @@ class DataSettings:
     permute_captions: bool = (
         False  # train on wrong pairs: the control that shows what is learned from the pairing
     )
+    # Where a class stands, for those who learn from labels; a group is that of an emoji's code point.
+    label_from: Literal["label", "caption", "group"] = "label"
+    labels_per_class: int | None = None  # so many examples of each class alone, drawn with the seed
     cache: bool = False  # keep decoded pictures in memory
     workers: int = 2  # threads that decode; 0: in the training thread
     most_bad: float = 0.05  # share of unreadable pairs, 0..1, that ends the run
@@ -53,19 +60,40 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveSettings:
-    name: Literal["clip", "siglip"] = "clip"
+    name: str = "clip"  # of an approach: a key of `tasks.TASKS`
     positives: Literal["pair", "caption"] = (
         "pair"  # "caption": pairs with the same first caption are positives
     )
+    # Fixed: what similarities are divided by in simclr (0.5 for CIFAR-10) and convirt, and logits in label-distillation
+    # (SimCLRv2: 0.1 for a student of the teacher's size, 1 for a smaller one).
+    temperature: float = 0.1
+    image_weight: float = 0.75  # of convirt: lambda, of the direction from images to texts, 0..1
+    label_smoothing: float = 0.0  # of labels: share of the target that is spread over all classes, 0..1
+    label_weight: float = 0.0  # of label-distillation: share of the known labels in the loss, 0..1
+    margin: float = (
+        0.1  # of shre: cosine by which a pair is to be nearer than others (the paper gives no number)
+    )
+    ranking_weight: float = (
+        0.05  # of shre: of each pair of rows and layer, beside 1 for the transfer from the teacher
+    )
+    language_weight: float = 0.5  # of clip-language: of the text tower's next-word loss, beside a weight of 1
+    teacher: str | None = None  # of the distillations and shre: a model, as `diptych.load` takes it
+    # Of clip-distillation, the parts of the loss: CLIP's own, and the published names of the others with their weights.
+    contrastive_weight: float = 1.0
+    feature_weight: float = 0.0  # squared distance of embeddings (CLIP-KD "FD": 2,000)
+    affinity_weight: float = 0.0  # the teacher's similarities (TinyCLIP, open_clip: 1)
+    interactive_weight: float = 0.0  # one side against the teacher's other side (CLIP-KD "ICL": 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    name: Literal["adamw"] = "adamw"
+    name: Literal["adamw", "lars"] = "adamw"
     learning_rate: float = 5e-4  # peak, reached after warm-up
-    weight_decay: float = 0.2  # decoupled; not on gains, biases and the temperature
+    weight_decay: float = 0.2  # decoupled in AdamW; not on gains, biases and the temperature
     betas: tuple[float, float] = (0.9, 0.98)
     epsilon: float = 1e-6
+    momentum: float = 0.9  # of LARS, which has neither betas nor epsilon
+    trust: float = 1e-3  # of LARS: the share of a matrix's own size that a step at a rate of 1 moves it by
     clip_norm: float | None = None  # of the whole gradient
     moments: Literal["float32", "bfloat16"] = "float32"  # precision in which Adam's two averages are kept
     layer_decay: float = 1.0  # learning rate of a block over that of the block after it, in each tower
@@ -127,7 +155,7 @@ class CheckpointSettings:
 @dataclass(frozen=True, kw_only=True)
 class EvaluationTask:
     name: str  # of its column in the log
-    task: Literal["zero-shot", "retrieval"]
+    task: Literal["zero-shot", "retrieval", "word-order", "labels"]
     data: str
     label_from: Literal["label", "caption"] = "label"
     where: dict[str, tuple[str, ...]] = field(default_factory=dict)  # metadata field = values to keep

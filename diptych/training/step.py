@@ -10,22 +10,19 @@ import torch
 from torch import Tensor
 
 from diptych.data.loader import Batch
-from diptych.distributed import gather_rows, row_counts, sum_over_processes
+from diptych.distributed import row_counts, sum_over_processes
 from diptych.training.parallel import Alone, Parallel, gradient_norm
 from diptych.training.precision import LossScale
-from diptych.training.tasks import Task
+from diptych.training.tasks.task import Task
 from diptych.training.towers import WHOLE, Chunking, Side, kept_of, parts_of
 
 Encode = Callable[[Batch, Tensor], Tensor]
 
-_RANKED = 1024  # rows of a process whose accuracy is looked at
-
 
 @dataclass(frozen=True)
 class StepResult:
-    """loss: mean over the global batch. accuracy: of the images that rank a right text first, in 0..1, over at
-    most 1,024 rows of each process. applied: whether the weights were updated; they are not where the loss or the
-    gradient is not finite.
+    """loss: mean over the global batch. accuracy: what `Task.correct` counts, in 0..1. applied: whether the weights
+    were updated; they are not where the loss or the gradient is not finite.
     """
 
     loss: float
@@ -64,8 +61,10 @@ def training_step(
     seen = sum_over_processes(torch.tensor(count, device=left.device))
     loss = total / seen
     (loss if scaling is None else scaling.scaled(loss)).backward()  # type: ignore[no-untyped-call]
-    images.backward(_gradient_of(left))
-    texts.backward(_gradient_of(right))
+    if left.requires_grad:  # a language model looks at no images
+        images.backward(_gradient_of(left))
+    if right.requires_grad:  # texts that are predicted are ids, which no tower has encoded
+        texts.backward(_gradient_of(right))
     parallel.finish()
 
     parameters = [value for group in optimizer.param_groups for value in group["params"]]
@@ -83,7 +82,7 @@ def training_step(
                 buffer.copy_(before)
         optimizer.zero_grad(set_to_none=True)
         extra = {}
-    accuracy = _accuracy(left.detach(), right.detach(), batch.groups, counts)
+    accuracy = _accuracy(*task.correct(left.detach(), right.detach(), batch.groups))
     return StepResult(loss.item(), accuracy, norm.item(), applied, extra)
 
 
@@ -96,7 +95,8 @@ def _sides(
     def side(name: str, encode: Encode, order: Tensor, size: int | None) -> Side:
         parts = parts_of(order, size, max(counts))
         kept = kept_of(len(parts), chunking.keep, distributed=len(counts) > 1)
-        return Side(task.towers[name], partial(encode, batch), parts, kept, parallel.syncing)
+        tower = task.towers.get(name, task.model)
+        return Side(tower, partial(encode, batch), parts, kept, parallel.syncing)
 
     text_order = rows if chunking.texts is None else task.text_order(batch)
     return (
@@ -130,13 +130,9 @@ def _gradient_of(leaf: Tensor) -> Tensor:
     return leaf.grad
 
 
-def _accuracy(left: Tensor, right: Tensor, groups: Tensor, counts: Sequence[int]) -> float:
-    every_right, every_group = gather_rows(right, counts), gather_rows(groups, counts)
-    ranked = left[:_RANKED]
-    best = (ranked @ every_right.T).argmax(dim=1)
-    right_ones = (every_group[best] == groups[:_RANKED]).sum()
-    sums = sum_over_processes(torch.stack([right_ones, torch.full_like(right_ones, len(ranked))]))
-    return (sums[0] / sums[1]).item()
+def _accuracy(correct: Tensor, looked_at: int) -> float:
+    sums = sum_over_processes(torch.stack([correct, torch.full_like(correct, looked_at)]))
+    return (sums[0] / sums[1].clamp(min=1)).item()
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:

@@ -57,7 +57,7 @@ class Side:
         self._graphs: list[Tensor] = []
 
     def features(self) -> Tensor:
-        """The features of every row, in the order of the rows, as a leaf that wants a gradient."""
+        """The features of every row, in the order of the rows, as a leaf that wants a gradient unless it is ids."""
         features: list[Tensor] = []
         for number, rows in enumerate(self._parts):
             if number < self._kept:
@@ -70,7 +70,7 @@ class Side:
         joined = torch.cat(features)
         ordered = torch.empty_like(joined)
         ordered[torch.cat(list(self._parts))] = joined
-        return ordered.requires_grad_()
+        return ordered.requires_grad_(ordered.is_floating_point())
 
     def backward(self, gradient: Tensor) -> None:
         """Send the gradient of the features, (rows, dim), through the tower into its parameters."""

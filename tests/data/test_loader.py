@@ -16,13 +16,12 @@ from diptych.data.loader import (
     Batch,
     Loader,
     SourceTooDamagedError,
-    TextSampling,
     example_weights,
     group_id,
-    sample_text,
 )
 from diptych.data.order import Indices
 from diptych.data.permuted import PermutedCaptions
+from diptych.data.text_sampling import TextSampling, sample_text
 from diptych.data.transforms import Preprocess
 from diptych.distributed import World, share
 from diptych.errors import DataError, SettingsError

@@ -24,7 +24,7 @@ from diptych.training.forecast import (
 from diptych.training.pace import Pace, measure_pace, seconds_a_step
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
-from diptych.training.tasks import ClipTask
+from diptych.training.tasks.clip import ClipTask
 
 RECIPE = """
 [model.architecture]

@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 
 from diptych.errors import SettingsError
 from diptych.models.clip import build_model
-from diptych.training import engine, forecast, tasks
+from diptych.training import engine, forecast
 from diptych.training.engine import NotFiniteError, train
 from diptych.training.forecast import fitting_chunks
 from diptych.training.layout import checkpoints
-from diptych.training.tasks import ClipTask
+from diptych.training.tasks import clip as clip_task
+from diptych.training.tasks.clip import ClipTask
 from diptych.training.towers import Chunking
 from tests.training.test_engine import assert_equal, lines, one_thread, tiny, weights  # noqa: F401 (a fixture)
 
@@ -144,7 +145,7 @@ def test_float16_halves_its_scale_until_the_gradients_are_finite(tmp_path: Path)
 def test_auto_takes_the_whole_batch_where_it_fits_and_less_where_it_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tasks, "_TILED_FROM", 2048)  # which the matrix of gradients sets for its cases
+    monkeypatch.setattr(clip_task, "_TILED_FROM", 2048)  # which the matrix of gradients sets for its cases
     recipe = tiny(1 << 20, f"training.batch_size={1 << 14}", 'training.chunk="auto"')
     model = build_model(recipe.model.resolve())
     monkeypatch.setattr(forecast, "free_memory", lambda _: 1 << 40)

@@ -1,0 +1,69 @@
+"""`diptych caption`: what a captioner says of pictures."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from diptych.cli.inputs import find_pictures
+from diptych.cli.options import Device, Json, Precision, UsageError
+from diptych.cli.output import emit, progress, say
+from diptych.errors import DataError, ImageError
+
+
+def caption(
+    images: Annotated[list[Path], Parameter(help="Picture files, and folders of pictures.")],
+    /,
+    *,
+    model: Annotated[
+        str, Parameter(name=["--model", "-m"], help="A run, or a checkpoint, of the objective captioning.")
+    ],
+    beams: Annotated[
+        int, Parameter(help="Texts that the search keeps open; 1 takes the best word each time.")
+    ] = 5,
+    nucleus: Annotated[
+        float | None,
+        Parameter(help="Draw each word among the likeliest of this probability, 0..1, in place of a search."),
+    ] = None,
+    seed: Annotated[int, Parameter(help="Of the draws.")] = 0,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> None:
+    """Write a caption of each picture, with a model that was trained to (VirTex)."""
+    if beams < 1:
+        raise UsageError(f"--beams {beams}: expected at least 1")
+    if nucleus is not None and not 0 < nucleus <= 1:
+        raise UsageError(f"--nucleus {nucleus}: expected a probability above 0 and at most 1")
+    named, found = find_pictures(images)
+
+    from diptych.cli.machine import load_model  # noqa: PLC0415
+    from diptych.evaluation.captions import write_captions  # noqa: PLC0415
+
+    _, network, preprocess = load_model(model, device, precision)
+    written = []
+    with progress("writing", len(named) + len(found)) as advance:
+        for number, image in enumerate([*named, *found]):
+            try:
+                written += write_captions(
+                    network,
+                    preprocess,
+                    [image],
+                    beams=beams,
+                    nucleus=nucleus,
+                    seed=seed + number,
+                    progress=advance,
+                )
+            except ImageError as error:
+                if number < len(named):
+                    raise
+                say(f"warning: skipped: {error}")
+    if not written:
+        raise DataError(
+            f"{', '.join(map(str, images))}: no picture there can be read; see the warnings above"
+        )
+    if as_json:
+        emit([{**answer} for answer in written])
+        return
+    for answer in written:
+        print(f"{answer['image']}: {answer['caption']}")

@@ -1,0 +1,105 @@
+"""Does a model read the order of words? An image, its caption, and one of the same words that is wrong.
+
+A model that takes a text for a bag of words finds both equally like the image, and is at chance by construction. The
+same question is asked by Winoground (Thrush et al. 2022) and by ARO (Yuksekgonul et al. 2022) of photographs.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from diptych.data.example import Example
+from diptych.data.sources import Source
+from diptych.embed import Preprocessing, Progress, count_reasons, embed_texts
+from diptych.errors import DataError
+from diptych.evaluation.metrics import Floats, wilson
+from diptych.evaluation.report import Outcomes, Report, Scores
+from diptych.evaluation.survey import embed_rows, encoded_rows, survey
+from diptych.evaluation.text_likelihood import pair_likelihoods, predicts_texts, seen_of_images
+from diptych.models.clip import CLIP
+
+# Differences of this size are rounding: sums over the same words in another order.
+_EQUAL = 1e-6
+
+
+class _Row(NamedTuple):
+    key: str
+    right: str
+    wrong: str
+    group: str
+
+
+def evaluate_word_order(
+    model: CLIP,
+    preprocess: Preprocessing,
+    source: Source,
+    *,
+    model_name: str,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> Report:
+    """The share of images whose caption the model prefers to the wrong one; an image with no preference is half.
+
+    source: each example has its caption first and the wrong one as `foil` in its metadata; the values of `exchange`,
+    where there are any, are reported on their own as well. `tied` is the share without a preference. Intervals are
+    Wilson's.
+
+    Raises:
+        DataError: an example without a caption or a foil, or no readable image.
+    """
+    rows = survey(source, _row)
+    found = rows.picked
+    if predicts_texts(model):
+        images = encoded_rows(
+            seen_of_images(model),
+            preprocess,
+            source,
+            found,
+            device=model.logit_scale.device,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        pairs = [found[position] for position in images.positions]
+        right = pair_likelihoods(model, images.vectors, [row.right for row in pairs])
+        margin = right - pair_likelihoods(model, images.vectors, [row.wrong for row in pairs])
+    else:
+        images = embed_rows(model, preprocess, source, found, batch_size=batch_size, progress=progress)
+        pairs = [found[position] for position in images.positions]
+        right = embed_texts(model, [row.right for row in pairs], truncate=True)
+        wrong = embed_texts(model, [row.wrong for row in pairs], truncate=True)
+        margin = (images.vectors * (right - wrong)).sum(axis=1)
+    preferred = np.where(np.abs(margin) <= _EQUAL, 0.5, margin > 0).astype(np.float32)
+    groups = np.array([row.group for row in pairs])
+    return Report(
+        task="word-order",
+        model=model_name,
+        data=source.name,
+        scores=_scores(preferred),
+        groups={name: _scores(preferred[groups == name]) for name in sorted({*groups.tolist()}) if name},
+        skipped=count_reasons([*rows.skipped, *images.skipped]),
+        outcomes=Outcomes(
+            keys=tuple(row.key for row in pairs),
+            scores={"accuracy": preferred},
+            positions=tuple(images.positions),
+        ),
+    )
+
+
+def _scores(preferred: Floats) -> Scores:
+    count = len(preferred)
+    accuracy = float(np.mean(preferred, dtype=np.float64))
+    return Scores(
+        count=count,
+        metrics={"accuracy": accuracy, "tied": float(np.mean(preferred == 0.5))},
+        confidence={"accuracy": wilson(accuracy, count)},
+        chance={"accuracy": 0.5},
+    )
+
+
+def _row(example: Example) -> _Row:
+    foil = example.metadata.get("foil")
+    if not example.captions or not isinstance(foil, str):
+        raise DataError(
+            f"{example.key}: expected a caption, and the wrong one as `foil` in the metadata; scenes:binding has both"
+        )
+    return _Row(example.key, example.captions[0], foil, str(example.metadata.get("exchange", "")))
