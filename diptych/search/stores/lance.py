@@ -41,11 +41,11 @@ MANIFEST = "index.json"
 EXACT_ROWS = 20_000
 # Rows in a part of the approximate index, and parts that a search looks into.
 PARTITION_ROWS = 2048
-PROBES = 64
+PROBES = 80
 # What each part's centre is found from: k-means over more rows takes longer, and recall gains nothing.
 _KMEANS: dict[str, Any] = {"sample_rate": 64, "max_iterations": 25}
 # Candidates that are compared in float16 for each result, after 8 bits a dimension have found them.
-REFINE = 3
+REFINE = 2
 # An index is trained again when the table has grown by this factor.
 OUTGROWN = 2
 # Pieces of a table that are borne before they are merged: more in a larger one, whose merging costs more.
