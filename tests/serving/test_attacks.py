@@ -461,7 +461,8 @@ PLACES = [
     "/login?next={}",
     "/theme?theme=dark&next={}",
 ]
-OURS = (b"root:", b"[project]", b"import ", b"DIPTYCH_", b"{%", b"PATH=")
+# Long enough that no thumbnail has one by chance.
+OURS = (b"root:", b"[project]", b"import ", b"DIPTYCH_", b"{% block", b"{% macro", b"{% extends", b"PATH=")
 
 
 @contextlib.asynccontextmanager
