@@ -488,7 +488,8 @@ def leaks(app: FastAPI, id_: str, places: list[str], paths: list[str]) -> list[s
                 b"/?q=x",
                 b"/login",
                 b"/pictures/" + id_.encode(),
-            ):  # templates are read once
+                *(place.replace("{id}", id_).replace("{}", "nothing").encode() for place in PLACES),
+            ):  # templates are read once, and the source of a function once, to say where a request went wrong
                 await raw_get(app, address)
             with opened_files() as files:
                 for target in targets:
