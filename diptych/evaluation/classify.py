@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 import torch
+from torch import Tensor
 
 from diptych.embed import Picture, Preprocessing, Progress, embed_images
 from diptych.errors import SettingsError
@@ -62,26 +63,37 @@ def classify(
         raise SettingsError(f"threshold {threshold}: expected a cosine, -1..1")
     weights = build(model, labels.phrases, templates or labels.templates or TEMPLATES["plain"])
     similarity = torch.from_numpy(embed_images(model, preprocess, images, progress=progress)) @ weights
-    probability = (logit_scale(model) / temperature * similarity).softmax(dim=1)
-    order = similarity.argsort(dim=1, descending=True, stable=True)[:, :top]
+    ranked = ranked_labels(similarity, labels.names, logit_scale(model) / temperature, top)
     found = [
-        Classified(
-            image=_shown(image, number),
-            predictions=[
-                Prediction(
-                    label=labels.names[column],
-                    probability=float(probability[number, column]),
-                    similarity=float(similarity[number, column]),
-                )
-                for column in order[number].tolist()
-            ],
-        )
-        for number, image in enumerate(images)
+        Classified(image=_shown(image, number), predictions=predictions)
+        for number, (image, predictions) in enumerate(zip(images, ranked, strict=True))
     ]
     if threshold is not None:
         for answer, best in zip(found, similarity.amax(dim=1).tolist(), strict=True):
             answer["none_of_these"] = best < threshold
     return found
+
+
+def ranked_labels(
+    similarity: Tensor, names: Sequence[str], scale: float, top: int | None
+) -> list[list[Prediction]]:
+    """The `top` labels of each image by probability, all when not given.
+
+    similarity: (images, labels), cosines. scale: what they are multiplied by before the softmax.
+    """
+    probability = (scale * similarity).softmax(dim=1)
+    order = similarity.argsort(dim=1, descending=True, stable=True)[:, :top]
+    return [
+        [
+            Prediction(
+                label=names[column],
+                probability=float(probability[number, column]),
+                similarity=float(similarity[number, column]),
+            )
+            for column in columns
+        ]
+        for number, columns in enumerate(order.tolist())
+    ]
 
 
 def _shown(image: Picture, number: int) -> str:
