@@ -137,14 +137,15 @@ def _warmup(recipe: Recipe) -> Check:
 def _evaluation(recipe: Recipe) -> Check:
     tasks = recipe.evaluation.tasks
     best = recipe.evaluation.best
-    if not tasks:
-        if best is not None:
-            return Check(
-                "evaluation", "fail", f"best = {best!r}: nothing is evaluated; add [[evaluation.tasks]]"
-            )
+    if not tasks and best is not None:
+        return Check("evaluation", "fail", f"best = {best!r}: nothing is evaluated; add [[evaluation.tasks]]")
+    places = [(task.name, task.data) for task in tasks]
+    if recipe.evaluation.captions is not None:
+        places.append(("captions", recipe.evaluation.captions))
+    if not places:
         return Check("evaluation", "ok", "no tasks: only the loss will be recorded")
     try:
-        counts = [f"{task.name}: {len(open_source(task.data)):,} rows" for task in tasks]
+        counts = [f"{name}: {len(open_source(data)):,} rows" for name, data in places]
         evaluation_of(recipe)
     except DiptychError as error:
         return Check("evaluation", "fail", str(error))

@@ -1,12 +1,16 @@
 """`diptych report`: a run, or several, as one page."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from diptych.cli.options import Json
+from diptych.cli.options import Json, UsageError
 from diptych.cli.output import emit
+from diptych.errors import DiptychError
+
+if TYPE_CHECKING:
+    from diptych.training.run_report import RunReport
 
 
 def report(
@@ -17,6 +21,13 @@ def report(
         Path | None,
         Parameter(
             name=["--out", "-o"], help="The file; without it report.html, inside the run if there is one."
+        ),
+    ] = None,
+    captions: Annotated[
+        str | None,
+        Parameter(
+            help="Held-out pictures with captions, beside which the page of a captioner's run shows what it writes; "
+            "without it those that the recipe names in [evaluation] captions, if any."
         ),
     ] = None,
     as_json: Json = False,
@@ -39,10 +50,12 @@ def report(
         else:
             folders.append(place)
     runs = [read_run(folder) for folder in folders]
+    if captions is not None and len(runs) > 1:
+        raise UsageError("--captions: the page of several runs shows none; name one run, or leave it out")
     inside = not others and runs[0].folder == run
     file = out if out is not None else (run if inside else Path()) / "report.html"
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, page(runs))
+    write_text(file, page(runs, _captions(runs[0], captions) if len(runs) == 1 else ""))
     if as_json:
         emit(
             {
@@ -71,3 +84,21 @@ def report(
                 + ("" if loss is None else f", loss {loss:.3f}")
             )
         print(file)
+
+
+def _captions(run: "RunReport", asked: str | None) -> str:
+    """The section of captions; nothing for a run whose recipe names no pictures, where none are asked for."""
+    data = asked if asked is not None else run.captioned
+    if data is None:
+        return ""
+    # torch and a model, which other runs do without
+    from diptych.cli.report_captions import caption_held_out, captions_section, missing_captions  # noqa: PLC0415
+
+    try:
+        shown = caption_held_out(run.folder, data)
+    except DiptychError as error:
+        if asked is not None:
+            raise
+        # A run that is going on, or whose data have moved, is shown all the same.
+        return missing_captions(str(error))
+    return captions_section(shown, data)

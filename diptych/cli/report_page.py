@@ -26,8 +26,11 @@ def plain(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def page(runs: Sequence[RunReport]) -> str:
-    """The runs as HTML; the first gives the page its title. Raises ValueError without a run."""
+def page(runs: Sequence[RunReport], captions: str = "") -> str:
+    """The runs as HTML; the first gives the page its title. Raises ValueError without a run.
+
+    captions: a section of `report_captions`, or nothing.
+    """
     if not runs:
         raise ValueError("a report needs a run")
     names = _names(runs)
@@ -37,6 +40,7 @@ def page(runs: Sequence[RunReport]) -> str:
         style=STYLE,
         title=escape(title),
         body=body,
+        captions=captions,
         charts="".join(_charts(runs, names)) or "<p>Nothing has been logged yet.</p>",
         evaluations=_evaluations(runs, names),
         recipe=_recipes(runs, names),
@@ -350,6 +354,7 @@ $style</style>
 <p class="brand">Diptych run</p>
 <h1>$title</h1>
 $body
+$captions
 <h2>Curves</h2>
 <p class="hint">Over optimizer steps. A faint line is as logged; the line over it is the mean of a twentieth of the run,
 and its number that of the last tenth.</p>

@@ -68,6 +68,13 @@ COLOURS
 .panel { padding: 0.4rem 1.2rem; }
 .recipe { columns: 2; column-gap: 2.5rem; }
 pre { padding: 0.6rem 0; white-space: pre-wrap; overflow-wrap: anywhere; break-inside: avoid; }
+.captions { display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); gap: 1rem; }
+.captions .panel { padding: 0; overflow: hidden; }
+.captions img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--grid); }
+.captions dl { display: grid; grid-template-columns: auto minmax(0, 1fr); gap: 0.35rem 0.8rem; padding: 0.85rem 1rem 1rem;
+  font-size: 0.93rem; line-height: 1.4; overflow-wrap: anywhere; }
+.captions dt { color: var(--quiet); font-size: 0.8rem; line-height: 1.65; }
+.captions b { font-weight: 600; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: 0.93rem; }
 th, td { padding: 0.5rem 0 0.5rem 1.4rem; text-align: right; white-space: nowrap; font-weight: 400; }
@@ -84,6 +91,9 @@ footer { margin-top: 3rem; color: var(--quiet); font-size: 0.8rem; }
 @media (max-width: 40rem) {
   body { padding: 1.75rem 1rem 3rem; }
   h1 { font-size: 1.5rem; } .lead { font-size: 1rem; }
+  .captions { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0.7rem; }
+  .captions dl { grid-template-columns: minmax(0, 1fr); gap: 0 0; padding: 0.6rem 0.75rem 0.8rem; }
+  .captions dd + dt { margin-top: 0.4rem; }
   .tiles { grid-template-columns: repeat(2, 1fr); } .tiles dd { font-size: 1.25rem; }
   .chart { padding: 0.9rem 0.9rem 0.6rem; } .plot { grid-template-columns: 2.9rem minmax(0, 1fr); }
 }

@@ -252,7 +252,7 @@ class _Engine:
         return {
             "samples": self.step * self.recipe.training.batch_size,
             "loss": result.loss,
-            "accuracy": result.accuracy,
+            **({} if result.accuracy is None else {"accuracy": result.accuracy}),
             "gradient_norm": result.gradient_norm,
             "learning_rate": rate,
             **result.extra,

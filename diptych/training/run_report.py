@@ -84,6 +84,12 @@ class RunReport:
         return best_of(metric, self.curve(metric)) if isinstance(metric, str) else None
 
     @property
+    def captioned(self) -> str | None:
+        """The held-out pictures of which a captioner's words are shown; None where the recipe names none."""
+        place = self.recipe.get("evaluation", {}).get("captions")
+        return place if isinstance(place, str) else None
+
+    @property
     def data_share(self) -> float | None:
         """Share of the time that the steps waited for data, 0..1, over the last quarter of the run."""
         return self.mean("data_share", 0.25)

@@ -165,6 +165,8 @@ class EvaluationTask:
 class EvaluationSettings:
     every_steps: int | None = None  # besides the last step
     best: str | None = None  # TASK_METRIC, as in the log, by which the best weights are kept in model-best/
+    # Held-out pictures with captions: beside them, `diptych report` shows what a captioner writes.
+    captions: str | None = None
     tasks: tuple[EvaluationTask, ...] = ()
 
     def __post_init__(self) -> None:

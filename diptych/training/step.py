@@ -21,12 +21,12 @@ Encode = Callable[[Batch, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class StepResult:
-    """loss: mean over the global batch. accuracy: what `Task.correct` counts, in 0..1. applied: whether the weights
-    were updated; they are not where the loss or the gradient is not finite.
+    """loss: mean over the global batch. accuracy: what `Task.correct` counts, in 0..1; None where it looked at nothing.
+    applied: whether the weights were updated; they are not where the loss or the gradient is not finite.
     """
 
     loss: float
-    accuracy: float
+    accuracy: float | None
     gradient_norm: float
     applied: bool
     extra: dict[str, float]
@@ -130,9 +130,10 @@ def _gradient_of(leaf: Tensor) -> Tensor:
     return leaf.grad
 
 
-def _accuracy(correct: Tensor, looked_at: int) -> float:
+def _accuracy(correct: Tensor, looked_at: int) -> float | None:
     sums = sum_over_processes(torch.stack([correct, torch.full_like(correct, looked_at)]))
-    return (sums[0] / sums[1].clamp(min=1)).item()
+    right, asked = sums.tolist()
+    return right / asked if asked else None
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:

@@ -219,6 +219,8 @@ def test_evaluation_data_are_opened_and_a_time_that_never_comes_is_said(find: Fi
     assert find("evaluation").detail == "t: 12 rows"
     assert find("evaluation", "evaluation.every_steps=101").status == "warn"
     assert find("evaluation", "evaluation.every_steps=100").status == "ok"
+    assert find("evaluation", "evaluation.captions=pairs").detail == "t: 12 rows; captions: 12 rows"
+    assert find("evaluation", "evaluation.captions=nowhere").status == "fail"
 
 
 def test_the_start_of_a_run_must_be_there(find: Find) -> None:

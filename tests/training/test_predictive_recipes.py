@@ -50,6 +50,7 @@ def test_recipe_trains_is_measured_and_its_model_loads(name: str, tmp_path: Path
     assert result.step == 3
     log = (tmp_path / name / "metrics.jsonl").read_text()
     assert ("c_top1" in log) == (name != "caption-masked")
+    assert ('"accuracy"' in log) == (name in ("scenes", "word-prediction"))  # a captioner ranks nothing
     model, preprocess = diptych.load(str(tmp_path / name / "model"))
     pixels = preprocess(open_source("scenes:test")[0].image)[None]
     assert torch.isfinite(model.image_features(pixels)).all()
