@@ -1,4 +1,4 @@
-"""Independent implementations for the tests to compare with: open_clip, transformers, OpenAI's own package."""
+"""Independent implementations for the tests to compare with: open_clip, transformers, OpenAI's own package and others."""
 
 import importlib
 import importlib.util
@@ -30,6 +30,20 @@ def open_clip() -> Any:
 def transformers() -> Any:
     """Hugging Face transformers."""
     return _reference("transformers")
+
+
+@pytest.fixture(scope="session")
+def metric_learning() -> Any:
+    """pytorch-metric-learning, with the parts that the tests use."""
+    for part in ("losses", "distances", "reducers"):
+        _reference(f"pytorch_metric_learning.{part}")
+    return _reference("pytorch_metric_learning")
+
+
+@pytest.fixture(scope="session")
+def timm_optim() -> Any:
+    """The optimizers of timm, which open_clip brings."""
+    return _reference("timm.optim")
 
 
 @pytest.fixture(scope="session")

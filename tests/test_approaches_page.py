@@ -1,12 +1,19 @@
-"""docs/approaches.md names every approach and every recipe that there is, and none besides."""
+"""docs/approaches.md names every approach and every recipe that there is, and none besides; its commands are commands."""
 
 import re
+import shlex
 from pathlib import Path
 
+import pytest
+
+from diptych.cli.app import build_app
+from diptych.training.recipes import load_recipe
 from diptych.training.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "approaches.md").read_text("utf-8")
+SHELL = "".join(re.findall(r"^```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)).replace("\\\n", " ")
+COMMANDS = [shlex.split(line, comments=True) for line in SHELL.splitlines()]
 ROWS = [re.split(r" ?\| ?", line)[1:-1] for line in PAGE.splitlines() if line.startswith("| ")][1:]
 
 
@@ -25,3 +32,26 @@ def test_every_recipe_does() -> None:
 def test_recipes_that_the_commands_name_are_there() -> None:
     used = set(re.findall(r"diptych train ([\w-]+)", PAGE))
     assert {"simclr", "simclr-finetune", "simclr-distil"} <= used <= names(3)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_is_understood_and_its_settings_make_a_recipe(command: list[str]) -> None:
+    program, verb, *rest = command
+    if program == "python":
+        assert (ROOT / verb).is_file()
+        assert "--quick" in (ROOT / verb).read_text("utf-8")
+        return
+    assert program == "diptych"
+    _, bound, unused = build_app().parse_args([verb, *rest], exit_on_error=False, print_error=False)
+    assert not unused
+    if verb == "train":
+        recipe = load_recipe(bound.arguments["recipe"], bound.arguments.get("assignments", ()))
+        assert recipe.objective.name in TASKS
+
+
+@pytest.mark.parametrize("task", sorted(names(4)))
+def test_evaluations_that_the_table_names_are_tasks_of_evaluate(task: str) -> None:
+    data = ("--train", "a", "--test", "b") if task in ("linear-probe", "few-shot") else ("--data", "a")
+    command = ["evaluate", task, "--model", "m", *data]
+    _, bound, _ = build_app().parse_args(command, exit_on_error=False, print_error=False)
+    assert bound.arguments["model"] == "m"

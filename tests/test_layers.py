@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # The command line is imported by nobody; `diptych/__init__.py` names the homes of the public functions.
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 # Independent implementations to compare with, in tests; and what pulls them in.
-NEVER_IMPORTED = {"torchvision", "timm", "open_clip", "transformers", "clip"}
+NEVER_IMPORTED = {"torchvision", "timm", "open_clip", "transformers", "clip", "pytorch_metric_learning"}
 
 
 def modules() -> dict[str, str]:

@@ -21,6 +21,7 @@ from diptych.data.two_views import TwoViews, random_view, view_chances
 from diptych.distributed import share, world
 from diptych.models.architectures import (
     Architecture,
+    BagOfWords,
     LabelHead,
     ModifiedResNet,
     ProjectionHead,
@@ -41,7 +42,7 @@ from diptych.training.tasks.clip import ClipTask
 from diptych.training.towers import Chunking
 from diptych.weights.checkpoint import load_checkpoint, save_checkpoint
 from tests.training.gradient_matrix import CHUNKINGS, ENCODED, ROWS, WAYS, batch_of
-from tests.training.word_approaches import BANDS, FRAMES, WORD_APPROACHES
+from tests.training.word_approaches import BANDS, FRAMES, WORD_APPROACHES, shre_loss
 
 # Without the exponentials, whose last bit depends on the place in a vector; the rest of a view is equal in any chunk.
 VIEWS = TwoViews(aspect=(1.0, 1.0), blur=0.0)
@@ -134,8 +135,34 @@ def clip_distillation_loss(model: CLIP, batch: Batch, folder: Path) -> Tensor:
     return 0.5 * own + 20 * feature + 0.7 / 2 * affinity + 0.4 / 2 * interactive
 
 
-def taught(name: str, *settings: str) -> Callable[[Path], Recipe]:
-    return lambda folder: plain(name, f"objective.teacher={str(folder / name)!r}", *settings)(folder)
+def shre_taught_loss(model: CLIP, batch: Batch, folder: Path) -> Tensor:
+    """The ranking, and of each modality that a row shows the divergence from the teacher's classes of the picture."""
+    teacher, pixels = teacher_of(folder, "label-distillation"), normalised(batch.canvas.float() / 255)
+    encoder = model.text
+    with torch.no_grad():
+        target = teacher.text(teacher.visual.features(pixels)).softmax(dim=1)
+    words, sounds = encoder.words(batch.tokens), encoder.sounds(batch.sounds)  # type: ignore[operator]
+    total = torch.zeros((), dtype=torch.float64)
+    for encoded, rows in (
+        (model.visual(pixels), range(ROWS)),
+        (words, range(0, ROWS, 2)),
+        (sounds, range(1, ROWS, 2)),
+    ):
+        found = encoder.layers(encoded)[-1].log_softmax(dim=1)  # type: ignore[operator]
+        for row in rows:
+            total = total + (target[row] * (target[row].log() - found[row])).sum()
+    return shre_loss(model, batch, folder) + total / ROWS
+
+
+def bag_of_words_loss(model: CLIP, batch: Batch, _: Path) -> Tensor:
+    image = F.normalize(model.visual(normalised(batch.canvas.float() / 255)), dim=1)
+    text = F.normalize(model.text(batch.tokens), dim=1)
+    return simple(image, text, model.logit_scale.exp())
+
+
+def taught(name: str, *settings: str, by: str | None = None) -> Callable[[Path], Recipe]:
+    """by: whose teacher it has, where it has none of its own."""
+    return lambda folder: plain(name, f"objective.teacher={str(folder / (by or name))!r}", *settings)(folder)
 
 
 APPROACHES = {
@@ -178,6 +205,18 @@ APPROACHES = {
         ),
         clip_distillation_loss,
     ),
+    "bag-of-words": Approach(
+        Architecture(embed_dim=8, image=VIT, text=BagOfWords(width=16, context_length=12)),
+        plain("clip"),
+        bag_of_words_loss,
+        scale=3,
+    ),
+    "shre-taught": Approach(
+        WORD_APPROACHES["shre"][0],
+        taught("shre", *WORD_APPROACHES["shre"][1][1:], by="label-distillation"),
+        shre_taught_loss,
+        scale=3,
+    ),
 }
 
 APPROACHES |= {
@@ -202,7 +241,7 @@ def teacher_of(folder: Path, name: str) -> CLIP:
     return load_checkpoint(folder / name)[0].double()
 
 
-def simple(image: Tensor, text: Tensor, scale: float, weight: float = 0.5) -> Tensor:
+def simple(image: Tensor, text: Tensor, scale: float | Tensor, weight: float = 0.5) -> Tensor:
     """Cross-entropies of rows and columns."""
     logits, mine = scale * image @ text.T, torch.arange(len(image))
     return weight * F.cross_entropy(logits, mine) + (1 - weight) * F.cross_entropy(logits.T, mine)
