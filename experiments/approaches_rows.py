@@ -339,7 +339,7 @@ ROWS = {
         "bag of words",
         word_order,
     ),
-    "siglip": Row("SigLIP", "o", "it names classes", ZERO, SHUFFLED, siglip),
+    "siglip": Row("SigLIP", "", "it names classes", ZERO, SHUFFLED, siglip, version=2),
     "shre": Row(
         "SHRe",
         "f",

@@ -1,4 +1,4 @@
-"""Independent implementations for the tests to compare with: open_clip, transformers, OpenAI's own package and others."""
+"""Independent implementations for the tests to compare with: open_clip, transformers, OpenAI's own package, others."""
 
 import importlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""docs/approaches.md names every approach and every recipe that there is, and none besides; its commands are commands."""
+"""docs/approaches.md names every approach and every recipe that there is, and none besides; its commands are real."""
 
 import re
 import shlex

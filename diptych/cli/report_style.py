@@ -71,8 +71,8 @@ pre { padding: 0.6rem 0; white-space: pre-wrap; overflow-wrap: anywhere; break-i
 .captions { display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); gap: 1rem; }
 .captions .panel { padding: 0; overflow: hidden; }
 .captions img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--grid); }
-.captions dl { display: grid; grid-template-columns: auto minmax(0, 1fr); gap: 0.35rem 0.8rem; padding: 0.85rem 1rem 1rem;
-  font-size: 0.93rem; line-height: 1.4; overflow-wrap: anywhere; }
+.captions dl { display: grid; grid-template-columns: auto minmax(0, 1fr); gap: 0.35rem 0.8rem;
+  padding: 0.85rem 1rem 1rem; font-size: 0.93rem; line-height: 1.4; overflow-wrap: anywhere; }
 .captions dt { color: var(--quiet); font-size: 0.8rem; line-height: 1.65; }
 .captions b { font-weight: 600; }
 .scroll { overflow-x: auto; }

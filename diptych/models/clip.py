@@ -26,6 +26,7 @@ TextSide = (
 )
 
 INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
+SIGMOID_LOGIT_SCALE = math.log(10)  # where the logits have a bias (Zhai et al. 2023, algorithm 1)
 MAX_LOGIT_SCALE = math.log(100)  # "to prevent scaling the logits by more than 100", section 2.5
 
 _WITHOUT_TEXTS = "the model was trained without texts (on images alone, or on labels) and embeds none"
@@ -48,10 +49,9 @@ class CLIP(nn.Module):
         if architecture.heads == "nonlinear":
             self.image_head = NonlinearHead(architecture.embed_dim)
             self.text_head = NonlinearHead(architecture.embed_dim)
-        self.logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
-        self.logit_bias: nn.Parameter | None = None
-        if architecture.logit_bias is not None:
-            self.logit_bias = nn.Parameter(torch.tensor(architecture.logit_bias))
+        biased = architecture.logit_bias is not None
+        self.logit_scale = nn.Parameter(torch.tensor(SIGMOID_LOGIT_SCALE if biased else INITIAL_LOGIT_SCALE))
+        self.logit_bias = nn.Parameter(torch.tensor(architecture.logit_bias)) if biased else None
         self.register_load_state_dict_pre_hook(_accept_top_level_text)  # type: ignore[no-untyped-call]
 
     @property

@@ -1,4 +1,4 @@
-"""The objectives beside other people's: values and gradients, in float64, of open_clip, pytorch-metric-learning and timm.
+"""The objectives beside other people's (open_clip, pytorch-metric-learning, timm): values and gradients in float64.
 
 Distillation beside open_clip is in `tests/objectives/test_clip_distillation.py`.
 """
@@ -150,7 +150,7 @@ def test_ranking_equals_torchs_multi_margin_loss() -> None:
 
 
 def test_lars_without_decay_takes_the_steps_of_timms(timm_optim: Any) -> None:
-    """With decay timm's trust ratio is another: it adds the norms of gradient and decay, the paper's code the vectors."""
+    """With decay timm's trust ratio is another: it adds the norms of gradient and decay, not the vectors."""
 
     def trained(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> Tensor:
         weight = nn.Parameter(numbers(5, 4, seed=7))

@@ -16,6 +16,8 @@ from diptych.training import engine, forecast
 from diptych.training.engine import NotFiniteError, train
 from diptych.training.forecast import fitting_chunks
 from diptych.training.layout import checkpoints
+from diptych.training.recipes import load_recipe
+from diptych.training.starting import starting_model
 from diptych.training.tasks import clip as clip_task
 from diptych.training.tasks.clip import ClipTask
 from diptych.training.towers import Chunking
@@ -79,6 +81,12 @@ def test_every_memory_option_together_still_learns_and_resumes_exactly(tmp_path:
     averages = [load_file(tmp_path / run / "model-ema" / "model.safetensors") for run in ("whole", "cut")]
     assert_equal(*averages)
     assert not torch.equal(averages[0]["logit_scale"], weights(tmp_path / "whole")["logit_scale"])
+
+
+def test_siglip_begins_at_the_papers_temperature_and_bias() -> None:
+    model, _ = starting_model(load_recipe("sample", ("objective.name=siglip",)), lambda _: None)
+    assert model.logit_bias is not None
+    assert (model.logit_scale.item(), model.logit_bias.item()) == (pytest.approx(math.log(10)), -10.0)
 
 
 def test_siglip_learns_its_bias(tmp_path: Path) -> None:

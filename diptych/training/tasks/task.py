@@ -39,7 +39,7 @@ class Task(Protocol):
         """
 
     def correct(self, left: Tensor, right: Tensor, groups: Tensor) -> tuple[Tensor, int]:
-        """How many of this process's answers are right, (), integer, and how many were looked at: 0 where none can be."""
+        """How many of this process's answers are right, (), integer, and how many were looked at; 0 if none can be."""
 
     def after_step(self) -> dict[str, float]:
         """What must hold after an update, and what is worth a place in the log."""
