@@ -38,7 +38,7 @@ from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
 from diptych.training.step import training_step
 from diptych.training.tasks import TASKS
-from diptych.training.tasks.clip import ClipTask
+from diptych.training.tasks.pictures import PictureTask
 from diptych.training.towers import Chunking
 from diptych.weights.checkpoint import load_checkpoint, save_checkpoint
 from tests.training.gradient_matrix import CHUNKINGS, ENCODED, ROWS, WAYS, batch_of
@@ -275,7 +275,7 @@ def gradients(name: str, way: str, chunking: Chunking, folder: Path) -> dict[str
     approach, here = APPROACHES[name], world()
     model, recipe = model_of(approach), approach.recipe(folder)
     task = TASKS[recipe.objective.name](model, Preprocess(32), recipe)
-    assert isinstance(task, ClipTask)
+    assert isinstance(task, PictureTask)
     parallel = share_model(model, task.towers, way, "cpu")
     task.use(parallel.towers)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0, foreach=False)

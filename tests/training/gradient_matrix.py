@@ -29,7 +29,7 @@ from diptych.training.recipes import load_recipe
 from diptych.training.step import training_step
 from diptych.training.tasks import TASKS
 from diptych.training.tasks import clip as clip_task
-from diptych.training.tasks.clip import ClipTask
+from diptych.training.tasks.pictures import PictureTask
 from diptych.training.towers import Chunking
 
 ROWS = 13  # shares of 7 and 6, or of 5, 4 and 4: never even
@@ -114,12 +114,12 @@ def batch_of(rows: range) -> Batch:
     )
 
 
-def task_of(objective: str, model: CLIP) -> ClipTask:
+def task_of(objective: str, model: CLIP) -> PictureTask:
     """The task as the engine makes it, in float64."""
     recipe = load_recipe("sample", (f"objective.name={objective}", "augmentation={name='none'}"))
     recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, precision="float32"))
     task = TASKS[objective](model, Preprocess(32), recipe)
-    assert isinstance(task, ClipTask)
+    assert isinstance(task, PictureTask)
     return task
 
 

@@ -112,9 +112,11 @@ def test_the_matrix_would_notice_wrong_gradients(monkeypatch: pytest.MonkeyPatch
     size = torch.stack([expected[name].norm() for name, _ in model.named_parameters()])
     assert (naive.norm() / size.norm()).item() > 0.1
 
-    features = gradient_matrix.ClipTask.text
+    features = gradient_matrix.clip_task.ClipTask.text
     monkeypatch.setattr(
-        gradient_matrix.ClipTask, "text", lambda self, batch, rows: features(self, batch, rows) * (1 + 1e-9)
+        gradient_matrix.clip_task.ClipTask,
+        "text",
+        lambda self, batch, rows: features(self, batch, rows) * (1 + 1e-9),
     )
     nearly = gradients(next(case for case in cases() if case.name == "ddp-clip-cached-gathered"))
     assert max((nearly[name] - expected[name]).abs().max().item() for name in expected) > WITHIN

@@ -7,6 +7,7 @@ from diptych.training.tasks.convirt import ConvirtTask
 from diptych.training.tasks.label_distillation import LabelDistillationTask
 from diptych.training.tasks.labels import LabelsTask
 from diptych.training.tasks.language import ClipLanguageTask, LanguageTask
+from diptych.training.tasks.pictures import PictureTask
 from diptych.training.tasks.shre import ShreTask
 from diptych.training.tasks.siglip import SiglipTask
 from diptych.training.tasks.simclr import SimclrTask
@@ -14,7 +15,7 @@ from diptych.training.tasks.word_prediction import WordPredictionTask
 
 __all__ = ["TASKS"]
 
-TASKS: dict[str, type[ClipTask]] = {
+TASKS: dict[str, type[PictureTask]] = {
     "clip": ClipTask,
     "siglip": SiglipTask,
     "clip-language": ClipLanguageTask,

@@ -1,50 +1,33 @@
 """Learning from labels: supervised pre-training of ViT, and fine-tuning (Dosovitskiy et al. 2020; Chen et al. 2020)."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from diptych.data.loader import Batch
 from diptych.data.transforms import Preprocess
-from diptych.errors import SettingsError
 from diptych.models.clip import CLIP
 from diptych.models.label_head import LabelHead
 from diptych.models.projection_head import FeatureTower
 from diptych.objectives.labels import label_likelihood
-from diptych.training.parallel import Forward
 from diptych.training.settings import Recipe
-from diptych.training.tasks.clip import ClipTask
-from diptych.training.tasks.sides import text_side, wide
+from diptych.training.tasks.pictures import PictureTask
+from diptych.training.tasks.sides import text_side
 
 
-class LabelsTask(ClipTask):
+class LabelsTask(PictureTask):
     """Which class an image is of.
 
     The tower ends before its projection. The head belongs to no tower and sees the rows of every process at once, so
     that the batch norms of its hidden layers do not depend on how the batch was cut.
     """
 
-    embeds_texts = False
+    drops_patches = False
 
     def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
-        super().__init__(model, preprocess, recipe)
-        name = recipe.objective.name
-        self.head = text_side(model, LabelHead, name, "text = { classes = [] }")
-        if self.patch_dropout:
-            raise SettingsError(f"[training] patch_dropout: not for {name}; set it to 0")
+        self.head = text_side(model, LabelHead, recipe.objective.name, "text = { classes = [] }")
+        super().__init__(model, preprocess, recipe, {"image": FeatureTower(model.visual)})
         self.smoothing = recipe.objective.label_smoothing
-        self.towers = {"image": FeatureTower(model.visual)}
-        self.use(self.towers)
         self._logits: Tensor | None = None  # of the last loss, to count right answers by
-
-    def use(self, towers: Mapping[str, Forward]) -> None:
-        """See `Task`."""
-        self._image_tower = towers["image"]
-
-    def normalised(self, features: Tensor) -> Tensor:
-        """As they are: a logit may be of any size."""
-        return wide(features)
 
     def text(self, batch: Batch, rows: Tensor) -> Tensor:
         """The classes of those rows, (len(rows), 1), -1 for those that are not known."""
@@ -67,7 +50,3 @@ class LabelsTask(ClipTask):
         known = right[:, 0] >= 0
         found = self._logits.argmax(dim=1) == right[:, 0]
         return (found & known).sum(), int(known.sum())
-
-    def after_step(self) -> dict[str, float]:
-        """See `Task`."""
-        return {}

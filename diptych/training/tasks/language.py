@@ -16,6 +16,7 @@ from diptych.training.parallel import Forward
 from diptych.training.precision import autocast
 from diptych.training.settings import Recipe
 from diptych.training.tasks.clip import ClipTask
+from diptych.training.tasks.pictures import PictureTask
 from diptych.training.tasks.sides import text_side, unit, wide
 
 _REMEDY = "text = { width = 512, layers = 12 }"
@@ -28,16 +29,15 @@ class ClipLanguageTask(ClipTask):
     """
 
     def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
-        super().__init__(model, preprocess, recipe)
         tower = text_side(model, TextTransformer, recipe.objective.name, _REMEDY)
-        if len(self.towers["text"].state_dict()) != len(tower.state_dict()):
+        if model.text_head is not None:
             raise SettingsError(
                 f"[objective] {recipe.objective.name}: predicts words with a text tower alone; leave "
                 "[model.architecture] heads out"
             )
+        towers = {"image": model.visual, "text": LanguageTower(tower, log_likelihoods)}
+        super().__init__(model, preprocess, recipe, towers)
         self.weight = recipe.objective.language_weight
-        self.towers = {**self.towers, "text": LanguageTower(tower, log_likelihoods)}
-        self.use(self.towers)
         self._surprise = 0.0  # of the last batch, for the log
 
     def text(self, batch: Batch, rows: Tensor) -> Tensor:
@@ -62,16 +62,14 @@ class ClipLanguageTask(ClipTask):
         return {**super().after_step(), "language_loss": self._surprise}
 
 
-class LanguageTask(ClipTask):
+class LanguageTask(PictureTask):
     """A language model of the captions alone, for a text tower to start from; pictures are not looked at."""
 
     def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
-        super().__init__(model, preprocess, recipe)
         tower = text_side(model, TextTransformer, "language", _REMEDY)
+        super().__init__(model, preprocess, recipe, {"text": LanguageTower(tower, log_likelihoods)})
         for parameter in (*model.visual.parameters(), model.logit_scale, tower.text_projection):
             parameter.requires_grad_(False)  # or weight decay would wear off what is not trained
-        self.towers = {"text": LanguageTower(tower, log_likelihoods)}
-        self.use(self.towers)
 
     def use(self, towers: Mapping[str, Forward]) -> None:
         """See `Task`."""
@@ -89,11 +87,3 @@ class LanguageTask(ClipTask):
     def loss(self, left: Tensor, right: Tensor, groups: Tensor | None) -> tuple[Tensor, int]:
         """See `Task`; each text's words count as one, however many there are."""
         return right.sum(), len(right)
-
-    def correct(self, left: Tensor, right: Tensor, groups: Tensor) -> tuple[Tensor, int]:
-        """Nothing is ranked: the loss is what there is to look at."""
-        return torch.zeros((), dtype=torch.long, device=right.device), 0
-
-    def after_step(self) -> dict[str, float]:
-        """See `Task`."""
-        return {}

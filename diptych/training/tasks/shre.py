@@ -17,14 +17,14 @@ from diptych.objectives.shre import cosine_ranking, transfer
 from diptych.training.parallel import Forward
 from diptych.training.precision import autocast
 from diptych.training.settings import Recipe
-from diptych.training.tasks.clip import ClipTask
+from diptych.training.tasks.pictures import PictureTask
 from diptych.training.tasks.sides import text_side, unit, wide
 from diptych.training.tasks.teacher import Teacher
 
 _REMEDY = "text = { hidden = [256, 256], classes = 48, width = 64 }"
 
 
-class ShreTask(ClipTask):
+class ShreTask(PictureTask):
     """Every modality learns what a teacher sees in the paired image, and to lie near its pair in each shared layer.
 
     Images are paired with words and with sounds, and no word with a sound: where there are sounds, an example shows its
@@ -32,30 +32,25 @@ class ShreTask(ClipTask):
     of this process at once.
     """
 
-    embeds_texts = False
+    drops_patches = False
 
     def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
-        super().__init__(model, preprocess, recipe)
         self.encoder = text_side(model, SharedEncoder, "shre", _REMEDY)
-        if self.patch_dropout:
-            raise SettingsError("[training] patch_dropout: not for shre; set it to 0")
+        words_and_sounds = WordsAndSounds(self.encoder.words, self.encoder.sounds)
+        super().__init__(model, preprocess, recipe, {"image": model.visual, "text": words_and_sounds})
         self.margin, self.ranking_weight = recipe.objective.margin, recipe.objective.ranking_weight
         self.hears = self.encoder.sounds is not None
         self.teacher = _teacher(recipe.objective.teacher, self.encoder, model)
-        self.towers = {
-            "image": model.visual,
-            "text": WordsAndSounds(self.encoder.words, self.encoder.sounds),
-        }
-        self.use(self.towers)
 
     def use(self, towers: Mapping[str, Forward]) -> None:
         """See `Task`."""
-        self._image_tower, self._text_tower = towers["image"], towers["text"]
+        super().use(towers)
+        self._text_tower = towers["text"]
 
     def image(self, batch: Batch, rows: Tensor) -> Tensor:
         """Those rows' images as the shared layers take them, and the teacher's probabilities beside them."""
         view = self.seen(batch.canvas[rows], batch.mirrored[rows], batch.chance[rows])
-        pixels = ((view - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        pixels = self.pixels(view)
         with autocast(pixels.device.type, self.precision):
             encoded = wide(self._image_tower(pixels.to(self.model.dtype)))
         if self.teacher is None:
@@ -107,10 +102,6 @@ class ShreTask(ClipTask):
             return torch.zeros((), dtype=torch.long, device=left.device), 0
         best = (images @ words.T).argmax(dim=1)
         return (groups[shown][best] == groups[shown]).sum(), len(images)
-
-    def after_step(self) -> dict[str, float]:
-        """See `Task`."""
-        return {}
 
 
 def _teacher(place: str | None, encoder: SharedEncoder, student: CLIP) -> Teacher | None:

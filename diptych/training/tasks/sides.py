@@ -1,4 +1,4 @@
-"""What tasks ask of a model, and what they make of its features."""
+"""What tasks ask of a model, and what they make of the features of both sides."""
 
 from typing import TypeVar
 
@@ -6,10 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diptych.distributed import gather_rows, row_counts
 from diptych.errors import SettingsError
 from diptych.models.clip import CLIP
 
 _Side = TypeVar("_Side", bound=nn.Module)
+
+_RANKED = 1024  # rows of a process whose accuracy is looked at
 
 
 def text_side(model: CLIP, kind: type[_Side], objective: str, remedy: str) -> _Side:
@@ -35,3 +38,15 @@ def unit(features: Tensor) -> Tensor:
 def wide(features: Tensor) -> Tensor:
     """In float32 at least."""
     return features if features.dtype == torch.float64 else features.float()
+
+
+def ranked_first(left: Tensor, right: Tensor, groups: Tensor) -> tuple[Tensor, int]:
+    """Of the first 1,024 left rows, those that rank a right row of their group first among all processes' rows.
+
+    left, right: (local, dim). groups: (local,), ids. Returns their number, (), and how many were looked at.
+    """
+    counts = row_counts(len(left), left.device)
+    every_right, every_group = gather_rows(right, counts), gather_rows(groups, counts)
+    ranked = left[:_RANKED]
+    best = (ranked @ every_right.T).argmax(dim=1)
+    return (every_group[best] == groups[:_RANKED]).sum(), len(ranked)

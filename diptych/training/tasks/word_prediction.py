@@ -1,7 +1,5 @@
 """Which words a caption has, from its image (the bag-of-words baseline of CLIP's Figure 2)."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -10,32 +8,19 @@ from diptych.data.transforms import Preprocess
 from diptych.models.clip import CLIP
 from diptych.models.word_predictor import WordPredictor, distinct_words
 from diptych.objectives.word_prediction import word_detection, word_prediction
-from diptych.training.parallel import Forward
 from diptych.training.settings import Recipe
-from diptych.training.tasks.clip import ClipTask
-from diptych.training.tasks.sides import text_side, wide
+from diptych.training.tasks.pictures import PictureTask
+from diptych.training.tasks.sides import text_side
 
 _GUESSED = 128  # rows of a process whose likeliest word is looked at
 
 
-class WordPredictionTask(ClipTask):
+class WordPredictionTask(PictureTask):
     """Which words a caption has, from its image: the bag-of-words baseline of CLIP's Figure 2."""
 
-    embeds_texts = False
-
     def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
-        super().__init__(model, preprocess, recipe)
         self.head = text_side(model, WordPredictor, "word-prediction", 'text = { word_loss = "softmax" }')
-        self.towers = {"image": model.visual}
-        self.use(self.towers)
-
-    def use(self, towers: Mapping[str, Forward]) -> None:
-        """See `Task`."""
-        self._image_tower = towers["image"]
-
-    def normalised(self, features: Tensor) -> Tensor:
-        """As they are: a logit may be of any size."""
-        return wide(features)
+        super().__init__(model, preprocess, recipe)
 
     def text(self, batch: Batch, rows: Tensor) -> Tensor:
         """The distinct words of those rows' texts, (len(rows), context), -1 for none."""
@@ -51,7 +36,3 @@ class WordPredictionTask(ClipTask):
         """Of the first 128 images, those whose likeliest word is in their text."""
         best = (left[:_GUESSED] @ self.head.table.T + self.head.bias).argmax(dim=1, keepdim=True)
         return (best == right[:_GUESSED]).any(dim=1).sum(), len(best)
-
-    def after_step(self) -> dict[str, float]:
-        """See `Task`."""
-        return {}
