@@ -3,7 +3,8 @@
     python experiments/approaches.py --out build/approaches [--workers 2] [--only NAME ...]
 
 Three seeds of each row of `approaches_rows.py`, at most five minutes a seed on one core. A job that is done is not done
-again. Writes docs/results/approaches.md and .json (or into `--page`). `--quick` takes seconds, for tests.
+again. Writes docs/results/approaches.md and .json (or into `--page`); with `--page-only`, from the results that there
+are. `--quick` takes seconds, for tests.
 """
 
 import argparse
@@ -14,9 +15,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from approaches_bench import Bench
+from approaches_bench import SIDE, Bench
 from approaches_rows import ROWS, Row
-from jobs import Result, do_all, keep_result
+from jobs import Result, do_all, keep_result, read_result
 
 from diptych.atomic import write_text
 
@@ -26,25 +27,33 @@ T = {1: 12.706, 2: 4.303}  # Student's t by degrees of freedom, 97.5 %
 PAGE = """\
 # Every approach at work
 
-Written by `experiments/approaches.py`: {seeds} seeds a row, on the procedural scenes of [data.md](../data.md), 32
-pixels a side. Each row stands for a claim and has a control that would show if the claim were empty. The numbers are
-means over seeds with the lowest and the highest. *Difference* is measured less control, paired by seed, with Student's
-95 % interval. The settings of all rows were fixed before the first was run. *Shown* says whether the interval lies on
-the claim's side.
+Written by `experiments/approaches.py`: {seeds}, on the procedural scenes of [data.md](../data.md), {side} pixels a
+side, in small networks. It says whether a system works, not how well it would on photographs. The letters are those of
+[approaches.md](../approaches.md). A row is a recipe and what `approaches_rows.py` changes in it; `--only` runs some.
+
+Each row stands for a claim and has a control that would show if the claim were empty. *Measured* and *control* are
+means over seeds, with the lowest and the highest. *Difference* is measured less control, paired by seed, with Student's
+95 % interval. A claim counts as shown where that interval lies on its side. Guessing one of the {classes} classes is
+right in {guessing}. The settings of all rows were fixed before the first was run.
+
+{summary}
 
 {table}
 {notes}
 ## Captions of held-out scenes
 
-By beam search with five beams; the first scenes of `scenes:test`, seed 0 of the row VirTex.
+By beam search with five beams; the first scenes of `scenes:test`, seed 0 of the row VirTex. In training a caption has
+one sentence more, which no picture tells; these have none, and the model may write one.
 
 {captions}
 """
+CLASSES = 48  # combinations of a colour and a shape
 
 
 def spread(values: Sequence[float], row: Row) -> str:
-    shown = [row.shown(value) for value in (fmean(values), min(values), max(values))]
-    return f"{shown[0]} ({shown[1]} to {shown[2]})"
+    """The mean with its unit, then the lowest and the highest without."""
+    low, high = (row.number(value) for value in (min(values), max(values)))
+    return f"{row.shown(fmean(values))} ({low} to {high})"
 
 
 def difference(row: Row, results: Sequence[Result]) -> tuple[float, float]:
@@ -54,34 +63,59 @@ def difference(row: Row, results: Sequence[Result]) -> tuple[float, float]:
     return fmean(found), half
 
 
+def verdict(row: Row, results: Sequence[Result]) -> str:
+    if len(results) == 1:
+        return "one seed"
+    middle, half = difference(row, results)
+    return "yes" if middle - half > row.least else "**no**"
+
+
 def line(row: Row, results: Sequence[Result]) -> list[str]:
     middle, half = difference(row, results)
-    apart = (
-        f"{row.shown(row.sign * middle)} ± {row.shown(half)}"
-        if math.isfinite(half)
-        else row.shown(row.sign * middle)
-    )
+    apart = f"{row.sign * (100 * middle if row.percent else middle):+.{1 if row.percent else 3}f}"
+    if math.isfinite(half):
+        apart += f" ± {row.number(half)}"
     return [
-        f"{row.system} ({row.section})",
-        row.claim,
-        f"{row.measure}: {spread([result['measured'] for result in results], row)}",
-        f"{row.control}: {spread([result['control'] for result in results], row)}",
-        apart,
-        "yes" if middle - half > row.least else "no",
+        f"{row.system} ({row.section})" if row.section else row.system,
+        row.claim + row.by_how_much,
+        row.measure,
+        spread([result["measured"] for result in results], row),
+        f"{spread([result['control'] for result in results], row)}, {row.control}",
+        f"{apart} points" if row.percent else apart,
+        verdict(row, results),
     ]
+
+
+def summary(found: Mapping[str, Sequence[Result]]) -> str:
+    """How many claims are shown, and which are not."""
+    verdicts = {name: verdict(ROWS[name], results) for name, results in found.items()}
+    shown = sum(each == "yes" for each in verdicts.values())
+    failed = [f"{ROWS[name].system} ({ROWS[name].claim})" for name, each in verdicts.items() if each != "yes"]
+    said = f"**{shown} of {len(verdicts)} claims are shown.**"
+    return f"{said} Not shown: {'; '.join(failed)}." if failed else said
+
+
+def seeds_of(found: Mapping[str, Sequence[Result]]) -> str:
+    counts = {len(results) for results in found.values()}
+    each = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    return f"{each} seed{'' if counts == {1} else 's'} a row"
 
 
 def write_page(folder: Path, found: Mapping[str, Sequence[Result]]) -> None:
     """approaches.md and approaches.json. found: the results of each row that has any, by seed."""
-    head = ("system", "claim", "measured", "control", "difference", "shown")
+    head = ("system", "claim", "measure", "measured", "control", "difference", "shown")
     rows = [line(ROWS[name], results) for name, results in found.items()]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     table = "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)]) + "\n"
     notes = "\n".join(f"- {ROWS[name].system}: {ROWS[name].note}" for name in found if ROWS[name].note)
     captions = [pair for result in found.get("virtex", [])[:1] for pair in result.get("captions", [])]
-    shown = ["| scene | written |", "|---|---|", *(f"| {truth} | {written} |" for truth, written in captions)]
+    shown = ["| true | written |", "|---|---|", *(f"| {truth} | {written} |" for truth, written in captions)]
     text = PAGE.format(
-        seeds=len(next(iter(found.values()))),
+        seeds=seeds_of(found),
+        side=SIDE,
+        classes=CLASSES,
+        guessing=f"{100 / CLASSES:.1f} %",
+        summary=summary(found),
         table=table,
         notes=f"\n{notes}\n" if notes else "",
         captions="\n".join(shown) if captions else "Not run.",
@@ -97,6 +131,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=Path(__file__).parents[1] / "docs" / "results")
     parser.add_argument("--workers", type=int, default=2, help="jobs at a time; 0: in this process")
     parser.add_argument("--only", nargs="+", choices=tuple(ROWS), default=tuple(ROWS), metavar="NAME")
+    parser.add_argument("--page-only", action="store_true", help="run nothing")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -118,9 +153,18 @@ def main() -> None:
     if given.job:
         keep_result(given.out, given.job, jobs[given.job], run(given.job))
         return
-    arguments = ["--out", str(given.out), *(["--quick"] if given.quick else [])]
-    found = do_all(Path(__file__), given.out, jobs, run, workers=given.workers, arguments=arguments)
-    write_page(given.page, {name: [found[f"{name}-{seed}"] for seed in seeds] for name in given.only})
+    if not given.page_only:
+        arguments = ["--out", str(given.out), *(["--quick"] if given.quick else [])]
+        do_all(Path(__file__), given.out, jobs, run, workers=given.workers, arguments=arguments)
+    kept = {job: read_result(given.out, job, settings) for job, settings in jobs.items()}
+    found = {
+        name: [result for seed in seeds if (result := kept[f"{name}-{seed}"]) is not None]
+        for name in given.only
+    }
+    found = {name: results for name, results in found.items() if results}
+    if not found:
+        parser.error(f"{given.out} has no results of these rows yet; leave --page-only out")
+    write_page(given.page, found)
 
 
 if __name__ == "__main__":

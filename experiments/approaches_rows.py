@@ -24,9 +24,9 @@ WHOLE = ("model.architecture.embed_dim=128", RESNET, PLAIN)
 class Row:
     """One line of the table.
 
-    section: of the notes on methods. measure, control: what the two numbers are. run: both, for one seed. least: the
-    difference that is claimed. sign: -1 where less is better. percent: whether the numbers are shares. version: changes
-    with the settings of a row, so that it is run again.
+    section: its letter in docs/approaches.md, or nothing. measure, control: what the two numbers are. run: both, for
+    one seed. least: the difference that is claimed. sign: -1 where less is better. percent: whether the numbers are
+    shares. version: changes with the settings of a row, so that it is run again.
     """
 
     system: str
@@ -41,8 +41,20 @@ class Row:
     note: str = ""
     version: int = 1
 
+    def number(self, value: float) -> str:
+        """Without its unit."""
+        return f"{100 * value:.1f}" if self.percent else f"{value:.3f}"
+
     def shown(self, value: float) -> str:
-        return f"{100 * value:.1f} %" if self.percent else f"{value:.3f}"
+        return f"{self.number(value)} %" if self.percent else self.number(value)
+
+    @property
+    def by_how_much(self) -> str:
+        """What the claim asks of the difference, where that is not just to be above nothing."""
+        if not self.least:
+            return ""
+        points = f"{abs(100 * self.least):.0f} points"
+        return f", by {points} or more" if self.least > 0 else f", or {points} below it at most"
 
 
 def simclr(bench: Bench) -> Result:
@@ -299,11 +311,15 @@ ROWS = {
         "its teacher",
         distilled,
         least=-0.02,
-        note="shown where the student is not more than 2 points below its teacher.",
     ),
     "convirt": Row("ConVIRT", "b", "pairs teach retrieval", "text to image R@10", SHUFFLED, convirt),
     "convirt-sentences": Row(
-        "ConVIRT, sentences", "b", "one drawn sentence beats the whole text", "R@10", "whole text", sentences
+        "ConVIRT, sentences",
+        "b",
+        "one drawn sentence beats the whole text",
+        "text to image R@10",
+        "whole text",
+        sentences,
     ),
     "virtex": Row("VirTex", "c", "captioning teaches features", PROBE, UNTRAINED, virtex),
     "virtex-both": Row(
@@ -361,14 +377,14 @@ ROWS = {
     ),
     "clip-language": Row(
         "Language modelling beside CLIP",
-        "e",
+        "",
         "it helps to read the order",
         "true caption preferred",
         "CLIP alone",
         auxiliary,
     ),
     "text-start": Row(
-        "Text tower from a language model", "e", "it starts ahead", ZERO, "from scratch", started
+        "Text tower from a language model", "", "it starts ahead", ZERO, "from scratch", started
     ),
     "clip-distillation": Row(
         "CLIP distillation",

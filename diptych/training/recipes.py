@@ -12,7 +12,7 @@ from diptych.training.tasks import TASKS
 def load_recipe(location: str, assignments: tuple[str, ...] = ()) -> Recipe:
     """The recipe of a file or of a shipped name, with `section.key=value` assignments applied."""
     file = Path(location)
-    if not file.suffix and not file.exists():
+    if not file.suffix and not file.is_file():  # a folder of that name, such as that of a run, is no recipe
         file = path(location)
     values = read_toml(file)
     # The length of a run has two names: the one that is asked for takes the place of the other.

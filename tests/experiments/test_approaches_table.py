@@ -1,6 +1,7 @@
 """The table of approaches at its smallest: every row runs from its recipes, and its arithmetic is right."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -49,16 +50,31 @@ def test_a_row_runs_at_its_smallest_and_is_not_run_again(
     assert run(approaches, monkeypatch, tmp_path, *names) == text
 
 
+def test_a_page_can_be_written_from_the_results_that_there_are(
+    approaches: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = {"row": "siglip", "seed": 1, "quick": True, "version": approaches.ROWS["siglip"].version}
+    approaches.keep_result(tmp_path / "out", "siglip-1", settings, {"measured": 0.5, "control": 0.25})
+    text = run(approaches, monkeypatch, tmp_path, "clip", "siglip", "--page-only")
+    assert "1 seed a row" in text
+    assert "**0 of 1 claims are shown.** Not shown: SigLIP (it names classes)." in text
+    assert (
+        "50.0 % (50.0 to 50.0) | 25.0 % (25.0 to 25.0), captions permuted | +25.0 points | one seed |" in text
+    )
+    assert "CLIP, bag of words" not in text
+    with pytest.raises(SystemExit):
+        run(approaches, monkeypatch, tmp_path, "clip", "--page-only")
+
+
 @pytest.mark.nightly
 def test_every_row_runs_at_its_smallest(
     approaches: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     text = run(approaches, monkeypatch, tmp_path, *approaches.ROWS)
-    assert "| scene | written |" in text
-    assert all(f"| {row.system} ({row.section}) |" in text for row in approaches.ROWS.values())
-    assert (
-        "bag of words: 50.0 % (50.0 % to 50.0 %)" in text
-    )  # who ignores the order is at chance to the last scene
+    assert "| true | written |" in text
+    assert all(f"| {row.system}" in text for row in approaches.ROWS.values())
+    # Who ignores the order is at chance to the last scene.
+    assert "50.0 % (50.0 to 50.0), bag of words" in text
     assert "nan" not in text
 
 
@@ -69,17 +85,24 @@ def test_a_claim_is_shown_where_the_interval_lies_on_its_side(approaches: Module
     assert (middle, half) == pytest.approx((0.3, 4.303 * 0.01 / 3**0.5))
     assert approaches.line(row, apart)[-1] == "yes"
     near = [{"measured": 0.36 + step, "control": 0.2} for step in (-0.03, 0.0, 0.03)]
-    assert approaches.line(row, near)[-1] == "no"
+    assert approaches.line(row, near)[-1] == "**no**"
+    assert approaches.line(row, near)[-2] == "+16.0 ± 7.5 points"
+    assert approaches.line(row, near)[1].endswith(", by 15 points or more")
     ranks = approaches.ROWS["shre"]
     less = [{"measured": 0.1 + step, "control": 1.0} for step in (-0.01, 0.0, 0.01)]
     assert approaches.line(ranks, less)[-1] == "yes"
     assert approaches.line(ranks, less)[-2].startswith("-0.900")
+    assert approaches.summary({"simclr": near, "shre": less}) == (
+        "**1 of 2 claims are shown.** Not shown: SimCLR (views alone teach features)."
+    )
 
 
 def test_every_row_says_what_it_claims_and_what_its_control_is(approaches: ModuleType) -> None:
+    page = (EXPERIMENTS.parent / "docs" / "approaches.md").read_text("utf-8")
+    letters = {"", *re.findall(r"^\| ([a-z]) \|", page, re.MULTILINE)}
     for row in approaches.ROWS.values():
         assert row.system
-        assert row.section in "abcdefghijklmno"
+        assert row.section in letters
         assert row.claim
         assert row.measure
         assert row.control

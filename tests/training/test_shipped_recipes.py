@@ -33,6 +33,14 @@ def test_every_approach_has_a_recipe_that_is_about_it_or_changes_one_word_of_ano
     assert TASKS.keys() - shipped <= {"siglip", "clip-language", "language"}
 
 
+def test_a_folder_of_a_recipes_name_does_not_stand_in_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "virtex").mkdir()  # such as that of a run
+    assert load_recipe("virtex").objective.name == "captioning"
+
+
 def test_an_approach_that_is_not_there_is_named_with_the_nearest() -> None:
     with pytest.raises(SettingsError, match=r"'simcir' is no approach; did you mean 'simclr'"):
         load_recipe("simclr", ("objective.name=simcir",))
