@@ -8,8 +8,10 @@ from statistics import fmean, stdev
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from diptych.atomic import atomic_write, write_text
 
@@ -24,6 +26,7 @@ COLOURS = {
     "bag of words, contrastive": "#2f7d4f",
     "CLIP": "#2456a6",
 }
+QUIET = "#6b7078"
 # Pairs of the paper's claim: the second arm needs so many times fewer pictures than the first.
 CLAIMS = (
     ("language model", "bag of words, predicted", "3"),
@@ -31,6 +34,8 @@ CLAIMS = (
     ("language model", "bag of words, contrastive", "12"),
     ("bag of words, contrastive", "CLIP", "-"),
 )
+# The paper's order, fewest pictures first; where it has CLIP among them it does not say.
+PAPER = ("bag of words, contrastive", "bag of words, predicted", "language model")
 # Fixed before the runs: the accuracy at which arms are compared, as the share of the way from chance to the accuracy
 # that the slowest arm ends with. So every arm reaches it, and nobody chose it by its result.
 SHARE = 0.8
@@ -77,6 +82,22 @@ def compared_at(arms: Mapping[str, Sequence[Job]]) -> float:
     return float(chance + SHARE * (slowest - chance))
 
 
+def reached(arms: Mapping[str, Sequence[Job]]) -> dict[str, list[float]]:
+    """The pictures after which each seed of each arm has the accuracy at which they are compared."""
+    level = compared_at(arms)
+    return {arm: [images_to_reach(curve_of(job), level) for job in jobs] for arm, jobs in arms.items()}
+
+
+def outcome(condition: str, arms: Mapping[str, Sequence[Job]]) -> str:
+    """The arms by the pictures that they need, and whether that is the paper's order."""
+    needed = {arm: fmean(math.log(images) for images in each) for arm, each in reached(arms).items()}
+    order = sorted(needed, key=needed.__getitem__)
+    known = [arm for arm in order if arm in PAPER]
+    same = known == [arm for arm in PAPER if arm in known]
+    said = "the order of the paper" if same else "not the order of the paper"
+    return f"- {condition}: {' → '.join(order)} ({said})."
+
+
 def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
@@ -87,8 +108,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def section(condition: str, arms: Mapping[str, Sequence[Job]]) -> str:
-    level = compared_at(arms)
-    reached = {arm: [images_to_reach(curve_of(job), level) for job in jobs] for arm, jobs in arms.items()}
+    level, needed = compared_at(arms), reached(arms)
     rows = []
     for arm, jobs in arms.items():
         last = [curve_of(job)[-1][1] for job in jobs]
@@ -100,8 +120,8 @@ def section(condition: str, arms: Mapping[str, Sequence[Job]]) -> str:
                 f"{jobs[0]['rate']:g}",
                 f"{percent(fmean(last))} ({percent(min(last))} to {percent(max(last))})",
                 percent(fmean(whole)) if "top1_whole_text" in jobs[0]["curve"][-1] else "",
-                f"{fmean(reached[arm]):,.0f}",
-                f"{fmean(reached[arm]) * jobs[0]['flops'] / 1e12:,.2f}",
+                f"{fmean(needed[arm]):,.0f}",
+                f"{fmean(needed[arm]) * jobs[0]['flops'] / 1e12:,.2f}",
             ]
         )
     head = (
@@ -117,9 +137,9 @@ def section(condition: str, arms: Mapping[str, Sequence[Job]]) -> str:
     for slow, fast, paper in CLAIMS:
         if slow not in arms or fast not in arms:
             continue
-        by_images = ratio(reached[slow], reached[fast])
+        by_images = ratio(needed[slow], needed[fast])
         work = [
-            [images * job["flops"] for images, job in zip(reached[arm], arms[arm], strict=True)]
+            [images * job["flops"] for images, job in zip(needed[arm], arms[arm], strict=True)]
             for arm in (slow, fast)
         ]
         by_work = ratio(*work)
@@ -159,19 +179,31 @@ def plot(path: Path, jobs: Sequence[Job]) -> None:
                             x, [100 * a for _, a in each], color=COLOURS[arm], alpha=0.25, linewidth=0.8
                         )
                     axis.plot(x, y, color=COLOURS[arm], linewidth=2, label=arm)
-                chance = next(iter(arms.values()))[0]["chance"]
-                axis.axhline(100 * chance, color="#6b7078", linewidth=0.8, linestyle=":")
+                _mark(axis, "guessing", next(iter(arms.values()))[0]["chance"], ":", "right")
+                _mark(axis, "compared at", compared_at(arms), "--", "left")
                 axis.set_xscale("log")
+                axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+                axis.xaxis.set_minor_formatter(NullFormatter())
+                axis.set_ylim(bottom=0)
                 axis.set_xlabel(unit)
                 axis.grid(color="#ece9e3")
                 axis.spines[["top", "right"]].set_visible(False)
             axes[0][column].set_title(condition, fontsize=10)
         for row in axes:
             row[0].set_ylabel("zero-shot top-1, %")
-        axes[0][0].legend(frameon=False, fontsize=8)
+        lines, names = axes[0][0].get_legend_handles_labels()
+        figure.legend(lines, names, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
         FigureCanvasSVG(figure)
         with atomic_write(path) as file:
             figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def _mark(axis: Axes, name: str, level: float, style: str, side: str) -> None:
+    """A thin line at an accuracy, with its name at one end."""
+    axis.axhline(100 * level, color=QUIET, linewidth=0.8, linestyle=style)
+    place = (0.01 if side == "left" else 0.99, 100 * level)
+    axes = ("axes fraction", "data")
+    axis.annotate(name, place, (0, 2), axes, "offset points", ha=side, color=QUIET, fontsize=7)
 
 
 PAGE = """\
@@ -181,7 +213,17 @@ Written by `experiments/figure2.py`; a {batch}-picture batch, {samples:,} pictur
 
 The paper (section 2.3) found that a model which predicts a bag of a caption's words learns ImageNet's classes 3 times
 faster than a language model of the captions, and that comparing the same bag with pictures is 4 times faster again. It
-publishes neither the losses of the first two arms, nor their batch, nor how they were asked for a class. What is ours:
+publishes neither the losses of the first two arms, nor their batch, nor how they were asked for a class.
+
+Measured here, the arm that needs the fewest pictures first:
+
+{outcomes}
+
+How far apart they are, with intervals, is in the tables below.
+
+![Accuracy by pictures seen and by work](figure2.svg)
+
+What is ours:
 
 - All arms have one image tower, a ResNet of {resolution} pixels and width {width}, and see the same pictures in the
   same order; AdamW at a constant rate after 30 steps, chosen for each arm among {rates} on other test pictures.
@@ -194,10 +236,8 @@ publishes neither the losses of the first two arms, nor their batch, nor how the
 - The arms that predict know the words that occur in the captions (among emoji: five times or more), not all 49,408 of
   the tokenizer. That makes their steps cheaper than they were in the paper, and counts in the column of work.
 - Work is counted by PyTorch over a whole training step. Thin lines are seeds; ratios have Student's 95 % interval over
-  seeds, in logarithms. Arms are compared where each has made {share:.0%} of the way from chance to the end of the
+  seeds, in logarithms. Arms are compared where each has made {share} % of the way from chance to the end of the
   slowest run, which was fixed before the runs.
-
-![Accuracy by pictures seen and by work](figure2.svg)
 
 {sections}"""
 
@@ -215,7 +255,8 @@ def write_page(folder: Path, jobs: Sequence[Job], size: Mapping[str, Any]) -> No
         resolution=size["resolution"],
         width=size["width"],
         rates=", ".join(f"{rate:g}" for rate in size["rates"]),
-        share=SHARE,
+        share=round(100 * SHARE),
+        outcomes="\n".join(outcome(condition, arms_of(jobs, condition)) for condition in conditions),
         sections="\n".join(section(condition, arms_of(jobs, condition)) for condition in conditions),
     )
     write_text(folder / "figure2.md", text)

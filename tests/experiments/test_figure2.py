@@ -103,10 +103,29 @@ def test_the_page_has_every_arm_its_ratios_and_the_same_plot_again(page: ModuleT
     assert "pictures to 40.4 %" in text
     assert all(f"| {arm} | 100 | 0.001 |" in text for arm in page.COLOURS)
     assert "| language model over bag of words, predicted | 1." in text
+    assert (
+        "- scenes, plain captions: bag of words, contrastive → CLIP → bag of words, predicted → language model "
+        "(the order of the paper)." in text
+    )
     drawn = (tmp_path / "figure2.svg").read_bytes()
     assert b"pictures seen" in drawn
     page.write_page(tmp_path, jobs, size)
     assert (tmp_path / "figure2.svg").read_bytes() == drawn
+
+
+def test_another_order_than_the_papers_is_said_to_be_another(page: ModuleType) -> None:
+    arms = {
+        arm: [
+            {
+                "chance": 0.0,
+                "curve": [{"images": images, "top1": images / pace} for images in (100, 200, 400)],
+            }
+        ]
+        for arm, pace in (("bag of words, predicted", 400), ("bag of words, contrastive", 500), ("CLIP", 450))
+    }
+    assert page.outcome("emoji", arms) == (
+        "- emoji: bag of words, predicted → CLIP → bag of words, contrastive (not the order of the paper)."
+    )
 
 
 def test_arms_of_a_condition_differ_in_nothing_but_their_text_side(
