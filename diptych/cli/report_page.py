@@ -15,6 +15,13 @@ from diptych.training.run_report import RunReport
 _COLOURS = 8  # of lines; further runs begin again
 _NEAR_CHANCE = 0.98  # of ln N: a loss above it after the run's first part is that of guessing
 _ROWS = 12  # of the table of numbers
+_MATCHED = "the text of an image, among all of a batch"
+_RIGHT = {  # what counts as right, by objective, where it is something else
+    "simclr": "the other view of an image, among all of a batch",
+    "labels": "the class of an image",
+    "label-distillation": "the class of an image",
+    "word-prediction": "a word of the text, as the likeliest",
+}
 
 
 def percent(value: float) -> str:
@@ -124,7 +131,8 @@ def _tiles(run: RunReport) -> Iterator[tuple[str, str, str]]:
         yield "Loss", plain(loss), "" if chance is None else f"guessing gives {chance:.2f}"
     accuracy = run.mean("accuracy")
     if accuracy is not None:
-        yield "Right in the batch", percent(accuracy), "the text of an image, among all of a batch"
+        objective = run.recipe.get("objective", {}).get("name", "clip")
+        yield "Right in the batch", percent(accuracy), _RIGHT.get(objective, _MATCHED)
     samples = run.final().get("samples")
     if samples is not None:
         yield "Pairs seen", count_of(int(samples)), ""

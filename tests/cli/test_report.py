@@ -143,6 +143,13 @@ def test_a_done_run_shows_its_curves_its_evaluations_and_its_recipe() -> None:
     assert 'weights = { "@a/b" = 2.0 }' in said
 
 
+def test_what_counts_as_right_is_that_of_the_objective() -> None:
+    clip = words(page([read_run(whole_run(Path("first")))]))
+    views = words(page([read_run(whole_run(Path("second"), objective={"name": "simclr"}))]))
+    assert "the text of an image, among all of a batch" in clip
+    assert "the other view of an image, among all of a batch" in views
+
+
 def test_a_stopped_run_says_where_it_stands_and_what_is_left() -> None:
     folder = make_run(Path("cut"), [*(record(step) for step in range(10, 101, 10)), '{"step": 110, "lo'])
     now = (folder / "metrics.jsonl").stat().st_mtime
