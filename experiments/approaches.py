@@ -51,7 +51,9 @@ CLASSES = 48  # combinations of a colour and a shape
 
 
 def spread(values: Sequence[float], row: Row) -> str:
-    """The mean with its unit, then the lowest and the highest without."""
+    """The mean with its unit, then the lowest and the highest without, where there is more than one."""
+    if len(values) == 1:
+        return row.shown(values[0])
     low, high = (row.number(value) for value in (min(values), max(values)))
     return f"{row.shown(fmean(values))} ({low} to {high})"
 
@@ -87,12 +89,16 @@ def line(row: Row, results: Sequence[Result]) -> list[str]:
 
 
 def summary(found: Mapping[str, Sequence[Result]]) -> str:
-    """How many claims are shown, and which are not."""
-    verdicts = {name: verdict(ROWS[name], results) for name, results in found.items()}
-    shown = sum(each == "yes" for each in verdicts.values())
-    failed = [f"{ROWS[name].system} ({ROWS[name].claim})" for name, each in verdicts.items() if each != "yes"]
-    said = f"**{shown} of {len(verdicts)} claims are shown.**"
-    return f"{said} Not shown: {'; '.join(failed)}." if failed else said
+    """How many claims are shown, which are not, and which one seed cannot decide."""
+    by_verdict: dict[str, list[str]] = {}
+    for name, results in found.items():
+        row = ROWS[name]
+        by_verdict.setdefault(verdict(row, results), []).append(f"{row.system} ({row.claim})")
+    said = f"**{len(by_verdict.get('yes', []))} of {len(found)} claims are shown.**"
+    for name, what in (("**no**", "Not shown"), ("one seed", "Open, with one seed")):
+        if name in by_verdict:
+            said += f" {what}: {'; '.join(by_verdict[name])}."
+    return said
 
 
 def seeds_of(found: Mapping[str, Sequence[Result]]) -> str:
