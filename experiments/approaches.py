@@ -34,7 +34,7 @@ side, in small networks. It says whether a system works, not how well it would o
 Each row stands for a claim and has a control that would show if the claim were empty. *Measured* and *control* are
 means over seeds, with the lowest and the highest. *Difference* is measured less control, paired by seed, with Student's
 95 % interval. A claim counts as shown where that interval lies on its side. Guessing one of the {classes} classes is
-right in {guessing}. The settings of all rows were fixed before the first was run.
+right in {guessing}. The settings of all rows were fixed before the first was run, but for what the notes say.
 
 {summary}
 

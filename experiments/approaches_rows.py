@@ -58,7 +58,8 @@ class Row:
 
 
 def simclr(bench: Bench) -> Result:
-    place = _pretrained(bench)
+    views = "augmentation={name='two-views', area=[0.4, 1.0], strength=0.5, blur=0.0}"
+    place = bench.train("simclr", "simclr", RESNET, views, samples=40_000, data=_unlabelled(bench))
     return {"measured": bench.probe(bench.load(place)), "control": bench.probe(bench.untrained(place))}
 
 
@@ -83,7 +84,7 @@ def distilled(bench: Bench) -> Result:
         "optimizer.learning_rate=1e-3",
         "objective.temperature=1.0",
         samples=40_000,
-        data=bench.scenes("classes-train", count=9600, seed=7),
+        data=_unlabelled(bench),
     )
     return {
         "measured": bench.labelled_top1(bench.load(student)),
@@ -91,21 +92,23 @@ def distilled(bench: Bench) -> Result:
     }
 
 
+def _unlabelled(bench: Bench) -> str:
+    """Scenes whose labels are not looked at."""
+    return bench.scenes("classes-train", count=9600, seed=7)
+
+
 def _labelled(bench: Bench) -> str:
     return bench.scenes("classes-train", count=2400)
 
 
-def _pretrained(bench: Bench) -> Path:
-    """SimCLR on scenes without their labels."""
-    views = "augmentation={name='two-views', area=[0.4, 1.0], strength=0.5, blur=0.0}"
-    data = bench.scenes("classes-train", count=9600, seed=7)
-    return bench.train("simclr", "simclr", RESNET, views, samples=40_000, data=data)
-
-
 def _tuned(bench: Bench) -> Path:
-    """The same, fine-tuned on five labels of each class."""
-    start = f"model.init={str(_pretrained(bench))!r}"
-    return bench.train("tuned", "scenes-labels", RESNET, *FEW, start, samples=20_000, data=_labelled(bench))
+    """SimCLRv2: a head of three layers, fine-tuned from its first one on five labels of each class."""
+    # Views that keep the colours, which are half of a scene's class.
+    views = "augmentation={name='two-views', area=[0.4, 1.0], strength=0.25, grey=0.0, blur=0.0}"
+    head = "model.architecture.text={head_layers=3, head_dim=128}"
+    place = bench.train("simclr", "simclr", RESNET, views, head, samples=40_000, data=_unlabelled(bench))
+    start = (f"model.init={str(place)!r}", "model.architecture.text={classes=[], kept_layers=1}")
+    return bench.train("tuned", "scenes-labels", RESNET, *FEW, *start, samples=20_000, data=_labelled(bench))
 
 
 def labels(bench: Bench) -> Result:
@@ -302,6 +305,10 @@ ROWS = {
         "5 labels a class, top-1",
         "from scratch",
         few_labels,
+        note="settings changed once. At first the head had two layers, of which none was kept, and views lost colour as "
+        "in the row SimCLR: seed 0 gave 22.5 % against 28.7 % from scratch. The new ones were chosen with another seed "
+        "and on other scenes; the row of the distillation shares them.",
+        version=2,
     ),
     "simclr-distilled": Row(
         "SimCLRv2 distillation",
@@ -311,6 +318,7 @@ ROWS = {
         "its teacher",
         distilled,
         least=-0.02,
+        version=2,
     ),
     "convirt": Row("ConVIRT", "b", "pairs teach retrieval", "text to image R@10", SHUFFLED, convirt),
     "convirt-sentences": Row(
