@@ -105,8 +105,8 @@ def _tuned(bench: Bench) -> Path:
     """SimCLRv2: a head of three layers, fine-tuned from its first one on five labels of each class."""
     # Views that keep the colours, which are half of a scene's class.
     views = "augmentation={name='two-views', area=[0.4, 1.0], strength=0.25, grey=0.0, blur=0.0}"
-    head = "model.architecture.text={head_layers=3, head_dim=128}"
-    place = bench.train("simclr", "simclr", RESNET, views, head, samples=40_000, data=_unlabelled(bench))
+    head = ("model.architecture.text={head_layers=3, head_dim=128}", "objective.temperature=0.2")
+    place = bench.train("simclr", "simclr", RESNET, views, *head, samples=40_000, data=_unlabelled(bench))
     start = (f"model.init={str(place)!r}", "model.architecture.text={classes=[], kept_layers=1}")
     return bench.train("tuned", "scenes-labels", RESNET, *FEW, *start, samples=20_000, data=_labelled(bench))
 
