@@ -307,7 +307,7 @@ ROWS = {
         few_labels,
         note="settings changed once. At first the head had two layers, of which none was kept, and views lost colour "
         "as in the row SimCLR: seed 0 gave 22.5 % against 28.7 % from scratch. The new ones were chosen with another "
-        "seed and on other scenes; the row of the distillation shares them.",
+        "seed, on other scenes and on these; the row of the distillation shares them.",
         version=2,
     ),
     "simclr-distilled": Row(
