@@ -22,7 +22,7 @@ def classify(
     images: Annotated[list[Path], Parameter(help="Picture files, and folders of pictures.")],
     /,
     *,
-    labels: Annotated[str | None, Parameter(help='The classes: "cat,dog".')] = None,
+    labels: Annotated[str | None, Parameter(help='The classes: "cat,dog"; without them those that --model was fine-tuned on.')] = None,
     labels_file: LabelsFile = None,
     template: Annotated[
         list[str] | None,
@@ -60,7 +60,12 @@ def classify(
             "--calibration brings its classes and templates; leave out --labels, --labels-file and --template"
         )
     calibrated = _calibration(calibration) if calibration is not None else None
-    classes = calibrated.label_set if calibrated is not None else read_classes(labels, labels_file)
+    own = labels is None and labels_file is None and calibrated is None and model != DEFAULT_MODEL
+    if own and (template is not None or threshold is not None):
+        raise UsageError("--template and --threshold go with classes in words; give --labels or --labels-file")
+    classes = None
+    if not own:
+        classes = calibrated.label_set if calibrated is not None else read_classes(labels, labels_file)
     named, found = find_pictures(images)
 
     from diptych.cli.machine import load_model  # noqa: PLC0415
@@ -71,8 +76,15 @@ def classify(
         calibrated.require(network, preprocess)
         threshold = calibrated.threshold if threshold is None else threshold
     lenient = _Lenient(preprocess, found)
+    if classes is None and not zero_shot.own_classes(network):
+        raise UsageError(
+            f'--model {model} has no classes of its own; give the classes by --labels "cat,dog" or --labels-file FILE'
+        )
     with progress("classifying", len(named) + len(found)) as advance:
-        answers = zero_shot.classify(
+        answers = (
+            zero_shot.classify_own(network, lenient, [*named, *found], top=top, progress=advance)
+            if classes is None
+            else zero_shot.classify(
             network,
             lenient,
             [*named, *found],
@@ -83,7 +95,7 @@ def classify(
             threshold=threshold,
             build=classifier_builder(preprocess, keep=not no_cache),
             progress=advance,
-        )
+        ))
     report([answer for answer in answers if Path(answer["image"]) not in lenient.unreadable], as_json, images)
 
 

@@ -1,5 +1,6 @@
 """Pictures whose only word is the name of their class."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -12,6 +13,8 @@ from diptych.data.sources import Source
 from diptych.errors import DataError
 
 LabelFrom = Literal["label", "caption", "group"]
+
+SEPARATOR = "\x1f"  # between the classes of an example that may be of several
 
 
 class Labelled:
@@ -60,6 +63,96 @@ def label_of(example: Example, label_from: LabelFrom) -> str | None:
     if label_from == "group":
         return example.group
     return example.captions[0] if example.captions else None
+
+
+class Prompted:
+    """A source whose examples say the name of their class in sentences, one of which is drawn: FLYP's texts.
+
+    words: of each class, the names that are filled into the templates; its label where it is not there.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        label_from: LabelFrom,
+        words: Mapping[str, Sequence[str]],
+        templates: Sequence[str],
+    ) -> None:
+        self._labelled = Labelled(source, label_from, required=True)
+        self._words = words
+        self._templates = templates
+        self.parts = self._labelled.parts
+        self.mixed = self._labelled.mixed
+
+    @property
+    def name(self) -> str:
+        return self._labelled.name
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self._labelled.fingerprint}-prompted"
+
+    def __len__(self) -> int:
+        return len(self._labelled)
+
+    def __getitem__(self, position: int, /) -> Example:
+        example = self._labelled[position]
+        label = example.captions[0]
+        names = self._words.get(label, (label,))
+        texts = tuple(template.replace("{}", name) for name in names for template in self._templates)
+        return replace(example, captions=texts)
+
+    def describe(self) -> str:
+        return self._labelled.describe()
+
+
+class SeveralLabels:
+    """A source whose examples say the names of all their classes, `SEPARATOR` between them: their tags."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.parts = parts_of(source)
+        self.mixed: tuple[int, ...] = getattr(source, "mixed", ())
+
+    @property
+    def name(self) -> str:
+        return self._source.name
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self._source.fingerprint}-several"
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, position: int, /) -> Example:
+        example = self._source[position]
+        return replace(example, captions=(SEPARATOR.join(classes_of(example)),), tags=())
+
+    def describe(self) -> str:
+        return self._source.describe()
+
+
+def classes_of(example: Example) -> tuple[str, ...]:
+    """All classes of an example that may be of several: its tags, else its label cut at `;` and `|`."""
+    found = example.tags or tuple((example.label or "").replace("|", ";").split(";"))
+    return tuple(dict.fromkeys(name.strip() for name in found if name.strip()))
+
+
+def labels_of(source: Source, label_from: LabelFrom) -> tuple[list[str], list[str | None]]:
+    """The key and the label of every example, "" and None for one that cannot be read."""
+    keys: list[str] = []
+    labels: list[str | None] = []
+    for position in range(len(source)):
+        try:
+            example = source[position]
+        except DataError:
+            keys.append("")
+            labels.append(None)
+            continue
+        keys.append(example.key)
+        labels.append(label_of(example, label_from))
+    return keys, labels
 
 
 def class_names(source: Source, weights: npt.NDArray[np.float64], label_from: LabelFrom) -> tuple[str, ...]:

@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 import torch
+import torch.nn.functional as F
 
 from diptych.embed import Picture, Preprocessing, Progress, embed_images
 from diptych.errors import SettingsError
 from diptych.evaluation.labels import LabelSet
+from diptych.evaluation.own_classes import seen_features
 from diptych.evaluation.prompts import TEMPLATES
 from diptych.evaluation.zero_shot import BuildClassifier, classifier, logit_scale
 from diptych.models.clip import CLIP
+from diptych.models.label_head import LabelHead
 
 
 class Prediction(TypedDict):
@@ -81,6 +84,64 @@ def classify(
     if threshold is not None:
         for answer, best in zip(found, similarity.amax(dim=1).tolist(), strict=True):
             answer["none_of_these"] = best < threshold
+    return found
+
+
+def own_classes(model: CLIP) -> tuple[str, ...]:
+    """The names of the classes that a model has learned from labels; none where it has not."""
+    if model.classifier is not None:
+        return model.classifier.classes
+    return model.text.classes if isinstance(model.text, LabelHead) else ()
+
+
+def classify_own(
+    model: CLIP,
+    preprocess: Preprocessing,
+    images: Sequence[Picture],
+    *,
+    top: int | None = None,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> list[Classified]:
+    """The classes of each image that the model has learned from labels, by probability.
+
+    Where an image may be of several, each has a probability of its own. `similarity` is the cosine between what the last
+    layer sees of the image and the class's weights.
+
+    Raises:
+        SettingsError: the model has no classes. ImageError: an image cannot be read.
+    """
+    names = own_classes(model)
+    if not names:
+        raise SettingsError("the model has no classes of its own; give labels, or fine-tune it on some")
+    layer = model.classifier if model.classifier is not None else model.text
+    weight, bias = (value.detach().float().cpu() for value in (layer.weight, layer.bias))
+    encode = seen_features(model)
+    found = []
+    for first in range(0, len(images), batch_size):
+        part = images[first : first + batch_size]
+        seen = torch.from_numpy(encode([preprocess(image) for image in part]))
+        logits = seen @ weight.T + bias
+        several = model.classifier is not None and model.classifier.several
+        probability = logits.sigmoid() if several else logits.softmax(dim=1)
+        similarity = F.normalize(seen, dim=1) @ F.normalize(weight, dim=1).T
+        order = logits.argsort(dim=1, descending=True, stable=True)[:, :top]
+        found += [
+            Classified(
+                image=_shown(image, first + row),
+                predictions=[
+                    Prediction(
+                        label=names[column],
+                        probability=float(probability[row, column]),
+                        similarity=float(similarity[row, column]),
+                    )
+                    for column in order[row].tolist()
+                ],
+            )
+            for row, image in enumerate(part)
+        ]
+        if progress is not None:
+            progress(len(part))
     return found
 
 

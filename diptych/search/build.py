@@ -114,7 +114,9 @@ class _Refresh:
     ) -> None:
         self._folder, self._source, self._encoder, self._work = folder, source, encoder, work
         self._manifest = manifest
-        self._name = source.name if source.name.startswith(("sample:", "scenes:")) else os.path.abspath(source.name)
+        self._name = (
+            source.name if source.name.startswith(("sample:", "scenes:")) else os.path.abspath(source.name)
+        )
         self._old: list[Item] = []
         self._vectors: Half = np.empty((0, encoder.dim), np.float16)
         if manifest is not None and not rebuild:

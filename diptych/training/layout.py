@@ -8,6 +8,8 @@ CHECKPOINTS = "checkpoints"
 MODEL = "model"
 AVERAGE = "model-ema"
 BEST = "model-best"
+START = "start"  # what fine-tuning starts from
+TUNED = "tuned"  # its end, where the result lies between both
 RESULTS = (MODEL, AVERAGE, BEST)
 
 

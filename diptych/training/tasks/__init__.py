@@ -6,12 +6,14 @@ from diptych.data.transforms import Preprocess
 from diptych.models.clip import CLIP
 from diptych.training.settings import Recipe
 from diptych.training.tasks.captioning import CaptioningTask
+from diptych.training.tasks.classifier import ClassifierTask
 from diptych.training.tasks.clip import ClipTask
 from diptych.training.tasks.clip_distillation import ClipDistillationTask
 from diptych.training.tasks.convirt import ConvirtTask
 from diptych.training.tasks.label_distillation import LabelDistillationTask
 from diptych.training.tasks.labels import LabelsTask
 from diptych.training.tasks.language import ClipLanguageTask, LanguageTask
+from diptych.training.tasks.lit import LitTask
 from diptych.training.tasks.shre import ShreTask
 from diptych.training.tasks.siglip import SiglipTask
 from diptych.training.tasks.simclr import SimclrTask
@@ -33,4 +35,6 @@ TASKS: dict[str, Callable[[CLIP, Preprocess, Recipe], Task]] = {
     "label-distillation": LabelDistillationTask,
     "convirt": ConvirtTask,
     "clip-distillation": ClipDistillationTask,
+    "classifier": ClassifierTask,
+    "lit": LitTask,
 }

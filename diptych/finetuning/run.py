@@ -1,0 +1,242 @@
+"""A run of fine-tuning: the engine between a start and a product, and what was gained and lost."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from torch import Tensor, stack
+
+from diptych.config import plain
+from diptych.data.transforms import Preprocess
+from diptych.errors import CheckpointError, DataError, SettingsError
+from diptych.evaluation.headlines import headlines
+from diptych.evaluation.report import Report
+from diptych.finetuning.product import between, finished
+from diptych.models.clip import CLIP
+from diptych.pretrained import load
+from diptych.training.engine import NotFiniteError, Result, train
+from diptych.training.feeding import open_examples
+from diptych.training.layout import BEST, MODEL, START, TUNED
+from diptych.training.settings import FinetuneSettings, Recipe
+from diptych.weights.checkpoint import read_manifest, save_checkpoint
+
+Reports = Mapping[str, Report]
+Measure = Callable[[CLIP, Preprocess], Reports]  # a model to the report of each task of the recipe, by its name
+
+_STATISTICS = 256  # training images by which batch norms learn the statistics of blended weights
+_AT_ONCE = 64
+OWN = ("held_out", "shift")  # beginnings of the names of tasks that are about the classes learned
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A task of which more was lost than the recipe allows. share: of what it was above chance."""
+
+    task: str
+    metric: str
+    before: float
+    after: float
+    share: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.task}: {self.metric} fell from {self.before:.1%} to {self.after:.1%}, {self.share:.0%} of what it was "
+            "above chance; a lower learning rate, fewer steps or a smaller alpha keeps more"
+        )
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What a run came to.
+
+    alpha: of the result. before, after: the tasks' reports of the start and of the result. curve: each alpha that was
+    measured, with its reports. losses: of the result. result: of the engine.
+    """
+
+    method: str
+    alpha: float
+    before: Reports
+    after: Reports
+    curve: tuple[tuple[float, Reports], ...]
+    losses: tuple[Loss, ...]
+    result: Result
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures, without what became of each example."""
+        return {
+            "method": self.method,
+            "alpha": self.alpha,
+            "checkpoint": self.result.checkpoint,
+            "steps": self.result.step,
+            "best": None if self.result.best is None else plain(self.result.best),
+            "before": {name: report.to_json() for name, report in self.before.items()},
+            "after": {name: report.to_json() for name, report in self.after.items()},
+            "curve": [{"alpha": alpha, "metrics": metrics_of(reports)} for alpha, reports in self.curve],
+            "lost": [plain(loss) for loss in self.losses],
+        }
+
+
+def finetune(
+    recipe: Recipe,
+    out: Path,
+    *,
+    measure: Measure,
+    resume: bool = False,
+    device: str = "cpu",
+    console: Console | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Finetuned:
+    """Train a recipe that `prepare` made in `out`, and put the result into `out`/model; its end is in `out`/tuned.
+
+    Every evaluation on the way measures what would be delivered then. say: gets the alarms, each once a task.
+
+    Raises:
+        NotFiniteError: the weights became useless; what the run started from, and its best so far, are as they were.
+    """
+    settings = recipe.finetune
+    assert settings is not None
+    start, preprocess = load(str(out / START), device=device)
+    by_words = recipe.objective.name != "classifier"
+    start = finished(start, settings, by_words=by_words)
+    swept = settings.method == "wise-ft" or settings.share == "best"
+    images = _statistics(recipe, preprocess) if swept or settings.share != 1 else []
+    usual = 0.5 if settings.share == "best" else settings.share
+    before = measure(start, preprocess)
+    warned: set[str] = set()
+
+    def evaluate(model: CLIP, preprocess: Preprocess) -> dict[str, float]:
+        tuned = finished(model, settings, by_words=by_words)
+        try:
+            reports = measure(between(start, tuned, usual, images), preprocess)
+        except CheckpointError as error:
+            raise NotFiniteError(
+                f"the fine-tuned model cannot be measured ({error}); lower optimizer.learning_rate, which is "
+                f"{recipe.optimizer.learning_rate:g}; {out / START} and the best so far are as they were"
+            ) from None
+        for loss in losses(before, reports, settings.most_lost):
+            if loss.task not in warned:
+                say(f"alarm: {loss}")
+                warned.add(loss.task)
+        return metrics_of(reports)
+
+    result = train(
+        recipe, out, resume=resume, device=device, evaluate=evaluate if before else None, console=console
+    )
+    last = load(str(out / (BEST if result.best is not None else MODEL)), device=device)[0]
+    tuned = finished(last, settings, by_words=by_words)
+    curve = _curve(start, tuned, settings, images, lambda model: measure(model, preprocess)) if swept else ()
+    alpha = best_alpha(curve) if settings.share == "best" else usual
+    product = between(start, tuned, alpha, images)
+    after = dict(curve).get(alpha) or measure(product, preprocess)
+    found = Finetuned(
+        settings.method,
+        alpha,
+        before,
+        after,
+        curve,
+        tuple(losses(before, after, settings.most_lost)),
+        result,
+    )
+    _deliver(recipe, out, preprocess, tuned, product, found)
+    return found
+
+
+def metrics_of(reports: Reports) -> dict[str, float]:
+    """TASK_METRIC -> value, as the log of a run has it."""
+    return {
+        f"{task}_{metric}": value
+        for task, report in reports.items()
+        for metric, value in report.scores.metrics.items()
+    }
+
+
+def headline(report: Report) -> tuple[str, float]:
+    """The metric that stands for a report, and its value; the mean of both directions of retrieval."""
+    names = headlines(report)
+    values = [report.scores.metrics[name] for name in names]
+    return names[0] if len(names) == 1 else "mean_r1", sum(values) / len(values)
+
+
+def losses(before: Reports, after: Reports, most: float) -> list[Loss]:
+    """The tasks that lost more than the share `most` of what they were above chance before.
+
+    What was within its own interval of chance, or has fallen by less than the width of that interval, says nothing.
+    """
+    found = []
+    for task, report in before.items():
+        metric, old = headline(report)
+        new = headline(after[task])[1]
+        chance = report.scores.chance.get(metric, 0.0)
+        low, high = report.scores.confidence.get(metric, (old, old))
+        gained = old - chance
+        if low > chance and old - new > (high - low) / 2 and gained > 0 and (old - new) / gained > most:
+            found.append(Loss(task, metric, old, new, (old - new) / gained))
+    return found
+
+
+def best_alpha(curve: Sequence[tuple[float, Reports]]) -> float:
+    """The alpha with the highest mean of what was learned and what was kept; the smallest of equal ones.
+
+    What was learned is the mean of the tasks on the classes of the data, what was kept that of all others. Where there is
+    only one of the two, that decides.
+    """
+    if not curve or not curve[0][1]:
+        raise SettingsError(
+            '[finetune] alpha = "best": nothing is measured; keep a part of the data with [data] validation, and add '
+            "[[evaluation.tasks]]"
+        )
+    return max(curve, key=lambda point: (_balance(point[1]), -point[0]))[0]
+
+
+def _balance(reports: Reports) -> float:
+    kinds: dict[bool, list[float]] = {}
+    for task, report in reports.items():
+        kinds.setdefault(task.startswith(OWN), []).append(headline(report)[1])
+    means = [math.fsum(values) / len(values) for values in kinds.values()]
+    return math.fsum(means) / len(means)
+
+
+def _curve(
+    start: CLIP,
+    tuned: CLIP,
+    settings: FinetuneSettings,
+    images: Sequence[Tensor],
+    measure: Callable[[CLIP], Reports],
+) -> tuple[tuple[float, Reports], ...]:
+    alphas = {*settings.alphas, *([] if settings.share == "best" else [float(settings.share)])}
+    return tuple((alpha, measure(between(start, tuned, alpha, images))) for alpha in sorted(alphas))
+
+
+def _statistics(recipe: Recipe, preprocess: Preprocess) -> list[Tensor]:
+    """Some of the training images, as they look in use; those that cannot be read are passed over."""
+    source, weights = open_examples(recipe.data)
+    seen = np.flatnonzero(weights)
+    pixels = []
+    for position in seen[np.random.default_rng(recipe.training.seed).permutation(len(seen))][:_STATISTICS]:
+        try:
+            pixels.append(preprocess(source[int(position)].image))
+        except DataError:
+            continue
+    return [stack(pixels[first : first + _AT_ONCE]) for first in range(0, len(pixels), _AT_ONCE)]
+
+
+def _deliver(
+    recipe: Recipe, out: Path, preprocess: Preprocess, tuned: CLIP, product: CLIP, found: Finetuned
+) -> None:
+    origin = read_manifest(out / START).history
+    entry = {
+        "what": "fine-tuned",
+        "from": origin[-1]["from"],
+        "method": found.method,
+        "alpha": found.alpha,
+        "steps": found.result.step if found.result.best is None else found.result.best.step,
+    }
+    for folder, model, said in ((TUNED, tuned, {**entry, "alpha": 1.0}), (MODEL, product, entry)):
+        if folder == MODEL or found.alpha != 1:
+            save_checkpoint(
+                out / folder, model, plain(preprocess), settings=plain(recipe), history=[*origin, said]
+            )
