@@ -22,7 +22,10 @@ def classify(
     images: Annotated[list[Path], Parameter(help="Picture files, and folders of pictures.")],
     /,
     *,
-    labels: Annotated[str | None, Parameter(help='The classes: "cat,dog"; without them those that --model was fine-tuned on.')] = None,
+    labels: Annotated[
+        str | None,
+        Parameter(help='The classes: "cat,dog"; without them those that --model was fine-tuned on.'),
+    ] = None,
     labels_file: LabelsFile = None,
     template: Annotated[
         list[str] | None,
@@ -62,7 +65,9 @@ def classify(
     calibrated = _calibration(calibration) if calibration is not None else None
     own = labels is None and labels_file is None and calibrated is None and model != DEFAULT_MODEL
     if own and (template is not None or threshold is not None):
-        raise UsageError("--template and --threshold go with classes in words; give --labels or --labels-file")
+        raise UsageError(
+            "--template and --threshold go with classes in words; give --labels or --labels-file"
+        )
     classes = None
     if not own:
         classes = calibrated.label_set if calibrated is not None else read_classes(labels, labels_file)
@@ -85,17 +90,18 @@ def classify(
             zero_shot.classify_own(network, lenient, [*named, *found], top=top, progress=advance)
             if classes is None
             else zero_shot.classify(
-            network,
-            lenient,
-            [*named, *found],
-            classes,
-            templates=template or classes.templates or templates_for(name),
-            top=top,
-            temperature=1.0 if calibrated is None else calibrated.temperature,
-            threshold=threshold,
-            build=classifier_builder(preprocess, keep=not no_cache),
-            progress=advance,
-        ))
+                network,
+                lenient,
+                [*named, *found],
+                classes,
+                templates=template or classes.templates or templates_for(name),
+                top=top,
+                temperature=1.0 if calibrated is None else calibrated.temperature,
+                threshold=threshold,
+                build=classifier_builder(preprocess, keep=not no_cache),
+                progress=advance,
+            )
+        )
     report([answer for answer in answers if Path(answer["image"]) not in lenient.unreadable], as_json, images)
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from diptych.cli.finetune import run_recipe
 from diptych.cli.options import Device, Json, UsageError
 from diptych.cli.output import emit, say
-from diptych.cli.finetune import run_recipe
 from diptych.cli.train import Assignments, RecipePlace
 from diptych.training.best import lower_is_better
 

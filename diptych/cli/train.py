@@ -116,7 +116,9 @@ def _opened(recipe: "Recipe") -> "list[EvaluationOf]":
         (
             task,
             where(
-                _held_out(recipe) if task.data == HELD_OUT else open_source(task.data, label_column=task.label_column),
+                held_out_part(recipe)
+                if task.data == HELD_OUT
+                else open_source(task.data, label_column=task.label_column),
                 task.where,
             ),
         )
@@ -124,7 +126,7 @@ def _opened(recipe: "Recipe") -> "list[EvaluationOf]":
     ]
 
 
-def _held_out(recipe: "Recipe") -> "Source":
+def held_out_part(recipe: "Recipe") -> "Source":
     """What `[data] validation` keeps from training."""
     import numpy as np  # noqa: PLC0415
 
@@ -213,9 +215,7 @@ def _measured(tasks: "Sequence[EvaluationOf]", model: "CLIP", preprocess: "Prepr
     }
 
 
-def _report(
-    task: "EvaluationTask", source: "Source", model: "CLIP", preprocess: "Preprocess"
-) -> "Report":
+def _report(task: "EvaluationTask", source: "Source", model: "CLIP", preprocess: "Preprocess") -> "Report":
     from diptych.evaluation.own_classes import evaluate_own_classes  # noqa: PLC0415
     from diptych.evaluation.retrieval import evaluate_retrieval  # noqa: PLC0415
     from diptych.evaluation.word_order import evaluate_word_order  # noqa: PLC0415

@@ -17,8 +17,8 @@ def held_out(keys: Sequence[str], labels: Labels, share: float) -> Flags:
     """(n,): which examples are kept from training: about `share` of each class, chosen by a hash of their keys.
 
     labels: of each example; those without one are a class. At least one of a class of two or more is kept, and at least
-    one is left to train on; of a class of one, none is kept. Further examples of other classes change nothing; a further
-    one of a class, at most one of its others.
+    one is left to train on; of a class of one, none is kept. Further examples of other classes change nothing; a
+    further one of a class, at most one of its others.
 
     Raises:
         SettingsError: the share is not within 0..1.

@@ -13,6 +13,7 @@ from diptych.evaluation.labels import LabelSet
 from diptych.evaluation.own_classes import seen_features
 from diptych.evaluation.prompts import TEMPLATES
 from diptych.evaluation.zero_shot import BuildClassifier, classifier, logit_scale
+from diptych.models.classifier import ImageClassifier
 from diptych.models.clip import CLIP
 from diptych.models.label_head import LabelHead
 
@@ -105,8 +106,8 @@ def classify_own(
 ) -> list[Classified]:
     """The classes of each image that the model has learned from labels, by probability.
 
-    Where an image may be of several, each has a probability of its own. `similarity` is the cosine between what the last
-    layer sees of the image and the class's weights.
+    Where an image may be of several, each has a probability of its own. `similarity` is the cosine between what the
+    last layer sees of the image and the class's weights.
 
     Raises:
         SettingsError: the model has no classes. ImageError: an image cannot be read.
@@ -115,6 +116,7 @@ def classify_own(
     if not names:
         raise SettingsError("the model has no classes of its own; give labels, or fine-tune it on some")
     layer = model.classifier if model.classifier is not None else model.text
+    assert isinstance(layer, ImageClassifier | LabelHead)
     weight, bias = (value.detach().float().cpu() for value in (layer.weight, layer.bias))
     encode = seen_features(model)
     found = []

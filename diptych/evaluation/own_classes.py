@@ -102,7 +102,11 @@ def evaluate_several_classes(
     head = model.classifier
     assert head is not None
     rows = survey(source, lambda example: (example.key, classes_of(example)))
-    check_labels(((key, name) for key, names in rows.picked.values() for name in names), LabelSet.of(head.classes), source.name)
+    check_labels(
+        ((key, name) for key, names in rows.picked.values() for name in names),
+        LabelSet.of(head.classes),
+        source.name,
+    )
     images = encoded_rows(
         seen_features(model),
         preprocess,
@@ -114,7 +118,10 @@ def evaluate_several_classes(
     )
     kept = [rows.picked[position] for position in images.positions]
     relevant = np.array([[name in names for name in head.classes] for _, names in kept])
-    logits = images.vectors @ head.weight.detach().float().cpu().numpy().T + head.bias.detach().float().cpu().numpy()
+    logits = (
+        images.vectors @ head.weight.detach().float().cpu().numpy().T
+        + head.bias.detach().float().cpu().numpy()
+    )
     exact = ((logits > 0) == relevant).all(axis=1)
     share = float(exact.mean())
     return Report(
@@ -146,7 +153,8 @@ def seen_features(model: CLIP) -> Encode:
             vectors: Vectors = _seen(model, images).float().cpu().numpy()
             if not np.isfinite(vectors).all():
                 raise CheckpointError(
-                    "the model gives features that are not finite; its weights are damaged, or were trained at too high "
+                    "the model gives features that are not finite; its weights are damaged, or were "
+                    "trained at too high "
                     "a learning rate"
                 )
             return vectors

@@ -27,15 +27,16 @@ Method = Literal["head", "full", "lp-ft", "wise-ft", "flyp", "lit", "contrastive
 HELD_OUT = "held-out"  # the data of a task that means what [data] validation keeps
 KEPT = "sample:test"  # drawings by a designer that no model of ours has seen: what is not to be lost
 
-# Views of each image, by the number of images: from here on, so many. Fewer images need more looks at each, and a held-out
-# part ends the run where they stop helping.
+# Views of each image, by the number of images: from here on, so many. Fewer images need more looks at each, and a
+# held-out part ends the run where they stop helping.
 _VIEWS = ((0, 60), (100, 40), (1_000, 15), (10_000, 6), (100_000, 2))
 _FEW = 5  # images a class below which weights of the towers are left alone
 _UNEVEN = 3.0  # examples of the largest class over those of the smallest
-_EVALUATIONS = 10  # in a run, besides the last one
-_PATIENCE = 4
-# WiSE-FT's and FLYP's rate for a ViT-B of 86 million weights; smaller models take larger steps, as they did in their own
-# training (Kaplan et al. 2020 and others find a fall with size); never beyond what fine-tuned diptych-mini without loss.
+_EVALUATIONS = 6  # in a run, besides the last one
+_PATIENCE = 3
+# WiSE-FT's and FLYP's rate for a ViT-B of 86 million weights; smaller models take larger steps, as they did in their
+# own training (Kaplan et al. 2020 and others find a fall with size); never beyond what fine-tuned diptych-mini without
+# loss.
 _RATE, _WEIGHTS, _MOST = 3e-5, 86e6, 3e-4
 _RATES = {"head": 1e-2, "lora": 1e-3, "lit": 1e-3}
 
@@ -140,7 +141,8 @@ def _views(images: int) -> int:
 
 
 def _batch_size(images: int, method: Method) -> int:
-    """A power of two, so that an epoch has steps enough; more where the other pairs of a batch are what is learned from."""
+    """A power of two, so that an epoch has steps enough; more where the other pairs of a batch are what "
+    "is learned from."""
     couples = method in ("flyp", "lit", "contrastive")
     most = 256 if couples else 128
     part = images // (2 if couples else 4)

@@ -110,7 +110,8 @@ def _counted(
     without = [example.key for (example, _), found in zip(rows, labels, strict=True) if not found]
     if without and not several:
         raise DataError(
-            f"{source.name}: {len(without):,} of {len(rows):,} pictures have no label ({_some(without)}); move them into "
+            f"{source.name}: {len(without):,} of {len(rows):,} pictures have no label ({_some(without)}); "
+            "move them into "
             "class folders, fill in their labels, or take them out"
         )
     named = {name for found in labels for name in found}
@@ -121,7 +122,8 @@ def _counted(
     unread = sorted(named - counts.keys())
     if unread:
         raise DataError(
-            f"{source.name}: no picture of {_some(list(map(repr, unread)))} can be read; replace them, or take the class "
+            f"{source.name}: no picture of {_some(list(map(repr, unread)))} can be read; replace them, or "
+            "take the class "
             "out. `diptych data verify` lists every bad picture"
         )
     if len(counts) < 2:

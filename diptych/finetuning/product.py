@@ -17,8 +17,8 @@ from diptych.weights.interpolation import interpolated
 def finished(model: CLIP, settings: FinetuneSettings, *, by_words: bool) -> CLIP:
     """A copy of a model in training with its updates merged, in evaluation mode.
 
-    by_words: whether texts were learned from: the classifier, if there is one, is then made of words by the text tower as
-    it is now.
+    by_words: whether texts were learned from: the classifier, if there is one, is then made of words by the text
+    tower as it is now.
     """
     done = copy.deepcopy(model)
     done.still = ()

@@ -25,7 +25,9 @@ from diptych.training.settings import FinetuneSettings, Recipe
 from diptych.weights.checkpoint import read_manifest, save_checkpoint
 
 Reports = Mapping[str, Report]
-Measure = Callable[[CLIP, Preprocess], Reports]  # a model to the report of each task of the recipe, by its name
+Measure = Callable[
+    [CLIP, Preprocess], Reports
+]  # a model to the report of each task of the recipe, by its name
 
 _STATISTICS = 256  # training images by which batch norms learn the statistics of blended weights
 _AT_ONCE = 64
@@ -44,7 +46,8 @@ class Loss:
 
     def __str__(self) -> str:
         return (
-            f"{self.task}: {self.metric} fell from {self.before:.1%} to {self.after:.1%}, {self.share:.0%} of what it was "
+            f"{self.task}: {self.metric} fell from {self.before:.1%} to {self.after:.1%}, {self.share:.0%} "
+            "of what it was "
             "above chance; a lower learning rate, fewer steps or a smaller alpha keeps more"
         )
 
@@ -181,8 +184,8 @@ def losses(before: Reports, after: Reports, most: float) -> list[Loss]:
 def best_alpha(curve: Sequence[tuple[float, Reports]]) -> float:
     """The alpha with the highest mean of what was learned and what was kept; the smallest of equal ones.
 
-    What was learned is the mean of the tasks on the classes of the data, what was kept that of all others. Where there is
-    only one of the two, that decides.
+    What was learned is the mean of the tasks on the classes of the data, what was kept that of all others. Where
+    there is only one of the two, that decides.
     """
     if not curve or not curve[0][1]:
         raise SettingsError(

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,7 +44,10 @@ def prepare(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Recipe:
             "contrastive, lit or lora, or give labels"
         )
     by_words = settings.method in ("flyp", "lit", "contrastive")
-    objective = "lit" if settings.method == "lit" else "clip" if by_words or found.kind == "pairs" else "classifier"
+    texts: Literal["lit", "clip"] = "lit" if settings.method == "lit" else "clip"
+    objective: Literal["lit", "clip", "classifier"] = (
+        texts if by_words or found.kind == "pairs" else "classifier"
+    )
     words = _words(settings, found) if found.kind == "labels" else {}
     folder = out / START
     if not _is_whole(folder):
@@ -55,7 +58,14 @@ def prepare(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Recipe:
         model, preprocess = load(recipe.model.init, device="cpu")
         positions = np.flatnonzero(weights).tolist()
         say(f"{recipe.model.init}: preparing the start of {settings.method}")
-        started = _started(model, settings, found, objective, words, lambda: _probe(recipe, model, preprocess, positions, found.classes))
+        started = _started(
+            model,
+            settings,
+            found,
+            objective,
+            words,
+            lambda: _probe(recipe, model, preprocess, positions, found.classes),
+        )
         _write(folder, started, preprocess, recipe, settings)
     architecture = load_checkpoint(folder)[0].architecture
     return replace(
@@ -70,7 +80,8 @@ def _words(settings: FinetuneSettings, found: Examined) -> dict[str, tuple[str, 
     unknown = sorted(settings.words.keys() - set(found.classes))
     if unknown:
         raise SettingsError(
-            f"[finetune] words: {unknown[0]!r} is none of the {len(found.classes)} classes of the data; correct its name, "
+            f"[finetune] words: {unknown[0]!r} is none of the {len(found.classes)} classes of the data; "
+            "correct its name, "
             "or leave it out"
         )
     return {name: settings.words.get(name, (name.replace("_", " "),)) for name in found.classes}
@@ -142,7 +153,11 @@ def _write(
     folder: Path, model: CLIP, preprocess: Preprocess, recipe: Recipe, settings: FinetuneSettings
 ) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    entry: dict[str, Any] = {"what": "made ready for fine-tuning", "from": recipe.model.init, "method": settings.method}
+    entry: dict[str, Any] = {
+        "what": "made ready for fine-tuning",
+        "from": recipe.model.init,
+        "method": settings.method,
+    }
     save_checkpoint(folder, model.eval(), plain(preprocess), history=[entry])
 
 

@@ -1,8 +1,8 @@
 """Low-rank adaptation (LoRA: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.1).
 
-A frozen matrix W acts as W + scale * up @ down, where `up` and `down` have few columns and rows. `up` begins at zero, so
-that the model begins as it was. The sum is made in the space of weights, so that a merged model is the same function, and
-whatever reads the weight (one token of attention, a fast kernel) sees the sum.
+A frozen matrix W acts as W + scale * up @ down, where `up` and `down` have few columns and rows. `up` begins at
+zero, so that the model begins as it was. The sum is made in the space of weights, so that a merged model is the same
+function, and whatever reads the weight (one token of attention, a fast kernel) sees the sum.
 """
 
 from collections.abc import Iterator
@@ -82,6 +82,6 @@ def merge_low_rank(model: "CLIP") -> None:
     """Put the updates into the weights, and take them away; a model without any is left as it is."""
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):  # type: ignore[arg-type, union-attr]
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
     model.architecture = replace(model.architecture, low_rank=None)

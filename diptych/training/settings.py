@@ -212,7 +212,7 @@ class FinetuneSettings:
     # Share of the fine-tuned weights in the result, the others being those of the start, 0..1; or that which is best on
     # the mean of the held-out part and the mean of the other tasks. 0.5 for wise-ft and 1 for all others without it.
     alpha: float | Literal["best"] | None = None
-    alphas: tuple[float, ...] = tuple(number / 10 for number in range(11))  # measured after wise-ft
+    alphas: tuple[float, ...] = tuple(number / 5 for number in range(6))  # measured after wise-ft
     words: dict[str, tuple[str, ...]] = field(
         default_factory=dict
     )  # class = its names in texts; else its label
@@ -236,7 +236,8 @@ class FinetuneSettings:
             )
         if self.several and (self.head == "zero-shot" or self.method in ("flyp", "lit", "contrastive")):
             raise SettingsError(
-                f"[finetune] several labels an image: not with method {self.method!r} and head {self.head!r}; words say "
+                f"[finetune] several labels an image: not with method {self.method!r} and head "
+                f"{self.head!r}; words say "
                 "which class is nearest, not whether each is there. Use full, lp-ft, wise-ft, head or lora, with the "
                 "head probe or zero"
             )

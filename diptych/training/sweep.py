@@ -295,9 +295,7 @@ def _run(
 
 def _by_engine(evaluation_of: Callable[[Recipe], Evaluate | None]) -> Runner:
     def run(recipe: Recipe, folder: Path, resume: bool, device: str, console: Console | None) -> None:
-        train(
-            recipe, folder, resume=resume, device=device, evaluate=evaluation_of(recipe), console=console
-        )
+        train(recipe, folder, resume=resume, device=device, evaluate=evaluation_of(recipe), console=console)
 
     return run
 

@@ -187,10 +187,10 @@ def _refuse_absurd_sizes(architecture: Architecture, tensors: int, where: str) -
 def _integers(values: Any) -> Iterator[int]:
     if isinstance(values, dict):
         values = values.values()
+    elif isinstance(values, bool | str | float):
+        return
     elif isinstance(values, int):
         yield values
-        return
-    elif isinstance(values, str):
         return
     for value in values:
         yield from _integers(value)

@@ -14,8 +14,8 @@ def interpolated(
     """(1 - alpha) * first + alpha * second, tensor by tensor; new tensors.
 
     At 0 and at 1 the result is the first and the second model to the bit, infinities of the other included. What is no
-    floating number, such as a batch norm's counter, is not blended: it is the second's, but at 0. The running averages of
-    batch norms are blended, and do not fit the blended weights: see `estimate_statistics`.
+    floating number, such as a batch norm's counter, is not blended: it is the second's, but at 0. The running
+    averages of batch norms are blended, and do not fit the blended weights: see `estimate_statistics`.
 
     Raises:
         SettingsError: alpha is not within 0..1.
@@ -28,7 +28,8 @@ def interpolated(
     ]
     if wrong:
         raise CheckpointError(
-            f"two models cannot be blended: {', '.join(wrong[:5])} are in one alone, or have another shape; both must be "
+            f"two models cannot be blended: {', '.join(wrong[:5])} are in one alone, or have another "
+            "shape; both must be "
             "of one architecture, with the same classes in the same order"
         )
     if alpha == 0:

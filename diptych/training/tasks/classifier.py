@@ -32,7 +32,8 @@ class ClassifierTask(ClipTask):
         super().__init__(model, preprocess, recipe)
         if model.classifier is None:
             raise SettingsError(
-                "[objective] classifier: the model that the run starts from has no classes; add [finetune] with a method, "
+                "[objective] classifier: the model that the run starts from has no classes; add "
+                "[finetune] with a method, "
                 "or start from a model that `diptych finetune` made"
             )
         self.classifier = model.classifier
