@@ -91,12 +91,16 @@ def _tasks(found: Finetuned) -> str:
             ""
             ""
             ""
+            ""
+            ""
+            ""
             f"{escape(before.data)}</small></th><td>{percent(old)}</td>{_range(before, metric)}<td><b>{percent(new)}</b>"
             f"</td>{_range(after, metric)}<td>{100 * (new - old):+.1f}</td><td>{moved}</td><td>{counts}</td></tr>"
         )
     heads = ("task", "before", "95 %", "after", "95 %", "points", "95 %, paired", "gained / lost")
     titles = "".join(f'<th scope="col">{head}</th>' for head in heads)
-    return f'<div class="panel scroll"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    head, body = f"<thead><tr>{titles}</tr></thead>", f"<tbody>{''.join(rows)}</tbody>"
+    return f'<div class="panel scroll"><table>{head}{body}</table></div>'
 
 
 def _range(report: "Report", metric: str) -> str:
@@ -281,8 +285,8 @@ $style</style>
 <dl class="tiles">$tiles</dl>
 $alarms
 <h2>Before and after</h2>
-<p class="hint">Intervals are about which images were tested. The held-out part chose the step, so it flatters the result a
-little; data named with <code>--shift</code> or <code>--keep</code> did not.</p>
+<p class="hint">Intervals are about which images were tested. The held-out part chose the step, so that it flatters the
+result a little; data named with <code>--shift</code> or <code>--keep</code> did not.</p>
 $tasks
 $curve
 $calibration

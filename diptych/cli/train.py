@@ -1,7 +1,7 @@
 """`diptych train`: pre-train with a recipe."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from diptych.data.sources import Source
     from diptych.data.transforms import Preprocess
     from diptych.evaluation.report import Report
+    from diptych.finetuning.run import Measure
     from diptych.models.architectures import Classifier
     from diptych.models.clip import CLIP
     from diptych.training.settings import EvaluationTask, Recipe
@@ -98,14 +99,22 @@ def evaluation_of(recipe: "Recipe") -> "Callable[[CLIP, Preprocess], Mapping[str
     return partial(_measured, tasks)
 
 
-def reports_of(recipe: "Recipe") -> "Callable[[CLIP, Preprocess], Mapping[str, Report]]":
+def reports_of(recipe: "Recipe") -> "Measure":
     """`evaluation_of` with the whole report of each task, by its name."""
     tasks = _opened(recipe)
     if tasks or recipe.evaluation.best is not None:
         _check_best(tasks, recipe)
-    return lambda model, preprocess: {
-        task.name: _report(task, source, model, preprocess) for task, source in tasks
-    }
+
+    def measure(
+        model: "CLIP", preprocess: "Preprocess", *, skip: Collection[str] = ()
+    ) -> "Mapping[str, Report]":
+        return {
+            task.name: _report(task, source, model, preprocess)
+            for task, source in tasks
+            if task.name not in skip
+        }
+
+    return measure
 
 
 def _opened(recipe: "Recipe") -> "list[EvaluationOf]":

@@ -96,7 +96,9 @@ def evaluate_several_classes(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Report:
-    """How a model with a yes or no for each of its classes does: `map11`, as `evaluate_multi_label` has it, and `exact`,
+    """How a model with a yes or no for each of its classes does.
+
+    `map11` is as `evaluate_multi_label` has it; `exact` is
     the share of images for which every class is right, at a probability of a half.
     """
     head = model.classifier

@@ -1,10 +1,10 @@
 """A run of fine-tuning: the engine between a start and a product, and what was gained and lost."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from rich.console import Console
@@ -25,9 +25,13 @@ from diptych.training.settings import FinetuneSettings, Recipe
 from diptych.weights.checkpoint import read_manifest, save_checkpoint
 
 Reports = Mapping[str, Report]
-Measure = Callable[
-    [CLIP, Preprocess], Reports
-]  # a model to the report of each task of the recipe, by its name
+
+
+class Measure(Protocol):
+    """A model to the report of each task of the recipe, by its name; but for those in `skip`."""
+
+    def __call__(self, model: CLIP, preprocess: Preprocess, *, skip: Collection[str] = ()) -> Reports: ...
+
 
 _STATISTICS = 256  # training images by which batch norms learn the statistics of blended weights
 _AT_ONCE = 64
@@ -110,11 +114,21 @@ def finetune(
     usual = 0.5 if settings.share == "best" else settings.share
     before = measure(start, preprocess)
     warned: set[str] = set()
+    # Where neither tower learns, what words say of images stays what it was.
+    known = (
+        {name: report for name, report in before.items() if report.task != "labels"}
+        if settings.method == "head"
+        else {}
+    )
 
-    def evaluate(model: CLIP, preprocess: Preprocess) -> dict[str, float]:
+    def measured(model: CLIP) -> Reports:
+        found = {**known, **measure(model, preprocess, skip=known)}
+        return {name: found[name] for name in before}
+
+    def evaluate(model: CLIP, _: Preprocess) -> dict[str, float]:
         tuned = finished(model, settings, by_words=by_words)
         try:
-            reports = measure(between(start, tuned, usual, images), preprocess)
+            reports = measured(between(start, tuned, usual, images))
         except CheckpointError as error:
             raise NotFiniteError(
                 f"the fine-tuned model cannot be measured ({error}); lower optimizer.learning_rate, which is "
@@ -131,10 +145,10 @@ def finetune(
     )
     last = load(str(out / (BEST if result.best is not None else MODEL)), device=device)[0]
     tuned = finished(last, settings, by_words=by_words)
-    curve = _curve(start, tuned, settings, images, lambda model: measure(model, preprocess)) if swept else ()
+    curve = _curve(start, tuned, settings, images, measured) if swept else ()
     alpha = best_alpha(curve) if settings.share == "best" else usual
     product = between(start, tuned, alpha, images)
-    after = dict(curve).get(alpha) or measure(product, preprocess)
+    after = dict(curve).get(alpha) or measured(product)
     found = Finetuned(
         settings.method,
         alpha,
@@ -144,7 +158,7 @@ def finetune(
         tuple(losses(before, after, settings.most_lost)),
         result,
     )
-    _deliver(recipe, out, preprocess, tuned, product, found)
+    _deliver(recipe, out, preprocess, {TUNED: tuned, MODEL: product}, found)
     return found
 
 
@@ -228,8 +242,9 @@ def _statistics(recipe: Recipe, preprocess: Preprocess) -> list[Tensor]:
 
 
 def _deliver(
-    recipe: Recipe, out: Path, preprocess: Preprocess, tuned: CLIP, product: CLIP, found: Finetuned
+    recipe: Recipe, out: Path, preprocess: Preprocess, models: Mapping[str, CLIP], found: Finetuned
 ) -> None:
+    """Write the product, and the end beside it where it is another model."""
     origin = read_manifest(out / START).history
     entry = {
         "what": "fine-tuned",
@@ -238,8 +253,9 @@ def _deliver(
         "alpha": found.alpha,
         "steps": found.result.step if found.result.best is None else found.result.best.step,
     }
-    for folder, model, said in ((TUNED, tuned, {**entry, "alpha": 1.0}), (MODEL, product, entry)):
-        if folder == MODEL or found.alpha != 1:
+    for name, model in models.items():
+        if name == MODEL or found.alpha != 1:
+            said = entry if name == MODEL else {**entry, "alpha": 1.0}
             save_checkpoint(
-                out / folder, model, plain(preprocess), settings=plain(recipe), history=[*origin, said]
+                out / name, model, plain(preprocess), settings=plain(recipe), history=[*origin, said]
             )

@@ -63,8 +63,8 @@ def prepare(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Recipe:
             settings,
             found,
             objective,
-            words,
-            lambda: _probe(recipe, model, preprocess, positions, found.classes),
+            words=words,
+            probe=lambda: _probe(recipe, model, preprocess, positions, found.classes),
         )
         _write(folder, started, preprocess, recipe, settings)
     architecture = load_checkpoint(folder)[0].architecture
@@ -110,6 +110,7 @@ def _started(
     settings: FinetuneSettings,
     found: Examined,
     objective: str,
+    *,
     words: dict[str, tuple[str, ...]],
     probe: Callable[[], Head],
 ) -> CLIP:
