@@ -9,7 +9,7 @@ from torch import Tensor
 from diptych.finetuning.heads import zero_shot_head
 from diptych.models.batch_statistics import estimate_statistics
 from diptych.models.clip import CLIP
-from diptych.models.low_rank import merge_low_rank
+from diptych.models.low_rank import merged
 from diptych.training.settings import FinetuneSettings
 from diptych.weights.interpolation import interpolated
 
@@ -20,10 +20,7 @@ def finished(model: CLIP, settings: FinetuneSettings, *, by_words: bool) -> CLIP
     by_words: whether texts were learned from: the classifier, if there is one, is then made of words by the text
     tower as it is now.
     """
-    done = copy.deepcopy(model)
-    done.still = ()
-    merge_low_rank(done)
-    done.requires_grad_(False).eval()
+    done = merged(model).requires_grad_(False).eval()
     if by_words and done.classifier is not None:
         weight, bias = zero_shot_head(done, done.classifier.classes, settings.words, settings.templates)
         done.classifier.weight.copy_(weight)

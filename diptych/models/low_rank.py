@@ -78,10 +78,20 @@ def adapted_weights(tower: nn.Module) -> Iterator[Adapted]:
 
 
 @torch.no_grad()
-def merge_low_rank(model: "CLIP") -> None:
-    """Put the updates into the weights, and take them away; a model without any is left as it is."""
-    for module in list(model.modules()):
-        if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
-    model.architecture = replace(model.architecture, low_rank=None)
+def merged(model: "CLIP") -> "CLIP":
+    """A copy of the model with the updates in its weights; one without any is only copied.
+
+    A new model and not a changed copy: PyTorch keeps the parametrized attribute in a class that copies share.
+    """
+    state: dict[str, Tensor] = {}
+    for name, value in model.state_dict().items():
+        owner, inside, rest = name.partition(".parametrizations.")
+        tensor, _, kind = rest.partition(".")
+        if not inside:
+            state[name] = value.detach().clone()
+        elif kind == "original":
+            state[f"{owner}.{tensor}"] = getattr(model.get_submodule(owner), tensor).detach().clone()
+    with torch.device("meta"):
+        plain = type(model)(replace(model.architecture, low_rank=None))
+    plain.load_state_dict(state, assign=True)
+    return plain.train(model.training)
