@@ -94,8 +94,11 @@ def _tasks(found: Finetuned) -> str:
             ""
             ""
             ""
-            f"{escape(before.data)}</small></th><td>{percent(old)}</td>{_range(before, metric)}<td><b>{percent(new)}</b>"
-            f"</td>{_range(after, metric)}<td>{100 * (new - old):+.1f}</td><td>{moved}</td><td>{counts}</td></tr>"
+            f"{escape(before.data)}</small></th><td>{percent(old)}</td>{_range(before, metric)}"
+            ""
+            ""
+            ""
+            f"<td><b>{percent(new)}</b></td>{_range(after, metric)}<td>{100 * (new - old):+.1f}</td><td>{moved}</td><td>{counts}</td></tr>"
         )
     heads = ("task", "before", "95 %", "after", "95 %", "points", "95 %, paired", "gained / lost")
     titles = "".join(f'<th scope="col">{head}</th>' for head in heads)

@@ -164,7 +164,7 @@ def test_two_pictures_in_all_train_and_nothing_is_claimed_of_them(
     assert told.code == 0, told.err
     assert "too few pictures to hold any out" in told.err
     answer = run("classify", tmp_path / "two" / "cat" / "1.png", "--model", tmp_path / "run", "--json")
-    assert answer.json[0]["predictions"][0]["label"] == "cat"
+    assert {guess["label"] for guess in answer.json[0]["predictions"]} == {"cat", "dog"}
 
 
 def test_wrong_data_and_wrong_options_say_what_to_do(

@@ -180,7 +180,7 @@ def flyp_losses(prepared: Recipe) -> tuple[float, float, dict[str, Tensor], dict
     assert (
         len({tuple(row) for row in batch.tokens.tolist()}) < rows
     )  # some texts are there twice, and stay negatives
-    return loss, float(total / rows), found, expected
+    return loss, (total / rows).item(), found, expected
 
 
 def test_flyp_is_an_independent_loop_with_duplicate_labels_as_negatives(
@@ -342,12 +342,12 @@ def test_a_run_goes_on_where_it_was_stopped_and_ends_with_the_same_product(
     measure = reports_of(prepared)
     calls = 0
 
-    def dies(model: CLIP, preprocess: object) -> object:
+    def dies(model: CLIP, preprocess: object, **options: object) -> object:
         nonlocal calls
         calls += 1
         if calls == 3:  # after the start and the first evaluation
             raise KeyboardInterrupt
-        return measure(model, preprocess)  # type: ignore[arg-type]
+        return measure(model, preprocess, **options)  # type: ignore[arg-type]
 
     with pytest.raises(KeyboardInterrupt):
         finetune(prepared, tmp_path / "cut", measure=dies)  # type: ignore[arg-type]
