@@ -84,21 +84,9 @@ def _tasks(found: Finetuned) -> str:
         counts = "-" if paired is None else f"{paired.gained:,} / {paired.lost:,}"
         rows.append(
             f'<tr><th scope="row">{_words(task)}<small>{_words(metric)}, {before.scores.count:,} images of '
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
-            ""
             f"{escape(before.data)}</small></th><td>{percent(old)}</td>{_range(before, metric)}"
-            ""
-            ""
-            ""
-            f"<td><b>{percent(new)}</b></td>{_range(after, metric)}<td>{100 * (new - old):+.1f}</td><td>{moved}</td><td>{counts}</td></tr>"
+            f"<td><b>{percent(new)}</b></td>{_range(after, metric)}<td>{100 * (new - old):+.1f}</td>"
+            f"<td>{moved}</td><td>{counts}</td></tr>"
         )
     heads = ("task", "before", "95 %", "after", "95 %", "points", "95 %, paired", "gained / lost")
     titles = "".join(f'<th scope="col">{head}</th>' for head in heads)
