@@ -3,6 +3,8 @@
 #   make demo      train a small CLIP on the bundled sample, then classify and search: a few minutes
 #   make test      the test suite                make nightly   its long forms, recorded in docs/results/nightly.md
 #   make lint      ruff and strict mypy          make bench     speed beside open_clip
+#   make figure2   CLIP beside what it was compared with, two hours; CORPUS=folder adds captioned pictures
+#   make approaches   every approach of docs/approaches.md with its control, some hours
 #   make verify-weights DIR=folder               check downloaded OpenAI checkpoints
 #
 # PYTHON=python3.12 chooses another interpreter. TORCH_FLAGS is passed to the installation of torch, for example an
@@ -11,6 +13,7 @@
 PYTHON ?= python3
 TORCH_FLAGS ?=
 PYTEST_FLAGS ?=
+CORPUS ?= corpus
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
@@ -19,7 +22,7 @@ DATASETS := build/datasets
 export DIPTYCH_DATA ?= $(CURDIR)/$(DATASETS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test nightly lint bench verify-weights clean
+.PHONY: help setup demo test nightly lint bench figure2 approaches verify-weights clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -33,11 +36,11 @@ $(BIN)/python:
 # torch first and alone, so that TORCH_FLAGS applies to it and to nothing else.
 $(VENV)/.ready-core: $(REQUIREMENTS) | $(BIN)/python
 	$(PIP) -c constraints.txt $(TORCH_FLAGS) torch
-	$(PIP) -c constraints.txt -e .
+	$(PIP) -c constraints.txt -e '.[search]'
 	touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready-core
-	$(PIP) -c constraints.txt -e '.[data,train,eval,dev]'
+	$(PIP) -c constraints.txt -e '.[data,train,eval,search,postgres,ray,serve,dev]'
 	touch $@
 
 # The tests' one dataset that is not in the package: Debian's copy of Fashion-MNIST, 31 MB, unpacked without root.
@@ -68,9 +71,16 @@ lint: $(VENV)/.ready-dev
 bench: $(VENV)/.ready-dev
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/classifier.py
+	$(BIN)/python benchmarks/linear_probe.py
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/tiled_loss.py
 	$(BIN)/python benchmarks/open_clip_gradients.py
+
+figure2: $(VENV)/.ready-dev
+	$(BIN)/python experiments/figure2.py $(if $(wildcard $(CORPUS)),--corpus $(CORPUS))
+
+approaches: $(VENV)/.ready-dev
+	$(BIN)/python experiments/approaches.py
 
 verify-weights: $(VENV)/.ready-core
 	@test -n "$(DIR)" || { echo "usage: make verify-weights DIR=folder-with-the-checkpoints"; exit 2; }

@@ -1,5 +1,6 @@
 """Embeddings: order, unit length, precision, and what becomes of what cannot be read."""
 
+import hashlib
 import json
 import threading
 from pathlib import Path
@@ -14,7 +15,8 @@ from tiny_model import preprocessing, random_clip
 import diptych
 from diptych.data.sources import Source, open_source
 from diptych.data.transforms import Preprocess
-from diptych.embed import count_reasons, embed_images, embed_source, embed_texts, uri_of, write_embeddings
+from diptych.embed import count_reasons, embed_images, embed_source, embed_texts, uri_of
+from diptych.embed.files import part_of, write_embeddings
 from diptych.errors import CheckpointError, DataError, ImageError, SettingsError, TextError
 from diptych.models.clip import CLIP
 
@@ -197,12 +199,14 @@ def test_npy_files_have_their_rows_beside_them(
     out = tmp_path / "out.npy"
     done = []
     written = write_embeddings(
-        out, embed_source(tiny_clip, tiny_preprocess, photos, batch_size=3), progress=done.append
+        out,
+        map(part_of, embed_source(tiny_clip, tiny_preprocess, photos, batch_size=3)),
+        progress=done.append,
     )
     vectors = np.load(out, allow_pickle=False)
     rows = [json.loads(line) for line in out.with_suffix(".jsonl").read_text().splitlines()]
     assert (written.count, written.dim) == vectors.shape == (8, 24)
-    assert sum(done) == len(photos) == written.count + len(written.skipped)
+    assert sum(done) == len(photos) == written.count + sum(written.skipped.values())
     assert [row["caption"] for row in rows] == [f"drawing {number}" for number in (0, 1, 2, 4, 5, 6, 8, 9)]
     paths = [Path(row["uri"]) for row in rows]
     np.testing.assert_allclose(vectors, one_by_one(tiny_clip, tiny_preprocess, paths), atol=1e-6)
@@ -214,12 +218,14 @@ def test_parquet_holds_the_same_vectors_as_npy(
     for name in ("out.npy", "out.parquet"):
         write_embeddings(
             tmp_path / name,
-            embed_source(tiny_clip, tiny_preprocess, photos, batch_size=3),
+            map(part_of, embed_source(tiny_clip, tiny_preprocess, photos, batch_size=3, hashes=True)),
             about={"model": "tiny"},
         )
     table = pq.read_table(tmp_path / "out.parquet")
-    assert table.column_names == ["uri", "key", "caption", "label", "vector"]
+    assert table.column_names == ["uri", "key", "caption", "label", "sha256", "vector"]
     assert json.loads(table.schema.metadata[b"diptych"]) == {"model": "tiny"}
+    for uri, sha256 in zip(table["uri"].to_pylist(), table["sha256"].to_pylist(), strict=True):
+        assert hashlib.sha256(Path(uri).read_bytes()).hexdigest() == sha256
     vectors = np.array(table["vector"].to_pylist(), np.float32)
     np.testing.assert_array_equal(vectors, np.load(tmp_path / "out.npy"))
 
@@ -232,7 +238,7 @@ def test_nothing_is_written_when_embedding_fails_half_way(
     folder.mkdir()
 
     def failing() -> object:
-        yield next(embed_source(tiny_clip, tiny_preprocess, photos, batch_size=2))
+        yield part_of(next(embed_source(tiny_clip, tiny_preprocess, photos, batch_size=2)))
         raise CheckpointError("half way")
 
     with pytest.raises(CheckpointError, match="half way"):
@@ -246,7 +252,7 @@ def test_a_source_without_a_readable_image_is_an_error_and_no_file(
 ) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
-    unreadable = embed_source(tiny_clip, tiny_preprocess, photos, positions=[3, 7])
+    unreadable = map(part_of, embed_source(tiny_clip, tiny_preprocess, photos, positions=[3, 7]))
     with pytest.raises(DataError, match=r"none of 2 images could be read; the first: .*003\.png"):
         write_embeddings(folder / f"out{suffix}", unreadable)
     assert list(folder.iterdir()) == []

@@ -47,6 +47,16 @@ VERBS = {
         "Find pictures by words, or by a picture.",
         'diptych search "a red bicycle" --index photos.index',
     ),
+    "remove": Verb(
+        "diptych.cli.remove:remove",
+        "Take pictures out of a search index.",
+        "diptych remove photos/private --index photos.index --purge",
+    ),
+    "serve": Verb(
+        "diptych.cli.serve:serve",
+        "Serve a search index: a page for people, an API for programs.",
+        "diptych serve --index photos.index",
+    ),
     "train": Verb(
         "diptych.cli.train:train",
         "Pre-train a model with a recipe.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from diptych.cli.options import CaptionColumn, ImageColumn, Json, SourcePlace, UsageError
-from diptych.cli.output import count_of, emit, percent, progress, table
+from diptych.cli.output import count_of, emit, percent, progress, say, table
 
 if TYPE_CHECKING:
     from diptych.data.inspection import Inspection, Range
@@ -61,6 +61,42 @@ def inspect(
         return
     print(opened.describe())
     _show(found)
+
+
+@app.command(help_epilogue="Example: diptych data words captions.csv --least 5")
+def words(
+    source: SourcePlace,
+    /,
+    *,
+    least: Annotated[int, Parameter(help="Rows that a word occurs in, to be listed.")] = 5,
+    image_column: ImageColumn = None,
+    caption_column: CaptionColumn = None,
+    as_json: Json = False,
+) -> None:
+    """The ids that captions and tags use, as a line of a recipe: the `known` words of a model that predicts them."""
+    from diptych.data.sources import open_source  # noqa: PLC0415
+    from diptych.embed import Skipped, read_row  # noqa: PLC0415
+    from diptych.tokenizer.occurrence import ids_in  # noqa: PLC0415
+
+    if least < 1:
+        raise UsageError(f"--least {least}: expected at least 1")
+    opened = open_source(source, image_column=image_column, caption_column=caption_column)
+    with progress("reading", len(opened)) as advance:
+        texts = []
+        for position in range(len(opened)):
+            row = read_row(opened, position)
+            if not isinstance(row, Skipped):
+                texts.append(" ".join((*row.captions, *row.tags)))
+            advance(1)
+    found = ids_in(texts, least)
+    if as_json:
+        emit({"source": source, **asdict(found)})
+        return
+    say(
+        f"{opened.describe()}: {len(found.known):,} of {found.distinct:,} ids occur in {least:,} rows or more; they "
+        f"are {percent(found.covered)} of all tokens"
+    )
+    print(f"known = {list(found.known)}")
 
 
 @app.command(help_epilogue="Example: diptych data verify 'shards/*.tar'")

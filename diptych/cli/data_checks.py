@@ -21,13 +21,14 @@ from diptych.data.transforms import Preprocess
 from diptych.errors import DataError, DiptychError
 from diptych.models.architectures import LabelHead
 from diptych.tokenizer import default_tokenizer
-from diptych.training.feeding import WITHOUT_WORDS
 from diptych.training.settings import Recipe
+from diptych.training.tasks import TASKS
 
 ROWS = 2_000  # rows whose words are looked at, spread evenly over the data
 PICTURES = 64  # of which this many are decoded
 STUCK = 0.9  # of ln N: a least loss from which on there is next to nothing to learn
 READ_AT_ONCE = 1 << 30  # bytes: smaller data are in the system's memory after one epoch, in however few files
+PREDICTING = ("captioning", "word-prediction", "language")  # objectives without negatives
 
 Weights = npt.NDArray[np.float64]
 
@@ -133,7 +134,7 @@ def _pictures(source: Source, examples: Sequence[Example], recipe: Recipe) -> It
 
 
 def _words(examples: Sequence[Example], recipe: Recipe) -> Iterator[Check]:
-    if recipe.objective.name in WITHOUT_WORDS:
+    if not TASKS[recipe.objective.name].needs_captions:
         return
     if recipe.finetune is not None and recipe.finetune.method not in ("contrastive", "lit", "lora"):
         labels = [
@@ -162,6 +163,9 @@ def _words(examples: Sequence[Example], recipe: Recipe) -> Iterator[Check]:
         len(captions),
         f"they have more than {room} tokens, the longest {max(lengths)}; raise the model's context_length",
     )
+    if recipe.objective.name in PREDICTING:
+        yield _texts_to_predict(captions)
+        return
     yield _same_words(captions, recipe)
     yield _something_to_learn(captions, recipe)
 
@@ -180,6 +184,19 @@ def _same_words(captions: Sequence[str], recipe: Recipe) -> Check:
             "same captions", "warn", f'{detail}, as a wrong answer; set objective.positives = "caption"'
         )
     return Check("same captions", "ok", detail)
+
+
+def _texts_to_predict(captions: Sequence[str]) -> Check:
+    """Whether there is more than one caption: equal ones are no wrong answers to those who predict them."""
+    common, count = Counter(" ".join(caption.split()) for caption in captions).most_common(1)[0]
+    detail = f"{len(set(captions)):,} captions of {len(captions):,} are distinct"
+    if count > STUCK * len(captions):
+        return Check(
+            "something to learn",
+            "fail",
+            f"{detail}; {count:,} are {common[:40]!r}: name the column of the captions with data.caption_column",
+        )
+    return Check("something to learn", "ok", detail)
 
 
 def _something_to_learn(captions: Sequence[str], recipe: Recipe) -> Check:

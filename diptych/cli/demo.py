@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from diptych.data.transforms import Preprocess
     from diptych.evaluation.report import Report
     from diptych.models.clip import CLIP
+    from diptych.search.stores.protocol import Database
     from diptych.training.settings import Recipe
 
 # The designer whom neither the sample's training part nor diptych-mini has seen.
@@ -53,9 +54,13 @@ def demo(
     from diptych.cli.selection import where  # noqa: PLC0415
     from diptych.data.sources import open_source  # noqa: PLC0415
     from diptych.pretrained import load  # noqa: PLC0415
+    from diptych.search.stores.connect import connect  # noqa: PLC0415
     from diptych.training.engine import train  # noqa: PLC0415
     from diptych.training.recipes import load_recipe  # noqa: PLC0415
 
+    database = connect(
+        out / "index"
+    )  # first: it says what is not installed before the training takes its time
     test = open_source("sample:test")
     unseen = where(test, UNSEEN)
     say("1/4  trying this machine's speed")
@@ -87,7 +92,7 @@ def demo(
         "work was in nobody's training data. Nothing was trained on these names as classes.",
         accuracies=accuracies,
         answers=_answers(mini, mini_preprocess, unseen),
-        searches=_searches(mini, mini_preprocess, test, out / "index"),
+        searches=_searches(mini, mini_preprocess, test, database),
         next_steps=_next_steps(out),
     )
     _write(out / "index.html", page(story))
@@ -193,7 +198,7 @@ def _answers(model: "CLIP", preprocess: "Preprocess", source: "Source") -> list[
     ]
 
 
-def _searches(model: "CLIP", preprocess: "Preprocess", source: "Source", folder: Path) -> list[Found]:
+def _searches(model: "CLIP", preprocess: "Preprocess", source: "Source", database: "Database") -> list[Found]:
     from diptych.embed import uri_of  # noqa: PLC0415
     from diptych.search.build import refresh  # noqa: PLC0415
     from diptych.search.encoder import Encoder  # noqa: PLC0415
@@ -201,15 +206,15 @@ def _searches(model: "CLIP", preprocess: "Preprocess", source: "Source", folder:
 
     encoder = Encoder(model, preprocess, DEFAULT_MODEL)
     with progress("indexing", len(source)) as advance:
-        refresh(folder, source, encoder, progress=advance)
-    index = Index(folder)
+        refresh(database, source, encoder, progress=advance)
+    index = Index(database)
     examples = {uri_of(source, example): example for example in map(source.__getitem__, range(len(source)))}
     return [
         Found(
             query,
             [
-                (_picture(examples[hit["uri"]]), hit["score"])
-                for hit in index.search(encoder.query(text=query), count=HITS)
+                (_picture(examples[hit.item.uri]), hit.score)
+                for hit in index.search(encoder.texts([query])[0], count=HITS)
             ],
         )
         for query in QUERIES

@@ -256,7 +256,7 @@ def _fit_and_show(
     show(0, lambda _: report, here, as_json)
     say(remark(report))
     if not report.details["converged"]:
-        say("warning: a fit had not converged after 1,000 iterations; its weights are the best found")
+        say("warning: a fit had not converged; its weights are the best found")
 
 
 def _how_probed(report: "Report") -> str:

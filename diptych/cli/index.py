@@ -1,6 +1,7 @@
 """`diptych index`: build an index, or bring it up to date."""
 
 import shutil
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -11,13 +12,14 @@ from diptych.cli.options import (
     CaptionColumn,
     Device,
     ImageColumn,
-    IndexFolder,
+    IndexPlace,
     Json,
     Model,
     Precision,
     SourcePlace,
 )
 from diptych.cli.output import emit, progress, say_skipped
+from diptych.cli.threads import wait_without_spinning
 from diptych.errors import DataError
 
 
@@ -25,11 +27,20 @@ def index(
     source: SourcePlace,
     /,
     *,
-    folder: IndexFolder,
+    folder: IndexPlace,
     model: Model = DEFAULT_MODEL,
     rebuild: Annotated[
         bool, Parameter(negative="", help="Embed everything again, with another model if need be.")
     ] = False,
+    thumbnails: Annotated[
+        bool, Parameter(help="Keep a small copy of each picture in the index, for pages of results.")
+    ] = True,
+    embeddings: Annotated[
+        Path | None,
+        Parameter(
+            help="A .parquet file that diptych embed wrote: its vectors are taken, and no model is loaded."
+        ),
+    ] = None,
     image_column: ImageColumn = None,
     caption_column: CaptionColumn = None,
     batch_size: BatchSize = 64,
@@ -38,19 +49,26 @@ def index(
     as_json: Json = False,
 ) -> None:
     """Build a search index over pictures, or bring it up to date: only what is new or changed is embedded."""
+    wait_without_spinning()
+
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.data.sources import open_source  # noqa: PLC0415
     from diptych.embed import count_reasons  # noqa: PLC0415
     from diptych.search.build import refresh  # noqa: PLC0415
     from diptych.search.encoder import Encoder  # noqa: PLC0415
+    from diptych.search.recorded import Recorded  # noqa: PLC0415
 
     rows = open_source(source, image_column=image_column, caption_column=caption_column)
-    name, network, preprocess = load_model(model, device, precision)
-    encoder = Encoder(network, preprocess, name, batch_size=batch_size)
-    is_new = not folder.exists()
+    encoder: Encoder | Recorded
+    if embeddings is not None:
+        encoder = Recorded(embeddings, batch_size=batch_size)
+    else:
+        name, network, preprocess = load_model(model, device, precision)
+        encoder = Encoder(network, preprocess, name, batch_size=batch_size)
+    is_new = not Path(folder).exists()
     try:
         with progress("indexing", len(rows)) as advance:
-            done = refresh(folder, rows, encoder, rebuild=rebuild, progress=advance)
+            done = refresh(folder, rows, encoder, rebuild=rebuild, thumbnails=thumbnails, progress=advance)
     except DataError:
         # Not one picture could be read: of a new index that leaves only its empty folder.
         if is_new:
@@ -67,7 +85,7 @@ def index(
     skipped = count_reasons(done.skipped)
     say_skipped(skipped)
     if as_json:
-        emit({"index": str(folder), "model": name, **counts, "skipped": skipped, "total": done.total})
+        emit({"index": folder, "model": encoder.name, **counts, "skipped": skipped, "total": done.total})
         return
     changes = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     print(f"{folder}: {done.total:,} pictures ({changes})")

@@ -36,7 +36,13 @@ _SOURCES = (
 )
 SourcePlace = Annotated[str, Parameter(help=_SOURCES)]
 Data = Annotated[str, Parameter(name=["--data", "-d"], help=_SOURCES)]
-IndexFolder = Annotated[Path, Parameter(name=["--index", "-i"], help="The folder of the index.")]
+IndexPlace = Annotated[
+    str,
+    Parameter(
+        name=["--index", "-i"],
+        help="The index: a folder, s3://bucket/prefix, or postgresql://user@host/database.",
+    ),
+]
 ImageColumn = Annotated[str | None, Parameter(help="The column of image paths, where it cannot be guessed.")]
 CaptionColumn = Annotated[str | None, Parameter(help="The column of captions, where it cannot be guessed.")]
 LabelColumn = Annotated[str | None, Parameter(help="The column of class labels, where it cannot be guessed.")]

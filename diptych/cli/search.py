@@ -1,21 +1,96 @@
-"""`diptych search`: pictures by words, by a picture, or by both."""
+"""`diptych search`: pictures by words, by pictures, by pictures of the index, and by what is not wanted."""
 
+import contextlib
+import gc
+import math
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
-from diptych.cli.options import Device, IndexFolder, Json, Precision, UsageError
-from diptych.cli.output import emit, table
+from diptych.cli.options import Device, IndexPlace, Json, Precision, UsageError
+from diptych.cli.output import emit, say, table
+from diptych.errors import SearchIndexError, SettingsError
+
+if TYPE_CHECKING:
+    from diptych.search.index import Index
+    from diptych.search.query import Answer, Found, Part, Question
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_NOTHING = (
+    'nothing to search for; give words ("a red bicycle"), a picture with --image FILE, or one of the index with '
+    "--like FILE"
+)
+_NARROWEST = 20  # characters of a caption that are shown however narrow the terminal is
+
+Like = Annotated[
+    list[str] | None,
+    Parameter(help="A picture of the index, by its file or its id; may be given again.", negative=""),
+]
+Weights = Annotated[
+    list[tuple[str, float]] | None,
+    Parameter(
+        help='How much a part counts: --weight "at night" 0.5, the part spelt as where it was given. Without it 1, and '
+        "0.2 for what is not wanted. May be given again.",
+        negative="",
+    ),
+]
+
+
+class _Spelt(NamedTuple):
+    """A part as it was typed."""
+
+    kind: str  # the field of `Part`
+    value: str
+    wanted: bool
 
 
 def search(
-    query: Annotated[str | None, Parameter(help="What to look for, in words.")] = None,
-    /,
-    *,
-    folder: IndexFolder,
-    image: Annotated[Path | None, Parameter(help="A picture to look for; with words, both together.")] = None,
+    *query: Annotated[str, Parameter(help="What to look for, in words, with quotes around them.")],
+    folder: IndexPlace,
+    text: Annotated[
+        list[str] | None, Parameter(help="Another text; may be given again.", negative="")
+    ] = None,
+    image: Annotated[
+        list[str] | None, Parameter(help="The file of a picture; may be given again.", negative="")
+    ] = None,
+    like: Like = None,
+    not_text: Annotated[
+        list[str] | None,
+        Parameter(name="--not", help="Words for what is not wanted; may be given again.", negative=""),
+    ] = None,
+    not_image: Annotated[
+        list[str] | None, Parameter(help="A picture of what is not wanted; may be given again.", negative="")
+    ] = None,
+    not_like: Annotated[
+        list[str] | None, Parameter(help="The same for one of the index; may be given again.", negative="")
+    ] = None,
+    weight: Weights = None,
+    filter_: Annotated[
+        str | None,
+        Parameter(
+            name="--filter", help='Only pictures that meet it, such as: width >= 1000 and tag = "sea".'
+        ),
+    ] = None,
+    min_score: Annotated[
+        float | None, Parameter(help="Only pictures with this score, -1 to 1, or more.")
+    ] = None,
     count: Annotated[int, Parameter(name=["--count", "-n"], help="Pictures to show.")] = 10,
+    offset: Annotated[int, Parameter(help="Pictures to pass over first: the pages before.")] = 0,
+    unique: Annotated[
+        bool, Parameter(negative="", help="Of pictures that are nearly the same, show the best alone.")
+    ] = False,
+    diversity: Annotated[
+        float, Parameter(help="0 for the best pictures, up to 1 for such as differ from one another.")
+    ] = 0.0,
+    exact: Annotated[
+        bool, Parameter(negative="", help="Compare with every picture, in a large index too.")
+    ] = False,
     model: Annotated[
         str | None,
         Parameter(name=["--model", "-m"], help="Where the index's own model now is, if it has moved."),
@@ -24,28 +99,179 @@ def search(
     precision: Precision = "auto",
     as_json: Json = False,
 ) -> None:
-    """Find pictures by words, by a picture, or by both."""
-    if (query is None or not query.strip()) and image is None:
+    """Find pictures by words, by pictures, or by both. The options for parts of a question add up."""
+    words = _one_text(query)
+    spelt = _parts(query=words, text=text, image=image, like=like)
+    spelt += _parts(wanted=False, text=not_text, image=not_image, like=not_like)
+    if not spelt:
+        raise UsageError(_NOTHING)
+    given = _given(spelt, weight or [])
+    with _no_collection():
+        from diptych.search.index import Index  # noqa: PLC0415
+
+        with Index(folder) as index:
+            question = _question(
+                index,
+                [(part, given.get(part)) for part in spelt],
+                filter=filter_,
+                min_score=min_score,
+                count=count,
+                offset=offset,
+                group_duplicates=unique,
+                diversity=diversity,
+                exact=exact,
+            )
+            answer = _answer(index, question, model, device, precision)
+            if not answer.found:
+                _say_why(index, question)
+    if as_json:
+        _emit("".join(words) or None, question, answer)
+    elif answer.found:
+        _print(answer.found)
+
+
+def _one_text(words: Sequence[str]) -> list[str]:
+    """The words without an option, if there are any."""
+    # Not joined: of `cat --not brown dog` the shell leaves no trace of which words belong together.
+    if len(words) > 1:
         raise UsageError(
-            'nothing to search for; give words ("a red bicycle"), or a picture with --image FILE'
+            f'{" ".join(words)!r}: the words of a text need quotes around them, as in: diptych search "a red bicycle"'
         )
-    if count < 1:
-        raise UsageError(f"--count {count}: expected at least 1")
+    return [word for word in words if word]
 
-    from diptych.search.index import Index  # noqa: PLC0415
 
-    opened = Index(folder)
+def _parts(*, wanted: bool = True, **options: Sequence[str] | None) -> list[_Spelt]:
+    kinds = {"query": "text", "text": "text", "image": "image", "like": "id"}
+    return [
+        _Spelt(kinds[option], value, wanted) for option, values in options.items() for value in values or ()
+    ]
 
+
+def _given(parts: Sequence[_Spelt], pairs: Sequence[tuple[str, float]]) -> dict[_Spelt, float]:
+    """The parts that `--weight` names, with their weights, above 0."""
+    given = {}
+    for value, weight in pairs:
+        named = [part for part in parts if part.value == value]
+        if len(named) != 1:
+            known = ", ".join(repr(part.value) for part in parts)
+            raise UsageError(f"--weight {value!r}: is {len(named)} of the parts; expected one of {known}")
+        if not weight > 0:
+            raise UsageError(
+                f"--weight {value!r} {weight:g}: expected a number above 0; what is not wanted goes with --not"
+            )
+        given[named[0]] = weight
+    return given
+
+
+def _question(index: "Index", parts: Sequence[tuple[_Spelt, float | None]], **settings: Any) -> "Question":
+    """The question of those parts, with their weights where they were given."""
+    from diptych.search.query import Question  # noqa: PLC0415
+
+    try:
+        return Question(tuple(_part(index, part, weight) for part, weight in parts), **settings)
+    except SettingsError as error:
+        raise UsageError(str(error)) from None
+
+
+def _part(index: "Index", spelt: _Spelt, given: float | None) -> "Part":
+    from diptych.search.query import UNWANTED, Part  # noqa: PLC0415
+
+    unsaid = 1.0 if spelt.wanted else UNWANTED
+    weight = unsaid if given is None else math.copysign(given, unsaid)
+    match spelt.kind:
+        case "text":
+            return Part(text=spelt.value, weight=weight)
+        case "image":
+            return Part(image=Path(spelt.value), weight=weight)
+    return Part(id=_id(index, spelt.value), weight=weight)
+
+
+def _id(index: "Index", what: str) -> str:
+    """The id of a picture of the index that is named by its file, its uri or its id."""
+    from diptych.search.stores.rows import item_id  # noqa: PLC0415
+
+    ids = [item_id(what), item_id(os.path.abspath(what))]
+    known = index.get([what, *ids] if _ID.fullmatch(what) else ids).items
+    if not known:
+        raise SearchIndexError(
+            f"{what}: not in the index {index.place}; for a picture outside it use --image FILE"
+        )
+    return known[0].id
+
+
+def _answer(index: "Index", question: "Question", model: str | None, device: str, precision: str) -> "Answer":
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.search.encoder import Encoder  # noqa: PLC0415
+    from diptych.search.searcher import Searcher  # noqa: PLC0415
 
-    name, network, preprocess = load_model(model or opened.manifest.model, device, precision)
-    encoder = Encoder(network, preprocess, name)
-    opened.require(encoder)
-    results = opened.search(encoder.query(text=query, image=image), count=count)
-    if as_json:
-        asked = {"query": query} if image is None else {"query": query, "image": str(image)}
-        emit({**asked, "results": results})
-        return
-    rows = [(f"{found['score']:.3f}", found["uri"], found["caption"] or "") for found in results]
-    table(("score", "picture", "caption"), rows, right=(0,))
+    name, network, preprocess = load_model(model or index.manifest.current.model, device, precision)
+    return Searcher(index, Encoder(network, preprocess, name)).search(question)
+
+
+def _say_why(index: "Index", question: "Question") -> None:
+    """Why there is no result: an index without pictures is an error, the rest a remark."""
+    if not len(index):
+        raise SearchIndexError(
+            f"{index.place}: the index has no pictures; add some: diptych index SOURCE --index {index.place}"
+        )
+    if question.filter is not None and not index.count(question.filter):
+        say("nothing found: no picture meets the filter")
+    elif question.offset:
+        say(f"nothing found: there are no more than {question.offset:,} results")
+    else:
+        say("nothing found")
+
+
+def _emit(words: str | None, question: "Question", answer: "Answer") -> None:
+    from diptych.search.query import result_of  # noqa: PLC0415
+
+    kinds: list[dict[str, Any]] = [
+        {"text": part.text, "image": part.image, "id": part.id} for part in question.parts
+    ]
+    parts = [
+        {kind: str(value) for kind, value in values.items() if value is not None} | {"weight": part.weight}
+        for values, part in zip(kinds, question.parts, strict=True)
+    ]
+    seconds = {"embedding": answer.seconds_embedding, "searching": answer.seconds_searching}
+    results = [result_of(found) for found in answer.found]
+    emit({"query": words, "parts": parts, "results": results, "more": answer.more, "seconds": seconds})
+
+
+def _print(results: "Sequence[Found]") -> None:
+    """A table: with the number of duplicates where any were grouped; on a terminal, no wider than that."""
+    grouped = any(found.duplicates for found in results)
+    rows = [
+        [
+            f"{found.score:.3f}",
+            *([f"+{len(found.duplicates)}" if found.duplicates else ""] if grouped else []),
+            _printable(found.item.uri),
+            _printable(found.item.caption or ""),
+        ]
+        for found in results
+    ]
+    if sys.stdout.isatty():
+        others = sum(max((len(row[column]) for row in rows), default=0) + 2 for column in range(2 + grouped))
+        room = max(_NARROWEST, shutil.get_terminal_size().columns - others)
+        rows = [[*row[:-1], row[-1] if len(row[-1]) <= room else row[-1][: room - 1] + "…"] for row in rows]
+    header = ("score", *(("same",) if grouped else ()), "picture", "caption")
+    table(header, rows, right=(0, 1) if grouped else (0,))
+
+
+def _printable(text: str) -> str:
+    """On one line, and without what a terminal would obey: captions and file names come from anywhere."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
+    )
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """The garbage collector rests. Imports make a million objects that stay: going over them again and again takes
+    a fifth of a first search, and finds nothing."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

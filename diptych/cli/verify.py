@@ -12,15 +12,15 @@ from diptych.training.layout import RESULTS, checkpoints
 
 
 def verify(
-    path: Annotated[Path, Parameter(help="A checkpoint, the folder of a run, or an index.")],
+    path: Annotated[str, Parameter(help="A checkpoint, the folder of a run, or an index (an address too).")],
     /,
     *,
     as_json: Json = False,
 ) -> None:
     """Compare every file of a checkpoint, a run or an index with the SHA-256 that was recorded when it was written."""
-    checked = [_checked(folder) for folder in _folders(path)]
+    checked = [_index(path)] if "://" in path else [_checked(folder) for folder in _folders(Path(path))]
     if as_json:
-        emit({"path": str(path), "ok": True, "checked": checked})
+        emit({"path": path, "ok": True, "checked": checked})
         return
     for found in checked:
         print(f"{found['path']}: {found['kind']}, {found['files']} files as they were written")
@@ -43,17 +43,21 @@ def _folders(path: Path) -> list[Path]:
 
 def _checked(folder: Path) -> dict[str, Any]:
     if (folder / "index.json").is_file():
-        from diptych.search.index import Index  # noqa: PLC0415
-
-        index = Index(folder)
-        index.verify()
-        return {
-            "path": str(folder),
-            "kind": "index",
-            "files": len(index.manifest.sha256),
-            "count": len(index),
-        }
+        return _index(str(folder))
     from diptych.weights.checkpoint import verify_checkpoint  # noqa: PLC0415
 
     manifest = verify_checkpoint(folder)
     return {"path": str(folder), "kind": "checkpoint", "files": len(manifest.sha256), "model": manifest.kind}
+
+
+def _index(place: str) -> dict[str, Any]:
+    from diptych.search.verify import verify as verify_index  # noqa: PLC0415
+
+    found = verify_index(place)
+    return {
+        "path": place,
+        "kind": "index",
+        "files": found.files,
+        "count": found.pictures,
+        "thumbnails": found.thumbnails,
+    }

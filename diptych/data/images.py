@@ -130,6 +130,11 @@ def read_rgb(source: ImageSource, background: Colour = WHITE, limits: Limits = D
     return np.array(to_rgb(_decode(parsed, name), background)) if pixels is None else pixels
 
 
+def read_file(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of an image's file; `ImageError` where it cannot be read, or is larger than `limits` allow."""
+    return _read(path, limits)[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """What an image file says of itself. Sides are in pixels, as stored: orientation may exchange them."""
@@ -148,8 +153,12 @@ def read_header(source: Path | str | bytes | BinaryIO, limits: Limits = DEFAULT_
     """
     data, name = _read(source, limits)
     parsed = _parse(data, name, limits)
-    kind = next(kind for kind, (signature, _) in _DECODERS.items() if signature.match(data))
-    return Header(kind, *parsed.size, len(data), hashlib.sha256(data).hexdigest())
+    return Header(str(format_of(data)), *parsed.size, len(data), hashlib.sha256(data).hexdigest())
+
+
+def format_of(data: bytes) -> str | None:
+    """JPEG, PNG, ...: what the first bytes say, and nothing is parsed; None for what is no image that is read."""
+    return next((kind for kind, (signature, _) in _DECODERS.items() if signature.match(data)), None)
 
 
 def _read(source: Path | str | bytes | BinaryIO, limits: Limits) -> tuple[bytes, str]:
@@ -180,7 +189,7 @@ def _read(source: Path | str | bytes | BinaryIO, limits: Limits) -> tuple[bytes,
 
 def _parse(data: bytes, name: str, limits: Limits) -> ImageFile.ImageFile:
     """The header of an image, by the one decoder that its first bytes ask for; nothing is decoded yet."""
-    kind = next((kind for kind, (signature, _) in _DECODERS.items() if signature.match(data)), None)
+    kind = format_of(data)
     if kind not in limits.formats:
         found = kind or (f"not an image: begins with {data[:12]!r}" if data else "empty")
         known = ", ".join(limits.formats)

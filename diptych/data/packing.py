@@ -136,6 +136,8 @@ def read_pack(folder: Path) -> Pack | None:
 
 def _begin(out: Path, wanted: Pack) -> Pack:
     """The pack to go on with: that in `out` as far as its shards are there and whole, else a new one."""
+    for leftover in [*out.glob(f".{_MANIFEST}.*.tmp"), *out.glob(".*.tar.*.tmp")]:
+        leftover.unlink()
     found = read_pack(out)
     if found is None:
         strangers = list(out.iterdir()) if out.exists() else []
@@ -152,8 +154,6 @@ def _begin(out: Path, wanted: Pack) -> Pack:
             f"{out}: holds a pack of {found.source} with {found.settings}, which is another "
             f"{' and other '.join(what)}; name a new folder with --out"
         )
-    for leftover in out.glob(".*.tar.*.tmp"):
-        leftover.unlink()
     whole = []
     for shard in found.shards:
         path = out / shard.name

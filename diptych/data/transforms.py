@@ -64,18 +64,18 @@ class Preprocess:
                 known = ", ".join(map(repr, typing.get_args(kind)))
                 raise SettingsError(f"{name}: {getattr(self, name)!r} is not one of {known}")
 
-    def __call__(self, image: ImageSource) -> Tensor:
+    def __call__(self, image: ImageSource | Pixels) -> Tensor:
         square = torch.from_numpy(self.pixels(image)).permute(2, 0, 1)
         values = square.to(torch.float32, memory_format=torch.contiguous_format)
         mean, std = (torch.tensor(numbers).view(3, 1, 1) for numbers in (self.mean, self.std))
         return values.div_(255).sub_(mean).div_(std)
 
-    def pixels(self, image: ImageSource) -> Pixels:
-        """The square that the model sees, as 8-bit RGB."""
-        whole = read_rgb(image, self.background)
+    def pixels(self, image: ImageSource | Pixels) -> Pixels:
+        """The square that the model sees, as 8-bit RGB; of an image, or of what `read_rgb` made of it."""
+        whole = image if isinstance(image, np.ndarray) else read_rgb(image, self.background)
         size = self.scaled_size(whole.shape[1], whole.shape[0])
         kept = (min(size[0], self.resolution), min(size[1], self.resolution))
-        part = _resize_and_crop(whole, size, kept, self.interpolation)
+        part = resize_and_crop(whole, size, kept, self.interpolation)
         if kept == (self.resolution, self.resolution):
             return np.ascontiguousarray(part)
         square = np.full((self.resolution, self.resolution, 3), self.background, dtype=np.uint8)
@@ -94,8 +94,11 @@ class Preprocess:
         return max(1, round(n * width / longer)), max(1, round(n * height / longer))
 
 
-def _resize_and_crop(whole: Pixels, size: Size, kept: Size, interpolation: Interpolation) -> Pixels:
-    """The centre of `kept` pixels of `whole` (height, width, 3) resized to `size`; torchvision's rounding."""
+def resize_and_crop(whole: Pixels, size: Size, kept: Size, interpolation: Interpolation) -> Pixels:
+    """The centre of `kept` pixels of `whole` (height, width, 3) resized to `size`; torchvision's rounding.
+
+    `size` and `kept` are (width, height).
+    """
     left, top = (round((total - part) / 2) for total, part in zip(size, kept, strict=True))
     # Torch rounds its weights to 15 bits, which shows where an image is enlarged; Pillow's have 22.
     enlarged = size[0] > whole.shape[1] or size[1] > whole.shape[0]

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from diptych.embed import Progress
 from diptych.errors import DataError, SettingsError
+from diptych.evaluation.answers import Headline
 from diptych.evaluation.linear_probe import check_test
 from diptych.evaluation.logistic_regression import Fit, fitting_device
 from diptych.evaluation.metrics import CONFIDENCE_LEVEL, Flags, Floats, Integers, Interval
 from diptych.evaluation.probe_data import LabelledFeatures, shuffled
 from diptych.evaluation.report import Outcomes, Report, Scores
 from diptych.evaluation.strength_sweep import Split, sweep
-from diptych.evaluation.zero_shot import Headline
 
 SHOTS = (1, 2, 4, 8, 16)
 SEEDS = 3
@@ -195,7 +195,7 @@ def _draw(
     device: torch.device,
     progress: Progress | None,
 ) -> _Draw:
-    fit, converged = _fit(train.only(sample(train.target, shots, seed)), shots, headline, device)
+    fit = _fit(train.only(sample(train.target, shots, seed)), shots, headline, device)
     scores, outcomes, _ = test.measured(fit, headline)
     if progress is not None:
         progress(1)
@@ -204,23 +204,21 @@ def _draw(
         scores.chance[headline],
         outcomes.scores.get(headline),
         fit.inverse_strength,
-        converged,
+        fit.converged,
     )
 
 
-def _fit(drawn: LabelledFeatures, shots: int, headline: str, device: torch.device) -> tuple[Fit, bool]:
-    """The probe of a balanced sample, class by class, and whether it and what it was chosen by converged."""
+def _fit(drawn: LabelledFeatures, shots: int, headline: str, device: torch.device) -> Fit:
+    """The probe of a balanced sample, class by class."""
     everything = drawn.regression(device)
     if shots == 1:
-        alone = everything.fit(one_shot_strength(drawn.features))
-        return alone, alone.converged
+        return everything.fit(one_shot_strength(drawn.features))
     folds = min(shots, MOST_FOLDS)
     # A class's examples stand in a row, so that each fold gets as many of each.
     fold = np.arange(len(drawn)) % shots % folds
     splits = [_split(drawn, fold == number, headline, device) for number in range(folds)]
     chosen = sweep(splits)
-    fit = everything.fit(chosen.inverse_strength, chosen.nearest)
-    return fit, fit.converged and not chosen.unconverged
+    return everything.fit(chosen.inverse_strength, chosen.nearest)
 
 
 def _split(drawn: LabelledFeatures, kept: Flags, headline: str, device: torch.device) -> Split:

@@ -11,11 +11,11 @@ import torch
 
 from diptych.embed import Progress
 from diptych.errors import DataError
+from diptych.evaluation.answers import Headline
 from diptych.evaluation.logistic_regression import Fit, fitting_device
 from diptych.evaluation.probe_data import VALIDATION_SHARE, ProbeData
 from diptych.evaluation.report import Report
 from diptych.evaluation.strength_sweep import MOST_STRENGTHS, Split, Sweep, sweep
-from diptych.evaluation.zero_shot import Headline
 
 MOST_FITS = MOST_STRENGTHS + 1
 
@@ -32,11 +32,11 @@ class Probe:
     validated: str  # what the strength was chosen with
 
     def details(self) -> dict[str, Any]:
-        """What a report says about it; `converged` is about every fit."""
+        """What a report says about it: `converged` is about the last fit, `unconverged` about those before it."""
         return {
             "C": self.chosen.inverse_strength,
             "fits": len(self.chosen.scores) + 1,
-            "converged": self.fit.converged and not self.chosen.unconverged,
+            "converged": self.fit.converged,
             "training_images": self.fitted,
             "validated_with": self.validated,
             **self.chosen.to_json(),
@@ -63,7 +63,7 @@ def evaluate_linear_probe(
 
     Intervals and `chance` are those of `evaluate_zero_shot` and `evaluate_multi_label`: they are about the test
     images, not about which images were learned from. `details` has the chosen `C`, everything that was tried, the
-    number of fits, and whether all of them converged.
+    number of fits, and which of them had not converged.
 
     Raises:
         DataError: a class without a training image, other classes in `test` or `validation` than in `train`, or too

@@ -1,13 +1,13 @@
 """Zero-shot classification where an image shows several classes, or none: how well each class ranks the images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from diptych.data.example import Example
 from diptych.data.sources import Source
-from diptych.embed import Preprocessing, Progress, count_reasons
+from diptych.embed import Preprocessing, Progress, Skipped, count_reasons
 from diptych.errors import DataError
 from diptych.evaluation.labels import LabelSet
 from diptych.evaluation.metrics import (
@@ -28,12 +28,32 @@ LABELS = "labels"
 DIFFICULT = "difficult"
 
 
-class _Row(NamedTuple):
-    """What a row of the source says about itself."""
+class SeveralLabels(NamedTuple):
+    """What a row of a source says about itself."""
 
     key: str
     labels: tuple[str, ...]
     difficult: tuple[str, ...]
+
+
+class SeverallyLabelledRows(NamedTuple):
+    """The readable rows of a source by their position, and the classes that their labels are among."""
+
+    rows: dict[int, SeveralLabels]
+    classes: LabelSet
+    skipped: list[Skipped]
+
+    def keys(self, positions: Iterable[int]) -> tuple[str, ...]:
+        return tuple(self.rows[position].key for position in positions)
+
+    def relevant(self, positions: Iterable[int]) -> Flags:
+        """(n, classes): whether each of those rows shows each class."""
+        return _flags([self.rows[position].labels for position in positions], self.classes.names)
+
+    def judged(self, positions: Sequence[int]) -> Flags:
+        """(n, classes): False where a class is difficult to see in a row and no label of it."""
+        difficult = [self.rows[position].difficult for position in positions]
+        return ~_flags(difficult, self.classes.names) | self.relevant(positions)
 
 
 def evaluate_multi_label(
@@ -64,20 +84,13 @@ def evaluate_multi_label(
         DataError: an example has no `labels`, or one outside the given classes; no image shows any class; or none
             can be read.
     """
-    rows = survey(source, _row)
-    named = sorted({name for row in rows.picked.values() for name in (*row.labels, *row.difficult)})
-    if not named:
-        raise DataError(f"{source.name}: no image has a label; expected names under {LABELS!r}")
-    classes = labels or LabelSet.of(named)
-    said = [(row.key, name) for row in rows.picked.values() for name in (*row.labels, *row.difficult)]
-    check_labels(said, classes, source.name)
+    labelled = survey_several_labels(source, labels)
+    classes = labelled.classes
     words = templates or classes.templates or TEMPLATES["plain"]
     weights = build(model, classes.phrases, words)
-    images = embed_rows(model, preprocess, source, rows.picked, batch_size=batch_size, progress=progress)
-    kept = [rows.picked[position] for position in images.positions]
+    images = embed_rows(model, preprocess, source, labelled.rows, batch_size=batch_size, progress=progress)
     similarity = images.vectors @ weights.numpy()
-    relevant = _flags([row.labels for row in kept], classes.names)
-    judged = ~_flags([row.difficult for row in kept], classes.names) | relevant
+    relevant, judged = labelled.relevant(images.positions), labelled.judged(images.positions)
     if not relevant.any():
         raise DataError(f"{source.name}: no image that can be read shows a class; expected one at least")
     right = np.take_along_axis(relevant, similarity.argmax(axis=1)[:, None], axis=1)[:, 0]
@@ -85,37 +98,55 @@ def evaluate_multi_label(
         task="multi-label",
         model=model_name,
         data=source.name,
-        scores=_scores(similarity, relevant, judged, right),
-        groups=_of_classes(similarity, relevant, judged, classes.names),
-        skipped=count_reasons([*rows.skipped, *images.skipped]),
+        scores=score_rankings(similarity, relevant, judged, right),
+        groups=score_classes(similarity, relevant, judged, classes.names),
+        skipped=count_reasons([*labelled.skipped, *images.skipped]),
         details={"headline": "map11", "classes": len(classes.names), "templates": list(words)},
         outcomes=Outcomes(
-            keys=tuple(row.key for row in kept),
+            keys=labelled.keys(images.positions),
             scores={"top1": right.astype(np.float32)},
             positions=tuple(images.positions),
         ),
     )
 
 
-def _scores(similarity: Floats, relevant: Flags, judged: Flags, right: Flags) -> Scores:
+def survey_several_labels(source: Source, labels: LabelSet | None) -> SeverallyLabelledRows:
+    """The labels of every row, before an image is decoded; the parameters are those of `evaluate_multi_label`.
+
+    Raises:
+        DataError: as `evaluate_multi_label` does.
+    """
+    rows = survey(source, _row)
+    said = [(row.key, name) for row in rows.picked.values() for name in (*row.labels, *row.difficult)]
+    if not said:
+        raise DataError(f"{source.name}: no image has a label; expected names under {LABELS!r}")
+    classes = labels or LabelSet.of(sorted({name for _, name in said}))
+    check_labels(said, classes, source.name)
+    return SeverallyLabelledRows(rows.picked, classes, rows.skipped)
+
+
+def score_rankings(scores: Floats, relevant: Flags, judged: Flags, right: Flags) -> Scores:
+    """`map11` and `top1` of n images, of what a classifier says of each class.
+
+    scores: (n, classes), the larger, the likelier. relevant, judged: (n, classes), as `metrics.map11` takes them.
+    right: (n,), whether the likeliest class is one of the image's.
+    """
     top1 = float(np.mean(right))
     return Scores(
         count=len(right),
-        metrics={"map11": map11(similarity, relevant, judged), "top1": top1},
+        metrics={"map11": map11(scores, relevant, judged), "top1": top1},
         confidence={
-            "map11": map11_interval(similarity, relevant, judged),
+            "map11": map11_interval(scores, relevant, judged),
             "top1": wilson(top1, len(right)),
         },
-        chance={"map11": map11(np.zeros_like(similarity), relevant, judged)},
+        chance={"map11": map11(np.zeros_like(scores), relevant, judged)},
     )
 
 
-def _of_classes(
-    similarity: Floats, relevant: Flags, judged: Flags, names: Sequence[str]
-) -> dict[str, Scores]:
-    """Of each class that an image shows."""
-    found = average_precisions(similarity, relevant, judged)
-    chance = average_precisions(np.zeros_like(similarity), relevant, judged)
+def score_classes(scores: Floats, relevant: Flags, judged: Flags, names: Sequence[str]) -> dict[str, Scores]:
+    """The average precision of each class that an image shows, by its name; the parameters as in `score_rankings`."""
+    found = average_precisions(scores, relevant, judged)
+    chance = average_precisions(np.zeros_like(scores), relevant, judged)
     counts = relevant.sum(axis=0)
     return {
         name: Scores(
@@ -129,7 +160,7 @@ def _of_classes(
     }
 
 
-def _row(example: Example) -> _Row:
+def _row(example: Example) -> SeveralLabels:
     if LABELS not in example.metadata:
         known = ", ".join(sorted(example.metadata)) or "none"
         raise DataError(
@@ -137,7 +168,7 @@ def _row(example: Example) -> _Row:
             'there: "labels": ["dog", "person"] in the JSON beside it, or a column `labels` with commas'
         )
     difficult = example.metadata.get(DIFFICULT)
-    return _Row(
+    return SeveralLabels(
         example.key,
         _names(example.metadata[LABELS], example.key, LABELS),
         () if difficult is None else _names(difficult, example.key, DIFFICULT),

@@ -13,14 +13,14 @@ from diptych.data.sources import Source
 from diptych.embed import Preprocessing, Progress, count_reasons
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.labels import LabelSet
-from diptych.evaluation.logistic_regression import AnyOf, Fit
+from diptych.evaluation.likelihood import AnyOf
+from diptych.evaluation.logistic_regression import Fit
 from diptych.evaluation.metrics import Flags, map11
-from diptych.evaluation.multi_label import _flags, _of_classes, _row, _scores
+from diptych.evaluation.multi_label import score_classes, score_rankings, survey_several_labels
 from diptych.evaluation.probe_data import VALIDATION_SHARE, Measured, ProbeData
 from diptych.evaluation.report import Outcomes
 from diptych.evaluation.strength_sweep import Score
-from diptych.evaluation.survey import feature_rows, survey
-from diptych.evaluation.zero_shot import check_labels
+from diptych.evaluation.survey import feature_rows
 from diptych.models.clip import CLIP
 
 
@@ -71,9 +71,9 @@ class MultiLabelFeatures(ProbeData):
             keys=self.keys, scores={"top1": right.astype(np.float32)}, positions=self.positions
         )
         return Measured(
-            _scores(logits, self.relevant, self.judged, right),
+            score_rankings(logits, self.relevant, self.judged, right),
             outcomes,
-            _of_classes(logits, self.relevant, self.judged, self.classes),
+            score_classes(logits, self.relevant, self.judged, self.classes),
         )
 
 
@@ -94,22 +94,15 @@ def multi_label_features(
     Raises:
         DataError: as `evaluate_multi_label` does.
     """
-    rows = survey(source, _row)
-    said = [(row.key, name) for row in rows.picked.values() for name in (*row.labels, *row.difficult)]
-    if not said:
-        raise DataError(f"{source.name}: no image has a label")
-    names = labels or LabelSet.of(sorted({name for _, name in said}))
-    check_labels(said, names, source.name)
-    images = feature_rows(model, preprocess, source, rows.picked, batch_size=batch_size, progress=progress)
-    kept = [rows.picked[position] for position in images.positions]
-    relevant = _flags([row.labels for row in kept], names.names)
+    labelled = survey_several_labels(source, labels)
+    images = feature_rows(model, preprocess, source, labelled.rows, batch_size=batch_size, progress=progress)
     return MultiLabelFeatures(
         data=source.name,
-        classes=names.names,
+        classes=labelled.classes.names,
         features=images.vectors,
-        relevant=relevant,
-        judged=~_flags([row.difficult for row in kept], names.names) | relevant,
-        keys=tuple(row.key for row in kept),
+        relevant=labelled.relevant(images.positions),
+        judged=labelled.judged(images.positions),
+        keys=labelled.keys(images.positions),
         positions=tuple(images.positions),
-        skipped=count_reasons([*rows.skipped, *images.skipped]),
+        skipped=count_reasons([*labelled.skipped, *images.skipped]),
     )

@@ -11,13 +11,14 @@ from diptych.data.labelled import classes_of
 from diptych.data.sources import Source
 from diptych.embed import Encode, Preprocessing, Progress, Vectors, count_reasons
 from diptych.errors import CheckpointError, SettingsError
+from diptych.evaluation.answers import Headline
 from diptych.evaluation.labels import LabelSet
 from diptych.evaluation.logistic_regression import Fit
 from diptych.evaluation.metrics import map11, map11_interval, wilson
 from diptych.evaluation.probe_data import LabelledFeatures
 from diptych.evaluation.report import Outcomes, Report, Scores
 from diptych.evaluation.survey import encoded_rows, survey
-from diptych.evaluation.zero_shot import Headline, LabelFrom, check_labels, survey_labels
+from diptych.evaluation.zero_shot import LabelFrom, check_labels, survey_labels
 from diptych.models.classifier import ImageClassifier
 from diptych.models.clip import CLIP
 from diptych.models.label_head import LabelHead
@@ -71,6 +72,7 @@ def evaluate_own_classes(
         intercept=head.bias.detach().double(),
         inverse_strength=math.inf,
         iterations=0,
+        products=0,
         gradient=0.0,
         converged=True,
     )

@@ -13,22 +13,15 @@ from torch import Tensor
 from diptych.data.sources import Source
 from diptych.embed import Preprocessing, Progress, count_reasons
 from diptych.errors import DataError
+from diptych.evaluation.answers import Answers, answers, check_headline, score_answers, values_of_images
 from diptych.evaluation.labels import LabelSet
-from diptych.evaluation.logistic_regression import Fit, Likelihood, LogisticRegression, OneOf
+from diptych.evaluation.likelihood import Likelihood, OneOf
+from diptych.evaluation.logistic_regression import Fit, LogisticRegression
 from diptych.evaluation.metrics import Flags, Floats, Integers, mean_per_class, roc_auc
 from diptych.evaluation.report import Outcomes, Scores
 from diptych.evaluation.strength_sweep import Score
 from diptych.evaluation.survey import EmbeddedRows, feature_rows
-from diptych.evaluation.zero_shot import (
-    Answers,
-    LabelFrom,
-    LabelledRows,
-    _check_headline,
-    _scores,
-    _values,
-    answers,
-    survey_labels,
-)
+from diptych.evaluation.zero_shot import LabelFrom, LabelledRows, survey_labels
 from diptych.models.clip import CLIP
 
 VALIDATION_SHARE = 0.2  # of each class, where no validation images are given
@@ -160,7 +153,7 @@ class LabelledFeatures(ProbeData):
 
     def check(self, headline: str) -> None:
         seen = {self.classes[place] for place in self.target.tolist()}
-        _check_headline(headline, len(self.classes), seen, self.data)
+        check_headline(headline, len(self.classes), seen, self.data)
 
     def answers(self, fit: Fit) -> Answers:
         """What a fit says of the images."""
@@ -187,14 +180,14 @@ class LabelledFeatures(ProbeData):
         said = self.answers(fit)
         outcomes = Outcomes(
             keys=self.keys,
-            scores=_values(said, headline),
+            scores=values_of_images(said, headline),
             labels=self.classes,
             target=self.target,
             predicted=said.predicted,
             probability=said.probability,
             positions=self.positions,
         )
-        return Measured(_scores(said, len(self.classes), headline), outcomes, {})
+        return Measured(score_answers(said, len(self.classes), headline), outcomes, {})
 
 
 def labelled_features(

@@ -20,8 +20,10 @@ INVERSE_STRENGTHS = tuple(
 COARSE_STEP = 2 * STEPS_PER_DECADE  # 1e-6, 1e-4, ..., 1e6
 MOST_STRENGTHS = 7 + 2 * 4  # coarse ones, and two in each of the halvings 16 -> 8 -> 4 -> 2 -> 1
 
-# The sweep compares counts of right answers, which do not change any more long before the weights are exact.
-SWEEP_TOLERANCE = 1e-5
+# Ten times looser than for the last fit: the sweep compares counts of right answers. And no more products with the
+# Hessian than this, which strengths far beyond the peak alone need.
+SWEEP_TOLERANCE = 1e-2
+SWEEP_PRODUCTS = 300
 
 
 class Score(NamedTuple):
@@ -74,7 +76,7 @@ def sweep(splits: Sequence[Split], progress: Progress | None = None) -> Sweep:
         strength = INVERSE_STRENGTHS[place]
         near = fits[min(fits, key=lambda known: abs(known - place))] if fits else [None] * len(splits)
         fits[place] = [
-            split.train.fit(strength, start, tolerance=SWEEP_TOLERANCE)
+            split.train.fit(strength, start, tolerance=SWEEP_TOLERANCE, max_products=SWEEP_PRODUCTS)
             for split, start in zip(splits, near, strict=True)
         ]
         scores = [split.validate(fit) for split, fit in zip(splits, fits[place], strict=True)]

@@ -10,6 +10,7 @@ from diptych.data.sources import Source, open_source
 from diptych.data.transforms import Preprocess
 from diptych.embed import Progress
 from diptych.errors import SettingsError
+from diptych.evaluation.answers import Headline
 from diptych.evaluation.datasets.benchmark import PREFIX, Benchmark, benchmark_from, dataset_named
 from diptych.evaluation.few_shot import evaluate_few_shot
 from diptych.evaluation.labels import LabelSet, read_labels
@@ -22,7 +23,6 @@ from diptych.evaluation.retrieval import evaluate_retrieval
 from diptych.evaluation.suite_tasks import FewShot, LinearProbe, Metric, Retrieval, Task, ZeroShot
 from diptych.evaluation.zero_shot import (
     BuildClassifier,
-    Headline,
     LabelFrom,
     classifier,
     evaluate_zero_shot,

@@ -9,10 +9,11 @@ from typing import Any, Literal
 from diptych import config
 from diptych.config import nearest
 from diptych.errors import SettingsError
+from diptych.evaluation.answers import Headline
 from diptych.evaluation.datasets.benchmark import DATASETS, PREFIX, default_root, find_benchmark
 from diptych.evaluation.few_shot import SEEDS, SHOTS
 from diptych.evaluation.suite_files import NAME
-from diptych.evaluation.zero_shot import Headline, LabelFrom
+from diptych.evaluation.zero_shot import LabelFrom
 
 Metric = Headline | Literal["map11"]
 

@@ -10,8 +10,9 @@ from diptych.data.transforms import Preprocess
 from diptych.embed import image_features
 from diptych.errors import DataError
 from diptych.evaluation.few_shot import one_shot_strength
+from diptych.evaluation.likelihood import AnyOf
 from diptych.evaluation.linear_probe import fit_probe
-from diptych.evaluation.logistic_regression import AnyOf, Fit, LogisticRegression
+from diptych.evaluation.logistic_regression import Fit, LogisticRegression
 from diptych.evaluation.metrics import Integers
 from diptych.evaluation.probe_data import LabelledFeatures
 from diptych.evaluation.survey import EmbeddedRows, encoded_rows

@@ -43,6 +43,7 @@ class TextTransformer:
     vocab_size: int = 49_408
     positions: Literal["learned", "sinusoidal"] = "learned"
     embedding_width: int | None = None  # of a token before a linear map to `width`; the same when not given
+    known: tuple[int, ...] = ()  # ids that have embeddings, all others sharing one; every id when not given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +83,8 @@ class WordPredictor:
 class SharedEncoder:
     """Encoders of words and sounds, and layers that all modalities share (SHRe: Aytar et al. 2017)."""
 
-    hidden: tuple[
-        int, ...
-    ]  # widths of the shared layers before the classes, the last embed_dim; twice 4,096 in the paper
+    # Widths of the shared layers before the classes, the last embed_dim; twice 4,096 in the paper.
+    hidden: tuple[int, ...]
     classes: int  # of the teacher; 1,000 in the paper
     width: int  # channels of the words' and the sounds' convolutions; 300 in the paper
     convolutions: int = 3  # over time, in each of the two

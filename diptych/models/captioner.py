@@ -110,7 +110,7 @@ class Captioner(nn.Module):
                 f'reads = "{self.reads}": a captioner that fills in hidden words gives no probability of a whole text; '
                 'use one with reads = "both" or "forward"'
             )
-        tokens = self.words.rows_of(tokens)
+        tokens = self.words.rows_of(tokens).long()
         logits = self._logits(self(cells, tokens, "forward"))
         following = tokens[:, 1:, None]
         found = logits[:, :-1].log_softmax(dim=2).gather(2, following)[..., 0]

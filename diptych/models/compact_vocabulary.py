@@ -20,9 +20,9 @@ class CompactVocabulary:
         self.rows = len(self._ids) + 1 if known else vocab_size
 
     def rows_of(self, tokens: Tensor) -> Tensor:
-        """tokens: ids of any shape; returns their rows, int64."""
+        """tokens: ids of any shape; returns their rows, int64 where they are others."""
         if not self._ids:
-            return tokens.long()
+            return tokens
         ids = torch.tensor(self._ids, device=tokens.device)
         place = torch.searchsorted(ids, tokens.long().contiguous()).clamp(max=len(ids) - 1)
         return torch.where(ids[place] == tokens, place + 1, 0)

@@ -37,7 +37,7 @@ class LanguageTower(nn.Module):
         embedding = states[row, end] @ text.text_projection
         place = torch.arange(used.shape[1] - 1, device=used.device)
         counted = place < end[:, None]
-        surprise = self._surprise(states[:, :-1][counted], used[:, 1:][counted].long())
+        surprise = self._surprise(states[:, :-1][counted], text.words.rows_of(used[:, 1:])[counted].long())
         total = torch.zeros(counted.shape, dtype=surprise.dtype, device=used.device)
         total = total.masked_scatter(counted, surprise).sum(dim=1)
         return torch.cat([embedding.to(surprise.dtype), (total / end.clamp(min=1))[:, None]], dim=1)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from diptych.models import architectures
 from diptych.models.architectures import Activation
+from diptych.models.compact_vocabulary import CompactVocabulary
 from diptych.models.execution import is_cpu_inference, is_exported
 from diptych.models.linear import Linear
 from diptych.models.packing import pack
@@ -26,7 +27,8 @@ class TextTransformer(nn.Module):
         self.vocab_size = size.vocab_size
         self.width = size.width
         inner = size.embedding_width or size.width
-        self.token_embedding = nn.Embedding(size.vocab_size, inner)
+        self.words = CompactVocabulary(size.known, size.vocab_size)
+        self.token_embedding = nn.Embedding(self.words.rows, inner)
         self.embedding_projection = Linear(inner, size.width, bias=False) if inner != size.width else None
         self.positional_embedding: nn.Parameter | None = None
         if size.positions == "learned":
@@ -69,7 +71,7 @@ class TextTransformer(nn.Module):
 
     def _embed(self, tokens: Tensor, positions: Tensor | slice) -> Tensor:
         """Embeddings of `tokens`, whose last dimension has these positions: (*tokens.shape, width)."""
-        x: Tensor = self.token_embedding(tokens).to(self.text_projection.dtype)
+        x: Tensor = self.token_embedding(self.words.rows_of(tokens)).to(self.text_projection.dtype)
         if self.embedding_projection is not None:
             x = self.embedding_projection(x)
         return x + self._position_table()[positions].to(x.dtype)

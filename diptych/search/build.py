@@ -2,43 +2,38 @@
 
 import dataclasses
 import hashlib
-import os
-import stat
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from diptych.data.example import Example
-from diptych.data.images import DEFAULT_LIMITS
 from diptych.data.sources import Source
 from diptych.embed import EmbeddedBatch, Progress, Skipped, count_reasons, none_readable, read_row, uri_of
-from diptych.errors import DataError, ImageError
-from diptych.search.index import Index, ModelIdentity
-from diptych.search.storage import (
-    FORMAT_VERSION,
-    Half,
-    Item,
-    Manifest,
-    WorkArea,
-    open_vectors,
-    read_items,
-    read_manifest,
-    remove_leftovers,
-    write_generation,
-    writing,
-)
+from diptych.errors import DataError, ImageError, SearchIndexError
+from diptych.search.catalogue import Catalogue
+from diptych.search.manifest import Embedder, Manifest, drop_leftovers, read_manifest, require
+from diptych.search.snapshot import Snapshot, item_of, read, stamp
+from diptych.search.stores.connect import connected
+from diptych.search.stores.protocol import Database
+from diptych.search.stores.rows import Batch, Item, item_id
+from diptych.search.writer import Writer
+
+# A kill loses what was embedded since the last commit: at most this many pictures, or what these seconds brought.
+COMMIT_ROWS = 1024
+COMMIT_SECONDS = 5.0
 
 
-class ImageEncoder(ModelIdentity, Protocol):
+class ImageEncoder(Embedder, Protocol):
     """What a refresh asks of a model; `diptych.search.encoder.Encoder` is one."""
 
-    @property
-    def dim(self) -> int: ...
-
-    def images(self, source: Source, positions: Iterable[int]) -> Iterator[EmbeddedBatch]: ...
+    def images(
+        self, source: Source, positions: Iterable[int], *, previews: bool
+    ) -> Iterator[EmbeddedBatch]: ...
 
 
 @dataclass
@@ -57,20 +52,28 @@ class Summary:
 
 
 def refresh(
-    folder: str | Path,
+    place: str | Path | Database,
     source: Source,
     encoder: ImageEncoder,
     *,
     rebuild: bool = False,
+    thumbnails: bool = True,
     progress: Progress | None = None,
+    commit_rows: int = COMMIT_ROWS,
+    commit_seconds: float = COMMIT_SECONDS,
+    options: Mapping[str, str] | None = None,
 ) -> Summary:
-    """Make the index in `folder` hold exactly the readable pictures of `source`; build it when it is missing.
+    """Make the index at `place` hold exactly the readable pictures of `source`; build it when it is missing.
 
     A picture is known by its uri. A file whose size and modification time are as before is taken as
     unchanged; otherwise its SHA-256 decides, which also finds moved and copied files. Pictures of other
-    sources stay. `progress` counts rows of the source.
+    sources stay.
 
-    Killed at any moment, it leaves the old index working, and started again it goes on where it was.
+    What is embedded is written every `commit_rows` pictures or `commit_seconds`, and can be found from then on.
+    `progress` counts rows of the source that are settled: embedded ones when they are written. Killed at any
+    moment, nothing that it has counted is lost, and started again it goes on there. What is no longer in the source
+    is removed last.
+
     `rebuild` embeds everything again, with another model if need be: pictures of other sources are dropped,
     and the old index answers until the new one takes its place.
 
@@ -78,237 +81,248 @@ def refresh(
         SearchIndexError: the index belongs to another model, is damaged, or is being written to.
         DataError: not one picture of the source can be read; the index is left as it is.
     """
-    place = Path(folder)
-    with writing(place):
-        manifest = read_manifest(place)
+    with connected(place, options) as database, database.writing():
+        manifest = read_manifest(database)
         if manifest is not None and not rebuild:
-            Index(place).require(encoder)
-        remove_leftovers(place, manifest)
-        with WorkArea(place, encoder.fingerprint, encoder.dim) as work:
-            summary = _Refresh(place, source, encoder, work, manifest=manifest, rebuild=rebuild).run(progress)
-        work.remove()
-        return summary
+            require(database.place, manifest.current, encoder)
+        drop_leftovers(database, manifest)
+        writer = Writer(database, manifest, encoder, rebuild=rebuild)
+        run = _Refresh(
+            source,
+            encoder,
+            writer,
+            manifest=manifest,
+            thumbnails=thumbnails,
+            commit=(commit_rows, commit_seconds),
+            progress=progress or (lambda _: None),
+        )
+        return run.run()
 
 
 @dataclass(frozen=True)
-class _Row:
-    """A vector that exists: row `number` of the work area, or of the generation that counts."""
+class _Kept:
+    """A picture whose vector the index has already, under the id `origin`; `item` is as it is now."""
 
     item: Item
-    number: int
-    in_work: bool
+    origin: str
+
+
+_Waiting: TypeAlias = tuple[list[Item], EmbeddedBatch]
 
 
 class _Refresh:
-    """One refresh: scan and embed, then write what the index shall be."""
+    """One refresh: go through the source, embed what is new, write as it comes, remove what has gone."""
 
     def __init__(
         self,
-        folder: Path,
         source: Source,
         encoder: ImageEncoder,
-        work: WorkArea,
+        writer: Writer,
         *,
         manifest: Manifest | None,
-        rebuild: bool,
+        thumbnails: bool,
+        commit: tuple[int, float],
+        progress: Progress,
     ) -> None:
-        self._folder, self._source, self._encoder, self._work = folder, source, encoder, work
-        self._manifest = manifest
-        self._name = (
-            source.name if source.name.startswith(("sample:", "scenes:")) else os.path.abspath(source.name)
-        )
-        self._old: list[Item] = []
-        self._vectors: Half = np.empty((0, encoder.dim), np.float16)
-        if manifest is not None and not rebuild:
-            self._old = read_items(folder / manifest.items_name)
-            self._vectors = open_vectors(folder, manifest)
-        rows = [_Row(item, number, False) for number, item in enumerate(self._old)]
-        rows += [_Row(item, number, True) for number, item in enumerate(work.items)]
-        # A row of the work area is newer than one of the generation, and comes later.
-        self._by_uri = {row.item.uri: row for row in rows}
-        self._by_sha256 = {row.item.sha256: row for row in rows}
-        self._sizes = {row.item.size for row in rows}
-        # By uri, in the order of the source: rows that are ready, and None for those being embedded.
-        self._ready: dict[str, _Row | None] = {}
+        self._source, self._encoder, self._writer = source, encoder, writer
+        self._manifest, self._thumbnails = manifest, thumbnails
+        self._commit_rows, self._commit_seconds = commit
+        self._progress = progress
+        self._snapshot = Snapshot(source)
+        self._catalogue = Catalogue(writer.store)
+        self._new: set[bytes] = set()  # ids of this source that the catalogue has not
+        self._arrived: list[bytes] = []  # half hashes of pictures with a new uri and a known vector
+        self._kept: list[_Kept] = []
+        self._waiting: list[_Waiting] = []
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="index")
+        self._writing: Future[int] | None = None
+        self._last_commit = time.monotonic()
         self._summary = Summary()
 
-    def run(self, progress: Progress | None) -> Summary:
-        advance = progress or (lambda _: None)
-        snapshot = _Snapshot(self._source, self._name)
-        for batch in self._encoder.images(snapshot, self._to_embed(advance)):
-            items = [snapshot.items.pop(position) for position in batch.positions]
-            first = len(self._work.items)
-            self._work.append(items, batch.vectors.astype(np.float16))
-            for number, item in enumerate(items, first):
-                self._ready[item.uri] = _Row(item, number, True)
-            self._summary.skipped += [
-                dataclasses.replace(row, uri=snapshot.uris.get(row.position, row.uri))
-                for row in batch.skipped
-            ]
-            advance(len(batch.positions) + len(batch.skipped))
+    def run(self) -> Summary:
+        rows = self._encoder.images(self._snapshot, self._to_embed(), previews=self._thumbnails)
+        with self._background:
+            for batch in rows:
+                items = [self._snapshot.items.pop(position) for position in batch.positions]
+                uris = self._snapshot.uris
+                self._summary.skipped += [
+                    dataclasses.replace(row, uri=uris.get(row.position, row.uri)) for row in batch.skipped
+                ]
+                self._forget(batch)
+                if batch.skipped:
+                    self._progress(len(batch.skipped))
+                if items:
+                    self._waiting.append((items, batch))
+                count = sum(len(waiting) for waiting, _ in self._waiting)
+                late = time.monotonic() - self._last_commit > self._commit_seconds
+                if count >= self._commit_rows or late:
+                    self._commit()
+                elif self._writing is not None and self._writing.done():
+                    self._settle()
+            self._commit()
+            self._settle()
         return self._finish()
 
-    def _to_embed(self, advance: Progress) -> Iterator[int]:
+    def _to_embed(self) -> Iterator[int]:
         """Positions whose pictures have no vector yet; the rest is settled on the way."""
         for position in range(len(self._source)):
             example = read_row(self._source, position)
             if isinstance(example, Skipped):
                 self._summary.skipped.append(example)
-                advance(1)
+                self._progress(1)
                 continue
             uri = uri_of(self._source, example)
-            if uri in self._ready:
-                self._summary.repeated += 1
-                advance(1)
-                continue
-            row = self._known(example, uri)
-            self._ready[uri] = row
-            if row is None:
-                yield position
+            if self._settled(example, uri):
+                self._progress(1)
             else:
-                advance(1)
+                yield position
 
-    def _known(self, example: Example, uri: str) -> _Row | None:
-        """The row that has this picture's vector already, with the item as it is now."""
-        before = self._by_uri.get(uri)
+    def _settled(self, example: Example, uri: str) -> bool:
+        """Whether a picture needs no embedding: it is there, its vector is, or the source names it again."""
+        catalogue = self._catalogue
+        here = item_of(example, uri, self._snapshot.known_as, size=0, mtime_ns=None, sha256="")
+        row = catalogue.find(here.id)
+        number = bytes.fromhex(here.id)
+        if number in self._new or (row is not None and catalogue.seen[row]):
+            self._summary.repeated += 1
+            return True
+        if row is None:
+            self._new.add(number)
+        else:
+            catalogue.seen[row] = True
         try:
-            size, mtime_ns = _stamp(example.image)
-            if before is not None and mtime_ns is not None and before.item.at(size, mtime_ns):
-                return self._as_now(before, example, uri, mtime_ns)
-            if size not in self._sizes:
-                return None
-            digest = hashlib.sha256(_bytes(example.image)).hexdigest()
+            size, mtime_ns = stamp(example.image)
+            here = dataclasses.replace(here, size=size, mtime_ns=mtime_ns)
+            if row is not None and mtime_ns is not None and self._is_stamped(row, size, mtime_ns):
+                return self._keep(here, row, row)
+            if not catalogue.has_size(size):
+                return False
+            digest = hashlib.sha256(read(example.image)).hexdigest()
         except (OSError, ImageError):
-            return None  # embedding meets it again, and says what is wrong
-        row = before if before is not None and before.item.sha256 == digest else self._by_sha256.get(digest)
-        return None if row is None else self._as_now(row, example, uri, mtime_ns)
+            return False  # embedding meets it again, and says what is wrong
+        if row is not None and catalogue.half_sha256(row) == bytes.fromhex(digest)[:16]:
+            return self._keep(here, row, row)
+        origin = catalogue.find_bytes(digest)
+        return False if origin is None else self._keep(here, row, origin)
 
-    def _as_now(self, row: _Row, example: Example, uri: str, mtime_ns: int | None) -> _Row:
-        item = dataclasses.replace(
-            row.item, id=_id(uri), uri=uri, source=self._name, caption=_caption(example), mtime_ns=mtime_ns
-        )
-        return dataclasses.replace(row, item=item)
+    def _is_stamped(self, row: int, size: int, mtime_ns: int) -> bool:
+        found = self._catalogue.rows[row]
+        return bool((found["bytes"], found["mtime_ns"]) == (size, mtime_ns))
+
+    def _keep(self, here: Item, row: int | None, origin: int) -> bool:
+        """Note that a picture has its vector: to be written, where the index says something else of it."""
+        if row == origin:
+            self._summary.unchanged += 1
+            if here.told() == self._catalogue.told(row):
+                return True
+        elif row is None:
+            self._arrived.append(self._catalogue.half_sha256(origin))
+        else:
+            self._summary.updated += 1
+        self._kept.append(_Kept(here, self._catalogue.id_of(origin)))
+        if len(self._kept) >= self._commit_rows:
+            self._commit()
+        return True
+
+    def _forget(self, batch: EmbeddedBatch) -> None:
+        """A picture that can no longer be read leaves the index in the end, if it was in it."""
+        for skipped in batch.skipped:
+            uri = self._snapshot.uris.pop(skipped.position, skipped.uri)
+            row = self._catalogue.find(item_id(uri))
+            if row is not None:
+                self._catalogue.seen[row] = False
+        for position in batch.positions:
+            self._snapshot.uris.pop(position, None)
+
+    def _commit(self) -> None:
+        """Have what waits written, while more is embedded. What is decided about it is decided here: the thread that
+        writes touches nothing else of this object."""
+        self._settle()
+        kept, waiting = self._kept, self._waiting
+        self._kept, self._waiting = [], []
+        if kept or waiting:
+            self._note_changes(kept, waiting)
+            self._writing = self._background.submit(self._write, kept, waiting)
+        self._last_commit = time.monotonic()
+
+    def _settle(self) -> None:
+        """Wait until what was given to write is kept, or raise what came in its way."""
+        if self._writing is not None:
+            embedded = self._writing.result()
+            self._writing = None
+            if embedded:
+                self._progress(embedded)
+
+    def _note_changes(self, kept: list[_Kept], waiting: list[_Waiting]) -> None:
+        """Rows that are about to have the vectors of other bytes lend theirs to no other picture from here on."""
+        catalogue = self._catalogue
+        for one in kept:
+            row = catalogue.find(one.item.id)
+            if row is not None and one.origin != one.item.id:
+                catalogue.changed[row] = True
+        for items, _ in waiting:
+            rows = [row for item in items if (row := catalogue.find(item.id)) is not None]
+            catalogue.changed[rows] = True
+            self._summary.updated += len(rows)
+            self._summary.added += len(items) - len(rows)
+
+    def _write(self, kept: list[_Kept], waiting: list[_Waiting]) -> int:
+        """Write both; how many were embedded. Kept vectors come first: embedded pictures may replace the rows that
+        have them."""
+        self._write_kept(kept)
+        if waiting:
+            self._write_embedded(waiting)
+        return sum(len(items) for items, _ in waiting)
+
+    def _write_embedded(self, waiting: list[_Waiting]) -> None:
+        items: list[Item] = []
+        thumbnails: list[bytes | None] = []
+        for batch_items, batch in waiting:
+            previews = batch.previews or (None,) * len(batch_items)
+            for item, look in zip(batch_items, previews, strict=True):
+                width, height = (0, 0) if look is None else (look.width, look.height)
+                items.append(dataclasses.replace(item, width=width, height=height))
+                thumbnails.append(None if look is None else look.thumbnail)
+        vectors = np.concatenate([batch.vectors for _, batch in waiting]).astype(np.float16)
+        replaced = [item.id for item in items if self._catalogue.find(item.id) is not None]
+        self._writer.upsert(Batch(items, vectors), thumbnails, replaced=replaced)
+
+    def _write_kept(self, kept: list[_Kept]) -> None:
+        store = self._writer.store
+        if not kept or store is None:
+            return
+        found = store.get([one.origin for one in kept])
+        places = {item.id: place for place, item in enumerate(found.items)}
+        missing = next((one for one in kept if one.origin not in places), None)
+        if missing is not None:
+            raise SearchIndexError(
+                f"{missing.item.uri}: another writer removed its vector meanwhile; run the same command again"
+            )
+        items, thumbnails = [], []
+        for one in kept:
+            old = found.items[places[one.origin]]
+            items.append(dataclasses.replace(one.item, sha256=old.sha256, width=old.width, height=old.height))
+            thumbnails.append(self._writer.thumbnail(old))
+        vectors = found.vectors[[places[one.origin] for one in kept]]
+        self._writer.upsert(Batch(items, vectors), thumbnails, replaced=[item.id for item in items])
 
     def _finish(self) -> Summary:
-        mine = [row for row in self._ready.values() if row is not None]
-        if not mine:
-            raise DataError(f"{self._source.name}: {none_readable(self._summary.skipped)}")
-        uris = {row.item.uri for row in mine}
-        others = [
-            _Row(item, number, False)
-            for number, item in enumerate(self._old)
-            if item.source != self._name and item.uri not in uris
-        ]
-        rows = others + mine
-        self._count(mine, uris)
-        self._summary.total = len(rows)
-        skipped = dict(self._manifest.skipped) if self._manifest is not None and others else {}
-        skipped[self._name] = count_reasons(self._summary.skipped)
-        if [row.item for row in rows] != self._old or any(row.in_work for row in rows):
-            self._write(rows, skipped)
-        return self._summary
-
-    def _count(self, mine: list[_Row], uris: set[str]) -> None:
-        before = {item.uri: item for item in self._old}
-        gone = {item.uri: item for item in self._old if item.source == self._name and item.uri not in uris}
-        gone_bytes = {item.sha256 for item in gone.values()}
-        moved = set()
-        for row in mine:
-            old = before.get(row.item.uri)
-            if old is not None and old.sha256 == row.item.sha256:
-                self._summary.unchanged += 1
-            elif old is not None:
-                self._summary.updated += 1
-            elif row.item.sha256 in gone_bytes:
-                self._summary.moved += 1
-                moved.add(row.item.sha256)
-            else:
-                self._summary.added += 1
-        self._summary.removed = sum(item.sha256 not in moved for item in gone.values())
-
-    def _write(self, rows: list[_Row], skipped: dict[str, dict[str, int]]) -> None:
-        manifest = Manifest(
-            format_version=FORMAT_VERSION,
-            generation=self._manifest.generation + 1 if self._manifest is not None else 1,
-            model=self._encoder.name,
-            fingerprint=self._encoder.fingerprint,
-            dim=self._encoder.dim,
-            count=len(rows),
-            sha256={},
-            skipped=skipped,
-        )
-        vector = self._work.vector
-        write_generation(
-            self._folder,
-            manifest,
-            ((row.item, vector(row.number) if row.in_work else self._vectors[row.number]) for row in rows),
-        )
-
-
-class _Snapshot:
-    """A source whose pictures are read once: what is hashed and recorded is what is embedded.
-
-    Called from the threads that decode; each position is touched by one thread.
-    """
-
-    def __init__(self, source: Source, name: str) -> None:
-        self._source, self._name = source, name
-        self.items: dict[int, Item] = {}
-        self.uris: dict[int, str] = {}
-
-    @property
-    def name(self) -> str:
-        return self._source.name
-
-    @property
-    def fingerprint(self) -> str:
-        return self._source.fingerprint
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, position: int) -> Example:
-        example = self._source[position]
-        uri = self.uris[position] = uri_of(self._source, example)
-        try:
-            # The time comes first: a file that changes in between is seen as changed by the next refresh.
-            _, mtime_ns = _stamp(example.image)
-            data = _bytes(example.image)
-        except OSError as error:
-            raise ImageError(f"{uri}: cannot be read ({error.strerror or error}); check the path") from error
-        self.items[position] = Item(
-            id=_id(uri),
-            uri=uri,
-            source=self._name,
-            caption=_caption(example),
-            size=len(data),
-            mtime_ns=mtime_ns,
-            sha256=hashlib.sha256(data).hexdigest(),
-        )
-        return dataclasses.replace(example, image=data)
-
-    def describe(self) -> str:
-        return self._source.describe()
-
-
-def _id(uri: str) -> str:
-    return hashlib.sha256(uri.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def _caption(example: Example) -> str | None:
-    return example.captions[0] if example.captions else None
-
-
-def _stamp(image: Path | bytes) -> tuple[int, int | None]:
-    if isinstance(image, bytes):
-        return len(image), None
-    status = image.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageError(f"{image}: not a file; expected an image file")
-    if status.st_size > DEFAULT_LIMITS.file_bytes:
-        raise ImageError(f"{image}: larger than {DEFAULT_LIMITS.file_bytes:,} bytes, the most that is read")
-    return status.st_size, status.st_mtime_ns
-
-
-def _bytes(image: Path | bytes) -> bytes:
-    return image if isinstance(image, bytes) else image.read_bytes()
+        summary = self._summary
+        gone = self._catalogue.of_source(self._snapshot.known_as) & ~self._catalogue.seen
+        gone_rows = [int(row) for row in np.flatnonzero(gone)]
+        gone_bytes = {self._catalogue.half_sha256(row) for row in gone_rows}
+        moved = [half for half in self._arrived if half in gone_bytes]
+        moved_bytes = set(moved)
+        summary.moved = len(moved)
+        summary.added += len(self._arrived) - len(moved)
+        summary.removed = sum(self._catalogue.half_sha256(row) not in moved_bytes for row in gone_rows)
+        if not summary.added + summary.updated + summary.moved + summary.unchanged:
+            raise DataError(f"{self._source.name}: {none_readable(summary.skipped)}")
+        self._writer.delete([self._catalogue.id_of(row) for row in gone_rows])
+        others = {*self._catalogue.sources} - {self._snapshot.known_as}
+        before = self._manifest.skipped if self._manifest is not None else {}
+        skipped = {name: counts for name, counts in before.items() if name in others}
+        skipped[self._snapshot.known_as] = count_reasons(summary.skipped)
+        self._writer.finish(skipped)
+        summary.total = 0 if self._writer.store is None else self._writer.store.count()
+        return summary

@@ -1,13 +1,10 @@
 """The model of an index: pictures and questions into its vectors."""
 
-from collections.abc import Iterable, Iterator
-
-import numpy as np
+from collections.abc import Iterable, Iterator, Sequence
 
 from diptych.data.sources import Source
 from diptych.data.transforms import Preprocess
 from diptych.embed import EmbeddedBatch, Picture, Vectors, embed_images, embed_source, embed_texts
-from diptych.errors import SettingsError
 from diptych.models.clip import CLIP
 from diptych.pretrained import fingerprint
 
@@ -23,27 +20,23 @@ class Encoder:
         self._preprocess = preprocess
         self._batch_size = batch_size
 
-    def images(self, source: Source, positions: Iterable[int]) -> Iterator[EmbeddedBatch]:
+    def images(
+        self, source: Source, positions: Iterable[int], *, previews: bool = False
+    ) -> Iterator[EmbeddedBatch]:
         """Unit-length embeddings of those rows of a source, in order; see `embed_source`."""
         return embed_source(
-            self._model, self._preprocess, source, positions=positions, batch_size=self._batch_size
+            self._model,
+            self._preprocess,
+            source,
+            positions=positions,
+            batch_size=self._batch_size,
+            previews=previews,
         )
 
-    def query(self, *, text: str | None = None, image: Picture | None = None) -> Vectors:
-        """The unit-length vector (dim,) of a question: a text, a picture, or both.
+    def texts(self, texts: Sequence[str]) -> Vectors:
+        """Unit-length embeddings (n, dim) of texts; see `embed_texts`."""
+        return embed_texts(self._model, texts)
 
-        Both: the sum of the two unit vectors, brought to unit length again.
-
-        Raises:
-            SettingsError: neither is given. TextError, ImageError: one cannot be read.
-        """
-        parts = []
-        if text is not None:
-            parts.append(embed_texts(self._model, [text])[0])
-        if image is not None:
-            parts.append(embed_images(self._model, self._preprocess, [image])[0])
-        if not parts:
-            raise SettingsError("nothing to search for; give words, an image, or both")
-        total = np.sum(parts, axis=0)
-        unit: Vectors = total / np.linalg.norm(total)
-        return unit
+    def pictures(self, pictures: Sequence[Picture]) -> Vectors:
+        """Unit-length embeddings (n, dim) of pictures; see `embed_images`."""
+        return embed_images(self._model, self._preprocess, pictures, batch_size=self._batch_size)

@@ -1,154 +1,229 @@
-"""An index that is open for questions: exact search over vectors on the disk."""
+"""An index that is open for questions."""
 
+import heapq
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diptych.atomic import sha256_of
 from diptych.errors import SearchIndexError
-from diptych.search.storage import Item, Manifest, open_vectors, read_manifest
+from diptych.search.manifest import Manifest, ModelIdentity, read_manifest, require
+from diptych.search.query import DEEPEST, check_page
+from diptych.search.stores.connect import connect
+from diptych.search.stores.filters import Compare, Filter, Together, parse
+from diptych.search.stores.protocol import CHUNK, Database, Stats, VectorStore
+from diptych.search.stores.rows import Batch, Hit, Item
 
-# Rows that are brought to float32 at a time: 64 MB at 512 dimensions.
-_CHUNK = 32_768
+# How many of the best a search asks a table for, one after another until there are enough. Every page of a ranking is
+# cut from the same few searches: an approximate one that is asked for more finds others, also among the first.
+_DEPTHS = (100, 500, 2_500, DEEPEST)
 
-# Bytes that are searched for line ends at a time.
-_BLOCK = 1 << 24
+# A picture may be replaced, and its old thumbnail deleted, between reading the one and the other.
+_ATTEMPTS = 3
 
-# A refresh may swap generations between reading the manifest and opening its files.
-_ATTEMPTS = 5
+_IDS = 65_536  # that one step of `first` brings into memory
 
-
-class ModelIdentity(Protocol):
-    """Which model an encoder has."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-
-class Result(TypedDict):
-    """One picture found. `score` is its cosine with the query, -1..1."""
-
-    id: str
-    uri: str
-    score: float
-    caption: str | None
+T = TypeVar("T")
 
 
 class Index:
-    """One generation of an index. It stays as it was opened while refreshes go on; open it again for news."""
+    """An index in a folder, a bucket or a PostgreSQL database. It follows what writers do, at most `freshness`
+    seconds behind them: also when a table that was embedded again takes the place of the old one. Safe to use
+    from several threads."""
 
-    def __init__(self, folder: str | Path) -> None:
-        """Open the index in `folder`.
+    def __init__(
+        self,
+        place: str | Path | Database,
+        options: Mapping[str, str] | None = None,
+        *,
+        freshness: float = 1.0,
+    ) -> None:
+        """Open the index at `place`; `options` as in `connect`.
 
         Raises:
-            SearchIndexError: there is none, or it is damaged or of a later format.
+            SearchIndexError: there is none, or it is damaged or of another format.
         """
-        self.folder = Path(folder)
-        for attempt in range(_ATTEMPTS):
-            self.manifest = self._manifest()
-            try:
-                self._vectors = open_vectors(self.folder, self.manifest)
-                self._lines = _Lines(self.folder / self.manifest.items_name, self.manifest.count)
-                return
-            except FileNotFoundError as error:
-                if attempt == _ATTEMPTS - 1:
-                    raise self._missing(error) from None
+        self.database = connect(place, options, freshness=freshness)
+        self._freshness = freshness
+        self._lock = threading.Lock()
+        self._required: ModelIdentity | None = None
+        self._manifest = self._read_manifest()
+        self._store = self.database.open(self._manifest.current.name)
+        self._looked = time.monotonic()
+
+    @property
+    def place(self) -> str:
+        return self.database.place
+
+    @property
+    def manifest(self) -> Manifest:
+        """As it was at the last look."""
+        return self._manifest
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the place; the last call."""
+        self.database.close()
 
     def __len__(self) -> int:
-        return self.manifest.count
+        return self.count()
 
-    def __getitem__(self, row: int) -> Item:
-        return Item.from_line(self._lines[row])
+    def require(self, model: ModelIdentity) -> None:
+        """Nothing, for the model that filled the index; SearchIndexError, with what to run, for another.
 
-    def _manifest(self) -> Manifest:
-        manifest = read_manifest(self.folder)
+        The same error comes from later calls, if the index is embedded again with another model meanwhile.
+        """
+        require(self.place, self._manifest.current, model)
+        self._required = model
+
+    def search(
+        self,
+        query: NDArray[np.float32],
+        *,
+        count: int = 10,
+        offset: int = 0,
+        min_score: float | None = None,
+        filter_: Filter | str | None = None,
+        exact: bool = False,
+    ) -> list[Hit]:
+        """The `count` results of `ranking` after the first `offset`, without those below `min_score`.
+
+        Raises:
+            SettingsError: the filter is not well formed, or `count` and `offset` are out of bounds.
+        """
+        check_page(count, offset)
+        hits = self.ranking(query, min_score=min_score, filter_=filter_, exact=exact)
+        return list(islice(hits, offset, offset + count))
+
+    def ranking(
+        self,
+        query: NDArray[np.float32],
+        *,
+        min_score: float | None = None,
+        filter_: Filter | str | None = None,
+        exact: bool = False,
+    ) -> Iterator[Hit]:
+        """The pictures most similar to a query, best first, none below `min_score`, at most `DEEPEST`; found as they
+        are asked for.
+
+        query: (dim,), unit length. Scores are exact; of equal scores the smaller id comes first. Over
+        a large index an approximate search finds at least 99 in 100 of the best; `exact` compares every row.
+        `filter_`: see `filters`. No picture comes twice, and equal calls give equal rankings, while nobody writes; what
+        an approximate search finds only on its way to the 500 best comes after its 100 best.
+
+        Raises:
+            SettingsError: the filter is not well formed.
+        """
+        if query.shape != (self._manifest.current.dim,):
+            raise ValueError(f"query of shape {query.shape}; expected ({self._manifest.current.dim},)")
+        chosen = parse(filter_) if isinstance(filter_, str) else filter_
+        return self._ranking(query, -1.0 if min_score is None else min_score, chosen, exact)
+
+    def _ranking(
+        self, query: NDArray[np.float32], least: float, filter_: Filter | None, exact: bool
+    ) -> Iterator[Hit]:
+        seen: set[str] = set()
+        for depth in _DEPTHS:
+
+            def ask(store: VectorStore, k: int = depth) -> list[Hit]:
+                return store.search(query, k, filter_=filter_, exact=exact)
+
+            hits = self._ask(ask)
+            fresh = [hit for hit in hits if hit.item.id not in seen][: depth - len(seen)]
+            yield from (hit for hit in fresh if hit.score >= least)
+            seen.update(hit.item.id for hit in fresh)
+            if len(hits) < depth or hits[-1].score < least:
+                return
+
+    def get(self, ids: Sequence[str]) -> Batch:
+        """Pictures with their vectors, by id, in the order of `ids`; those that are not there are left out."""
+        return self._ask(lambda store: store.get(ids))
+
+    def count(self, filter_: Filter | str | None = None) -> int:
+        """How many pictures there are, or how many meet a filter."""
+        chosen = parse(filter_) if isinstance(filter_, str) else filter_
+        return self._ask(lambda store: store.count(chosen))
+
+    def items(self, filter_: Filter | str | None = None, *, chunk: int = CHUNK) -> Iterator[Item]:
+        """Every picture, or every one that meets a filter, in no particular order; a piece at a time in memory."""
+        chosen = parse(filter_) if isinstance(filter_, str) else filter_
+        for rows in self._ask(lambda store: _begun(store.scroll(("record",), filter_=chosen, chunk=chunk))):
+            yield from map(Item.from_record, rows["record"])
+
+    def first(
+        self, count: int, *, offset: int = 0, after: str = "", filter_: Filter | str | None = None
+    ) -> list[Item]:
+        """`count` pictures in the order of their ids: of those that come after the id `after` and meet a filter,
+        without the first `offset`.
+
+        The order says nothing, but it stays: going on after the last id of a page misses none and repeats none,
+        whatever is written meanwhile.
+        """
+        chosen = parse(filter_) if isinstance(filter_, str) else filter_
+        beyond = Compare("id", ">", after)
+        wanted = beyond if chosen is None else Together("all", (beyond, chosen))
+        pieces = self._ask(lambda store: _begun(store.scroll(("id",), filter_=wanted, chunk=_IDS)))
+        ids = heapq.nsmallest(offset + count, chain.from_iterable(rows["id"] for rows in pieces))
+        return list(self.get(ids[offset:]).items) if len(ids) > offset else []
+
+    def thumbnail(self, id_: str) -> bytes | None:
+        """The small copy of a picture, as JPEG; None where there is no such picture, or no copy."""
+        for _ in range(_ATTEMPTS):
+            items = self.get([id_]).items
+            if not items or items[0].thumbnail is None:
+                return None
+            if (data := self.database.thumbnail(items[0].thumbnail)) is not None:
+                return data
+        return None
+
+    def stats(self) -> Stats:
+        """How the table lies in its place."""
+        return self._ask(lambda store: store.stats())
+
+    def _ask(self, question: Callable[[VectorStore], T]) -> T:
+        """`question` of the table that counts now. A table that has been replaced under a question is left for
+        the new one."""
+        if time.monotonic() - self._looked > self._freshness:
+            self._look()
+        store = self._store
+        try:
+            return question(store)
+        except SearchIndexError:
+            self._look()
+            if self._store is store:
+                raise
+            return question(self._store)
+
+    def _look(self) -> None:
+        """Follow the manifest."""
+        with self._lock:
+            manifest = self._read_manifest()
+            if self._required is not None:
+                require(self.place, manifest.current, self._required)
+            if manifest.current.name != self._manifest.current.name:
+                self._store = self.database.open(manifest.current.name)
+            self._manifest, self._looked = manifest, time.monotonic()
+
+    def _read_manifest(self) -> Manifest:
+        manifest = read_manifest(self.database)
         if manifest is None:
             raise SearchIndexError(
-                f"{self.folder}: no index here; build one: diptych index SOURCE --index {self.folder}"
+                f"{self.place}: no index here; build one: diptych index SOURCE --index {self.place}"
             )
         return manifest
 
-    def _missing(self, error: FileNotFoundError) -> SearchIndexError:
-        return SearchIndexError(f"{error.filename}: missing; build the index again in another folder")
 
-    def require(self, model: ModelIdentity) -> None:
-        """Nothing, for the model that filled the index; SearchIndexError, with what to run, for another."""
-        if model.fingerprint != self.manifest.fingerprint:
-            raise SearchIndexError(
-                f"{self.folder}: was filled by the model {self.manifest.model!r} "
-                f"({self.manifest.fingerprint[:12]}), not by {model.name!r} ({model.fingerprint[:12]}); use --model "
-                f"{self.manifest.model}, or embed everything again: "
-                f"diptych index SOURCE --index {self.folder} --model {model.name} --rebuild"
-            )
-
-    def search(
-        self, query: NDArray[np.float32], *, count: int = 10, min_score: float | None = None
-    ) -> list[Result]:
-        """The `count` most similar pictures, best first, none below `min_score`.
-
-        query: (dim,), unit length. Exact: every row is compared in float32. Of equal scores the
-        first row comes first.
-        """
-        if query.shape != (self.manifest.dim,):
-            raise ValueError(f"query of shape {query.shape}; expected ({self.manifest.dim},)")
-        if count < 1:
-            raise ValueError(f"count {count}: expected at least 1")
-        rows, scores = np.empty(0, np.int64), np.empty(0, np.float32)
-        for start in range(0, len(self), _CHUNK):
-            chunk = self._vectors[start : start + _CHUNK].astype(np.float32) @ query
-            scores = np.concatenate([scores, chunk])
-            rows = np.concatenate([rows, np.arange(start, start + len(chunk))])
-            if len(scores) > count:
-                # Not argpartition: it would choose among equals at the edge as it likes.
-                edge = np.partition(scores, -count)[-count]
-                best = np.flatnonzero(scores >= edge)
-                rows, scores = rows[best], scores[best]
-        results = []
-        for place in np.argsort(-scores, kind="stable")[:count]:
-            score = float(scores[place])
-            if min_score is not None and score < min_score:
-                break
-            item = self[int(rows[place])]
-            results.append(Result(id=item.id, uri=item.uri, score=score, caption=item.caption))
-        return results
-
-    def verify(self) -> None:
-        """Read everything and compare it with the recorded hashes.
-
-        Raises:
-            SearchIndexError: a file is not what was written; the message names it.
-        """
-        for name, expected in self.manifest.sha256.items():
-            try:
-                found = sha256_of(self.folder / name)
-            except FileNotFoundError as error:
-                raise self._missing(error) from None
-            if found != expected:
-                raise SearchIndexError(
-                    f"{self.folder / name}: damaged: SHA-256 {found[:12]}..., expected {expected[:12]}...; "
-                    "restore it from a copy, or build the index again in another folder"
-                )
-
-
-class _Lines:
-    """The lines of a file by number, without holding the file in memory."""
-
-    def __init__(self, file: Path, count: int) -> None:
-        data = np.memmap(file, np.uint8, "r") if file.stat().st_size else np.empty(0, np.uint8)
-        ends = [
-            np.flatnonzero(data[at : at + _BLOCK] == ord("\n")) + at for at in range(0, len(data), _BLOCK)
-        ]
-        self._data = data
-        self._ends = np.concatenate([np.array([-1]), *ends])
-        if len(self._ends) - 1 != count or self._ends[-1] != len(data) - 1:
-            raise SearchIndexError(
-                f"{file}: {len(self._ends) - 1} lines; expected {count}; build the index again in another folder"
-            )
-
-    def __getitem__(self, row: int) -> bytes:
-        return self._data[self._ends[row] + 1 : self._ends[row + 1]].tobytes()
+def _begun(pieces: Iterator[T]) -> Iterator[T]:
+    """The same pieces; the first is read already, and has shown whether the table can be read."""
+    first = list(islice(pieces, 1))
+    return chain(first, pieces)

@@ -165,7 +165,7 @@ class _Engine:
         loader = open_training_data(recipe, self.model, self.preprocess, self._say)
         started, first, before = time.perf_counter(), self.step, self.seconds
         last_save = started
-        chance = math.log(recipe.training.batch_size)
+        chance = math.log(recipe.training.batch_size) if recipe.objective.name == "clip" else None
         board = Monitor(self.files.folder, total, self.step, chance, self.console, writes=world().leads)
         with on_interrupt() as stop, self.files.saver() as saver, board as monitor:
             batches = loader.batches(self.step * recipe.training.batch_size)

@@ -31,8 +31,7 @@ from diptych.models.label_head import LabelHead
 from diptych.models.shared_encoder import SharedEncoder
 from diptych.tokenizer import tokenize
 from diptych.training.settings import DataSettings, Recipe
-
-WITHOUT_WORDS = ("simclr", "label-distillation")  # for which a picture is enough
+from diptych.training.tasks import TASKS
 
 
 def open_training_data(
@@ -40,11 +39,12 @@ def open_training_data(
 ) -> Loader:
     """The loader that the recipe asks for. say: gets one line about what was found."""
     data, training = recipe.data, recipe.training
+    needs_captions = TASKS[recipe.objective.name].needs_captions
     source, weights = open_examples(data)
     if data.labels_per_class is not None:
         weights = few_of_each(source, weights, data.label_from, data.labels_per_class, training.seed)
     if isinstance(model.text, LabelHead):
-        source = Labelled(source, data.label_from, required=recipe.objective.name not in WITHOUT_WORDS)
+        source = Labelled(source, data.label_from, required=needs_captions)
     elif recipe.finetune is not None:
         source = _to_finetune(source, recipe)
     if data.permute_captions:
@@ -62,7 +62,7 @@ def open_training_data(
         workers=data.workers,
         cache=data.cache,
         most_bad=data.most_bad,
-        needs_captions=recipe.objective.name not in WITHOUT_WORDS,
+        needs_captions=needs_captions,
         hear=_hearing(model),
         world=world(),
     )

@@ -27,7 +27,14 @@ class Monitor:
     """
 
     def __init__(
-        self, run: Path, total: int, resumed: int, chance: float, console: Console, *, writes: bool = True
+        self,
+        run: Path,
+        total: int,
+        resumed: int,
+        chance: float | None,
+        console: Console,
+        *,
+        writes: bool = True,
     ) -> None:
         self._run = run
         self._total = total
@@ -84,10 +91,8 @@ class Monitor:
         self._smooth = _SMOOTHING * before + (1 - _SMOOTHING) * loss
         if self._bar is not None:
             bound = "data-bound" if record["data_share"] >= DATA_BOUND else "compute-bound"
-            text = (
-                f"loss {self._smooth:.3f} (chance {self._chance:.2f})  {record['samples_per_second']:.0f} pairs/s, "
-                f"{bound}"
-            )
+            guessing = "" if self._chance is None else f" (chance {self._chance:.2f})"
+            text = f"loss {self._smooth:.3f}{guessing}  {record['samples_per_second']:.0f} pairs/s, {bound}"
             self._bar.update(self._bar_task, completed=step, description=text)
 
     def record(self, step: int, record: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import diptych
 from diptych.config import build, nearest, override, read_toml
 from diptych.errors import SettingsError
 from diptych.training.settings import Recipe
+from diptych.training.tasks import TASKS
 
 
 def load_recipe(location: str, assignments: tuple[str, ...] = ()) -> Recipe:
@@ -18,7 +19,13 @@ def load_recipe(location: str, assignments: tuple[str, ...] = ()) -> Recipe:
     for asked, other in (("steps", "samples"), ("samples", "steps")):
         if any(assignment.split("=")[0].strip() == f"training.{asked}" for assignment in assignments):
             values.get("training", {}).pop(other, None)
-    return build(Recipe, override(values, assignments), str(file))
+    recipe = build(Recipe, override(values, assignments), str(file))
+    approach = recipe.objective.name
+    if approach not in TASKS:
+        raise SettingsError(
+            f"{file} [objective] name: {approach!r} is no approach; {nearest(approach, TASKS)}"
+        )
+    return recipe
 
 
 def path(name: str) -> Path:

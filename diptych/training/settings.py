@@ -66,22 +66,7 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveSettings:
-    name: Literal[
-        "clip",
-        "siglip",
-        "captioning",
-        "word-prediction",
-        "simclr",
-        "labels",
-        "label-distillation",
-        "convirt",
-        "clip-distillation",
-        "clip-language",
-        "language",
-        "shre",
-        "classifier",
-        "lit",
-    ] = "clip"
+    name: str = "clip"  # of an approach: a key of `tasks.TASKS`
     positives: Literal["pair", "caption"] = (
         "pair"  # "caption": pairs with the same first caption are positives
     )

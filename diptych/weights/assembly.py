@@ -21,6 +21,8 @@ from diptych.weights.tensor_files import Entry, TensorFile
 _MOST_LISTED = 10
 # No width, vocabulary or side of a CLIP is larger; products of three such sizes still fit 64 bits.
 _LARGEST_SIZE = 1 << 18
+_MAY_BE_ZERO = ("sound_bands", "kept_layers")  # without sounds, and without hidden layers
+_LAYERS = ("layers", "decoder_layers", "head_layers", "kept_layers", "convolutions")  # of any text side
 # What an initialisation does to a tensor's values and not to its shape.
 _VALUES_ONLY = {
     "normal_",
@@ -173,27 +175,28 @@ def _as_float32(tensor: Tensor, name: str, where: str) -> Tensor:
 def _refuse_absurd_sizes(architecture: Architecture, tensors: int, where: str) -> None:
     # Laying a model out costs time for every layer, and each layer has tensors: so a file that holds few
     # tensors cannot make us build many layers.
-    layers = (getattr(architecture.image, "layers", 0), getattr(architecture.text, "layers", 0))
-    total = sum(_integers(layers))
+    layers = [architecture.image.layers, *(getattr(architecture.text, name, 0) for name in _LAYERS)]
+    total = sum(number for _, number in _integers("layers", layers))
     if total > tensors:
         raise CheckpointError(f"{where}: the architecture has {total} layers, but the file {tensors} tensors")
-    for size in _integers(config.plain(architecture)):
-        if not 0 < size <= _LARGEST_SIZE:
+    for name, size in _integers("", config.plain(architecture)):
+        if not (0 < size <= _LARGEST_SIZE or (size == 0 and name in _MAY_BE_ZERO)):
             raise CheckpointError(
                 f"{where}: the architecture has a size of {size}; expected 1 to {_LARGEST_SIZE}"
             )
 
 
-def _integers(values: Any) -> Iterator[int]:
-    if isinstance(values, dict):
-        values = values.values()
-    elif isinstance(values, bool | str | float):
-        return
-    elif isinstance(values, int):
-        yield values
-        return
-    for value in values:
-        yield from _integers(value)
+def _integers(name: str, value: Any) -> Iterator[tuple[str, int]]:
+    """Every whole number of a table with the name under which it stands, ids of words aside."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key != "known":
+                yield from _integers(key, item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _integers(name, item)
+    elif isinstance(value, int):
+        yield name, value
 
 
 def _fits(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:

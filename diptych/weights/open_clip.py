@@ -169,6 +169,7 @@ def _settings(architecture: Architecture) -> Json:
         not isinstance(text, TextTransformer)
         or text.positions != "learned"
         or text.embedding_width is not None
+        or text.known
     ):
         raise CheckpointError(
             "open_clip has no such text tower; only a text transformer with learned positions and without an "

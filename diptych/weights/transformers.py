@@ -184,6 +184,7 @@ def _settings(architecture: Architecture) -> Json:
         not isinstance(text, TextTransformer)
         or text.positions != "learned"
         or text.embedding_width is not None
+        or text.known
     ):
         raise CheckpointError(
             "transformers has no such text tower; only a text transformer with learned positions and without an "

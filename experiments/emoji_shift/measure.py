@@ -24,6 +24,7 @@ import diptych
 from diptych.data.sources import Source, open_source
 from diptych.data.transforms import Preprocess
 from diptych.embed import Encode, image_features
+from diptych.evaluation.answers import answers
 from diptych.evaluation.datasets.benchmark import default_root, open_benchmark
 from diptych.evaluation.few_shot import evaluate_few_shot
 from diptych.evaluation.labels import LabelSet
@@ -33,7 +34,7 @@ from diptych.evaluation.prompts import TEMPLATES
 from diptych.evaluation.report import Report
 from diptych.evaluation.retrieval import evaluate_retrieval
 from diptych.evaluation.survey import embed_rows, encoded_rows
-from diptych.evaluation.zero_shot import answers, classifier, evaluate_zero_shot, survey_labels
+from diptych.evaluation.zero_shot import classifier, evaluate_zero_shot, survey_labels
 from diptych.models.clip import CLIP
 
 FASHION_TRAINING = (

@@ -77,6 +77,8 @@ def test_version_names_torch_and_the_device(run: Run) -> None:
         (["search", "--index", "i"], "nothing to search for"),
         (["search", "cat", "--index", "i", "--count", "many"], "many"),
         (["search", "cat"], "--index"),
+        (["remove", "--index", "i"], "expected what to remove"),
+        (["remove", "a.png", "--where", "width = 1", "--index", "i"], "expected what to remove"),
         (["evaluate", "zeroshot", "--data", "d"], "zero-shot"),
         (["evaluate", "zero-shot", "--data", "d", "--label-from", "captions"], "caption"),
         (["demo", "--minutes", "0"], "--minutes 0"),

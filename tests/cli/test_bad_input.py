@@ -87,6 +87,7 @@ CASES = {
     "no such folder to write to": ("embed PICTURES --out no/x.npy --model TINY", "no/x.npy", "make it first"),
     "empty folder, index": ("index empty --index i --model TINY", "empty", "images end in"),
     "broken folder, index": ("index broken --index i --model TINY", "a.png", ""),
+    "nothing to remove": ("remove cat.png --index nowhere", "nowhere", "no index here"),
     "no index": ("search cat --index nowhere", "nowhere", "diptych index"),
     "no labels in the data": ("evaluate zero-shot --data PICTURES --model TINY", "no label", "class folders"),
     "unknown templates": ("evaluate zero-shot --data PICTURES --templates phots", "phots", "photo"),

@@ -123,13 +123,24 @@ def test_index_and_search_by_picture_find_that_picture(tiny: Path, pictures: Pat
     assert (again["added"], again["unchanged"]) == (0, 3)
     # The index knows its model: no --model here.
     found = run("search", "--image", pictures / "green.png", "--index", "i", "--count", 2, "--json").json
-    assert found.keys() == {"query", "image", "results"}
+    assert found["query"] is None
     assert len(found["results"]) == 2
     best = found["results"][0]
-    assert best.keys() == {"id", "uri", "score", "caption"}
+    assert best.keys() == {"id", "uri", "score", "caption", "duplicates"}
     assert best["uri"] == str(pictures / "green.png")
     assert best["score"] == pytest.approx(1, abs=0.01)
     assert best["caption"] == "a green square"
+
+
+def test_remove_takes_pictures_out_of_an_index(tiny: Path, pictures: Path, run: Run) -> None:
+    run("index", pictures, "--index", "i", "--model", tiny)
+    told = run("remove", pictures / "red.png", "--index", "i", "--json").json
+    assert told == {"index": "i", "removed": 1, "purged": False}
+    assert (
+        "2 pictures removed, and nothing"
+        in run("remove", "--where", "width = 40", "--index", "i", "--purge").out
+    )
+    assert run("index", pictures, "--index", "i", "--model", tiny, "--json").json["added"] == 3
 
 
 def test_search_by_words_prints_a_table_and_json(tiny: Path, pictures: Path, run: Run) -> None:

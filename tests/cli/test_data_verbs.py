@@ -6,6 +6,7 @@ from command_line import Run
 from PIL import Image
 
 from diptych.data import open_source
+from diptych.tokenizer import default_tokenizer
 
 
 @pytest.fixture
@@ -97,3 +98,20 @@ def test_what_is_not_there_is_one_line(run: Run) -> None:
         assert outcome.code == 1
         assert "no such file or folder" in outcome.err
         assert len(outcome.err.splitlines()) == 1
+
+
+def test_words_lists_the_ids_of_captions_that_occur_often_enough(tmp_path: Path, run: Run) -> None:
+    table = tmp_path / "pairs.csv"
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    table.write_text(
+        "image,caption\n" + "".join(f"a.png,{text}\n" for text in ("red red cat", "red dog", "cat!"))
+    )
+    encode = default_tokenizer().encode
+    red, cat, dog, mark = (encode(word)[0] for word in ("red", "cat", "dog", "!"))
+    found = run("data", "words", table, "--least", 2, "--json").json
+    assert found["known"] == sorted([red, cat])
+    assert (found["distinct"], found["covered"]) == (4, pytest.approx(5 / 7))
+    people = run("data", "words", table, "--least", 1)
+    assert people.out.strip() == f"known = {sorted([red, cat, dog, mark])}"
+    assert "4 of 4 ids occur in 1 rows or more" in people.err
+    assert run("data", "words", table, "--least", 0).code == 2

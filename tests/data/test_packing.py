@@ -187,6 +187,22 @@ def test_a_packing_that_is_killed_goes_on_to_the_same_bytes(source: Source, tmp_
     assert [path.name for path in out.iterdir() if path.name.endswith(".tmp")] == []
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_a_killed_packing_left_half_written_is_removed(
+    source: Source, tmp_path: Path, begun: bool
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    if begun:
+        pack(source, out)
+    for name in (".pack.json.henqyfkq.tmp", ".00001.tar.abcdefgh.tmp"):
+        (out / name).write_bytes(b"half of")
+    pack(source, out)
+    pack(source, tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole")
+    assert not list(out.glob("*.tmp"))
+
+
 def test_a_folder_with_something_else_is_refused(source: Source, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

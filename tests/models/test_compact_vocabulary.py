@@ -6,7 +6,10 @@ import torch
 from diptych.models import architectures
 from diptych.models.captioner import Captioner
 from diptych.models.compact_vocabulary import CompactVocabulary
+from diptych.models.language_tower import LanguageTower
+from diptych.models.text_transformer import TextTransformer
 from diptych.models.word_predictor import WordPredictor
+from diptych.objectives.vocabulary import log_likelihoods
 from tests.models.small_models import CONTEXT, VOCABULARY, random_texts
 
 
@@ -60,3 +63,36 @@ def test_a_class_of_unknown_words_is_scored_as_the_stranger() -> None:
     features = torch.randn(2, 6)
     tokens = torch.tensor([[VOCABULARY - 2, 30, 31, VOCABULARY - 1]])
     torch.testing.assert_close(head.scores(features, tokens)[:, 0], head(features)[:, 0])
+
+
+def test_a_text_tower_of_few_words_embeds_and_predicts_them_as_one_of_all() -> None:
+    known = (3, 9, 20, 41)
+    sizes = [
+        architectures.TextTransformer(
+            width=16, layers=2, heads=2, context_length=CONTEXT, vocab_size=VOCABULARY, known=ids
+        )
+        for ids in ((), known)
+    ]
+    torch.manual_seed(0)
+    every, few = (TextTransformer(size, 8, "gelu").double() for size in sizes)
+    state = every.state_dict()
+    rows = [0, *known, VOCABULARY - 2, VOCABULARY - 1]  # the stranger has the embedding of id 0 here
+    state["token_embedding.weight"] = state["token_embedding.weight"][rows]
+    few.load_state_dict(state)
+    tokens = torch.tensor(
+        [[VOCABULARY - 2, 9, 41, 3, VOCABULARY - 1, 0], [VOCABULARY - 2, 20, VOCABULARY - 1, 0, 0, 0]]
+    )
+    torch.testing.assert_close(few(tokens), every(tokens))
+    with torch.no_grad():
+        torch.testing.assert_close(few(tokens), every(tokens))
+        stranger = tokens.clone()
+        stranger[0, 2] = 50
+        like_zero = tokens.clone()
+        like_zero[0, 2] = 0
+        torch.testing.assert_close(few(stranger), every(like_zero))
+    surprise = LanguageTower(few, log_likelihoods)(tokens)[:, -1]
+    states = few.tokens(tokens[:1, :5])[0, :-1]
+    expected = torch.nn.functional.cross_entropy(
+        states @ few.token_embedding.weight.T, few.words.rows_of(tokens)[0, 1:5]
+    )
+    torch.testing.assert_close(surprise[0], expected)

@@ -9,6 +9,7 @@ import numpy as np
 
 from diptych.data.example import Example
 from diptych.data.sources import Source
+from diptych.data.thumbnails import Preview
 from diptych.embed import EmbeddedBatch, Skipped, uri_of
 from diptych.errors import DataError
 
@@ -21,6 +22,11 @@ def vector_of(data: bytes) -> np.ndarray:
     seed = int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
     vector = np.random.default_rng(seed).normal(size=DIM).astype(np.float32)
     return vector / np.linalg.norm(vector)
+
+
+def preview_of(data: bytes) -> Preview:
+    """As many pixels as there are bytes, and a copy that is found again in a folder's files."""
+    return Preview(len(data), 1, b"small copy of " + data)
 
 
 class Folder:
@@ -73,12 +79,14 @@ class FakeEncoder:
     batch_size: int = 3
     embedded: list[str] = field(default_factory=list)
 
-    def images(self, source: Source, positions: Iterable[int]) -> Iterator[EmbeddedBatch]:
+    def images(
+        self, source: Source, positions: Iterable[int], *, previews: bool = False
+    ) -> Iterator[EmbeddedBatch]:
         rows = iter(positions)
         while batch := [position for _, position in zip(range(self.batch_size), rows, strict=False)]:
-            yield self._embed(source, batch)
+            yield self._embed(source, batch, previews)
 
-    def _embed(self, source: Source, positions: list[int]) -> EmbeddedBatch:
+    def _embed(self, source: Source, positions: list[int], previews: bool) -> EmbeddedBatch:
         good, skipped = [], []
         for position in positions:
             example = source[position]
@@ -95,4 +103,5 @@ class FakeEncoder:
             uris=tuple(uri_of(source, example) for _, example in good),
             vectors=np.array(vectors, np.float32).reshape(-1, DIM),
             skipped=tuple(skipped),
+            previews=tuple(preview_of(example.image) for _, example in good) if previews else (),
         )

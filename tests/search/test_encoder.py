@@ -8,12 +8,14 @@ from PIL import Image
 
 from diptych.data.sources import open_source
 from diptych.data.transforms import Preprocess
-from diptych.embed import embed_images, embed_texts
-from diptych.errors import SettingsError
+from diptych.embed import embed_images, embed_texts, uri_of
 from diptych.models.clip import CLIP
 from diptych.search.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.search.index import Index
+from diptych.search.query import Part, Question
+from diptych.search.searcher import Searcher
+from diptych.search.stores.rows import item_id
 
 
 @pytest.fixture
@@ -40,10 +42,11 @@ def test_a_picture_finds_itself(encoder: Encoder, photos: Path, tmp_path: Path) 
     index = Index(tmp_path / "index")
     index.require(encoder)
     for number in (0, 3, 9):
-        best = index.search(encoder.query(image=photos / f"{number}.png"), count=1)[0]
-        assert Path(best["uri"]) == photos / f"{number}.png"
-        assert best["caption"] == f"picture {number}"
-        assert best["score"] == pytest.approx(1, abs=1e-3)
+        best = index.search(encoder.pictures([photos / f"{number}.png"])[0], count=1)[0]
+        assert Path(best.item.uri) == photos / f"{number}.png"
+        assert best.item.caption == f"picture {number}"
+        assert (best.item.width, best.item.height) == (16, 16)
+        assert best.score == pytest.approx(1, abs=1e-3)
 
 
 def test_words_find_what_a_loop_over_the_pictures_finds(
@@ -53,30 +56,32 @@ def test_words_find_what_a_loop_over_the_pictures_finds(
     paths = sorted(photos.glob("*.png"))
     images = embed_images(tiny_clip, tiny_preprocess, paths)
     scores = images @ embed_texts(tiny_clip, ["a red bicycle"])[0]
-    found = Index(tmp_path / "index").search(encoder.query(text="a red bicycle"), count=10)
-    assert {Path(result["uri"]): result["score"] for result in found} == pytest.approx(
+    found = Index(tmp_path / "index").search(encoder.texts(["a red bicycle"])[0], count=10)
+    assert {Path(hit.item.uri): hit.score for hit in found} == pytest.approx(
         dict(zip(paths, scores.tolist(), strict=True)), abs=1e-3
     )
 
 
 def test_words_and_a_picture_are_added_as_unit_vectors(
-    encoder: Encoder, tiny_clip: CLIP, tiny_preprocess: Preprocess, photos: Path
+    encoder: Encoder, tiny_clip: CLIP, tiny_preprocess: Preprocess, photos: Path, tmp_path: Path
 ) -> None:
+    refresh(tmp_path / "index", open_source(photos), encoder)
     text = embed_texts(tiny_clip, ["at night"])[0]
     image = embed_images(tiny_clip, tiny_preprocess, [photos / "0.png"])[0]
-    both = encoder.query(text="at night", image=photos / "0.png")
-    np.testing.assert_allclose(both, (text + image) / np.linalg.norm(text + image), atol=1e-6)
-
-
-def test_a_question_without_content_is_refused(encoder: Encoder) -> None:
-    with pytest.raises(SettingsError, match="nothing to search for"):
-        encoder.query()
+    both = (text + image) / np.linalg.norm(text + image)
+    with Index(tmp_path / "index") as index:
+        question = Question((Part(text="at night"), Part(image=photos / "0.png")))
+        answer = Searcher(index, encoder).search(question)
+        expected = index.search(both, count=10)
+    assert [found.item for found in answer.found] == [hit.item for hit in expected]
+    assert [found.score for found in answer.found] == pytest.approx([hit.score for hit in expected], abs=1e-5)
+    assert answer.seconds_embedding > 0
 
 
 def test_the_bundled_sample_can_be_indexed(encoder: Encoder, tmp_path: Path) -> None:
     source = open_source("sample:test")
     summary = refresh(tmp_path / "index", source, encoder)
     assert (summary.added, summary.skipped) == (len(source), [])
-    item = Index(tmp_path / "index")[0]
+    item = next(Index(tmp_path / "index").items(f"id = {item_id(uri_of(source, source[0]))}"))
     assert item.uri.startswith("sample:test#")
     assert item.caption == source[0].captions[0]

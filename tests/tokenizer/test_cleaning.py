@@ -93,11 +93,15 @@ def test_the_first_piece_of_a_huge_text_reads_one_segment(monkeypatch: pytest.Mo
     assert cleaning._PIECE - 12 < len(piece) <= cleaning._PIECE
 
 
+# Some twenty times what these texts take. Work that grew with the square of the length would take far longer.
+QUADRATIC_SECONDS = 60
+
+
 def test_ampersands_escaped_a_quarter_million_times_are_cleaned_in_linear_time() -> None:
     started = time.process_time()
     assert clean("&" + "amp;" * 249_999) == "&"
     assert clean("&" + "#38;amp;" * 124_999 + "lt;") == "<"
-    assert time.process_time() - started < 3
+    assert time.process_time() - started < QUADRATIC_SECONDS
 
 
 def test_a_run_of_a_million_combining_marks_is_cleaned_in_linear_time() -> None:
@@ -106,7 +110,7 @@ def test_a_run_of_a_million_combining_marks_is_cleaned_in_linear_time() -> None:
     assert cleaned == "\u1eb9" + "\u0323" * 299_999 + "\u0301" * 300_000
     hidden = clean("e" + "\u0301\x00\u0323\x00" * 100_000)
     assert hidden == "\u1eb9" + "\u0323" * 99_999 + "\u0301" * 100_000
-    assert time.process_time() - started < 6
+    assert time.process_time() - started < QUADRATIC_SECONDS
 
 
 @settings(max_examples=300, deadline=None, database=None, derandomize=True)

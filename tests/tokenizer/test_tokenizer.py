@@ -165,6 +165,9 @@ def test_threads_share_one_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(torch.equal(result, expected) for result in results)
 
 
+# About thirty times what any of these texts takes. Work that grew with the square of the length would take hours.
+QUADRATIC_SECONDS = 30
+
 TEN_MEGABYTES = {
     "captions": "a photo of a dog " * 590_000,
     "lines": "a photo of a dog\n" * 590_000,
@@ -184,12 +187,12 @@ TEN_MEGABYTES = {
 
 
 @pytest.mark.parametrize("name", TEN_MEGABYTES)
-def test_ten_megabytes_are_cut_in_about_a_second(tokenizer: Tokenizer, name: str) -> None:
+def test_ten_megabytes_are_cut_in_linear_time(tokenizer: Tokenizer, name: str) -> None:
     text = TEN_MEGABYTES[name]
     assert 9_000_000 <= len(text.encode()) < 13_000_000
     started = time.process_time()
     row = tokenizer(text, truncate=True)[0].tolist()
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < QUADRATIC_SECONDS
     assert row[0] == 49406
     assert row.count(49407) == 1
 

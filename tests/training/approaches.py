@@ -31,7 +31,8 @@ from diptych.models.text_transformer import TextTransformer
 from diptych.objectives.labels import label_likelihood
 from diptych.objectives.nt_xent import nt_xent
 from diptych.objectives.pairs import Pairs
-from diptych.training.parallel import share_model
+from diptych.training.optimizer import build_optimizer
+from diptych.training.parallel import share_model, whole
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
 from diptych.training.step import training_step
@@ -247,8 +248,7 @@ def gradients(name: str, way: str, chunking: Chunking, folder: Path) -> dict[str
     for key, parameter in model.named_parameters():
         gradient = parameter.grad
         if gradient is not None:
-            whole = gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
-            found[key] = whole.clone()
+            found[key] = (gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient).clone()
     task.use(task.towers)
     parallel.close()
     return found
@@ -263,6 +263,23 @@ def reference(name: str, folder: Path) -> dict[str, Tensor]:
     return {**found, **dict(model.named_buffers())}
 
 
+def trained(way: str, folder: Path) -> dict[str, Tensor]:
+    """The weights after two steps of SimCLR under LARS."""
+    approach, here = APPROACHES["simclr"], world()
+    model, recipe = model_of(approach), approach.recipe(folder)
+    task = TASKS["simclr"](model, Preprocess(32), recipe)
+    parallel = share_model(model, task.towers, way, "cpu")
+    task.use(parallel.towers)
+    optimizer = build_optimizer(model, dataclasses.replace(recipe.optimizer, trust=0.1))
+    batch = rows_of(approach, share(ROWS, here.rank, here.size))
+    for _ in range(2):
+        training_step(task, optimizer, batch, 0.5, None, group_positives=False, parallel=parallel)
+    found = {name: value.clone() for name, value in whole(model.state_dict()).items()}
+    task.use(task.towers)
+    parallel.close()
+    return found
+
+
 def main(folder: Path) -> None:
     """One of several processes; the first writes the gradients of every approach, way and chunking."""
     torch.set_num_threads(1)
@@ -273,6 +290,8 @@ def main(folder: Path) -> None:
             for chunking in approach.chunkings:
                 found = gradients(name, way, CHUNKINGS[chunking], folder)
                 everything |= {f"{name}/{way}-{chunking}/{key}": value for key, value in found.items()}
+    for way in WAYS:
+        everything |= {f"lars/{way}/{key}": value for key, value in trained(way, folder).items()}
     if world().leads:
         save_file(
             {key: value.contiguous() for key, value in everything.items()}, folder / "found.safetensors"

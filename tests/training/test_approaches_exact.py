@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.processes import run_processes
-from tests.training.approaches import APPROACHES, gradients, prepare, reference
+from tests.training.approaches import APPROACHES, gradients, model_of, prepare, reference, trained
 from tests.training.gradient_matrix import CHUNKINGS, WAYS
 
 WITHIN = 1e-12  # of a gradient larger than 1, a share of its size
@@ -57,3 +57,17 @@ def test_two_processes_with_uneven_shares_give_it_too(
     key = f"{name}/{way}-{chunking}/"
     found = {name.removeprefix(key): value for name, value in shared.items() if name.startswith(key)}
     assert_same(found, reference(name, folder))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_two_processes_take_the_steps_of_lars_that_one_takes_shards_too(
+    way: str, folder: Path, shared: dict[str, Tensor]
+) -> None:
+    expected, begun = trained("ddp", folder), model_of(APPROACHES["simclr"]).state_dict()
+    moved = (expected["visual.conv1.weight"] - begun["visual.conv1.weight"]).norm()
+    assert moved > 0.01 * begun["visual.conv1.weight"].norm()
+    for name, value in expected.items():
+        difference = (shared[f"lars/{way}/{name}"] - value).abs().max().item() / max(
+            1.0, value.abs().max().item()
+        )
+        assert difference <= 1e-10, f"{name} differs by {difference:.1e}"

@@ -1,6 +1,9 @@
 """Learning from labels in the engine: pre-training, fine-tuning from a projection head's middle, other resolutions."""
 
+import dataclasses
+import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import diptych
+from diptych import config
 from diptych.data.transforms import Preprocess
 from diptych.errors import SettingsError
 from diptych.models.architectures import (
@@ -136,6 +140,68 @@ def test_fine_tuning_at_another_resolution_keeps_all_but_the_positions(
     assert after["visual.positional_embedding"].shape == (17, 16)
     assert diptych.load(str(tmp_path / "second" / "model"), device="cpu")[1].resolution == 64
     torch.testing.assert_close(after["visual.conv1.weight"], before["visual.conv1.weight"], rtol=0, atol=1e-6)
+
+
+def test_fine_tuning_on_other_classes_keeps_the_encoder_and_begins_a_new_head(
+    pictures: Path, tmp_path: Path
+) -> None:
+    train(recipe_of("labels", pictures, TINY_VIT), tmp_path / "first")
+    others = tmp_path / "others"
+    shutil.copytree(pictures / "red", others / "apple")
+    shutil.copytree(pictures / "blue", others / "sea")
+    start = f"model.init={str(tmp_path / 'first' / 'model')!r}"
+    train(recipe_of("labels", others, TINY_VIT, start, "optimizer.learning_rate=1e-12"), tmp_path / "second")
+    before, after = (
+        load_file(tmp_path / name / "model" / "model.safetensors") for name in ("first", "second")
+    )
+    torch.testing.assert_close(after["visual.conv1.weight"], before["visual.conv1.weight"], rtol=0, atol=1e-6)
+    assert after["text.weight"].shape == (2, 16)
+    assert after["text.weight"].abs().max() < 1e-9
+
+
+def test_a_clip_is_fine_tuned_by_swapping_its_text_side_for_labels(pictures: Path, tmp_path: Path) -> None:
+    architecture = diptych.load("diptych-mini", device="cpu")[0].architecture
+    wanted = config.plain(dataclasses.replace(architecture, text=LabelHead(classes=())))
+    table = ", ".join(f"{name}={toml(value)}" for name, value in wanted.items())
+    settings = (f"model={{init='diptych-mini', architecture={{{table}}}}}", "optimizer.learning_rate=1e-12")
+    train(recipe_of("labels", pictures, *settings), tmp_path / "run")
+    model, _ = diptych.load(str(tmp_path / "run" / "model"), device="cpu")
+    clip, _ = diptych.load("diptych-mini", device="cpu")
+    found, expected = model.visual.state_dict(), clip.visual.state_dict()
+    for name, _ in model.visual.named_parameters():
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-6)
+
+
+def toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}={toml(item)}" for name, item in value.items()) + "}"
+    return json.dumps(value)
+
+
+def test_a_run_with_classes_from_its_data_goes_on_as_if_it_had_not_stopped(
+    pictures: Path, tmp_path: Path
+) -> None:
+    def stop(_: torch.nn.Module, __: object) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    settings = (TINY_VIT, "training.steps=4", "checkpoint.every_steps=1", "evaluation.every_steps=2")
+    train(recipe_of("labels", pictures, *settings), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe_of("labels", pictures, *settings), tmp_path / "cut", evaluate=stop)
+    train(recipe_of("labels", pictures, *settings), tmp_path / "cut", resume=True)
+    one, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_patches_are_cut_out_and_multiplied_by_one_matrix() -> None:
+    """z_0 of Dosovitskiy et al., equation 1: x_p E, with E of P * P * 3 rows (768 for patches of 16 pixels)."""
+    tower = small().visual
+    pixels = torch.randn(2, 3, 32, 32)
+    cut = torch.nn.functional.unfold(pixels, 16, stride=16)  # (batch, 3 * 16 * 16, patches)
+    assert cut.shape == (2, 768, 4)
+    matrix = tower.conv1.weight.flatten(1)
+    found = tower.conv1(pixels).flatten(2)
+    torch.testing.assert_close(found, matrix @ cut, rtol=0, atol=1e-5)
 
 
 def test_a_start_of_the_same_kind_but_another_size_is_refused(pictures: Path, tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 import diptych
+from diptych.cli import data_checks
 from diptych.cli.train import evaluation_of
+from diptych.data.example import Example
 from diptych.data.sources import open_source
 from diptych.evaluation.captions import write_captions
 from diptych.models.captioner import Captioner
@@ -70,3 +72,12 @@ def test_recipes_know_every_word_of_the_scenes(name: str) -> None:
 def test_two_runs_of_a_recipe_are_equal_to_the_bit(tmp_path: Path) -> None:
     losses = {train(tiny("virtex"), tmp_path / str(number)).loss for number in range(2)}
     assert len(losses) == 1
+
+
+@pytest.mark.parametrize(("same", "status"), [(20, "ok"), (40, "fail")])
+def test_the_doctor_knows_that_equal_captions_are_no_wrong_answers(same: int, status: str) -> None:
+    examples = [Example(str(number), b"", ("a star" if number < same else "a ring",)) for number in range(40)]
+    checks = {check.name: check for check in data_checks._words(examples, load_recipe("virtex"))}
+    assert checks["something to learn"].status == status
+    assert checks["something to learn"].detail.startswith(f"{1 + (same < 40)} captions of 40 are distinct")
+    assert "same captions" not in checks

@@ -7,6 +7,7 @@ import pytest
 import diptych
 from diptych.data.canvas import canvas_for
 from diptych.data.transforms import Preprocess
+from diptych.errors import SettingsError
 from diptych.models.bag_of_words import BagOfWords
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe, path
@@ -30,6 +31,11 @@ def test_every_approach_has_a_recipe_that_is_about_it_or_changes_one_word_of_ano
     shipped = {load_recipe(name).objective.name for name in NAMES}
     # SigLIP is CLIP's recipe with another name of the objective; so is the language model beside it.
     assert TASKS.keys() - shipped <= {"siglip", "clip-language", "language"}
+
+
+def test_an_approach_that_is_not_there_is_named_with_the_nearest() -> None:
+    with pytest.raises(SettingsError, match=r"'simcir' is no approach; did you mean 'simclr'"):
+        load_recipe("simclr", ("objective.name=simcir",))
 
 
 def test_clips_objective_trains_a_bag_of_words_on_the_scenes(tmp_path: Path) -> None:

@@ -1,10 +1,5 @@
 """Where a model meets an objective: one file an approach, and the table by which a recipe names them."""
 
-from collections.abc import Callable
-
-from diptych.data.transforms import Preprocess
-from diptych.models.clip import CLIP
-from diptych.training.settings import Recipe
 from diptych.training.tasks.captioning import CaptioningTask
 from diptych.training.tasks.classifier import ClassifierTask
 from diptych.training.tasks.clip import ClipTask
@@ -17,12 +12,11 @@ from diptych.training.tasks.lit import LitTask
 from diptych.training.tasks.shre import ShreTask
 from diptych.training.tasks.siglip import SiglipTask
 from diptych.training.tasks.simclr import SimclrTask
-from diptych.training.tasks.task import Task
 from diptych.training.tasks.word_prediction import WordPredictionTask
 
 __all__ = ["TASKS"]
 
-TASKS: dict[str, Callable[[CLIP, Preprocess, Recipe], Task]] = {
+TASKS: dict[str, type[ClipTask]] = {
     "clip": ClipTask,
     "siglip": SiglipTask,
     "clip-language": ClipLanguageTask,

@@ -52,9 +52,8 @@ class CaptioningTask(ClipTask):
 
     def text(self, batch: Batch, rows: Tensor) -> Tensor:
         """Those rows' texts as rows of the vocabulary, and the seed of each: (len(rows), context + 1), int64."""
-        return torch.cat(
-            [self.captioner.words.rows_of(self.tokens(batch, rows)), batch.seeds[rows, None]], dim=1
-        )
+        words = self.captioner.words.rows_of(self.tokens(batch, rows)).long()
+        return torch.cat([words, batch.seeds[rows, None]], dim=1)
 
     def loss(self, left: Tensor, right: Tensor, groups: Tensor | None) -> tuple[Tensor, int]:
         """See `Task`; the number is that of the tokens that are predicted, which both directions share."""

@@ -34,6 +34,7 @@ class ClipTask:
     """Contrastive pre-training of both towers."""
 
     embeds_texts = True
+    needs_captions = True  # or a picture alone is enough
 
     def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
         if self.embeds_texts and not isinstance(model.text, TextTransformer | BagOfWords):

@@ -19,6 +19,8 @@ from diptych.training.tasks.teacher import Teacher
 class LabelDistillationTask(LabelsTask):
     """Both see the same view of a picture; what the teacher says travels beside the student's features, as one row."""
 
+    needs_captions = False
+
     def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
         super().__init__(model, preprocess, recipe)
         self.temperature = recipe.objective.temperature

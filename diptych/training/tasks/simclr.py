@@ -29,6 +29,7 @@ class SimclrTask(ClipTask):
     """
 
     embeds_texts = False
+    needs_captions = False
 
     def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
         super().__init__(model, preprocess, recipe)

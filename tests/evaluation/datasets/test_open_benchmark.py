@@ -18,6 +18,7 @@ from diptych.cli.__main__ import main
 from diptych.data.images import read_rgb
 from diptych.data.transforms import Preprocess
 from diptych.errors import DataError, DiptychError, SettingsError
+from diptych.evaluation.answers import Headline
 from diptych.evaluation.datasets.benchmark import (
     DATASETS,
     benchmark_from,
@@ -29,7 +30,7 @@ from diptych.evaluation.datasets.further_sets import SHIFTED
 from diptych.evaluation.datasets.paper_sets import PAPER
 from diptych.evaluation.natural_shift import SHIFTS, class_map
 from diptych.evaluation.prompts import TEMPLATES
-from diptych.evaluation.zero_shot import Headline, evaluate_zero_shot
+from diptych.evaluation.zero_shot import evaluate_zero_shot
 from diptych.models.clip import CLIP
 
 

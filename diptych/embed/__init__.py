@@ -1,7 +1,7 @@
 """Images and texts to unit-length vectors: in batches, decoded ahead, and nothing dropped in silence."""
 
 import contextlib
-import json
+import hashlib
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,11 +19,13 @@ from PIL import Image
 from torch import Tensor
 
 from diptych import tokenizer
-from diptych.atomic import atomic_write
 from diptych.data.example import Example
+from diptych.data.images import WHITE, read_file, read_rgb
 from diptych.data.remote import is_address
 from diptych.data.sources import Source
-from diptych.errors import CheckpointError, DataError, ImageError, MissingExtraError, SettingsError
+from diptych.data.thumbnails import Preview, preview
+from diptych.data.transforms import Preprocess
+from diptych.errors import CheckpointError, DataError, ImageError
 from diptych.models.clip import CLIP
 from diptych.models.packing import order_of_batches
 
@@ -50,22 +52,15 @@ class Skipped:
 @dataclass(frozen=True, slots=True)
 class EmbeddedBatch:
     """Consecutive rows of a source. `vectors` is (len(examples), dim), row for row with the rest; of unit length
-    where it holds embeddings."""
+    where it holds embeddings. `previews` and `sha256`, of the images' files, are empty where none were asked for."""
 
     positions: tuple[int, ...]
     examples: tuple[Example, ...]
     uris: tuple[str, ...]
     vectors: Vectors
     skipped: tuple[Skipped, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What `write_embeddings` did."""
-
-    count: int
-    dim: int
-    skipped: tuple[Skipped, ...]
+    previews: tuple[Preview, ...] = ()
+    sha256: tuple[str, ...] = ()
 
 
 def embed_images(
@@ -86,7 +81,7 @@ def embed_images(
     """
     parts = []
     for pixels in _batches(_ahead(preprocess, images, batch_size), batch_size):
-        parts.append(_encode_images(model, pixels))
+        parts.append(encode_pixels(model, pixels))
         if progress is not None:
             progress(len(pixels))
     return _stack(parts, model)
@@ -116,10 +111,22 @@ def embed_texts(
     order = order_of_batches(tokens, model.logit_scale.device)
     for start in range(0, len(texts), batch_size):
         rows = order[start : start + batch_size]
-        vectors[rows.numpy()] = _encode_texts(model, tokens[rows])
+        vectors[rows.numpy()] = encode_tokens(model, tokens[rows])
         if progress is not None:
             progress(len(rows))
     return vectors
+
+
+def encode_pixels(model: CLIP, pixels: Sequence[Tensor]) -> Vectors:
+    """Unit-length embeddings (n, embed_dim) of preprocessed images, at least one, in one pass."""
+    with _inference(model):
+        return _unit_rows(model.encode_image(_on_device(model, pixels)))
+
+
+def encode_tokens(model: CLIP, tokens: Tensor) -> Vectors:
+    """Unit-length embeddings (n, embed_dim) of tokenized texts (n, context_length), in one pass."""
+    with _inference(model):
+        return _unit_rows(model.encode_text(tokens.to(model.logit_scale.device)))
 
 
 def embed_source(
@@ -129,18 +136,30 @@ def embed_source(
     *,
     positions: Iterable[int] | None = None,
     batch_size: int = 64,
+    previews: bool = False,
+    hashes: bool = False,
 ) -> Iterator[EmbeddedBatch]:
     """Embeddings of a source's images, batch by batch, in the order of `positions` (every row when not
     given).
 
     A row that cannot be read, or whose image cannot, is listed in its batch's `skipped`; a batch may be empty
-    but for those. Reading and decoding run ahead in threads while the model computes.
+    but for those. Reading and decoding run ahead in threads while the model computes. `previews` makes the
+    preview of each image too, of the same decoded pixels; `hashes` the SHA-256 of its file, of the same bytes.
     """
 
     def encode(pixels: Sequence[Tensor]) -> Vectors:
-        return _encode_images(model, pixels)
+        return encode_pixels(model, pixels)
 
-    for batch in encode_source(encode, preprocess, source, positions=positions, batch_size=batch_size):
+    batches = encode_source(
+        encode,
+        preprocess,
+        source,
+        positions=positions,
+        batch_size=batch_size,
+        previews=previews,
+        hashes=hashes,
+    )
+    for batch in batches:
         yield batch if batch.positions else replace(batch, vectors=_stack([], model))
 
 
@@ -161,21 +180,25 @@ def encode_source(
     *,
     positions: Iterable[int] | None = None,
     batch_size: int = 64,
+    previews: bool = False,
+    hashes: bool = False,
 ) -> Iterator[EmbeddedBatch]:
     """`embed_source` with any function of images in the model's place; `vectors` is what it returns."""
 
-    def read(position: int) -> tuple[int, Example, Tensor] | Skipped:
-        return _read(source, preprocess, position)
+    def read(position: int) -> _Read | Skipped:
+        return _read(source, preprocess, position, previews, hashes)
 
     rows = range(len(source)) if positions is None else positions
     for batch in _batches(_ahead(read, rows, batch_size), batch_size):
         good = [row for row in batch if not isinstance(row, Skipped)]
         yield EmbeddedBatch(
-            positions=tuple(position for position, _, _ in good),
-            examples=tuple(example for _, example, _ in good),
-            uris=tuple(uri_of(source, example) for _, example, _ in good),
-            vectors=encode([pixels for _, _, pixels in good]) if good else np.empty((0, 0), np.float32),
+            positions=tuple(row.position for row in good),
+            examples=tuple(row.example for row in good),
+            uris=tuple(uri_of(source, row.example) for row in good),
+            vectors=encode([row.pixels for row in good]) if good else np.empty((0, 0), np.float32),
             skipped=tuple(row for row in batch if isinstance(row, Skipped)),
+            previews=tuple(row.preview for row in good if row.preview is not None),
+            sha256=tuple(row.sha256 for row in good if row.sha256 is not None),
         )
 
 
@@ -200,51 +223,6 @@ def count_reasons(skipped: Iterable[Skipped]) -> dict[str, int]:
     return dict(Counter(row.reason for row in skipped).most_common())
 
 
-def write_embeddings(
-    path: str | Path,
-    batches: Iterable[EmbeddedBatch],
-    *,
-    about: dict[str, str] | None = None,
-    progress: Progress | None = None,
-) -> Written:
-    """Write the embeddings of `embed_source` to a `.parquet` or an `.npy` file, which appears only when
-    whole.
-
-    Parquet: columns `uri`, `key`, `caption` (the first one, or null), `label` (or null) and `vector` (a list
-    of embed_dim float32), with `about` in the file's metadata under `diptych`. NumPy: an array (n, embed_dim)
-    of float32, and beside it `NAME.jsonl` with the other columns, row for row.
-
-    Raises:
-        SettingsError: the name ends in neither.
-        DataError: no image could be read; no file is written.
-        MissingExtraError: Parquet without pyarrow.
-    """
-    target = Path(path)
-    writers = {".parquet": _write_parquet, ".npy": _write_npy}
-    if target.suffix not in writers:
-        raise SettingsError(f"{target}: expected a file name that ends in {' or '.join(writers)}")
-    if not target.parent.is_dir():
-        raise SettingsError(f"{target}: the folder {target.parent} does not exist; make it first")
-    skipped: list[Skipped] = []
-    count, dim = writers[target.suffix](target, _noting(batches, skipped, progress), about or {})
-    return Written(count, dim, tuple(skipped))
-
-
-def _noting(
-    batches: Iterable[EmbeddedBatch], skipped: list[Skipped], progress: Progress | None
-) -> Iterator[EmbeddedBatch]:
-    count = 0
-    for batch in batches:
-        count += len(batch.examples)
-        skipped.extend(batch.skipped)
-        if batch.examples:
-            yield batch
-        if progress is not None:
-            progress(len(batch.examples) + len(batch.skipped))
-    if not count:
-        raise DataError(none_readable(skipped))
-
-
 def none_readable(skipped: Sequence[Skipped]) -> str:
     """The message for a source of which nothing is left."""
     if not skipped:
@@ -252,78 +230,39 @@ def none_readable(skipped: Sequence[Skipped]) -> str:
     return f"none of {len(skipped)} images could be read; the first: {skipped[0].detail}"
 
 
-def _write_npy(target: Path, batches: Iterator[EmbeddedBatch], about: dict[str, str]) -> tuple[int, int]:
-    count, dim = 0, 0
-    header = {"descr": "<f4", "fortran_order": False}
-    # The list of rows is in place before the array that needs it.
-    with atomic_write(target) as file, atomic_write(target.with_suffix(".jsonl")) as rows:
-        # numpy pads the header so that the number of rows can grow in place: it is written again at the end.
-        for batch in batches:
-            if not count:
-                dim = batch.vectors.shape[1]
-                np.lib.format.write_array_header_1_0(file, header | {"shape": (0, dim)})
-            file.write(batch.vectors.astype("<f4", copy=False).tobytes())
-            for uri, example in zip(batch.uris, batch.examples, strict=True):
-                rows.write(json.dumps(_columns(uri, example), ensure_ascii=False).encode() + b"\n")
-            count += len(batch.uris)
-        file.seek(0)
-        np.lib.format.write_array_header_1_0(file, header | {"shape": (count, dim)})
-    return count, dim
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One row whose image has been decoded; `pixels` as the model takes them."""
+
+    position: int
+    example: Example
+    pixels: Tensor
+    preview: Preview | None
+    sha256: str | None
 
 
-def _write_parquet(target: Path, batches: Iterator[EmbeddedBatch], about: dict[str, str]) -> tuple[int, int]:
-    try:
-        import pyarrow as pa  # type: ignore[import-untyped]  # noqa: PLC0415 - optional
-        import pyarrow.parquet as pq  # type: ignore[import-untyped]  # noqa: PLC0415 - optional
-    except ImportError:
-        raise MissingExtraError("pyarrow", "data", "writing Parquet") from None
-    count, dim = 0, 0
-    with atomic_write(target) as file, contextlib.ExitStack() as stack:
-        for batch in batches:
-            if not count:
-                dim = batch.vectors.shape[1]
-                names = [pa.field(name, pa.string()) for name in ("uri", "key", "caption", "label")]
-                schema = pa.schema(
-                    [*names, pa.field("vector", pa.list_(pa.float32(), dim))],
-                    metadata={"diptych": json.dumps(about)},
-                )
-                writer = stack.enter_context(pq.ParquetWriter(file, schema))
-            columns = [
-                _columns(uri, example) for uri, example in zip(batch.uris, batch.examples, strict=True)
-            ]
-            arrays = [pa.array([row[name] for row in columns], pa.string()) for name in schema.names[:-1]]
-            vectors = pa.FixedSizeListArray.from_arrays(pa.array(batch.vectors.ravel()), dim)
-            writer.write_batch(pa.record_batch([*arrays, vectors], schema=schema))
-            count += len(batch.uris)
-    return count, dim
-
-
-def _columns(uri: str, example: Example) -> dict[str, str | None]:
-    caption = example.captions[0] if example.captions else None
-    return {"uri": uri, "key": example.key, "caption": caption, "label": example.label}
-
-
-def _read(source: Source, preprocess: Preprocessing, position: int) -> tuple[int, Example, Tensor] | Skipped:
+def _read(
+    source: Source, preprocess: Preprocessing, position: int, previews: bool, hashes: bool
+) -> _Read | Skipped:
     example = read_row(source, position)
     if isinstance(example, Skipped):
         return example
     try:
-        return position, example, preprocess(example.image)
+        image: Any = example.image
+        sha256 = look = None
+        if hashes:
+            image = image if isinstance(image, bytes) else read_file(image)
+            sha256 = hashlib.sha256(image).hexdigest()
+        if previews:
+            background = preprocess.background if isinstance(preprocess, Preprocess) else WHITE
+            image = read_rgb(image, background)
+            look = preview(image)
+        return _Read(position, example, preprocess(image), look, sha256)
     except ImageError as error:
         uri = uri_of(source, example)
         # Bytes have no name of their own to put into the message.
-        detail = str(error) if isinstance(example.image, Path) else f"{uri}: {error}"
-        return Skipped(position, uri, "unreadable image", detail)
-
-
-def _encode_images(model: CLIP, pixels: Sequence[Tensor]) -> Vectors:
-    with _inference(model):
-        return _unit_rows(model.encode_image(_on_device(model, pixels)))
-
-
-def _encode_texts(model: CLIP, tokens: Tensor) -> Vectors:
-    with _inference(model):
-        return _unit_rows(model.encode_text(tokens.to(model.logit_scale.device)))
+        named = isinstance(example.image, Path) and str(error).startswith(str(example.image))
+        return Skipped(position, uri, "unreadable image", str(error) if named else f"{uri}: {error}")
 
 
 def _on_device(model: CLIP, pixels: Sequence[Tensor]) -> Tensor:

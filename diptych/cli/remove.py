@@ -1,0 +1,46 @@
+"""`diptych remove`: pictures out of an index."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from diptych.cli.options import IndexPlace, Json, UsageError
+from diptych.cli.output import emit
+
+
+def remove(
+    what: Annotated[
+        str | None,
+        Parameter(
+            help="A picture, a folder with all that is in it, a source, a uri or an id, as the index knows them."
+        ),
+    ] = None,
+    /,
+    *,
+    folder: IndexPlace,
+    where: Annotated[
+        str | None, Parameter(help='A filter in place of WHAT, such as: width < 100 or tag = "draft".')
+    ] = None,
+    purge: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="Leave nothing of them in the index's files: rewrites it, and drops all its older versions.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove pictures from an index. Their files stay; a later `diptych index` of a source that still has them adds
+    them again."""
+    if (what is None) == (where is None):
+        raise UsageError("expected what to remove: WHAT (a picture, a folder, an id), or --where FILTER")
+
+    from diptych.search.remove import chosen_by, remove  # noqa: PLC0415
+    from diptych.search.stores.filters import parse  # noqa: PLC0415
+
+    chosen = parse(where) if where is not None else chosen_by(what or "")
+    count = remove(folder, chosen, purge=purge)
+    if as_json:
+        emit({"index": folder, "removed": count, "purged": purge})
+        return
+    print(f"{folder}: {count:,} pictures removed{', and nothing of them is left' if purge else ''}")

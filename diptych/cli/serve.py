@@ -1,0 +1,73 @@
+"""`diptych serve`: the API and the page."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from diptych.cli.options import Device, IndexPlace, Precision
+from diptych.cli.output import say
+
+
+def serve(
+    *,
+    folder: IndexPlace,
+    host: Annotated[
+        str, Parameter(help="Address to listen on. Any but this machine's own demands tokens.")
+    ] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="0: any free one.")] = 8000,
+    token_file: Annotated[
+        Path | None,
+        Parameter(
+            help="A file with 'read TOKEN' or 'write TOKEN' a line, which only its owner can read. Without it: the "
+            "variable DIPTYCH_TOKENS."
+        ),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        Parameter(negative="", help="A further name that the server is asked by, such as a proxy's."),
+    ] = None,
+    uploads: Annotated[
+        Path | None,
+        Parameter(help="A folder for pictures that are added over the network; without it none are."),
+    ] = None,
+    allow_url_fetch: Annotated[
+        bool, Parameter(negative="", help="Let requests name pictures by their public addresses on the web.")
+    ] = False,
+    originals: Annotated[
+        bool, Parameter(help="Hand out the pictures themselves, beside their thumbnails.")
+    ] = True,
+    model: Annotated[
+        str | None,
+        Parameter(name=["--model", "-m"], help="Where the index's own model now is, if it has moved."),
+    ] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Serve an index: a page for people, an API for programs."""
+    from diptych.search.index import Index  # noqa: PLC0415
+    from diptych.serving.run import serve as run  # noqa: PLC0415
+    from diptych.serving.settings import Settings  # noqa: PLC0415
+    from diptych.serving.tokens import Tokens  # noqa: PLC0415
+
+    settings = Settings(
+        host=host,
+        port=port,
+        names=tuple(name or ()),
+        tokens=Tokens.from_environment() if token_file is None else Tokens.from_file(token_file),
+        allow_url_fetch=allow_url_fetch,
+        uploads=uploads,
+        originals=originals,
+    )
+    with Index(folder) as opened:
+        from diptych.cli.machine import load_model  # noqa: PLC0415
+
+        full_name, network, preprocess = load_model(model or opened.manifest.current.model, device, precision)
+        run(
+            opened,
+            network,
+            preprocess,
+            full_name,
+            settings,
+            announce=lambda url: say(f"{folder} is served at {url}"),
+        )

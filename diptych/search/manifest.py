@@ -1,0 +1,142 @@
+"""The manifest of an index: which table counts, and the model that filled it.
+
+    index.json                  this
+    images-000001.lance/        a table (of LanceDB, in a folder or a bucket; in PostgreSQL, tables of these names)
+    images-000001.lance.sha256  the hashes of its files
+    thumbnails/                 small copies of the pictures
+    lock                        held by the one writer
+
+An index that is filled with another model grows in a table of its own, while the old table answers; then one
+replacement of the manifest makes it count, and the old table goes.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from diptych import config
+from diptych.errors import SearchIndexError, SettingsError
+from diptych.search.stores.protocol import Database
+
+FORMAT_VERSION = 2
+
+
+class ModelIdentity(Protocol):
+    """Which model an encoder has."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+class Embedder(ModelIdentity, Protocol):
+    """A model by what an index remembers of it."""
+
+    @property
+    def dim(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table, and the model that filled it."""
+
+    name: str
+    model: str  # its name, for messages
+    fingerprint: str  # of the model: two that differ are never mixed
+    dim: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `index.json` says."""
+
+    format_version: int
+    current: Table
+    next: Table | None = None  # being filled, to take the place of `current`
+    serial: int = 1  # of the youngest table; never used again
+    writing: bool = False  # a writer has begun and not yet ended: it may have left thumbnails without rows
+    skipped: dict[str, dict[str, int]] = field(
+        default_factory=dict
+    )  # source, reason, number of its pictures that the last refresh left out
+
+
+def read_manifest(database: Database) -> Manifest | None:
+    """The manifest of an index, or None where there is none.
+
+    Raises:
+        SearchIndexError: it is damaged, or of another format.
+    """
+    where = f"{database.place}: index.json"
+    text = database.read_manifest()
+    if text is None:
+        return None
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise SearchIndexError(f"{where}: damaged ({error}); {_REMEDY}") from None
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if version == 1:
+        raise SearchIndexError(
+            f"{where}: format version 1, of a Diptych before LanceDB; its vectors are not read any more: remove the "
+            "folder, or choose another, and build the index again: diptych index SOURCE --index FOLDER"
+        )
+    if version != FORMAT_VERSION:
+        raise SearchIndexError(
+            f"{where}: format version {version!r}; this Diptych reads {FORMAT_VERSION}; "
+            "use the Diptych that wrote it, or build the index again in another folder"
+        )
+    if values.pop("check", None) != _check(values):
+        raise SearchIndexError(f"{where}: damaged: it does not agree with its own check sum; {_REMEDY}")
+    try:
+        return config.build(Manifest, values, where)
+    except SettingsError as error:
+        raise SearchIndexError(f"{error}; {_REMEDY}") from None
+
+
+def write_manifest(database: Database, manifest: Manifest) -> Manifest:
+    """Make `manifest` the one that counts, in one step; it is returned."""
+    values = config.plain(manifest)
+    text = json.dumps(values | {"check": _check(values)}, indent=2) + "\n"
+    database.write_manifest(text.encode())
+    return manifest
+
+
+def next_table(manifest: Manifest | None, model: str, fingerprint: str, dim: int) -> tuple[Table, int]:
+    """A table with a name that was never used in this index, and its serial number."""
+    serial = 1 if manifest is None else manifest.serial + 1
+    return Table(f"images-{serial:06}", model, fingerprint, dim), serial
+
+
+def require(place: str, table: Table, model: ModelIdentity) -> None:
+    """Nothing, for the model that filled the index; SearchIndexError, with what to run, for another."""
+    if model.fingerprint != table.fingerprint:
+        raise SearchIndexError(
+            f"{place}: was filled by the model {table.model!r} "
+            f"({table.fingerprint[:12]}), not by {model.name!r} ({model.fingerprint[:12]}); use --model "
+            f"{table.model}, or embed everything again: "
+            f"diptych index SOURCE --index {place} --model {model.name} --rebuild"
+        )
+
+
+def tables_of(manifest: Manifest) -> list[Table]:
+    """Every table that an index needs."""
+    return [manifest.current, *([manifest.next] if manifest.next else [])]
+
+
+def drop_leftovers(database: Database, manifest: Manifest | None) -> None:
+    """Delete tables that a killed writer left."""
+    needed = {table.name for table in tables_of(manifest)} if manifest is not None else set()
+    for name in database.names():
+        if name not in needed:
+            database.drop(name)
+
+
+_REMEDY = "restore it from a copy, or build the index again in another folder"
+
+
+def _check(values: dict[str, Any]) -> str:
+    plain = json.dumps({key: value for key, value in values.items() if key != "check"}, sort_keys=True)
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]

@@ -1,0 +1,167 @@
+"""What can be asked of an index, what comes back, and the one formula that makes a vector of a question."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diptych.errors import SettingsError
+from diptych.search.stores.filters import parse
+from diptych.search.stores.rows import Item
+
+if TYPE_CHECKING:  # it brings torch, which a question can do without
+    from diptych.embed import Picture
+
+# The deepest result that can be asked for: pages further on cost as much as everything before them.
+DEEPEST = 10_000
+MOST_PARTS = 32
+LARGEST_WEIGHT = 100.0
+# What is not wanted counts this much where nobody says: docs/search.md has the measurement. With the weight of what is
+# wanted, it turns the question away from both.
+UNWANTED = -0.2
+
+# Parts cancel each other when this little of their weights is left. In bfloat16 one picture embedded twice differs by
+# 0.0003 in cosine on average: their difference has the length sqrt(2 * 0.0003) = 0.024, which is 0.012 of 1 + 1.
+_VANISHED = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One thing that a picture shall be like: a text, a picture, or a picture of the index by its id.
+
+    With a negative weight, what it shall not be like.
+
+    Raises:
+        SettingsError: not exactly one of the three, an empty text, or a weight that is 0 or out of bounds.
+    """
+
+    text: str | None = None
+    image: "Picture | None" = None
+    id: str | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if sum(one is not None for one in (self.text, self.image, self.id)) != 1:
+            raise SettingsError("part of a question: expected exactly one of a text, an image and an id")
+        if self.text is not None and not self.text.strip():
+            raise SettingsError("part of a question: the text is empty; give words, or leave it out")
+        if not 0 < abs(self.weight) <= LARGEST_WEIGHT:
+            raise SettingsError(
+                f"part of a question: weight {self.weight!r}; expected a number from {-LARGEST_WEIGHT:g} to "
+                f"{LARGEST_WEIGHT:g}, and not 0"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to look for, and which of the pictures found to return.
+
+    Raises:
+        SettingsError: there is no part, a number is out of bounds, or the filter is not well formed.
+    """
+
+    parts: tuple[Part, ...]
+    filter: str | None = None  # see `diptych.search.stores.filters`
+    min_score: float | None = None  # cosine, -1..1
+    count: int = 10
+    offset: int = 0  # results before the first one returned
+    group_duplicates: bool = False
+    diversity: float = 0.0  # 0: by score alone; 1: by unlikeness to the results before alone
+    exact: bool = False  # compare with every picture, also where an approximate index would do
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise SettingsError("nothing to search for; give words, an image, or a picture of the index")
+        if len(self.parts) > MOST_PARTS:
+            raise SettingsError(f"question of {len(self.parts)} parts; expected at most {MOST_PARTS}")
+        check_page(self.count, self.offset)
+        if self.min_score is not None and not -1 <= self.min_score <= 1:
+            raise SettingsError(f"least score {self.min_score!r}; expected a cosine, from -1 to 1")
+        if not 0 <= self.diversity <= 1:
+            raise SettingsError(f"diversity {self.diversity!r}; expected a number from 0 to 1")
+        if self.filter is not None:
+            parse(self.filter)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One result: a picture, its cosine (-1..1) with the question, and what has been grouped with it, best first."""
+
+    item: Item
+    score: float
+    duplicates: tuple[Item, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A page of results. `more`: there is a next page."""
+
+    found: tuple[Found, ...]
+    more: bool
+    seconds_embedding: float
+    seconds_searching: float
+
+
+class Same(TypedDict):
+    """A picture that was grouped with a result, for other programs."""
+
+    id: str
+    uri: str
+
+
+class Result(TypedDict):
+    """One picture found, for other programs. `score` is its cosine with the question, -1..1."""
+
+    id: str
+    uri: str
+    score: float
+    caption: str | None
+    duplicates: list[Same]
+
+
+def result_of(found: Found) -> Result:
+    """A result as `diptych search --json` prints it."""
+    item = found.item
+    same = [Same(id=other.id, uri=other.uri) for other in found.duplicates]
+    return Result(id=item.id, uri=item.uri, score=found.score, caption=item.caption, duplicates=same)
+
+
+def combine(vectors: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The vector of a question, (dim,) of unit length: the weighted sum of its parts, brought to unit length.
+
+        q = s / |s|,  s = w_1 v_1 + ... + w_n v_n
+
+    vectors: (n, dim), n at least 1, each of unit length. weights: (n,), negative for what is not wanted. So every
+    score is a weighted sum of the parts' own cosines, divided by |s|. Relevance feedback adds and subtracts examples
+    the same way (Rocchio 1971, "Relevance feedback in information retrieval").
+
+    Raises:
+        SettingsError: the parts cancel each other: |s| is at most 0.02 of the sum of |w|.
+    """
+    if vectors.ndim != 2 or not len(vectors) or weights.shape != (len(vectors),):
+        raise ValueError(
+            f"vectors {vectors.shape}, weights {weights.shape}; expected (n, dim) and (n,), n >= 1"
+        )
+    total = weights.astype(np.float64) @ vectors.astype(np.float64)
+    length = float(np.linalg.norm(total))
+    # Written so that a value that is not finite does not pass either.
+    if not _VANISHED * float(np.abs(weights).sum(dtype=np.float64)) < length < math.inf:
+        raise SettingsError(
+            "the parts of the question cancel each other: nothing is left to search for; leave one out, or give them "
+            "different weights"
+        )
+    unit: NDArray[np.float32] = (total / length).astype(np.float32)
+    return unit
+
+
+def check_page(count: int, offset: int) -> None:
+    """Nothing, for a page that can be asked for; SettingsError for one that is empty or too deep."""
+    if count < 1 or offset < 0:
+        raise SettingsError(f"count {count}, offset {offset}: expected at least 1 and 0")
+    if offset + count > DEEPEST:
+        raise SettingsError(
+            f"results {offset:,} to {offset + count:,}: at most the first {DEEPEST:,} can be asked for; narrow the "
+            "question with a filter"
+        )

@@ -1,0 +1,157 @@
+"""A question to an index, answered: embed its parts, combine them, rank, group, diversify, cut out a page."""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diptych.errors import SearchIndexError
+from diptych.search.diversity import diversified
+from diptych.search.duplicates import groups
+from diptych.search.index import Index
+from diptych.search.query import DEEPEST, Answer, Found, Part, Question, combine
+from diptych.search.stores.rows import Half, Hit
+
+if TYPE_CHECKING:  # it brings torch, which the answer to embedded parts can do without
+    from diptych.embed import Picture
+
+Vectors: TypeAlias = NDArray[np.float32]
+R = TypeVar("R", Hit, Found)
+
+# Duplicates are grouped among this many of the best pictures; the answer ends with them.
+GROUPED = 500
+# Diversity rearranges this many of the best results; those after them keep their places.
+DIVERSIFIED = 100
+
+
+class QueryEncoder(Protocol):
+    """The model of an index, for questions; `diptych.search.encoder.Encoder` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+
+    def texts(self, texts: list[str]) -> Vectors:
+        """(n, dim), unit length. TextError for one that cannot be tokenized."""
+        ...
+
+    def pictures(self, pictures: "list[Picture]") -> Vectors:
+        """(n, dim), unit length. ImageError for one that cannot be read."""
+        ...
+
+
+class Searcher:
+    """Answers questions to an index with the model that filled it. Safe to use from several threads, if the encoder
+    is.
+
+    Raises:
+        SearchIndexError: `encoder` is not the index's model.
+    """
+
+    def __init__(self, index: Index, encoder: QueryEncoder) -> None:
+        index.require(encoder)
+        self.index, self._encoder = index, encoder
+
+    def search(self, question: Question) -> Answer:
+        """The answer to a question; see `answer`.
+
+        Raises:
+            TextError, ImageError: a part cannot be read. And what `answer` raises.
+        """
+        started = time.perf_counter()
+        vectors = self._embedded(question.parts)
+        embedded = time.perf_counter() - started
+        return dataclasses.replace(self.answer(question, vectors), seconds_embedding=embedded)
+
+    def answer(self, question: Question, vectors: Vectors) -> Answer:
+        """The answer to a question whose texts and images are embedded: `vectors` (n, dim), unit length, in the order
+        of the parts; parts by id have no row, and are looked up here. `seconds_embedding` is 0.
+
+        The ranking is by score, and of equal scores by id. A picture that the question names by its id is not
+        in it. Then, in this order: what is below `min_score` goes, duplicates are grouped, diversity rearranges, and
+        the page is cut out. So the pages of a question have no gaps and no repeats, while the index stays as
+        it is.
+
+        Raises:
+            SettingsError: the filter is not well formed, or the parts cancel each other.
+            SearchIndexError: a picture that is named by its id is not in the index, or the index cannot be read.
+        """
+        started = time.perf_counter()
+        query = combine(self._vectors(question.parts, vectors), _weights(question.parts))
+        found = self._found(question, self._ranking(question, query))
+        page = list(islice(found, question.offset, question.offset + question.count + 1))
+        more = len(page) > question.count and question.offset + question.count < DEEPEST
+        return Answer(tuple(page[: question.count]), more, 0.0, time.perf_counter() - started)
+
+    def _embedded(self, parts: Sequence[Part]) -> Vectors:
+        """The vectors of texts and images, in the order of the parts; each kind in one call of the model."""
+        texts = [part.text for part in parts if part.text is not None]
+        pictures = [part.image for part in parts if part.image is not None]
+        of_texts = iter(self._encoder.texts(texts) if texts else ())
+        of_pictures = iter(self._encoder.pictures(pictures) if pictures else ())
+        rows = [next(of_texts if part.text is not None else of_pictures) for part in parts if part.id is None]
+        return np.array(rows, np.float32).reshape(len(rows), self._encoder.dim)
+
+    def _vectors(self, parts: Sequence[Part], given: Vectors) -> Vectors:
+        """The vectors of all parts: those that are given, and those that the index has."""
+        ids = [part.id for part in parts if part.id is not None]
+        dim = self._encoder.dim
+        if given.shape != (len(parts) - len(ids), dim):
+            raise ValueError(f"vectors {given.shape}; expected ({len(parts) - len(ids)}, {dim})")
+        known = self.index.get(ids)
+        by_id = dict(zip((item.id for item in known.items), _unit(known.vectors), strict=True))
+        if absent := [id_ for id_ in ids if id_ not in by_id]:
+            raise SearchIndexError(f"{self.index.place}: no picture has the id {absent[0]!r}; check it")
+        rows = iter(given)
+        return np.array([next(rows) if part.id is None else by_id[part.id] for part in parts])
+
+    def _ranking(self, question: Question, query: Vectors) -> Iterator[Hit]:
+        named = {part.id for part in question.parts}
+        ranking = self.index.ranking(
+            query, min_score=question.min_score, filter_=question.filter, exact=question.exact
+        )
+        return (hit for hit in ranking if hit.item.id not in named)
+
+    def _found(self, question: Question, ranking: Iterator[Hit]) -> Iterator[Found]:
+        found = (
+            self._grouped(list(islice(ranking, GROUPED)))
+            if question.group_duplicates
+            else (Found(hit.item, hit.score) for hit in ranking)
+        )
+        return self._diversified(found, question.diversity) if question.diversity else found
+
+    def _grouped(self, hits: list[Hit]) -> Iterator[Found]:
+        hits, vectors = self._looked_up(hits)
+        for first, *others in groups(vectors, [hit.item.sha256 for hit in hits]):
+            yield Found(hits[first].item, hits[first].score, tuple(hits[row].item for row in others))
+
+    def _diversified(self, found: Iterator[Found], diversity: float) -> Iterator[Found]:
+        best, vectors = self._looked_up(list(islice(found, DIVERSIFIED)))
+        scores = np.array([one.score for one in best], np.float32)
+        yield from (best[row] for row in diversified(scores, vectors, diversity))
+        yield from found
+
+    def _looked_up(self, results: list[R]) -> tuple[list[R], Vectors]:
+        """Results with their vectors (n, dim), unit length; without those whose picture has been removed meanwhile."""
+        known = self.index.get([one.item.id for one in results])
+        rows = {item.id: row for row, item in enumerate(known.items)}
+        kept = [one for one in results if one.item.id in rows]
+        return kept, _unit(known.vectors[[rows[one.item.id] for one in kept]])
+
+
+def _weights(parts: Sequence[Part]) -> Vectors:
+    return np.array([part.weight for part in parts], np.float32)
+
+
+def _unit(vectors: Half) -> Vectors:
+    """Stored vectors (n, dim) as unit vectors again: float16 has rounded them."""
+    rows = vectors.astype(np.float32)
+    unit: Vectors = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit

@@ -1,0 +1,403 @@
+"""An index in a folder or a bucket, as tables of LanceDB. Every call of LanceDB stands in this file.
+
+LanceDB has threads of its own, which a forked child would lack: processes that use it must be spawned.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import shutil
+import threading
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from diptych.errors import DiptychError, MissingExtraError, SearchIndexError
+from diptych.search.stores.files import THUMBNAILS, BucketFiles, Files, LocalFiles, thumbnail_path
+from diptych.search.stores.filters import Compare, CompareColumns, Contains, Filter, Not, OneOf, Together
+from diptych.search.stores.ledger import Ledger
+from diptych.search.stores.protocol import CHUNK, MARGIN, Query, Stats, VectorStore
+from diptych.search.stores.rows import COLUMNS, Batch, Hit, Item, ranked, stored
+
+try:
+    import lancedb
+    import pyarrow as pa  # type: ignore[import-untyped]
+    from lancedb import expr
+    from lancedb.index import BTree, IvfSq
+except ImportError:
+    raise MissingExtraError("lancedb", "search", "a search index in a folder or a bucket") from None
+
+if TYPE_CHECKING:
+    from lancedb.expr import Expr
+
+T = TypeVar("T")
+
+MANIFEST = "index.json"
+
+# Up to here a search compares with every row: benchmarks/vector_index.py has the times.
+EXACT_ROWS = 20_000
+# Rows in a part of the approximate index, and parts that a search looks into.
+PARTITION_ROWS = 2048
+PROBES = 80
+# What each part's centre is found from: k-means over more rows takes longer, and recall gains nothing.
+_KMEANS: dict[str, Any] = {"sample_rate": 64, "max_iterations": 25}
+# Candidates that are compared in float16 for each result, after 8 bits a dimension have found them.
+REFINE = 2
+# An index is trained again when the table has grown by this factor.
+OUTGROWN = 2
+# Pieces of a table that are borne before they are merged: more in a larger one, whose merging costs more.
+FEW_FRAGMENTS = 64
+ROWS_A_FRAGMENT = 16_384
+# Old versions go after this time. A reader catches up with the latest one far more often.
+KEEP_VERSIONS = timedelta(hours=1)
+# An index bears the number of rows that it was trained for in its name.
+_INDEX = "vector_of_"
+
+_TYPES = {"text": pa.string(), "int32": pa.int32(), "int64": pa.int64()}
+
+
+class _Loop:
+    """A thread that runs LanceDB's coroutines: one hand-over a call, where its own blocking calls take six."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """What a coroutine returns. Its work goes on when the wait for it is interrupted."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="lancedb", daemon=True).start()
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+_LOOP = _Loop()
+
+
+class LanceStore:
+    """A `VectorStore`: one LanceDB table. `ledger` keeps the hashes of its files, where they lie on a disk."""
+
+    def __init__(self, table: Any, dim: int, place: str, ledger: Ledger | None) -> None:
+        self._table, self.dim, self._place, self._ledger = table, dim, place, ledger
+
+    def upsert(self, batch: Batch) -> None:
+        if batch.vectors.shape[1] != self.dim:
+            raise ValueError(f"vectors of {batch.vectors.shape[1]} dimensions; expected {self.dim}")
+        if not len(batch):
+            return
+        rows = [item.to_row() for item in batch.items]
+        columns = [pa.array([row[name] for row in rows], _TYPES[kind]) for name, kind in COLUMNS.items()]
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(batch.vectors.ravel()), self.dim)
+        table = pa.table([*columns, vectors], schema=_schema(self.dim))
+        merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+        with self._asking():
+            _LOOP.run(merge.execute(table))
+            self._record()
+
+    def delete(self, which: Sequence[str] | Filter) -> int:
+        if isinstance(which, Sequence) and not which:
+            return 0
+        filter_ = OneOf("id", tuple(map(stored, which))) if isinstance(which, Sequence) else which
+        with self._asking():
+            count: int = _LOOP.run(self._table.delete(_compiled(filter_))).num_deleted_rows
+            self._record()
+        return count
+
+    def get(self, ids: Sequence[str]) -> Batch:
+        if not ids:
+            return Batch([], np.empty((0, self.dim), np.float16))
+        chosen = _compiled(OneOf("id", tuple(map(stored, ids))))
+        with self._asking():
+            found = _LOOP.run(self._table.query().where(chosen).select(["record", "vector"]).to_arrow())
+            batch = _batch(found, self.dim)
+        places = {item.id: place for place, item in enumerate(batch.items)}
+        order = [places[one] for one in dict.fromkeys(ids) if one in places]
+        return Batch([batch.items[place] for place in order], batch.vectors[order])
+
+    def search(
+        self, query: Query, k: int, *, filter_: Filter | None = None, exact: bool = False, offset: int = 0
+    ) -> list[Hit]:
+        with self._asking():
+            question = self._table.query()
+            if filter_ is not None:
+                question = question.where(_compiled(filter_))
+            question = question.nearest_to(query.astype(np.float32)).column("vector").distance_type("cosine")
+            question = question.limit(offset + k + MARGIN).select(["record", "vector", "_distance"])
+            if exact:
+                question = question.bypass_vector_index()
+            elif filter_ is None:
+                question = question.nprobes(PROBES).refine_factor(REFINE)
+            else:
+                # Any part may have the few that meet the filter: 0 is no limit.
+                question = question.nprobes(PROBES).maximum_nprobes(0).refine_factor(REFINE)
+            batch = _batch(_LOOP.run(question.to_arrow()), self.dim)
+        return ranked(batch, query, k, offset)
+
+    def scroll(
+        self, columns: Sequence[str], *, filter_: Filter | None = None, chunk: int = CHUNK
+    ) -> Iterator[dict[str, list[Any]]]:
+        for found in self._stream(columns, filter_, chunk):
+            yield {name: found.column(name).to_pylist() for name in columns}
+
+    def batches(self, *, chunk: int = CHUNK) -> Iterator[Batch]:
+        for found in self._stream(["record", "vector"], None, chunk):
+            yield _batch(found, self.dim)
+
+    def count(self, filter_: Filter | None = None) -> int:
+        if filter_ is None:
+            with self._asking():
+                count: int = _LOOP.run(self._table.count_rows())
+            return count
+        return sum(found.num_rows for found in self._stream(["id"], filter_, 1 << 16))
+
+    def optimize(self, *, force: bool = False) -> None:
+        now = self._lies()
+        wants_index = now.rows >= EXACT_ROWS
+        crowded = now.fragments > FEW_FRAGMENTS + now.rows // ROWS_A_FRAGMENT
+        behind = now.unindexed >= EXACT_ROWS
+        if not (force or crowded or behind or self._is_stale()):
+            return
+        if self._ledger is not None:
+            self._ledger.cleaning()
+        with self._asking():
+            _LOOP.run(self._table.optimize(cleanup_older_than=KEEP_VERSIONS))
+            if wants_index:
+                self._train(now.rows)
+        if self._ledger is not None:
+            self._ledger.cleaned()
+
+    def stats(self) -> Stats:
+        with self._asking():
+            versions = len(_LOOP.run(self._table.list_versions()))
+        return dataclasses.replace(self._lies(), versions=versions)
+
+    def _lies(self) -> Stats:
+        """`stats` but for the versions, whose number takes long to find."""
+        with self._asking():
+            _LOOP.run(self._table.checkout_latest())
+            found = _LOOP.run(self._table.stats())
+            name = self._index_name()
+            index = None if name is None else _LOOP.run(self._table.index_stats(name))
+        return Stats(
+            rows=found["num_rows"],
+            fragments=found["fragment_stats"]["num_fragments"],
+            versions=0,
+            unindexed=found["num_rows"] if index is None else index.num_unindexed_rows,
+            indexed=index is not None,
+            bytes=found["total_bytes"],
+        )
+
+    def _is_stale(self) -> bool:
+        """Whether there are versions to clean up: after twice their time, so that it is done once in it."""
+        with self._asking():
+            *older, _ = _LOOP.run(self._table.list_versions())
+        limit = datetime.now() - 2 * KEEP_VERSIONS  # LanceDB gives local times
+        return any(version["timestamp"] < limit for version in older)
+
+    def _train(self, rows: int) -> None:
+        """Build the approximate index, where there is none, or one whose parts were cut for a smaller table."""
+        old = self._index_name()
+        if old is not None and rows < OUTGROWN * int(old.removeprefix(_INDEX)):
+            return
+        count = max(1, rows // PARTITION_ROWS)
+        parts = IvfSq(distance_type="cosine", num_partitions=count, **_KMEANS)
+        _LOOP.run(self._table.create_index("vector", config=parts, name=f"{_INDEX}{rows}"))
+        if old is None:
+            _LOOP.run(self._table.create_index("id", config=BTree(), name="id"))
+        else:
+            _LOOP.run(self._table.drop_index(old))
+
+    def _index_name(self) -> str | None:
+        names = [
+            found.name for found in _LOOP.run(self._table.list_indices()) if found.name.startswith(_INDEX)
+        ]
+        return max(names, key=lambda name: int(name.removeprefix(_INDEX)), default=None)
+
+    def _stream(self, columns: Sequence[str], filter_: Filter | None, chunk: int) -> Iterator[Any]:
+        with self._asking():
+            question = self._table.query().select(list(columns))
+            if filter_ is not None:
+                question = question.where(_compiled(filter_))
+            pieces = _LOOP.run(question.to_batches(max_batch_length=chunk))
+            while (found := _LOOP.run(_next(pieces))) is not None:
+                yield found
+
+    def _record(self) -> None:
+        if self._ledger is not None:
+            self._ledger.record()
+
+    def _asking(self) -> contextlib.AbstractContextManager[None]:
+        return _asking(self._place)
+
+
+class LanceDatabase:
+    """A `Database`: a folder, or objects under `s3://bucket/prefix`.
+
+    `options` are LanceDB's storage options (aws_endpoint, aws_access_key_id, ...); what is missing comes from the
+    environment. Readers see what others have written after `freshness` seconds.
+    """
+
+    def __init__(
+        self, place: str | Path, options: Mapping[str, str] | None = None, *, freshness: float = 1.0
+    ) -> None:
+        self.place = str(place)
+        self._is_bucket = self.place.startswith("s3://")
+        self._folder = Path(place)
+        self._files: Files = (
+            BucketFiles(self.place.rstrip("/"), options or {})
+            if self._is_bucket
+            else LocalFiles(self._folder)
+        )
+        self._options, self._freshness = dict(options or {}), timedelta(seconds=freshness)
+        self._connection: Any = None
+
+    def read_manifest(self) -> bytes | None:
+        return self._files.read(MANIFEST)
+
+    def write_manifest(self, text: bytes) -> None:
+        self._files.write(MANIFEST, text)
+
+    def create(self, name: str, dim: int) -> VectorStore:
+        self.drop(name)
+        ledger = self._ledger(name)
+        with _asking(self.place):
+            table = _LOOP.run(self._connected().create_table(name, schema=_schema(dim)))
+            if ledger is not None:
+                ledger.record()
+        return LanceStore(table, dim, self.place, ledger)
+
+    def open(self, name: str) -> VectorStore:
+        with _asking(self.place):
+            table = _LOOP.run(self._connected().open_table(name))
+            dim: int = _LOOP.run(table.schema()).field("vector").type.list_size
+        return LanceStore(table, dim, self.place, self._ledger(name))
+
+    def names(self) -> list[str]:
+        with _asking(self.place):
+            return list(_LOOP.run(self._connected().list_tables()).tables)
+
+    def drop(self, name: str) -> None:
+        with _asking(self.place):
+            if name in self.names():
+                _LOOP.run(self._connected().drop_table(name))
+        if not self._is_bucket:
+            # A killed drop leaves a folder that is no table any more.
+            shutil.rmtree(self._folder / f"{name}.lance", ignore_errors=True)
+        ledger = self._ledger(name)
+        if ledger is not None:
+            ledger.remove()
+
+    def writing(self) -> contextlib.AbstractContextManager[None]:
+        return self._files.writing()
+
+    def put_thumbnails(self, thumbnails: Mapping[str, bytes]) -> None:
+        self._files.put({thumbnail_path(name): data for name, data in thumbnails.items()})
+
+    def thumbnail(self, name: str) -> bytes | None:
+        return self._files.read(thumbnail_path(name))
+
+    def delete_thumbnails(self, names: Iterable[str]) -> None:
+        self._files.delete(map(thumbnail_path, names))
+
+    def thumbnail_names(self) -> Iterator[str]:
+        for path in self._files.names(THUMBNAILS):
+            yield path.rpartition("/")[2].removesuffix(".jpg")
+
+    def verify(self, names: Sequence[str]) -> int:
+        count = 0
+        for name in names:
+            ledger = self._ledger(name)
+            count += 0 if ledger is None else ledger.verify()
+            for _ in self.open(name).batches():
+                pass
+        return count
+
+    def close(self) -> None:
+        self._connection = None
+
+    def _connected(self) -> Any:
+        if self._connection is None:
+            self._connection = _LOOP.run(
+                lancedb.connect_async(
+                    self.place,
+                    storage_options=self._options or None,
+                    read_consistency_interval=self._freshness,
+                )
+            )
+        return self._connection
+
+    def _ledger(self, name: str) -> Ledger | None:
+        return None if self._is_bucket else Ledger(self._folder / f"{name}.lance")
+
+
+def _schema(dim: int) -> Any:
+    fields = [pa.field(name, _TYPES[kind], nullable=False) for name, kind in COLUMNS.items()]
+    return pa.schema([*fields, pa.field("vector", pa.list_(pa.float16(), dim), nullable=False)])
+
+
+async def _next(pieces: Any) -> Any:
+    """The next piece of a stream, or None at its end."""
+    return await anext(pieces, None)
+
+
+def _batch(found: Any, dim: int) -> Batch:
+    """Rows as LanceDB returns them: a table, or a batch of records, with the columns `record` and `vector`."""
+    vectors = found.column("vector")
+    chunks = vectors.chunks if isinstance(vectors, pa.ChunkedArray) else [vectors]
+    parts = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim) for chunk in chunks]
+    items = [Item.from_record(record) for record in found.column("record").to_pylist()]
+    return Batch(items, np.concatenate([*parts, np.empty((0, dim), np.float16)]))
+
+
+def _compiled(filter_: Filter) -> "Expr":
+    """A filter as an expression object: a value never becomes text of a query."""
+    match filter_:
+        case Compare(column, operator, value):
+            return _compared(expr.col(column), operator, expr.lit(value))
+        case CompareColumns(left, operator, right):
+            return _compared(expr.col(left), operator, expr.col(right))
+        case OneOf(column, values):
+            return expr.col(column).isin(values)
+        case Contains(column, text):
+            return expr.col(column).contains(expr.lit(text))
+        case Together(how, parts):
+            whole = _compiled(parts[0])
+            for part in parts[1:]:
+                whole = whole & _compiled(part) if how == "all" else whole | _compiled(part)
+            return whole
+        case Not(part):
+            return ~_compiled(part)
+
+
+def _compared(left: "Expr", operator: str, right: "Expr") -> "Expr":
+    match operator:
+        case "=":
+            return left == right
+        case "!=":
+            return left != right
+        case "<":
+            return left < right
+        case "<=":
+            return left <= right
+        case ">":
+            return left > right
+    return left >= right
+
+
+@contextlib.contextmanager
+def _asking(place: str) -> Iterator[None]:
+    """Turns what LanceDB raises into `SearchIndexError`: on damaged files that is any type, panics included."""
+    try:
+        yield
+    except DiptychError:
+        raise
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise SearchIndexError(
+            f"{place}: {reason}; check it with: diptych verify {place}; where it is damaged, restore it from a copy or "
+            "build the index again in another folder"
+        ) from error

@@ -1,0 +1,152 @@
+"""The SHA-256 of every file of a table, beside the table, in the form that `sha256sum -c` reads.
+
+Lance has no checksums of its own, but never changes a file that it has written (one hint aside): a write adds files
+with new names, a cleaning removes some. So a line for each file stays true as long as the file is there. What an
+interrupted write left has no line until the next writer comes, and belongs to nothing that was acknowledged.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from diptych.atomic import atomic_write, sha256_of, sync_folder
+from diptych.errors import SearchIndexError
+
+# The one file that is changed in place. It names the latest version, and is checked against the versions' files.
+_HINT = "_versions/latest_version_hint.json"
+# Says that files are being removed, so that a line without its file is no damage.
+_CLEANING = b"# cleaning\n"
+# Lance names versions so that the latest comes first.
+_LAST_VERSION = 2**64 - 1
+
+
+class Ledger:
+    """The hashes of the files under `table`, in the file `table` + ".sha256"."""
+
+    def __init__(self, table: Path) -> None:
+        self._table = table
+        self._file = table.with_name(table.name + ".sha256")
+        self._known: dict[str, str] | None = None
+
+    def record(self) -> None:
+        """Add the files that are new; they are on the disk when this returns."""
+        known = self._lines()
+        new = [name for name in self._names() if name not in known]
+        if not new:
+            return
+        lines = {name: self._kept(name) for name in new}
+        for folder in {(self._table / name).parent for name in new}:
+            sync_folder(folder)
+        with self._file.open("ab") as file:
+            file.write(b"".join(_line(name, digest) for name, digest in lines.items()))
+            file.flush()
+            os.fsync(file.fileno())
+        known.update(lines)
+
+    def cleaning(self) -> None:
+        """Say that files may go from here on, until `cleaned`."""
+        self._lines()
+        with self._file.open("ab") as file:
+            file.write(_CLEANING)
+
+    def cleaned(self) -> None:
+        """Forget the files that have gone, and add those that are new."""
+        self.record()
+        present = set(self._names())
+        self._known = {name: digest for name, digest in self._lines().items() if name in present}
+        with atomic_write(self._file) as file:
+            file.writelines(_line(name, digest) for name, digest in self._known.items())
+
+    def remove(self) -> None:
+        self._file.unlink(missing_ok=True)
+        self._known = None
+
+    def verify(self) -> int:
+        """Compare every file with its line; how many there are.
+
+        Raises:
+            SearchIndexError: a file is damaged, or missing; the message names it.
+        """
+        if not self._file.exists():
+            raise SearchIndexError(f"{self._file}: missing; {_REMEDY}")
+        known = self._lines()
+        present = set(self._names())
+        for name, expected in known.items():
+            if name not in present:
+                if self._is_cleaning():
+                    continue
+                raise SearchIndexError(f"{self._table / name}: missing; {_REMEDY}")
+            found = sha256_of(self._table / name)
+            if found != expected:
+                raise SearchIndexError(
+                    f"{self._table / name}: damaged: SHA-256 {found[:12]}..., expected {expected[:12]}...; {_REMEDY}"
+                )
+        # A write makes one version and is recorded before the next begins. More without a line: lines are lost.
+        without = [name for name in present if name.endswith(".manifest") and name not in known]
+        if len(without) > 1 and not self._is_cleaning():
+            raise SearchIndexError(
+                f"{self._file}: damaged: {len(without)} versions have no line in it; {_REMEDY}"
+            )
+        self._verify_hint(known)
+        return len(known)
+
+    def _verify_hint(self, known: dict[str, str]) -> None:
+        versions = {_version(name): name for name in self._names() if name.endswith(".manifest")}
+        try:
+            hinted = json.loads((self._table / _HINT).read_bytes())["version"]
+        except FileNotFoundError:
+            return
+        except (ValueError, KeyError, TypeError):
+            hinted = None
+        latest = max(versions, default=0)
+        # A writer that was killed between the two files leaves an older hint, which Lance bears.
+        interrupted = versions.get(latest) not in known and isinstance(hinted, int) and hinted < latest
+        if hinted != latest and not interrupted:
+            raise SearchIndexError(f"{self._table / _HINT}: damaged: expected version {latest}; {_REMEDY}")
+
+    def _kept(self, name: str) -> str:
+        """The hash of a file, which is on the disk from here on."""
+        path = self._table / name
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        return sha256_of(path)
+
+    def _names(self) -> Iterator[str]:
+        for top, _, files in os.walk(self._table):
+            where = Path(top).relative_to(self._table)
+            for file in files:
+                name = (where / file).as_posix()
+                # Lance writes a version under a passing name first.
+                if name != _HINT and not name.endswith(".tmp") and "#" not in file:
+                    yield name
+
+    def _is_cleaning(self) -> bool:
+        return _CLEANING in self._file.read_bytes()
+
+    def _lines(self) -> dict[str, str]:
+        if self._known is None:
+            self._known = {}
+            whole = 0
+            for line in self._file.read_bytes().splitlines(keepends=True) if self._file.exists() else []:
+                if not line.endswith(b"\n"):
+                    # Of a write that was cut short. Whoever appends must not continue it.
+                    os.truncate(self._file, whole)
+                    break
+                whole += len(line)
+                if line != _CLEANING:
+                    digest, _, name = line.decode("utf-8", "replace").removesuffix("\n").partition("  ")
+                    self._known[name] = digest
+        return self._known
+
+
+_REMEDY = "restore it from a copy, or build the index again in another folder"
+
+
+def _line(name: str, digest: str) -> bytes:
+    return f"{digest}  {name}\n".encode()
+
+
+def _version(name: str) -> int:
+    number = name.rpartition("/")[2].removesuffix(".manifest")
+    return _LAST_VERSION - int(number) if number.isdigit() else 0

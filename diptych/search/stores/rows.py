@@ -1,0 +1,199 @@
+"""What an index remembers of a picture, and how it lies in a table, whichever store keeps it."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diptych.errors import SearchIndexError
+
+Half = NDArray[np.float16]
+Row = dict[str, str | int]
+
+# Every column but `vector`. No column is ever null, so that a filter is true or false for every row: what is not
+# known is the empty text, and -1 for `mtime_ns`. A search reads `record` and the vector, and no other: each column
+# of a result costs a read.
+COLUMNS: dict[str, Literal["text", "int32", "int64"]] = {
+    "id": "text",
+    "record": "text",  # all of it, in JSON; the other columns are for filters and for refreshing
+    "uri": "text",
+    "source": "text",
+    "caption": "text",
+    "label": "text",
+    "marks": "text",  # a line for each tag and plain value of the metadata: `tag=beach`, `meta.author=Ann`
+    "uri_folded": "text",  # without upper and lower case
+    "caption_folded": "text",
+    "width": "int32",
+    "height": "int32",
+    "bytes": "int64",
+    "mtime_ns": "int64",
+    "sha256": "text",
+    "thumbnail": "text",
+    "told": "text",  # the hash of what the source says
+}
+UNKNOWN_TIME = -1
+
+# A table holds valid Unicode without NUL. File names need not be that: Python keeps their stray bytes as lone
+# surrogates. Both move to places of the private plane 16, where no assigned character is, and back.
+_MOVED = 0x100000
+_TO_STORED = {0: _MOVED} | {code: _MOVED + code for code in range(0xD800, 0xE000)}
+_FROM_STORED = {stored: code for code, stored in _TO_STORED.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One picture of an index, and what tells whether it has changed."""
+
+    id: str  # of the uri, so that it stays when the picture is embedded again
+    uri: str
+    source: str  # the data that it came from
+    size: int  # bytes
+    mtime_ns: int | None  # of the file; None for a picture inside something else
+    sha256: str  # of the bytes that were embedded
+    caption: str | None = None
+    label: str | None = None
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # what JSON can say
+    width: int = 0  # pixels, upright; 0 where it is not known
+    height: int = 0
+    thumbnail: str | None = None  # its name beside the table
+
+    def to_row(self) -> Row:
+        """The picture as one row of `COLUMNS`."""
+        row: Row = {
+            "id": self.id,
+            "record": self._record(),
+            "uri": self.uri,
+            "source": self.source,
+            "caption": self.caption or "",
+            "label": self.label or "",
+            "marks": _marks(self.tags, self.metadata),
+            "uri_folded": self.uri.casefold(),
+            "caption_folded": (self.caption or "").casefold(),
+            "width": self.width,
+            "height": self.height,
+            "bytes": self.size,
+            "mtime_ns": UNKNOWN_TIME if self.mtime_ns is None else self.mtime_ns,
+            "sha256": self.sha256,
+            "thumbnail": self.thumbnail or "",
+            "told": self.told(),
+        }
+        return {name: stored(value) if isinstance(value, str) else value for name, value in row.items()}
+
+    def told(self) -> str:
+        """16 hexadecimal digits that change with anything that a source says of a picture; not with its pixels."""
+        values = (self.uri, self.source, self.caption, self.label, self.tags, self.size, self.mtime_ns)
+        text = json.dumps([*values, dict(self.metadata)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @classmethod
+    def from_record(cls, record: str) -> "Item":
+        """The picture of a row's `record`.
+
+        Raises:
+            SearchIndexError: it is none: the table is damaged.
+        """
+        try:
+            values = json.loads(record)
+            values[_TAGS] = tuple(values[_TAGS])
+            return cls(*values)
+        except (ValueError, TypeError, LookupError):
+            raise SearchIndexError(
+                f"damaged: a row of the index that is no picture: {record[:120]!r}; see what else is: diptych verify "
+                "INDEX; restore the index from a copy, or build it again in another folder"
+            ) from None
+
+    def to_json(self) -> dict[str, Any]:
+        """The picture for other programs."""
+        return {name: getattr(self, name) for name in _FIELDS}
+
+    def _record(self) -> str:
+        # In ASCII: what is no Unicode in a file name survives as an escape.
+        return json.dumps([getattr(self, name) for name in _FIELDS], separators=(",", ":"), default=dict)
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Item))
+_TAGS = _FIELDS.index("tags")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Pictures with their vectors: (len(items), dim) float16, unit length up to rounding, row for row."""
+
+    items: Sequence[Item]
+    vectors: Half
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or len(self.vectors) != len(self.items) or self.vectors.dtype != np.float16:
+            raise ValueError(
+                f"vectors: {self.vectors.dtype} {self.vectors.shape}; expected float16 ({len(self.items)}, dim)"
+            )
+        if len({item.id for item in self.items}) != len(self.items):
+            raise ValueError("items: an id stands twice; expected each once")
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One picture found. `score` is its cosine with the query, -1..1."""
+
+    item: Item
+    score: float
+
+
+def item_id(uri: str) -> str:
+    """32 hexadecimal digits that stand for a uri; they tell nothing about it."""
+    return hashlib.sha256(uri.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def stored(text: str) -> str:
+    """`text` as a table can hold it."""
+    return text if text.isascii() and "\0" not in text else text.translate(_TO_STORED)
+
+
+def original(text: str) -> str:
+    """What `stored` was given."""
+    return text if text.isascii() else text.translate(_FROM_STORED)
+
+
+def mark(name: str, value: str) -> str:
+    """The line that `marks` has for one tag, or one value of the metadata."""
+    return f"{_one_line(name)}={_one_line(value)}"
+
+
+def scores_of(vectors: Half, query: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The cosine (n,) of each row with `query` (dim,). In double precision, so that a score does not depend on
+    which rows are computed together."""
+    rows, question = vectors.astype(np.float64), query.astype(np.float64)
+    lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(question)
+    scores = np.divide(rows @ question, lengths, out=np.zeros(len(rows)), where=lengths > 0)
+    cosines: NDArray[np.float32] = scores.clip(-1, 1).astype(np.float32)
+    return cosines
+
+
+def ranked(batch: Batch, query: NDArray[np.float32], k: int, offset: int) -> list[Hit]:
+    """The candidates of a search as its result: by their exact scores, and of equal scores by id."""
+    scores = scores_of(batch.vectors, query)
+    order = sorted(range(len(batch)), key=lambda place: (-scores[place], batch.items[place].id))
+    return [Hit(batch.items[place], float(scores[place])) for place in order[offset : offset + k]]
+
+
+def _marks(tags: Sequence[str], metadata: Mapping[str, Any]) -> str:
+    """Every tag and every plain value of the metadata on a line, with a line end before the first too, so that
+    `\\ntag=beach\\n` is found only where it is a whole line."""
+    lines = [mark("tag", tag) for tag in tags]
+    for name, value in metadata.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        lines += [mark(f"meta.{name}", str(one)) for one in values if isinstance(one, str | int | float)]
+    return "\n" + "".join(f"{line}\n" for line in lines)
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ")

@@ -1,0 +1,1 @@
+"""An index served over HTTP: the API, and the page for people."""

@@ -1,0 +1,208 @@
+"""The pictures of the index: listed, one by one, their thumbnails, their files; added and removed."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query, Response
+from pydantic import BaseModel, Field
+
+from diptych.search.query import DEEPEST
+from diptych.search.stores.rows import Item
+from diptych.serving.api.pictures import WHOLE, Picture, Served, Strict, read_picture
+from diptych.serving.api.problems import responses
+from diptych.serving.service import NewPicture, NotFoundError
+
+ID = "0123456789abcdef0123456789abcdef"
+_YEAR = 31_536_000  # seconds
+
+router = APIRouter(prefix="/v1/items", tags=["items"])
+
+Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="The picture's id.", examples=[ID])]
+Filter = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=4096,
+        description="Conditions on what is known of a picture; docs/search.md has the language.",
+        examples=['width >= 1000 and caption contains "sea"'],
+    ),
+]
+Limit = Annotated[
+    int, Field(ge=1, le=200, description="The most pictures in one answer.", examples=[10]), WHOLE
+]
+Offset = Annotated[
+    int, Field(ge=0, lt=DEEPEST - 200, description="Pictures to leave out at the beginning."), WHOLE
+]
+IfNoneMatch = Annotated[str | None, Header(description="The ETag of what the client has already.")]
+
+
+class ItemOut(BaseModel):
+    """One picture of the index."""
+
+    id: str = Field(examples=[ID])
+    uri: str = Field(description="Where it lies: a path, or SOURCE#KEY.", examples=["/pictures/heart.png"])
+    caption: str | None = Field(examples=["a red heart"])
+    label: str | None = Field(examples=[None])
+    tags: list[str] = Field(examples=[["love"]])
+    metadata: dict[str, Any] = Field(examples=[{"author": "Ann"}])
+    width: int | None = Field(description="Pixels, upright; null where it is not known.", examples=[640])
+    height: int | None = Field(examples=[480])
+    bytes: int = Field(description="Of its file.", examples=[48_213])
+    modified: str | None = Field(description="Of its file, UTC.", examples=["2026-05-31T12:00:00+00:00"])
+    thumbnail: str | None = Field(
+        description="The address of a small copy (JPEG). It changes when the picture does.",
+        examples=[f"/v1/items/{ID}/thumbnail?v=0123"],
+    )
+
+
+class ItemPage(BaseModel):
+    """Pictures in the order of their ids."""
+
+    items: list[ItemOut]
+    total: int = Field(description="Pictures that meet the filter, on all pages.", examples=[500])
+    next: str | None = Field(description="`after` of the next page; null on the last one.", examples=[None])
+
+
+class NewItem(Strict):
+    """A picture to be added."""
+
+    image: Picture
+    caption: str | None = Field(default=None, max_length=4000, examples=["a red heart"])
+
+
+class NewItems(Strict):
+    """Pictures to be added."""
+
+    items: list[NewItem] = Field(min_length=1, max_length=64)
+
+
+class AddedItems(BaseModel):
+    """The pictures that were added, in order."""
+
+    items: list[ItemOut]
+
+
+def item_out(item: Item) -> ItemOut:
+    """A picture as the API shows it."""
+    moment = None if item.mtime_ns is None else datetime.fromtimestamp(item.mtime_ns / 1e9, UTC)
+    version = (item.thumbnail or "").partition("-")[2]
+    return ItemOut(
+        id=item.id,
+        uri=_plain(item.uri),
+        caption=_plain(item.caption),
+        label=_plain(item.label),
+        tags=_plain(list(item.tags)),
+        metadata=_plain(dict(item.metadata)),
+        width=item.width or None,
+        height=item.height or None,
+        bytes=item.size,
+        modified=None if moment is None else moment.isoformat(),
+        thumbnail=f"/v1/items/{item.id}/thumbnail?v={version}" if version else None,
+    )
+
+
+@router.get("", summary="List pictures", responses=responses(400))
+async def list_items(
+    service: Served,
+    filter: Annotated[Filter | None, Query()] = None,
+    limit: Annotated[Limit, Query()] = 50,
+    after: Annotated[
+        str | None, Query(pattern="^[0-9a-f]{32}$", description="The last page's `next`.")
+    ] = None,
+) -> ItemPage:
+    found, total = await service.items(filter, count=limit + 1, after=after or "")
+    page = found[:limit]
+    return ItemPage(
+        items=[item_out(item) for item in page],
+        total=total,
+        next=page[-1].id if len(found) > limit else None,
+    )
+
+
+@router.post("", status_code=201, summary="Add pictures", responses=responses(400, 413))
+async def add_items(service: Served, new: NewItems) -> AddedItems:
+    """Needs the scope `write`, and a server with a folder for uploads. The pictures are kept when the answer comes, and
+    found within a second."""
+    pictures = [
+        NewPicture(await read_picture(one.image, service, f"items.{number}.image"), one.caption or None)
+        for number, one in enumerate(new.items)
+    ]
+    return AddedItems(items=[item_out(item) for item in await service.add(pictures)])
+
+
+@router.get("/{id}", summary="One picture", responses=responses(404))
+async def get_item(service: Served, id: Id) -> ItemOut:
+    item = await service.item(id)
+    if item is None:
+        raise _absent(id)
+    return item_out(item)
+
+
+@router.delete("/{id}", status_code=204, summary="Remove a picture", responses=responses(404))
+async def delete_item(service: Served, id: Id) -> Response:
+    """Needs the scope `write`. The picture is found no more; its file goes only if it was uploaded here."""
+    if not await service.remove(id):
+        raise _absent(id)
+    return Response(status_code=204)
+
+
+@router.get(
+    "/{id}/thumbnail",
+    summary="The small copy of a picture",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}, 304: {"description": "Not Modified"}, **responses(404)},
+)
+async def get_thumbnail(
+    service: Served,
+    id: Id,
+    v: Annotated[
+        str | None, Query(max_length=64, description="The version, as the item's address has it.")
+    ] = None,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    thumbnail = await service.thumbnail(id)
+    if thumbnail is None:
+        raise NotFoundError(f"no picture of the index with the id {id!r} has a thumbnail")
+    # An address with the version is never used for other bytes; one without may be, and is asked for again.
+    lasting = f"private, max-age={_YEAR}, immutable" if v == thumbnail.version else "private, no-cache"
+    return _bytes(thumbnail.data, "image/jpeg", thumbnail.version, if_none_match, lasting)
+
+
+@router.get(
+    "/{id}/picture",
+    summary="The picture itself",
+    response_class=Response,
+    responses={200: {"content": {"image/*": {}}}, 304: {"description": "Not Modified"}, **responses(404)},
+)
+async def get_picture(service: Served, id: Id, if_none_match: IfNoneMatch = None) -> Response:
+    """The file that the index has recorded; 404 when it has changed since, has gone, or lies inside another file."""
+    original = await service.picture(id)
+    if original is None:
+        raise NotFoundError(f"the file of the picture {id!r} is not there as the index recorded it")
+    return _bytes(
+        original.data, original.content_type, original.sha256[:32], if_none_match, "private, no-cache"
+    )
+
+
+def _absent(id_: str) -> NotFoundError:
+    return NotFoundError(f"no picture of the index has the id {id_!r}; check it")
+
+
+def _bytes(data: bytes, media_type: str, version: str, if_none_match: str | None, caching: str) -> Response:
+    etag = f'"{version}"'
+    headers = {"ETag": etag, "Cache-Control": caching}
+    known = [one.strip().removeprefix("W/") for one in (if_none_match or "").split(",")]
+    if etag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(data, headers=headers, media_type=media_type)
+
+
+def _plain(value: Any) -> Any:
+    """`value` without what is no Unicode, which JSON cannot hold: a question mark in its place."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_plain(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return value

@@ -1,0 +1,136 @@
+"""The end of requests and of servers: nothing is computed for a client that has left, and nobody is cut off."""
+
+import asyncio
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from diptych.serving.metrics import Metrics
+
+
+class GracefulServer(uvicorn.Server):
+    """uvicorn that ends well on SIGTERM and SIGINT: no new connection is taken, every request under way is
+    answered, and then `run` returns. A second signal ends it at once.
+
+    `stopping` is called with the first signal. (uvicorn itself would send itself the signal again in the end, and so
+    turn an orderly exit into a death by signal.)
+    """
+
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            self.force_exit = True
+        self.stop()
+
+    def stop(self) -> None:
+        """What a signal does; from any thread."""
+        self._stopping()
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {
+            number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class CancelWhenGone:
+    """ASGI middleware: a request whose client closes the connection is cancelled, and its work leaves the queues."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        # One message ahead of the application, no more: a body is not to pile up here.
+        messages: asyncio.Queue[Message | Exception] = asyncio.Queue(1)
+        gone = False
+
+        async def next_message() -> Message:
+            message = await messages.get()
+            if isinstance(message, Exception):
+                raise message
+            return message
+
+        async def answer() -> None:
+            await self.app(scope, next_message, send)
+
+        async def watch() -> None:
+            nonlocal gone
+            message: Message | Exception
+            while not gone:
+                try:
+                    message = await receive()
+                except (
+                    Exception
+                ) as error:  # a body that is too large, or what else a layer outside objects to
+                    await messages.put(error)
+                    return
+                if message["type"] == "http.disconnect":
+                    gone = True
+                    answering.cancel()
+                else:
+                    await messages.put(message)
+
+        answering = asyncio.create_task(answer())
+        watching = asyncio.create_task(watch())
+        try:
+            await answering
+        except asyncio.CancelledError:
+            if not gone:  # it is the server that cancels
+                answering.cancel()
+                raise
+        finally:
+            watching.cancel()
+
+
+class RequestMetrics:
+    """ASGI middleware that times requests by the template of their route, which is all that is kept of a path."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 499  # nginx's number for a client that left
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noting)
+        finally:
+            path = getattr(scope.get("route"), "path", "none")
+            # Anybody can make up a method; each would be a series of its own.
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self.metrics.request_seconds.labels(method, path, str(status)).observe(
+                time.perf_counter() - start
+            )
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

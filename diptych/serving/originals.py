@@ -1,0 +1,54 @@
+"""The pictures themselves: the bytes of the file that an index has recorded, and of no other."""
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from diptych.data.images import DEFAULT_LIMITS, format_of
+from diptych.search.stores.rows import Item
+
+# What browsers show; other formats are handed out as files to keep.
+_TYPES = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "WebP": "image/webp",
+    "GIF": "image/gif",
+    "AVIF": "image/avif",
+    "BMP": "image/bmp",
+    "TIFF": "image/tiff",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """The file of a picture."""
+
+    data: bytes
+    content_type: str  # by its first bytes, not by its name
+    sha256: str
+
+
+def read_original(item: Item) -> Original | None:
+    """The file that `item` was made of; None where there is none: it has gone or changed, or lies inside another file.
+
+    The hash decides. So whatever a path leads to by now, a link or a device, only the bytes that somebody put into the
+    index leave the machine.
+    """
+    path = Path(item.uri)
+    if item.mtime_ns is None or not path.is_absolute() or item.size > DEFAULT_LIMITS.file_bytes:
+        return None
+    try:
+        # Not blocking: a path may have become a pipe, on which opening would wait for ever.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                return None
+            data = file.read(item.size + 1)
+    except (OSError, ValueError):
+        return None
+    if hashlib.sha256(data).hexdigest() != item.sha256:
+        return None
+    kind = format_of(data)
+    return None if kind is None else Original(data, _TYPES[kind], item.sha256)

@@ -1,0 +1,46 @@
+"""Results as files."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from diptych.search.query import Found, result_of
+from diptych.search.stores.rows import Item
+from diptych.serving.page.state import State
+
+# Enough for a contact sheet or a first data set; more is the API's work.
+MOST = 1000
+
+_COLUMNS = ("id", "uri", "score", "caption", "label", "tags", "width", "height")
+# Spreadsheets run a cell that begins with one of these. OWASP, "CSV Injection".
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def as_json(state: State, found: Sequence[Found]) -> str:
+    """The question as its query string says it, and the results as `diptych search --json` prints them."""
+    return json.dumps(
+        {"query": state.query().removeprefix("?"), "results": [result_of(one) for one in found]}, indent=1
+    )
+
+
+def as_csv(found: Sequence[Found]) -> str:
+    """A row a result, the best first; texts cannot become formulas of a spreadsheet."""
+    file = io.StringIO(newline="")
+    rows = csv.writer(file)
+    rows.writerow(_COLUMNS)
+    for one in found:
+        rows.writerow(_row(one.item, one.score))
+    # A file name may hold what is no Unicode.
+    return file.getvalue().encode("utf-8", "replace").decode("utf-8")
+
+
+def _row(item: Item, score: float) -> list[Any]:
+    texts = (item.caption or "", item.label or "", ", ".join(item.tags))
+    caption, label, tags = map(_inert, texts)
+    return [item.id, _inert(item.uri), f"{score:.6f}", caption, label, tags, item.width, item.height]
+
+
+def _inert(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) else text

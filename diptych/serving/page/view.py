@@ -1,0 +1,326 @@
+"""What the templates show, worked out: cards, chips, links. No HTML here, and no decisions in the templates."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from diptych.search.query import Answer, Found
+from diptych.search.stores.rows import Item
+from diptych.serving.page.filters import Filters
+from diptych.serving.page.state import PAGE, State, Term, shortest
+
+# A picture up to this many pixels a side is shown at no more than twice its size.
+SMALL = 160
+STACKED = 12  # of a picture's duplicates, named in its card's details
+
+_PICTURES = {"like": "a chosen picture", "picture": "your picture"}
+_FILTER_NAMES = {
+    "name": "name",
+    "caption": "caption",
+    "label": "label",
+    "tags": "tags",
+    "shape": "shape",
+    "width": "at least wide",
+    "height": "at least high",
+    "after": "from",
+    "before": "until",
+    "filter": "filter",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A picture beneath another one, and the address of its page."""
+
+    name: str
+    page: str
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One picture of the grid."""
+
+    id: str
+    name: str
+    caption: str
+    alt: str
+    score: str  # empty where nothing was searched for
+    weak: bool
+    thumbnail: str  # its address; empty where the index has none
+    width: int
+    height: int
+    small: bool
+    stacked: int  # duplicates beneath it
+    duplicates: tuple["Duplicate", ...]  # the first of them
+    page: str  # addresses
+    similar: str
+    exclude: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """One part of the question. `thumbnail` is empty for words."""
+
+    name: str  # of its field
+    value: str
+    words: str
+    strength: str
+    negative: bool
+    thumbnail: str
+    without: str  # addresses of the same question without this part, and with its sign turned
+    turned: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pill:
+    """One filter that is set, and the address without it."""
+
+    words: str
+    without: str
+
+
+@dataclass(frozen=True, slots=True)
+class Slider:
+    """The threshold: its range, where it stands, and a line for each score, 0..100 from the left."""
+
+    least: str
+    most: str
+    value: str
+    marks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The pictures of one page of results."""
+
+    cards: tuple[Card, ...]
+    first_weak: int | None  # place of the first card below the threshold
+    slider: Slider | None
+    summary: str
+    seconds: str  # empty where nothing was searched for
+    previous: str  # addresses; empty where there is none
+    next: str
+    suggestions: tuple[tuple[str, str], ...] = ()  # words and address
+
+
+def shown(text: str) -> str:
+    """`text` as it can be sent: what is no Unicode in a file name becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def name_of(item: Item) -> str:
+    """The last part of a picture's path."""
+    return shown(item.uri.rstrip("/").rsplit("/", 1)[-1].rsplit("#", 1)[-1] or item.uri)
+
+
+def thumbnail_of(item: Item) -> str:
+    return f"/v1/items/{item.id}/thumbnail" if item.thumbnail else ""
+
+
+def original_of(item: Item) -> str:
+    """The address of the picture itself; empty for one that is no file of its own."""
+    return f"/v1/items/{item.id}/picture" if item.mtime_ns is not None and item.uri.startswith("/") else ""
+
+
+def shows_in_browsers(item: Item) -> bool:
+    """Whether browsers show a file of that name, and need not be sent a copy."""
+    return item.uri.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif"))
+
+
+def tags(item: Item) -> tuple[tuple[str, str], ...]:
+    """A picture's tags, each with the address of the pictures that have it."""
+    known = dict.fromkeys(tag for tag in item.tags if "," not in tag)  # the form parts them by commas
+    return tuple((shown(tag), f"/{State(filters=Filters(tags=tag)).query()}") for tag in known)
+
+
+def browsed_heading(state: State, total: int) -> str:
+    """What the page is about, where nothing was asked."""
+    kind = "picture" if total == 1 else "pictures"
+    return f"{total:,} {kind} that meet the filters" if state.filters else f"Search {total:,} {kind}"
+
+
+def heading(state: State) -> str:
+    """What the page is about, in words."""
+    wanted = [_words(term) for term in state.terms if term.weight > 0]
+    unwanted = [_words(term) for term in state.terms if term.weight < 0]
+    like = f"Pictures like {' and '.join(wanted)}" if wanted else "Pictures"
+    return like + (f", not {' or '.join(unwanted)}" if unwanted else "")
+
+
+def _words(term: Term) -> str:
+    return f"“{shown(term.value)}”" if term.kind == "q" else _PICTURES[term.kind]
+
+
+def card(state: State, item: Item, score: float | None = None, duplicates: Sequence[Item] = ()) -> Card:
+    """The card of one picture as it stands in the results of `state`."""
+    caption = shown(item.caption or "")
+    return Card(
+        id=item.id,
+        name=name_of(item),
+        caption=caption,
+        alt=caption or name_of(item),
+        score="" if score is None else f"{score:.3f}",
+        weak=score is not None and state.min_score is not None and score < state.min_score,
+        thumbnail=thumbnail_of(item),
+        width=item.width,
+        height=item.height,
+        small=0 < max(item.width, item.height) <= SMALL,
+        stacked=len(duplicates),
+        duplicates=tuple(Duplicate(name_of(other), _page_of(state, other)) for other in duplicates[:STACKED]),
+        page=_page_of(state, item),
+        similar=f"/{state.similar_to(item.id).query()}",
+        exclude=f"/{state.excluding(item.id).query()}",
+    )
+
+
+def found_results(state: State, answer: Answer) -> Results:
+    """A page of an answer. The order is by score, unless variety was asked for; so the weak ones come last."""
+    ordered = answer.found
+    if state.min_score is not None:
+        # Variety may bring a weak one forward; beneath the divider it still is in its place among the weak.
+        ordered = tuple(sorted(ordered, key=lambda one: one.score < (state.min_score or 0)))
+    cards = tuple(card(state, one.item, one.score, one.duplicates) for one in ordered)
+    weak = next((place for place, one in enumerate(cards) if one.weak), None)
+    seconds = answer.seconds_embedding + answer.seconds_searching
+    return Results(
+        cards=cards,
+        first_weak=weak,
+        slider=slider(state, answer.found),
+        summary=_summary(state, len(cards), answer.more),
+        seconds=f"{1000 * seconds:.0f} ms",
+        previous=_page(state, state.offset - PAGE) if state.offset else "",
+        next=_page(state, state.offset + PAGE) if answer.more else "",
+    )
+
+
+def browsed_results(state: State, items: Sequence[Item], *, total: int) -> Results:
+    """Pictures that nothing was asked of, `PAGE` at most; `total`, of all that meet the filters."""
+    end = state.offset + len(items)
+    kind = "picture" if total == 1 else "pictures"
+    where = f"{state.offset + 1:,} to {end:,} of " if state.offset or end < total else ""
+    return Results(
+        cards=tuple(card(state, item) for item in items),
+        first_weak=None,
+        slider=None,
+        summary=f"{where}{total:,} {kind}" if items else "No pictures",
+        seconds="",
+        previous=_page(state, state.offset - PAGE) if state.offset else "",
+        next=_page(state, state.offset + PAGE) if end < total else "",
+        suggestions=() if state.filters or state.offset else suggestions(items),
+    )
+
+
+def suggestions(items: Sequence[Item]) -> tuple[tuple[str, str], ...]:
+    """Some captions to begin with, short ones, each with the address that searches for it."""
+    words = dict.fromkeys(shown(item.caption) for item in items if item.caption and len(item.caption) <= 28)
+    return tuple((text, f"/{State(terms=(Term('q', text),)).query()}") for text in islice(words, 4))
+
+
+def slider(state: State, found: Sequence[Found]) -> Slider | None:
+    """The threshold's range is that of the scores on this page, and wide enough for where it stands."""
+    scores = [one.score for one in found]
+    if not scores:
+        return None
+    wanted = [] if state.min_score is None else [state.min_score]
+    least = math.floor(100 * min(scores + wanted)) / 100
+    most = max(math.ceil(100 * max(scores + wanted)) / 100, least + 0.01)
+    return Slider(
+        least=shortest(least),
+        most=shortest(most),
+        value="" if state.min_score is None else shortest(state.min_score),
+        marks=tuple(f"{100 * (score - least) / (most - least):.2f}" for score in scores),
+    )
+
+
+def chips(state: State, thumbnails: Mapping[tuple[str, str], str]) -> tuple[Chip, ...]:
+    """Every part of the question but the words in the search box. `thumbnails`: by kind and value, for pictures."""
+    main = search_box(state)
+    return tuple(
+        Chip(
+            name=term.name,
+            value=term.value,
+            words=shown(term.value) if term.kind == "q" else _PICTURES[term.kind],
+            strength=term.strength,
+            negative=term.weight < 0,
+            thumbnail=thumbnails.get((term.kind, term.value), ""),
+            without=f"/{state.without_term(term).query()}",
+            turned=f"/{state.with_term(term.turned()).query()}",
+        )
+        for term in state.terms
+        if term != main
+    )
+
+
+def search_box(state: State) -> Term | None:
+    """The words that stand in the search box: the first that are wanted."""
+    return next((term for term in state.terms if term.kind == "q" and term.weight > 0), None)
+
+
+def pills(state: State) -> tuple[Pill, ...]:
+    """The filters that are set."""
+    return tuple(
+        Pill(
+            words=f"{_FILTER_NAMES[name]}: {shown(value)}",
+            without=f"/{replace(state.first_page(), filters=without(state.filters, name)).query()}",
+        )
+        for name, value in state.filters.active().items()
+    )
+
+
+def without(filters: Filters, name: str) -> Filters:
+    """The other fields. By a function: `replace` cannot tell what a name that varies stands for."""
+    return Filters(**{key: value for key, value in filters.active().items() if key != name})
+
+
+def facts(item: Item) -> tuple[tuple[str, str], ...]:
+    """What is known of a picture, name and value, for people."""
+    known: list[tuple[str, str]] = [("File", shown(item.uri)), ("Source", shown(item.source))]
+    if item.width:
+        known.append(("Size", f"{item.width:,} by {item.height:,} pixels, {_bytes(item.size)}"))
+    if item.mtime_ns is not None:
+        known.append(("Modified", f"{_moment(item.mtime_ns)} UTC"))
+    if item.label:
+        known.append(("Label", shown(item.label)))
+    known += [(_sentence(shown(str(key))), _value(value)) for key, value in item.metadata.items()]
+    return tuple(known)
+
+
+def _summary(state: State, count: int, more: bool) -> str:
+    if not count:
+        return "No matches"
+    if state.offset or more:
+        return f"Matches {state.offset + 1:,} to {state.offset + count:,}"
+    return "1 match" if count == 1 else f"{count:,} matches"
+
+
+def _page_of(state: State, item: Item) -> str:
+    return f"/pictures/{item.id}{state.query()}"
+
+
+def _page(state: State, offset: int) -> str:
+    return f"/{replace(state, offset=max(0, offset)).query()}"
+
+
+def _bytes(size: int) -> str:
+    for unit, name in ((1_000_000, "MB"), (1_000, "kB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} bytes"
+
+
+def _moment(nanoseconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(nanoseconds / 1e9, UTC).strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, ValueError):
+        return f"{nanoseconds / 1e9:.0f} seconds after 1970"
+
+
+def _value(value: Any) -> str:
+    return shown(", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]

@@ -1,0 +1,105 @@
+"""Pictures that come over the network into an index: kept in a folder, so that they outlive the index."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from diptych.atomic import atomic_write
+from diptych.data.example import Example
+from diptych.data.images import format_of
+from diptych.data.thumbnails import Preview
+from diptych.embed import Vectors
+from diptych.errors import DataError, SearchIndexError
+from diptych.search.index import Index
+from diptych.search.manifest import Embedder, drop_leftovers, read_manifest, require
+from diptych.search.remove import remove
+from diptych.search.snapshot import item_of, stamp
+from diptych.search.stores.filters import condition
+from diptych.search.stores.rows import Batch, Item
+from diptych.search.writer import Writer, thumbnail_name
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """A picture that was sent, with what was computed of it."""
+
+    data: bytes  # of the file
+    caption: str | None
+    preview: Preview
+    vector: Vectors  # (dim,), unit length
+
+
+def add(index: Index, model: Embedder, folder: Path, pictures: Sequence[Uploaded]) -> list[Item]:
+    """Keep the pictures in `folder` and write them to the index; their items, in order. All are kept when this
+    returns.
+
+    A file's name is the hash of its bytes, its caption stands beside it: `diptych index FOLDER` finds exactly what
+    is here. The same picture again replaces itself, and its caption.
+
+    Raises:
+        SearchIndexError: another process is writing to the index, or it is another model's.
+    """
+    items = [_kept(folder, picture) for picture in pictures]
+    last = {item.id: place for place, item in enumerate(items)}  # one request may hold a picture twice
+    places = sorted(last.values())
+    with index.database.writing():
+        manifest = read_manifest(index.database)
+        if manifest is None:
+            raise SearchIndexError(f"{index.place}: no index here any more; build it again")
+        require(index.place, manifest.current, model)
+        drop_leftovers(index.database, manifest)
+        writer = Writer(index.database, manifest, model, rebuild=False)
+        vectors = np.stack([pictures[place].vector for place in places]).astype(np.float16)
+        writer.upsert(
+            Batch([items[place] for place in places], vectors),
+            [pictures[place].preview.thumbnail for place in places],
+            replaced=list(last),
+        )
+        writer.finish(manifest.skipped)
+    return items
+
+
+def discard(index: Index, folder: Path | None, id_: str) -> bool:
+    """Take a picture out of the index, and its file out of the folder for uploads, if it lies there; whether it was in
+    the index. Pictures elsewhere are not touched."""
+    items = index.get([id_]).items
+    try:
+        remove(index.database, condition("id", "=", id_))
+    except DataError:
+        return False
+    if items and folder is not None:
+        path = Path(items[0].uri)
+        if path.parent == Path(os.path.abspath(folder)):
+            path.unlink(missing_ok=True)
+            path.with_suffix(".txt").unlink(missing_ok=True)
+    return True
+
+
+def _kept(folder: Path, picture: Uploaded) -> Item:
+    """The picture's file and its caption on the disk, and what the index is to say of it."""
+    sha256 = hashlib.sha256(picture.data).hexdigest()
+    kind = format_of(picture.data)
+    assert kind is not None, "it has been decoded, in a child process; here it is not parsed"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = Path(os.path.abspath(folder)) / f"{sha256[:32]}.{kind.lower()}"
+    if not path.exists():
+        with atomic_write(path) as file:
+            file.write(picture.data)
+    words = path.with_suffix(".txt")
+    if picture.caption:
+        with atomic_write(words) as file:
+            file.write(picture.caption.encode())
+    else:
+        words.unlink(missing_ok=True)
+    size, mtime_ns = stamp(path)
+    example = Example(key=path.name, image=path, captions=(picture.caption,) if picture.caption else ())
+    item = item_of(example, str(path), str(path.parent), size=size, mtime_ns=mtime_ns, sha256=sha256)
+    look = picture.preview
+    return dataclasses.replace(
+        item, width=look.width, height=look.height, thumbnail=thumbnail_name(item, look.thumbnail)
+    )

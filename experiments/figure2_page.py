@@ -1,0 +1,221 @@
+"""The page of `figure2.py`: its plot, its table, and how many times fewer pictures an arm needs than another."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from diptych.atomic import atomic_write, write_text
+
+Job = Mapping[str, Any]
+Curve = Sequence[tuple[float, float]]  # (pictures, accuracy), by pictures
+
+# Student's t, 97.5 %, by degrees of freedom.
+T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
+COLOURS = {
+    "language model": "#8a8f98",
+    "bag of words, predicted": "#c9772b",
+    "bag of words, contrastive": "#2f7d4f",
+    "CLIP": "#2456a6",
+}
+# Pairs of the paper's claim: the second arm needs so many times fewer pictures than the first.
+CLAIMS = (
+    ("language model", "bag of words, predicted", "3"),
+    ("bag of words, predicted", "bag of words, contrastive", "4"),
+    ("language model", "bag of words, contrastive", "12"),
+    ("bag of words, contrastive", "CLIP", "-"),
+)
+# Fixed before the runs: the accuracy at which arms are compared, as the share of the way from chance to the accuracy
+# that the slowest arm ends with. So every arm reaches it, and nobody chose it by its result.
+SHARE = 0.8
+
+
+def images_to_reach(curve: Curve, accuracy: float) -> float:
+    """Pictures after which a curve first has that accuracy, between points on a logarithmic scale; inf if never."""
+    before: tuple[float, float] | None = None
+    for images, found in curve:
+        if found >= accuracy:
+            if before is None or found == before[1]:
+                return images
+            share = (accuracy - before[1]) / (found - before[1])
+            return math.exp(math.log(before[0]) + share * (math.log(images) - math.log(before[0])))
+        before = images, found
+    return math.inf
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> tuple[float, float, float]:
+    """How many times more pictures the slow arm needs, and Student's 95 % interval over seeds, in logarithms."""
+    logs = [math.log(a / b) for a, b in zip(slow, fast, strict=True)]
+    half = T[len(logs) - 1] * stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else math.inf
+    middle = fmean(logs)
+    return math.exp(middle), math.exp(middle - half), math.exp(min(middle + half, 700))
+
+
+def curve_of(job: Job, metric: str = "top1") -> Curve:
+    return [(point["images"], point.get(metric, point["top1"])) for point in job["curve"]]
+
+
+def arms_of(jobs: Sequence[Job], condition: str) -> dict[str, list[Job]]:
+    """The jobs of a condition by arm, each by seed."""
+    found: dict[str, list[Job]] = {}
+    for job in sorted(jobs, key=lambda job: job["seed"]):
+        if job["condition"] == condition:
+            found.setdefault(job["arm"], []).append(job)
+    return {arm: found[arm] for arm in COLOURS if arm in found}
+
+
+def compared_at(arms: Mapping[str, Sequence[Job]]) -> float:
+    """The accuracy at which the arms of a condition are compared."""
+    chance = next(iter(arms.values()))[0]["chance"]
+    slowest = min(max(accuracy for _, accuracy in curve_of(job)) for jobs in arms.values() for job in jobs)
+    return float(chance + SHARE * (slowest - chance))
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def section(condition: str, arms: Mapping[str, Sequence[Job]]) -> str:
+    level = compared_at(arms)
+    reached = {arm: [images_to_reach(curve_of(job), level) for job in jobs] for arm, jobs in arms.items()}
+    rows = []
+    for arm, jobs in arms.items():
+        last = [curve_of(job)[-1][1] for job in jobs]
+        whole = [curve_of(job, "top1_whole_text")[-1][1] for job in jobs]
+        rows.append(
+            [
+                arm,
+                f"{jobs[0]['flops'] / 1e6:.0f}",
+                f"{jobs[0]['rate']:g}",
+                f"{percent(fmean(last))} ({percent(min(last))} to {percent(max(last))})",
+                percent(fmean(whole)) if "top1_whole_text" in jobs[0]["curve"][-1] else "",
+                f"{fmean(reached[arm]):,.0f}",
+                f"{fmean(reached[arm]) * jobs[0]['flops'] / 1e12:,.2f}",
+            ]
+        )
+    head = (
+        "arm",
+        "MFLOP a picture",
+        "rate",
+        "top-1 at the end, %",
+        "by the whole text",
+        f"pictures to {percent(level)} %",
+        "TFLOP to it",
+    )
+    ratios = []
+    for slow, fast, paper in CLAIMS:
+        if slow not in arms or fast not in arms:
+            continue
+        by_images = ratio(reached[slow], reached[fast])
+        work = [
+            [images * job["flops"] for images, job in zip(reached[arm], arms[arm], strict=True)]
+            for arm in (slow, fast)
+        ]
+        by_work = ratio(*work)
+        ratios.append([f"{slow} over {fast}", *(_shown(each) for each in (by_images, by_work)), paper])
+    chance = percent(next(iter(arms.values()))[0]["chance"])
+    words = next((job["vocabulary"] for jobs in arms.values() for job in jobs), 0)
+    return (
+        f"## {condition[0].upper()}{condition[1:]}\n\nChance is {chance} %. The arms that predict know {words:,} "
+        f"words.\n\n{table(head, rows)}\n"
+        f"{table(('times more', 'pictures', 'work', 'in the paper, pictures'), ratios)}"
+    )
+
+
+def _shown(found: tuple[float, float, float]) -> str:
+    middle, low, high = found
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def plot(path: Path, jobs: Sequence[Job]) -> None:
+    """A column a condition; above against pictures, below against the work."""
+    conditions = list(dict.fromkeys(job["condition"] for job in jobs))
+    with mpl.rc_context({"svg.hashsalt": "diptych", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure = Figure(figsize=(4.0 * len(conditions) + 0.6, 6.4), layout="constrained")
+        axes = figure.subplots(2, len(conditions), squeeze=False, sharey="col")
+        for column, condition in enumerate(conditions):
+            arms = arms_of(jobs, condition)
+            for row, unit in enumerate(("pictures seen", "TFLOP")):
+                axis = axes[row][column]
+                for arm, of_arm in arms.items():
+                    points = [curve_of(job) for job in of_arm]
+                    factor = of_arm[0]["flops"] / 1e12 if row else 1
+                    x = [images * factor for images, _ in points[0]]
+                    heights = zip(*([accuracy for _, accuracy in each] for each in points), strict=True)
+                    y = [100 * fmean(accuracies) for accuracies in heights]
+                    for each in points:
+                        axis.plot(
+                            x, [100 * a for _, a in each], color=COLOURS[arm], alpha=0.25, linewidth=0.8
+                        )
+                    axis.plot(x, y, color=COLOURS[arm], linewidth=2, label=arm)
+                chance = next(iter(arms.values()))[0]["chance"]
+                axis.axhline(100 * chance, color="#6b7078", linewidth=0.8, linestyle=":")
+                axis.set_xscale("log")
+                axis.set_xlabel(unit)
+                axis.grid(color="#ece9e3")
+                axis.spines[["top", "right"]].set_visible(False)
+            axes[0][column].set_title(condition, fontsize=10)
+        for row in axes:
+            row[0].set_ylabel("zero-shot top-1, %")
+        axes[0][0].legend(frameon=False, fontsize=8)
+        FigureCanvasSVG(figure)
+        with atomic_write(path) as file:
+            figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+
+
+PAGE = """\
+# CLIP's Figure 2 in small: which objective learns zero-shot classification fastest?
+
+Written by `experiments/figure2.py`; a {batch}-picture batch, {samples:,} pictures a run, {seeds} seeds.
+
+The paper (section 2.3) found that a model which predicts a bag of a caption's words learns ImageNet's classes 3 times
+faster than a language model of the captions, and that comparing the same bag with pictures is 4 times faster again. It
+publishes neither the losses of the first two arms, nor their batch, nor how they were asked for a class. What is ours:
+
+- All arms have one image tower, a ResNet of {resolution} pixels and width {width}, and see the same pictures in the
+  same order; AdamW at a constant rate after 30 steps, chosen for each arm among {rates} on other test pictures.
+- The language model is one decoder block over the image's cells, from left to right. Its class is the one whose text is
+  the likeliest by the mean over its tokens; by the whole text is given beside.
+- The predicted bag of words is a softmax over the vocabulary, whose target is uniform over the caption's distinct
+  words. Its class has the largest mean of its words' log p.
+- The contrastive bag of words is the mean of the words' embeddings; CLIP has a transformer of 3 layers. Both classify
+  by cosine.
+- The arms that predict know the words that occur in the captions (among emoji: five times or more), not all 49,408 of
+  the tokenizer. That makes their steps cheaper than they were in the paper, and counts in the column of work.
+- Work is counted by PyTorch over a whole training step. Thin lines are seeds; ratios have Student's 95 % interval over
+  seeds, in logarithms. Arms are compared where each has made {share:.0%} of the way from chance to the end of the
+  slowest run, which was fixed before the runs.
+
+![Accuracy by pictures seen and by work](figure2.svg)
+
+{sections}"""
+
+
+def write_page(folder: Path, jobs: Sequence[Job], size: Mapping[str, Any]) -> None:
+    """figure2.md, figure2.svg and, for others to draw, figure2.json."""
+    conditions = list(dict.fromkeys(job["condition"] for job in jobs))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "figure2.json", json.dumps(list(jobs), indent=1) + "\n")
+    plot(folder / "figure2.svg", jobs)
+    text = PAGE.format(
+        batch=size["batch"],
+        samples=size["samples"],
+        seeds=len(size["seeds"]),
+        resolution=size["resolution"],
+        width=size["width"],
+        rates=", ".join(f"{rate:g}" for rate in size["rates"]),
+        share=SHARE,
+        sections="\n".join(section(condition, arms_of(jobs, condition)) for condition in conditions),
+    )
+    write_text(folder / "figure2.md", text)

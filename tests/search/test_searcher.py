@@ -1,0 +1,255 @@
+"""Answers to questions, beside a loop over every picture."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from fake_encoder import DIM, Contained, FakeEncoder, vector_of
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from diptych.errors import SearchIndexError, SettingsError
+from diptych.search.build import refresh
+from diptych.search.diversity import diversified
+from diptych.search.duplicates import SAME, groups
+from diptych.search.index import Index
+from diptych.search.query import Answer, Found, Part, Question
+from diptych.search.remove import remove
+from diptych.search.searcher import DIVERSIFIED, GROUPED, Searcher
+from diptych.search.stores.filters import condition, matches, parse
+from diptych.search.stores.memory import MemoryDatabase
+from diptych.search.stores.rows import Batch, Item
+
+COUNT = 130
+
+
+class FakeQuestions:
+    """Embeds a text as the picture whose bytes it names; counts the calls."""
+
+    name = "fake"
+    fingerprint = "f" * 64
+    dim = DIM
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def texts(self, texts: list[str]) -> np.ndarray:
+        return self.pictures([text.encode() for text in texts])
+
+    def pictures(self, pictures: list[bytes]) -> np.ndarray:
+        self.calls.append(len(pictures))
+        return np.array([vector_of(data) for data in pictures])
+
+
+def filled(count: int) -> MemoryDatabase:
+    """Pictures of which every third is nearly the same as the one before, and every tenth is in two files."""
+    database = MemoryDatabase()
+    pictures = {f"{number:04}": b"%d" % (number - (number % 10 == 9)) for number in range(count)}
+    refresh(database, Contained("/x.tar", pictures), FakeEncoder(batch_size=500))
+    store = database.open(database.names()[0])
+    (batch,) = store.batches(chunk=count)
+    order = sorted(range(count), key=lambda row: batch.items[row].uri)
+    items, vectors = [batch.items[row] for row in order], batch.vectors[order].astype(np.float32)
+    vectors[2::3] = vectors[1 : len(vectors[2::3]) * 3 : 3] + 0.02
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    store.upsert(Batch(items, vectors.astype(np.float16)))
+    return database
+
+
+@pytest.fixture(scope="module")
+def searcher() -> Searcher:
+    return Searcher(Index(filled(COUNT)), FakeQuestions())
+
+
+def everything(searcher: Searcher) -> tuple[list[Item], np.ndarray]:
+    batch = searcher.index.get([item.id for item in searcher.index.items()])
+    vectors = batch.vectors.astype(np.float32)
+    return list(batch.items), vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def by_loop(searcher: Searcher, question: Question) -> list[tuple[str, float]]:
+    """Ids and scores of the whole ranking, without grouping and diversity."""
+    items, vectors = everything(searcher)
+    total = np.zeros(DIM)
+    for part in question.parts:
+        if part.id is not None:
+            (vector,) = (vectors[row] for row, item in enumerate(items) if item.id == part.id)
+        else:
+            vector = vector_of(part.text.encode() if part.text is not None else part.image)
+        total += part.weight * vector
+    total /= np.linalg.norm(total)
+    found = []
+    for item, vector in zip(items, vectors, strict=True):
+        score = float(np.dot(vector, total))
+        wanted = question.filter is None or matches(parse(question.filter), item.to_row())
+        if wanted and item.id not in [part.id for part in question.parts]:
+            found.append((item.id, score))
+    return sorted(found, key=lambda pair: (-pair[1], pair[0]))
+
+
+def whole(searcher: Searcher, question: Question) -> Answer:
+    return searcher.search(dataclasses.replace(question, count=COUNT, offset=0))
+
+
+def uris(found: Sequence[Found]) -> list[str]:
+    return [one.item.uri for one in found]
+
+
+PARTS = st.one_of(
+    st.builds(Part, text=st.integers(0, 300).map(str), weight=st.floats(0.2, 3) | st.floats(-3, -0.2)),
+    st.builds(Part, image=st.integers(0, 300).map(lambda number: b"%d" % number), weight=st.floats(-3, -0.2)),
+)
+QUESTIONS = st.builds(
+    Question,
+    parts=st.lists(PARTS, min_size=1, max_size=4).map(tuple),
+    filter=st.sampled_from([None, 'uri contains "#00"', "not width = 2", "width > 99"]),
+    min_score=st.sampled_from([None, -0.2, 0.3]),
+    group_duplicates=st.booleans(),
+    diversity=st.sampled_from([0.0, 0.3, 1.0]),
+)
+
+
+def test_an_answer_equals_a_loop_over_every_picture(searcher: Searcher) -> None:
+    known = [item.id for item in searcher.index.items()]
+    questions = [
+        Question((Part(text="7"),)),
+        Question((Part(text="7"), Part(image=b"8", weight=2.0), Part(text="9", weight=-0.5))),
+        Question((Part(id=known[5]),)),
+        Question((Part(text="7"), Part(id=known[5], weight=-0.3), Part(id=known[6]))),
+        Question((Part(text="7", weight=-1.0),), filter='uri contains "#00"'),
+    ]
+    for question in questions:
+        answer, expected = whole(searcher, question), by_loop(searcher, question)
+        assert [one.score for one in answer.found] == pytest.approx(
+            [score for _, score in expected], abs=1e-4
+        )
+        # Nearly equal scores may change places by rounding.
+        assert dict.fromkeys(one.item.id for one in answer.found).keys() == dict(expected).keys()
+        assert answer.found[0].item.id in [id_ for id_, score in expected if score > expected[0][1] - 1e-4]
+
+
+@settings(
+    deadline=None, max_examples=40, phases=(Phase.explicit, Phase.generate)
+)  # to shrink would take minutes
+@given(QUESTIONS, st.integers(20, 60))
+def test_pages_put_together_are_the_whole_answer(searcher: Searcher, question: Question, size: int) -> None:
+    try:
+        expected = whole(searcher, question)
+    except SettingsError:
+        return  # the parts cancel each other
+    pages = []
+    for offset in range(0, COUNT + size, size):
+        page = searcher.search(dataclasses.replace(question, count=size, offset=offset))
+        pages += page.found
+        assert page.more == (offset + size < len(expected.found))
+        assert len(page.found) == max(0, min(size, len(expected.found) - offset))
+    assert tuple(pages) == expected.found
+    shown = [one.item.id for one in pages] + [same.id for one in pages for same in one.duplicates]
+    assert len(shown) == len(set(shown))
+
+
+def test_grouping_and_diversity_are_made_of_the_plain_answer(searcher: Searcher) -> None:
+    question = Question((Part(text="7"),), min_score=-0.5)
+    plain = whole(searcher, question).found
+    batch = searcher.index.get([one.item.id for one in plain])
+    vectors = batch.vectors.astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    expected = groups(vectors, [one.item.sha256 for one in plain])
+    assert any(len(group) > 1 for group in expected)
+    grouped = whole(searcher, dataclasses.replace(question, group_duplicates=True)).found
+    assert [(one.item, one.duplicates) for one in grouped] == [
+        (plain[first].item, tuple(plain[row].item for row in others)) for first, *others in expected
+    ]
+    scores = np.array([one.score for one in plain[:DIVERSIFIED]], np.float32)
+    order = diversified(scores, vectors[:DIVERSIFIED], 0.4)
+    diverse = whole(searcher, dataclasses.replace(question, diversity=0.4)).found
+    assert list(diverse) == [*(plain[row] for row in order), *plain[DIVERSIFIED:]]
+
+
+def test_no_two_results_are_duplicates_when_they_are_grouped(searcher: Searcher) -> None:
+    found = whole(searcher, Question((Part(text="7"),), group_duplicates=True)).found
+    vectors = searcher.index.get([one.item.id for one in found]).vectors.astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert (vectors @ vectors.T - 2 * np.eye(len(found)) < SAME + 1e-5).all()
+    assert len({one.item.sha256 for one in found}) == len(found)
+    assert sum(1 + len(one.duplicates) for one in found) == COUNT
+
+
+def test_grouped_results_end_with_the_best_five_hundred() -> None:
+    searcher = Searcher(Index(filled(GROUPED + 60)), FakeQuestions())
+    question = Question((Part(text="7"),), count=GROUPED, group_duplicates=True)
+    plain = searcher.search(dataclasses.replace(question, group_duplicates=False))
+    grouped = searcher.search(question)
+    assert plain.more
+    assert not grouped.more
+    looked_at = {one.item.id for one in grouped.found} | {
+        same.id for one in grouped.found for same in one.duplicates
+    }
+    assert looked_at == {one.item.id for one in plain.found}
+
+
+def test_a_picture_that_the_question_names_is_not_in_its_answer(searcher: Searcher) -> None:
+    first, second = (item.id for item, _ in zip(searcher.index.items(), range(2), strict=False))
+    answer = whole(searcher, Question((Part(id=first), Part(id=second, weight=-0.2))))
+    assert len(answer.found) == COUNT - 2
+    assert not {first, second} & {one.item.id for one in answer.found}
+
+
+def test_a_least_score_comes_before_grouping_and_diversity(searcher: Searcher) -> None:
+    question = Question((Part(text="7"),), min_score=0.4, group_duplicates=True, diversity=0.7)
+    found = whole(searcher, question).found
+    plain = by_loop(searcher, question)
+    shown = {one.item.id for one in found} | {same.id for one in found for same in one.duplicates}
+    assert shown == {id_ for id_, score in plain if score >= 0.4}
+
+
+def test_each_kind_of_part_is_embedded_in_one_call_and_ids_in_none() -> None:
+    encoder = FakeQuestions()
+    searcher = Searcher(Index(filled(30)), encoder)
+    known = next(searcher.index.items()).id
+    parts = (Part(text="1"), Part(image=b"2"), Part(id=known), Part(text="3", weight=-1.0), Part(image=b"4"))
+    both = searcher.search(Question(parts))
+    assert encoder.calls == [2, 2]
+    given_vectors = np.array([vector_of(data) for data in (b"1", b"2", b"3", b"4")])
+    assert searcher.answer(Question(parts), given_vectors).found == both.found
+    assert searcher.answer(Question(parts), given_vectors).seconds_embedding == 0
+
+
+def test_vectors_have_to_go_with_the_parts(searcher: Searcher) -> None:
+    question = Question((Part(text="1"), Part(text="2")))
+    for shape in ((1, DIM), (3, DIM), (2, DIM + 1)):
+        with pytest.raises(ValueError, match=rf"expected \(2, {DIM}\)"):
+            searcher.answer(question, np.ones(shape, np.float32))
+
+
+def test_an_unknown_id_is_an_error_that_names_it(searcher: Searcher) -> None:
+    with pytest.raises(SearchIndexError, match="no picture has the id 'ffff'"):
+        searcher.search(Question((Part(text="1"), Part(id="ffff", weight=-1.0))))
+
+
+def test_another_model_is_refused(searcher: Searcher) -> None:
+    other = FakeQuestions()
+    other.fingerprint = "e" * 64
+    with pytest.raises(SearchIndexError, match="was filled by the model"):
+        Searcher(searcher.index, other)
+
+
+def test_an_index_without_pictures_has_empty_answers() -> None:
+    database = filled(6)
+    remove(database, condition("uri", "starts", "/x.tar"))
+    for options in ({}, {"group_duplicates": True, "diversity": 0.5}):
+        answer = Searcher(Index(database), FakeQuestions()).search(Question((Part(text="1"),), **options))
+        assert (answer.found, answer.more) == ((), False)
+
+
+def test_a_picture_that_goes_during_a_search_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    searcher = Searcher(Index(filled(30)), FakeQuestions())
+    question = Question((Part(text="7"),), count=30, group_duplicates=True)
+    before = searcher.search(question).found
+    gone = before[0].item.id
+    true_get = searcher.index.get
+    monkeypatch.setattr(searcher.index, "get", lambda ids: true_get([id_ for id_ in ids if id_ != gone]))
+    after = searcher.search(question).found
+    assert gone not in {one.item.id for one in after}
+    assert uris(after)[-5:] == uris(before)[-5:]
