@@ -41,7 +41,7 @@ class DecodingLimits:
         )
     )
     memory_bytes: int = (
-        1_000_000_000  # of one child, beyond its libraries; 50 megapixels with transparency fit
+        1_300_000_000  # of one child, beyond its libraries; 50 megapixels with transparency fit
     )
     cpu_seconds: int = 10  # whole seconds of processor time
     wall_seconds: float = 30.0  # a wait for a processor included

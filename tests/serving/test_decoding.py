@@ -288,7 +288,7 @@ ACTS = {
     "shrink": lambda _: tried(lambda: os.ftruncate(memory(), 0)),
     "run": lambda _: tried(lambda: run(_)),
     "environment": lambda _: says(sorted(os.environ)),
-    "files": lambda _: says(sum(map(is_open, range(64)))),
+    "files": lambda _: says(sum(map(is_open, range(4096)))),
     "lie": lie,
     "garbage": lambda _: os.write(int(sys.argv[1]), b"\\xff" * 9) and time.sleep(60),
     "half": lambda _: (os.write(int(sys.argv[1]), b"\\1\\0"), os._exit(0)),
