@@ -41,7 +41,7 @@ from diptych.data.sources import Source, open_source
 from diptych.data.thumbnails import preview
 from diptych.data.transforms import Preprocess
 from diptych.embed import EmbeddedBatch, encode_pixels, uri_of
-from diptych.models.architectures import PUBLISHED
+from diptych.models.architectures import PUBLISHED, Architecture
 from diptych.models.clip import CLIP, build_model
 from diptych.pretrained import load
 from diptych.search.build import refresh
@@ -76,11 +76,15 @@ def photographs(folder: Path, side: int, count: int) -> Source:
 
 
 def load_model(name: str) -> tuple[CLIP, Preprocess]:
-    precision = pick_precision("auto", "cpu")
     if name not in PUBLISHED:
-        return load(name, "cpu", precision=precision)
+        return load(name, "cpu", precision=pick_precision("auto", "cpu"))
+    return untrained(PUBLISHED[name])
+
+
+def untrained(architecture: Architecture) -> tuple[CLIP, Preprocess]:
+    """Random weights, in the precision that `diptych` picks."""
     torch.manual_seed(0)
-    architecture = PUBLISHED[name]
+    precision = pick_precision("auto", "cpu")
     model = build_model(architecture).eval()
     if precision != "float32":
         to_half(model, getattr(torch, precision))

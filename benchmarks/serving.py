@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from captions import captions
 from clip_like import Collection, real_embeddings
+from index_rate import untrained
 from peers import TINY
 from PIL import Image
 from timing import describe_machine
@@ -40,7 +41,7 @@ from diptych.cli.machine import pick_precision
 from diptych.data.transforms import Preprocess
 from diptych.embed import embed_images, embed_texts
 from diptych.models.architectures import PUBLISHED, Architecture
-from diptych.models.clip import CLIP, build_model
+from diptych.models.clip import CLIP
 from diptych.pretrained import fingerprint, load
 from diptych.search.index import Index
 from diptych.search.manifest import FORMAT_VERSION, Manifest, next_table, write_manifest
@@ -51,7 +52,6 @@ from diptych.search.stores.rows import Batch
 from diptych.serving.decoding import DecodingPool
 from diptych.serving.run import address_of, build_server, build_service, listening
 from diptych.serving.settings import Settings
-from diptych.weights.precision import to_half
 
 HEADER = "| what | path | batch wait ms | a second | p50 ms | p99 ms | p99 / p50 | mean batch | x faster unbatched |"
 
@@ -180,12 +180,7 @@ def throughput(
     architecture: Architecture, seconds: float, concurrency: int, waits: Sequence[float]
 ) -> Iterator[str]:
     """Rows of the table of batching."""
-    torch.manual_seed(0)
-    model = build_model(architecture).eval()
-    precision = pick_precision("auto", "cpu")  # as `diptych serve` does
-    if precision != "float32":
-        to_half(model, getattr(torch, precision))
-    preprocess = Preprocess(architecture.image.resolution)
+    model, preprocess = untrained(architecture)
     bench = Bench(model, preprocess, empty_index(model, preprocess), concurrency, seconds)
     words, files = captions(500, None), jpegs(64)
     texts = (f"{words[number % 500]}, number {number}" for number in range(10**9))

@@ -103,8 +103,8 @@ def main() -> None:
     seeds = SEEDS[:2] if given.quick else SEEDS
     jobs: dict[str, dict[str, Any]] = {
         f"{name}-{seed}": {"row": name, "seed": seed, "quick": given.quick, "version": ROWS[name].version}
-        for name in given.only
         for seed in seeds
+        for name in given.only
     }
 
     def run(job: str) -> Result:

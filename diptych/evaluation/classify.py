@@ -6,6 +6,7 @@ from typing import NotRequired, TypedDict
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from diptych.embed import Picture, Preprocessing, Progress, embed_images
 from diptych.errors import SettingsError
@@ -66,21 +67,11 @@ def classify(
         raise SettingsError(f"threshold {threshold}: expected a cosine, -1..1")
     weights = build(model, labels.phrases, templates or labels.templates or TEMPLATES["plain"])
     similarity = torch.from_numpy(embed_images(model, preprocess, images, progress=progress)) @ weights
-    probability = (logit_scale(model) / temperature * similarity).softmax(dim=1)
-    order = similarity.argsort(dim=1, descending=True, stable=True)[:, :top]
+    logits = logit_scale(model) / temperature * similarity
+    ranked = ranked_labels(logits, similarity, labels.names, top)
     found = [
-        Classified(
-            image=_shown(image, number),
-            predictions=[
-                Prediction(
-                    label=labels.names[column],
-                    probability=float(probability[number, column]),
-                    similarity=float(similarity[number, column]),
-                )
-                for column in order[number].tolist()
-            ],
-        )
-        for number, image in enumerate(images)
+        Classified(image=_shown(image, number), predictions=predictions)
+        for number, (image, predictions) in enumerate(zip(images, ranked, strict=True))
     ]
     if threshold is not None:
         for answer, best in zip(found, similarity.amax(dim=1).tolist(), strict=True):
@@ -125,26 +116,37 @@ def classify_own(
         seen = torch.from_numpy(encode([preprocess(image) for image in part]))
         logits = seen @ weight.T + bias
         several = model.classifier is not None and model.classifier.several
-        probability = logits.sigmoid() if several else logits.softmax(dim=1)
         similarity = F.normalize(seen, dim=1) @ F.normalize(weight, dim=1).T
-        order = logits.argsort(dim=1, descending=True, stable=True)[:, :top]
+        ranked = ranked_labels(logits, similarity, names, top, several=several)
         found += [
-            Classified(
-                image=_shown(image, first + row),
-                predictions=[
-                    Prediction(
-                        label=names[column],
-                        probability=float(probability[row, column]),
-                        similarity=float(similarity[row, column]),
-                    )
-                    for column in order[row].tolist()
-                ],
-            )
-            for row, image in enumerate(part)
+            Classified(image=_shown(image, first + row), predictions=predictions)
+            for row, (image, predictions) in enumerate(zip(part, ranked, strict=True))
         ]
         if progress is not None:
             progress(len(part))
     return found
+
+
+def ranked_labels(
+    logits: Tensor, similarity: Tensor, names: Sequence[str], top: int | None, *, several: bool = False
+) -> list[list[Prediction]]:
+    """The `top` labels of each image by probability, all when not given.
+
+    logits, similarity: (images, labels). several: an image may have several labels, each with a probability of its own.
+    """
+    probability = logits.sigmoid() if several else logits.softmax(dim=1)
+    order = logits.argsort(dim=1, descending=True, stable=True)[:, :top]
+    return [
+        [
+            Prediction(
+                label=names[column],
+                probability=float(probability[number, column]),
+                similarity=float(similarity[number, column]),
+            )
+            for column in columns
+        ]
+        for number, columns in enumerate(order.tolist())
+    ]
 
 
 def _shown(image: Picture, number: int) -> str:

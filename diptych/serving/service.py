@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import ParamSpec, Self, TypeVar
 
 import numpy as np
+import torch
 
 from diptych.data.images import Pixels
 from diptych.embed import Vectors
 from diptych.errors import SearchIndexError, SettingsError, TextError
-from diptych.evaluation.classify import Prediction
+from diptych.evaluation.classify import Prediction, ranked_labels
 from diptych.evaluation.prompts import check_templates, fill
 from diptych.search.index import Index
 from diptych.search.query import Answer, Question
@@ -182,8 +183,8 @@ class Service:
             )
         vectors = (await self.towers.texts(prompts)).reshape(len(labels), len(templates), -1).sum(axis=1)
         weights = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        similarity = await self.towers.pictures(pictures) @ weights.T
-        return [_predictions(row, labels, self.towers.logit_scale, top) for row in similarity]
+        similarity = torch.from_numpy(await self.towers.pictures(pictures) @ weights.T)
+        return ranked_labels(self.towers.logit_scale * similarity, similarity, labels, top)
 
     async def add(self, pictures: Sequence[NewPicture]) -> list[Item]:
         """Add pictures to the index; when this returns they are kept, and within a second they are found.
@@ -274,17 +275,3 @@ class Service:
 
 async def _nothing() -> Vectors:
     return np.empty((0, 0), np.float32)
-
-
-def _predictions(
-    similarity: Vectors, labels: Sequence[str], scale: float, top: int | None
-) -> list[Prediction]:
-    odds = np.exp(scale * (similarity - similarity.max()).astype(np.float64))
-    probability = odds / odds.sum()
-    order = np.argsort(-similarity, kind="stable")[:top]
-    return [
-        Prediction(
-            label=labels[place], probability=float(probability[place]), similarity=float(similarity[place])
-        )
-        for place in order
-    ]

@@ -15,6 +15,8 @@ from diptych.errors import SearchIndexError
 
 # The one file that is changed in place. It names the latest version, and is checked against the versions' files.
 _HINT = "_versions/latest_version_hint.json"
+# Of a line: behind the hash and two spaces.
+_NAME_AT = 66
 # Says that files are being removed, so that a line without its file is no damage.
 _CLEANING = b"# cleaning\n"
 # Lance names versions so that the latest comes first.
@@ -70,8 +72,16 @@ class Ledger:
         """
         if not self._file.exists():
             raise SearchIndexError(f"{self._file}: missing; {_REMEDY}")
-        known = self._lines()
+        lines, cut = self._read()
+        known = dict(lines)
+        twice = next((name for name, digest in lines if known[name] != digest), None)
+        if twice is not None:
+            raise SearchIndexError(f"{self._file}: damaged: it has two hashes of {twice}; {_REMEDY}")
         present = set(self._names())
+        # What a write leaves that was cut short is the beginning of the line of a file that is there.
+        begun = cut[_NAME_AT:].decode("utf-8", "replace")
+        if not any(name.startswith(begun) for name in ("", *present)):
+            raise SearchIndexError(f"{self._file}: damaged: its last line ends in {begun!r}; {_REMEDY}")
         for name, expected in known.items():
             if name not in present:
                 if self._is_cleaning():
@@ -125,19 +135,24 @@ class Ledger:
         return _CLEANING in self._file.read_bytes()
 
     def _lines(self) -> dict[str, str]:
+        """What a writer goes on from."""
         if self._known is None:
-            self._known = {}
-            whole = 0
-            for line in self._file.read_bytes().splitlines(keepends=True) if self._file.exists() else []:
-                if not line.endswith(b"\n"):
-                    # Of a write that was cut short. Whoever appends must not continue it.
-                    os.truncate(self._file, whole)
-                    break
-                whole += len(line)
-                if line != _CLEANING:
-                    digest, _, name = line.decode("utf-8", "replace").removesuffix("\n").partition("  ")
-                    self._known[name] = digest
+            lines, cut = self._read()
+            self._known = dict(lines)
+            if cut:
+                # Of a write that was cut short. Whoever appends must not continue it.
+                os.truncate(self._file, self._file.stat().st_size - len(cut))
         return self._known
+
+    def _read(self) -> tuple[list[tuple[str, str]], bytes]:
+        """Names with their hashes, and what stands after the last whole line."""
+        *lines, cut = (self._file.read_bytes() if self._file.exists() else b"").split(b"\n")
+        found = []
+        for line in lines:
+            if line + b"\n" != _CLEANING:
+                digest, _, name = line.decode("utf-8", "replace").partition("  ")
+                found.append((name, digest))
+        return found, cut
 
 
 _REMEDY = "restore it from a copy, or build the index again in another folder"
