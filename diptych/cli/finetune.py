@@ -157,8 +157,9 @@ def run_and_tell(recipe: "Recipe", folder: Path, *, resume: bool, device: str, a
     if as_json:
         emit({**found.to_json(), "report": str(folder / PAGE)})
         return
-    step = found.result.step if found.result.best is None else found.result.best.step
-    print(f"{found.method}, alpha {found.alpha:g}, the weights of step {step:,} of {found.result.step:,}")
+    print(
+        f"{found.method}, alpha {found.alpha:g}, the weights of step {found.step:,} of {found.result.step:,}"
+    )
     if found.before:
         table(("task", "metric", "before", "after", "difference"), _rows(found), right=(2, 3, 4))
     for loss in found.losses:

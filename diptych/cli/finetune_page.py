@@ -39,7 +39,7 @@ def page(folder: Path, recipe: "Recipe", found: Finetuned, held_out: "Source | N
     """The run as HTML. held_out: the pictures that were kept from training, where there are any."""
     settings = recipe.finetune
     assert settings is not None
-    step = found.result.step if found.result.best is None else found.result.best.step
+    step = found.step
     return _PAGE.substitute(
         style=STYLE + PAGE_STYLE,
         title=escape(folder.resolve().name),

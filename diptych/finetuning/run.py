@@ -18,6 +18,7 @@ from diptych.evaluation.report import Report
 from diptych.finetuning.product import between, finished
 from diptych.models.clip import CLIP
 from diptych.pretrained import load
+from diptych.training.best import Best
 from diptych.training.engine import NotFiniteError, Result, train
 from diptych.training.feeding import open_examples
 from diptych.training.layout import BEST, MODEL, START, TUNED
@@ -50,9 +51,8 @@ class Loss:
 
     def __str__(self) -> str:
         return (
-            f"{self.task}: {self.metric} fell from {self.before:.1%} to {self.after:.1%}, {self.share:.0%} "
-            "of what it was "
-            "above chance; a lower learning rate, fewer steps or a smaller alpha keeps more"
+            f"{self.task}: {self.metric} fell from {self.before:.1%} to {self.after:.1%}, {self.share:.0%} of what it "
+            "was above chance; a lower learning rate, fewer steps or a smaller alpha keeps more"
         )
 
 
@@ -60,12 +60,14 @@ class Loss:
 class Finetuned:
     """What a run came to.
 
-    alpha: of the result. before, after: the tasks' reports of the start and of the result. curve: each alpha that was
-    measured, with its reports. losses: of the result. result: of the engine.
+    alpha: of the result. step: whose weights it is made of; 0 where no step was better than the start. before, after:
+    the tasks' reports of the start and of the result. curve: each alpha that was measured, with its reports. losses: of
+    the result. result: of the engine.
     """
 
     method: str
     alpha: float
+    step: int
     before: Reports
     after: Reports
     curve: tuple[tuple[float, Reports], ...]
@@ -78,6 +80,7 @@ class Finetuned:
             "method": self.method,
             "alpha": self.alpha,
             "checkpoint": self.result.checkpoint,
+            "step": self.step,
             "steps": self.result.step,
             "best": None if self.result.best is None else plain(self.result.best),
             "before": {name: report.to_json() for name, report in self.before.items()},
@@ -110,7 +113,7 @@ def finetune(
     by_words = recipe.objective.name != "classifier"
     start = finished(start, settings, by_words=by_words)
     swept = settings.method == "wise-ft" or settings.share == "best"
-    images = _statistics(recipe, preprocess) if swept or settings.share != 1 else []
+    images = statistics_images(recipe, preprocess) if swept or settings.share != 1 else []
     usual = 0.5 if settings.share == "best" else settings.share
     before = measure(start, preprocess)
     warned: set[str] = set()
@@ -143,23 +146,35 @@ def finetune(
     result = train(
         recipe, out, resume=resume, device=device, evaluate=evaluate if before else None, console=console
     )
-    last = load(str(out / (BEST if result.best is not None else MODEL)), device=device)[0]
-    tuned = finished(last, settings, by_words=by_words)
+    step = _best_step(result, before, recipe.optimizer.learning_rate, say)
+    tuned = start
+    if step:
+        last = load(str(out / (BEST if result.best is not None else MODEL)), device=device)[0]
+        tuned = finished(last, settings, by_words=by_words)
     curve = _curve(start, tuned, settings, images, measured) if swept else ()
     alpha = best_alpha(curve) if settings.share == "best" else usual
     product = between(start, tuned, alpha, images)
     after = dict(curve).get(alpha) or measured(product)
-    found = Finetuned(
-        settings.method,
-        alpha,
-        before,
-        after,
-        curve,
-        tuple(losses(before, after, settings.most_lost)),
-        result,
-    )
+    lost = tuple(losses(before, after, settings.most_lost))
+    found = Finetuned(settings.method, alpha, step, before, after, curve, lost, result)
     _deliver(recipe, out, preprocess, {TUNED: tuned, MODEL: product}, found)
     return found
+
+
+def _best_step(result: Result, before: Reports, learning_rate: float, say: Callable[[str], None]) -> int:
+    """The step whose weights are delivered: the best by the recipe's metric, of which the start, step 0, is one."""
+    best = result.best
+    if best is None:
+        return result.step
+    start = Best(best.metric, 0, metrics_of(before)[best.metric])
+    if best.beats(start):
+        return best.step
+    say(
+        f"warning: no step is better than the start: {best.metric} was {start.value:.4g} before, and {best.value:.4g} at "
+        f"best, after step {best.step:,}; the result is the start. A lower optimizer.learning_rate than "
+        f"{learning_rate:g} may help, or more data"
+    )
+    return 0
 
 
 def metrics_of(reports: Reports) -> dict[str, float]:
@@ -228,8 +243,8 @@ def _curve(
     return tuple((alpha, measure(between(start, tuned, alpha, images))) for alpha in sorted(alphas))
 
 
-def _statistics(recipe: Recipe, preprocess: Preprocess) -> list[Tensor]:
-    """Some of the training images, as they look in use; those that cannot be read are passed over."""
+def statistics_images(recipe: Recipe, preprocess: Preprocess) -> list[Tensor]:
+    """Some of the training images, as they look in use, for `between`; those that cannot be read are passed over."""
     source, weights = open_examples(recipe.data)
     seen = np.flatnonzero(weights)
     pixels = []
@@ -251,7 +266,7 @@ def _deliver(
         "from": origin[-1]["from"],
         "method": found.method,
         "alpha": found.alpha,
-        "steps": found.result.step if found.result.best is None else found.result.best.step,
+        "steps": found.step,
     }
     for name, model in models.items():
         if name == MODEL or found.alpha != 1:
