@@ -34,7 +34,7 @@ class Size:
     alphas: tuple[float, ...]  # between the ends
 
 
-FULL = Size(trained=100, tested=50, shots=16, views=4_000, seeds=3, alphas=(0.25, 0.5, 0.75))
+FULL = Size(trained=100, tested=50, shots=16, views=2_400, seeds=3, alphas=(0.25, 0.5, 0.75))
 QUICK = Size(trained=8, tested=4, shots=4, views=64, seeds=1, alphas=(0.5,))
 
 

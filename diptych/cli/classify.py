@@ -74,22 +74,23 @@ def classify(
     named, found = find_pictures(images)
 
     from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.evaluation import classify as zero_shot  # noqa: PLC0415
+    from diptych.evaluation import classify as classification  # noqa: PLC0415
+    from diptych.evaluation.own_classes import own_head  # noqa: PLC0415
 
     name, network, preprocess = load_model(model, device, precision)
     if calibrated is not None:
         calibrated.require(network, preprocess)
         threshold = calibrated.threshold if threshold is None else threshold
     lenient = _Lenient(preprocess, found)
-    if classes is None and not zero_shot.own_classes(network):
+    if classes is None and own_head(network) is None:
         raise UsageError(
             f'--model {model} has no classes of its own; give the classes by --labels "cat,dog" or --labels-file FILE'
         )
     with progress("classifying", len(named) + len(found)) as advance:
         answers = (
-            zero_shot.classify_own(network, lenient, [*named, *found], top=top, progress=advance)
+            classification.classify_own(network, lenient, [*named, *found], top=top, progress=advance)
             if classes is None
-            else zero_shot.classify(
+            else classification.classify(
                 network,
                 lenient,
                 [*named, *found],

@@ -22,19 +22,16 @@ from diptych.cli.options import (
 )
 from diptych.cli.output import emit, percent, say, table
 from diptych.cli.train import Assignments, evaluation_of, held_out_part, reports_of
+from diptych.training.methods import FinetuneMethod
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from diptych.evaluation.comparison import Difference
-    from diptych.evaluation.report import Report
     from diptych.finetuning.run import Finetuned
     from diptych.training.settings import Recipe
 
 FIGURES, PAGE = "finetune.json", "finetune.html"  # in the folder of the run
 _NOTHING = "none"  # of --keep
-
-Method = Literal["head", "full", "lp-ft", "wise-ft", "flyp", "lit", "contrastive", "lora"]
 
 
 def finetune(
@@ -46,7 +43,7 @@ def finetune(
     ] = None,
     model: Model = DEFAULT_MODEL,
     method: Annotated[
-        Method | None,
+        FinetuneMethod | None,
         Parameter(help="Without it: wise-ft for labels, head where they are few, contrastive for pairs."),
     ] = None,
     head: Annotated[
@@ -195,23 +192,14 @@ def _run(
     return found
 
 
-def difference_of(name: str, before: "Report", after: "Report") -> "Difference | None":
-    """The paired difference in the metric that stands for a task; None where it is no mean over examples."""
-    from diptych.evaluation.comparison import compare  # noqa: PLC0415
-    from diptych.evaluation.headlines import headlines  # noqa: PLC0415
-
-    wanted = headlines(before)[0]
-    return next((one for one in compare(name, before, after).differences if one.metric == wanted), None)
-
-
 def _rows(found: "Finetuned") -> list[Sequence[str]]:
-    from diptych.finetuning.run import headline  # noqa: PLC0415
+    from diptych.finetuning.run import headline, paired_difference  # noqa: PLC0415
 
     rows: list[Sequence[str]] = []
     for task, before in found.before.items():
         metric, old = headline(before)
         new = headline(found.after[task])[1]
-        paired = difference_of(task, before, found.after[task])
+        paired = paired_difference(task, before, found.after[task])
         around = (
             "" if paired is None else f" ({100 * paired.interval[0]:+.1f} to {100 * paired.interval[1]:+.1f})"
         )

@@ -21,7 +21,7 @@ from diptych.data.images import read_rgb
 from diptych.errors import DataError
 from diptych.evaluation.comparison import Change, compare
 from diptych.evaluation.suite_report import reliability
-from diptych.finetuning.run import OWN, Finetuned, Reports, headline
+from diptych.finetuning.run import OWN, Finetuned, Reports, headline, paired_difference
 
 if TYPE_CHECKING:
     from diptych.data.sources import Source
@@ -39,12 +39,11 @@ def page(folder: Path, recipe: "Recipe", found: Finetuned, held_out: "Source | N
     """The run as HTML. held_out: the pictures that were kept from training, where there are any."""
     settings = recipe.finetune
     assert settings is not None
-    step = found.step
     return _PAGE.substitute(
         style=STYLE + PAGE_STYLE,
         title=escape(folder.resolve().name),
         lead=f"<strong>{escape(found.method)}</strong> from {escape(recipe.model.init)}, alpha {found.alpha:g}, "
-        f"weights of step {step:,}.",
+        f"weights of step {found.step:,}.",
         tiles=_tiles(found),
         alarms="".join(f'<p class="notice">{escape(str(loss))}</p>' for loss in found.losses),
         tasks=_tasks(found),
@@ -77,7 +76,7 @@ def _tasks(found: Finetuned) -> str:
         after = found.after[task]
         metric, old = headline(before)
         new = headline(after)[1]
-        paired = next((one for one in compare(task, before, after).differences if one.metric == metric), None)
+        paired = paired_difference(task, before, after)
         moved = (
             "-" if paired is None else f"{100 * paired.interval[0]:+.1f} to {100 * paired.interval[1]:+.1f}"
         )

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from diptych.cli.options import Device, Json
 from diptych.cli.output import emit, say
-from diptych.training.layout import BEST
+from diptych.training.layout import BEST, HELD_OUT
 
 if TYPE_CHECKING:
     from diptych.data.sources import Source
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     EvaluationOf = tuple[EvaluationTask, Source]
 
-HELD_OUT = "held-out"  # the data of a task that means what [data] validation keeps
 _REHEARSED = 16  # rows of an evaluation that are measured before a run begins
 
 Assignments = Annotated[
@@ -200,20 +199,14 @@ def _rehearsed(tasks: "Sequence[EvaluationOf]", recipe: "Recipe") -> list[str]:
 
 def _classes_to_be(recipe: "Recipe") -> "Classifier | None":
     """The classifier that fine-tuning will add, for a recipe that has not been prepared."""
-    from diptych.data.labelled import classes_of, label_of  # noqa: PLC0415
+    from diptych.finetuning.examination import examine  # noqa: PLC0415
     from diptych.models.architectures import Classifier  # noqa: PLC0415
     from diptych.training.feeding import open_whole  # noqa: PLC0415
 
     assert recipe.finetune is not None
-    source, _ = open_whole(recipe.data)
-    names: set[str] = set()
-    for position in range(len(source)):
-        example = source[position]
-        label = label_of(example, recipe.data.label_from)
-        names.update(classes_of(example) if recipe.finetune.several else [label] if label is not None else [])
-    if not names:
-        return None
-    return Classifier(classes=tuple(sorted(names)), reads="embedding", several=recipe.finetune.several)
+    several = recipe.finetune.several
+    found = examine(open_whole(recipe.data)[0], label_from=recipe.data.label_from, several=several)
+    return Classifier(classes=found.classes, reads="embedding", several=several) if found.classes else None
 
 
 def _measured(tasks: "Sequence[EvaluationOf]", model: "CLIP", preprocess: "Preprocess") -> dict[str, float]:

@@ -17,17 +17,12 @@ LabelFrom = Literal["label", "caption", "group"]
 SEPARATOR = "\x1f"  # between the classes of an example that may be of several
 
 
-class Labelled:
-    """A source whose examples say the name of their class and nothing else.
+class _Reworded:
+    """A source with other words to each picture. ending: of the fingerprint."""
 
-    label_from: where it stands, in the example's label, its first caption or its group. required: whether an example
-    without one is bad; else it has no text.
-    """
-
-    def __init__(self, source: Source, label_from: LabelFrom, *, required: bool) -> None:
+    def __init__(self, source: Source, ending: str) -> None:
         self._source = source
-        self._label_from = label_from
-        self._required = required
+        self._ending = ending
         self.parts = parts_of(source)
         self.mixed: tuple[int, ...] = getattr(source, "mixed", ())
 
@@ -37,35 +32,45 @@ class Labelled:
 
     @property
     def fingerprint(self) -> str:
-        return f"{self._source.fingerprint}-{self._label_from}"
+        return f"{self._source.fingerprint}-{self._ending}"
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, position: int, /) -> Example:
         example = self._source[position]
+        return replace(example, captions=self._words_of(example), tags=())
+
+    def _words_of(self, example: Example) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        return self._source.describe()
+
+
+class Labelled(_Reworded):
+    """A source whose examples say the name of their class and nothing else.
+
+    label_from: where it stands, in the example's label, its first caption or its group. required: whether an example
+    without one is bad; else it has no text.
+    """
+
+    def __init__(self, source: Source, label_from: LabelFrom, *, required: bool) -> None:
+        super().__init__(source, label_from)
+        self._label_from = label_from
+        self._required = required
+
+    def _words_of(self, example: Example) -> tuple[str, ...]:
         label = label_of(example, self._label_from)
         if label is None and self._required:
             raise DataError(
                 f"{example.key}: has no {self._label_from} to learn as its class; labels come from class folders, a "
                 'label column, `label` in JSON, or from captions with [data] label_from = "caption"'
             )
-        return replace(example, captions=() if label is None else (label,), tags=())
-
-    def describe(self) -> str:
-        return self._source.describe()
+        return () if label is None else (label,)
 
 
-def label_of(example: Example, label_from: LabelFrom) -> str | None:
-    """The name of an example's class; None where it has none."""
-    if label_from == "label":
-        return example.label
-    if label_from == "group":
-        return example.group
-    return example.captions[0] if example.captions else None
-
-
-class Prompted:
+class Prompted(_Reworded):
     """A source whose examples say the name of their class in sentences, one of which is drawn: FLYP's texts.
 
     words: of each class, the names that are filled into the templates; its label where it is not there.
@@ -78,59 +83,33 @@ class Prompted:
         words: Mapping[str, Sequence[str]],
         templates: Sequence[str],
     ) -> None:
-        self._labelled = Labelled(source, label_from, required=True)
-        self._words = words
+        super().__init__(Labelled(source, label_from, required=True), "prompted")
+        self._names = words
         self._templates = templates
-        self.parts = self._labelled.parts
-        self.mixed = self._labelled.mixed
 
-    @property
-    def name(self) -> str:
-        return self._labelled.name
-
-    @property
-    def fingerprint(self) -> str:
-        return f"{self._labelled.fingerprint}-prompted"
-
-    def __len__(self) -> int:
-        return len(self._labelled)
-
-    def __getitem__(self, position: int, /) -> Example:
-        example = self._labelled[position]
+    def _words_of(self, example: Example) -> tuple[str, ...]:
         label = example.captions[0]
-        names = self._words.get(label, (label,))
-        texts = tuple(template.replace("{}", name) for name in names for template in self._templates)
-        return replace(example, captions=texts)
-
-    def describe(self) -> str:
-        return self._labelled.describe()
+        names = self._names.get(label, (label,))
+        return tuple(template.replace("{}", name) for name in names for template in self._templates)
 
 
-class SeveralLabels:
+class SeveralLabels(_Reworded):
     """A source whose examples say the names of all their classes, `SEPARATOR` between them: their tags."""
 
     def __init__(self, source: Source) -> None:
-        self._source = source
-        self.parts = parts_of(source)
-        self.mixed: tuple[int, ...] = getattr(source, "mixed", ())
+        super().__init__(source, "several")
 
-    @property
-    def name(self) -> str:
-        return self._source.name
+    def _words_of(self, example: Example) -> tuple[str, ...]:
+        return (SEPARATOR.join(classes_of(example)),)
 
-    @property
-    def fingerprint(self) -> str:
-        return f"{self._source.fingerprint}-several"
 
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, position: int, /) -> Example:
-        example = self._source[position]
-        return replace(example, captions=(SEPARATOR.join(classes_of(example)),), tags=())
-
-    def describe(self) -> str:
-        return self._source.describe()
+def label_of(example: Example, label_from: LabelFrom) -> str | None:
+    """The name of an example's class; None where it has none."""
+    if label_from == "label":
+        return example.label
+    if label_from == "group":
+        return example.group
+    return example.captions[0] if example.captions else None
 
 
 def classes_of(example: Example) -> tuple[str, ...]:

@@ -11,12 +11,11 @@ from torch import Tensor
 from diptych.embed import Picture, Preprocessing, Progress, embed_images
 from diptych.errors import SettingsError
 from diptych.evaluation.labels import LabelSet
-from diptych.evaluation.own_classes import seen_features
+from diptych.evaluation.own_classes import OwnHead, own_head, seen_features
 from diptych.evaluation.prompts import TEMPLATES
 from diptych.evaluation.zero_shot import BuildClassifier, classifier, logit_scale
 from diptych.models.classifier import ImageClassifier
 from diptych.models.clip import CLIP
-from diptych.models.label_head import LabelHead
 
 
 class Prediction(TypedDict):
@@ -79,13 +78,6 @@ def classify(
     return found
 
 
-def own_classes(model: CLIP) -> tuple[str, ...]:
-    """The names of the classes that a model has learned from labels; none where it has not."""
-    if model.classifier is not None:
-        return model.classifier.classes
-    return model.text.classes if isinstance(model.text, LabelHead) else ()
-
-
 def classify_own(
     model: CLIP,
     preprocess: Preprocessing,
@@ -103,28 +95,34 @@ def classify_own(
     Raises:
         SettingsError: the model has no classes. ImageError: an image cannot be read.
     """
-    names = own_classes(model)
-    if not names:
+    head = own_head(model)
+    if head is None:
         raise SettingsError("the model has no classes of its own; give labels, or fine-tune it on some")
-    layer = model.classifier if model.classifier is not None else model.text
-    assert isinstance(layer, ImageClassifier | LabelHead)
-    weight, bias = (value.detach().float().cpu() for value in (layer.weight, layer.bias))
     encode = seen_features(model)
     found = []
     for first in range(0, len(images), batch_size):
         part = images[first : first + batch_size]
         seen = torch.from_numpy(encode([preprocess(image) for image in part]))
-        logits = seen @ weight.T + bias
-        several = model.classifier is not None and model.classifier.several
-        similarity = F.normalize(seen, dim=1) @ F.normalize(weight, dim=1).T
-        ranked = ranked_labels(logits, similarity, names, top, several=several)
         found += [
             Classified(image=_shown(image, first + row), predictions=predictions)
-            for row, (image, predictions) in enumerate(zip(part, ranked, strict=True))
+            for row, (image, predictions) in enumerate(
+                zip(part, ranked_classes(head, seen, top), strict=True)
+            )
         ]
         if progress is not None:
             progress(len(part))
     return found
+
+
+def ranked_classes(head: OwnHead, seen: Tensor, top: int | None) -> list[list[Prediction]]:
+    """The `top` classes of each image by probability, all when not given; what `classify_own` says of each.
+
+    seen: (images, width) float32, of `seen_features`.
+    """
+    weight, bias = (value.detach().float().cpu() for value in (head.weight, head.bias))
+    similarity = F.normalize(seen, dim=1) @ F.normalize(weight, dim=1).T
+    several = isinstance(head, ImageClassifier) and head.several
+    return ranked_labels(seen @ weight.T + bias, similarity, head.classes, top, several=several)
 
 
 def ranked_labels(

@@ -23,6 +23,15 @@ from diptych.models.classifier import ImageClassifier
 from diptych.models.clip import CLIP
 from diptych.models.label_head import LabelHead
 
+OwnHead = ImageClassifier | LabelHead
+
+
+def own_head(model: CLIP) -> OwnHead | None:
+    """The last layer of a model that has learned classes from labels; None where it has not."""
+    if model.classifier is not None:
+        return model.classifier
+    return model.text if isinstance(model.text, LabelHead) else None
+
 
 def evaluate_own_classes(
     model: CLIP,
@@ -44,8 +53,8 @@ def evaluate_own_classes(
             `evaluate_several_classes`.
         DataError: a label that is none of the model's classes, or no readable image.
     """
-    head = model.classifier if model.classifier is not None else model.text
-    if not isinstance(head, LabelHead | ImageClassifier):
+    head = own_head(model)
+    if head is None:
         raise SettingsError(
             f"{model_name} was not trained with labels and has no classes of its own; give the classes' names with "
             "`diptych evaluate zero-shot`, or labelled pictures with `diptych evaluate linear-probe`"
@@ -100,8 +109,8 @@ def evaluate_several_classes(
 ) -> Report:
     """How a model with a yes or no for each of its classes does.
 
-    `map11` is as `evaluate_multi_label` has it; `exact` is
-    the share of images for which every class is right, at a probability of a half.
+    `map11` is as `evaluate_multi_label` has it; `exact` is the share of images for which every class is right, at a
+    probability of a half.
     """
     head = model.classifier
     assert head is not None
@@ -122,10 +131,8 @@ def evaluate_several_classes(
     )
     kept = [rows.picked[position] for position in images.positions]
     relevant = np.array([[name in names for name in head.classes] for _, names in kept])
-    logits = (
-        images.vectors @ head.weight.detach().float().cpu().numpy().T
-        + head.bias.detach().float().cpu().numpy()
-    )
+    weight, bias = (value.detach().float().cpu().numpy() for value in (head.weight, head.bias))
+    logits = images.vectors @ weight.T + bias
     exact = ((logits > 0) == relevant).all(axis=1)
     share = float(exact.mean())
     return Report(
@@ -157,9 +164,8 @@ def seen_features(model: CLIP) -> Encode:
             vectors: Vectors = _seen(model, images).float().cpu().numpy()
             if not np.isfinite(vectors).all():
                 raise CheckpointError(
-                    "the model gives features that are not finite; its weights are damaged, or were "
-                    "trained at too high "
-                    "a learning rate"
+                    "the model gives features that are not finite; its weights are damaged, or were trained at too "
+                    "high a learning rate"
                 )
             return vectors
 

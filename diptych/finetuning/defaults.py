@@ -8,6 +8,8 @@ from typing import Literal
 from diptych.data.augmentations import Augmentation, CentreCrop, Drawings, RandomCrop
 from diptych.data.labelled import LabelFrom
 from diptych.finetuning.examination import Examined
+from diptych.training.layout import HELD_OUT
+from diptych.training.methods import FinetuneMethod, objective_of
 from diptych.training.settings import (
     CheckpointSettings,
     DataSettings,
@@ -22,9 +24,6 @@ from diptych.training.settings import (
     TrainingSettings,
 )
 
-Method = Literal["head", "full", "lp-ft", "wise-ft", "flyp", "lit", "contrastive", "lora"]
-
-HELD_OUT = "held-out"  # the data of a task that means what [data] validation keeps
 KEPT = "sample:test"  # drawings by a designer that no model of ours has seen: what is not to be lost
 
 # Views of each image, by the number of images: from here on, so many. Fewer images need more looks at each, and a
@@ -47,7 +46,7 @@ class Asked:
 
     data: str
     init: str
-    method: Method | None = None
+    method: FinetuneMethod | None = None
     head: Literal["zero-shot", "probe", "zero"] | None = None
     alpha: float | Literal["best"] | None = None
     words: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -86,7 +85,7 @@ def recipe_for(asked: Asked, found: Examined, weights: int) -> Recipe:
             most_bad=0.5,  # what cannot be read was told beforehand
         ),
         augmentation=_augmentation(found, method),
-        objective=ObjectiveSettings(name=_objective(method, found)),
+        objective=ObjectiveSettings(name=objective_of(method, labels=found.kind != "pairs")),
         optimizer=OptimizerSettings(
             learning_rate=learning_rate(method, weights),
             weight_decay=0.1,
@@ -114,14 +113,14 @@ def recipe_for(asked: Asked, found: Examined, weights: int) -> Recipe:
     )
 
 
-def method_for(found: Examined) -> Method:
+def method_for(found: Examined) -> FinetuneMethod:
     """Weights between the two models for labels, the last layer alone where they are few; contrastive for pairs."""
     if found.kind == "pairs":
         return "contrastive"
     return "head" if found.images < _FEW * len(found.classes) else "wise-ft"
 
 
-def learning_rate(method: Method, weights: int) -> float:
+def learning_rate(method: FinetuneMethod, weights: int) -> float:
     """The peak. weights: parameters of the image tower."""
     if method in _RATES:
         return _RATES[method]
@@ -140,29 +139,20 @@ def _views(images: int) -> int:
     return next(views for least, views in reversed(_VIEWS) if images >= least)
 
 
-def _batch_size(images: int, method: Method) -> int:
-    """A power of two, so that an epoch has steps enough; more where the other pairs of a batch are what "
-    "is learned from."""
+def _batch_size(images: int, method: FinetuneMethod) -> int:
+    """A power of two, so that an epoch has steps enough; more where what is learned from are a batch's other pairs."""
     couples = method in ("flyp", "lit", "contrastive")
     most = 256 if couples else 128
     part = images // (2 if couples else 4)
     return max(2, min(most, 1 << max(1, part.bit_length() - 1)))
 
 
-def _augmentation(found: Examined, method: Method) -> Augmentation:
+def _augmentation(found: Examined, method: FinetuneMethod) -> Augmentation:
     if method in ("head", "lit"):
         return CentreCrop()  # whose features are computed once
     if found.transparent:
         return Drawings(rotation=8.0, shear=4.0, mirror=0.0, hue=0.02, grey=0.05, outline=0.05, erase=0.1)
     return RandomCrop()
-
-
-def _objective(method: Method, found: Examined) -> Literal["classifier", "clip", "lit"]:
-    if method == "lit":
-        return "lit"
-    if method in ("flyp", "contrastive") or (method == "lora" and found.kind == "pairs"):
-        return "clip"
-    return "classifier"
 
 
 def _tasks(asked: Asked, found: Examined, share: float) -> tuple[EvaluationTask, ...]:

@@ -13,6 +13,7 @@ from torch import Tensor, stack
 from diptych.config import plain
 from diptych.data.transforms import Preprocess
 from diptych.errors import CheckpointError, DataError, SettingsError
+from diptych.evaluation.comparison import Difference, compare
 from diptych.evaluation.headlines import headlines
 from diptych.evaluation.report import Report
 from diptych.finetuning.product import between, finished
@@ -170,8 +171,8 @@ def _best_step(result: Result, before: Reports, learning_rate: float, say: Calla
     if best.beats(start):
         return best.step
     say(
-        f"warning: no step is better than the start: {best.metric} was {start.value:.4g} before, and {best.value:.4g} at "
-        f"best, after step {best.step:,}; the result is the start. A lower optimizer.learning_rate than "
+        f"warning: no step is better than the start: {best.metric} was {start.value:.4g} before, and at best "
+        f"{best.value:.4g}, after step {best.step:,}; the result is the start. A lower optimizer.learning_rate than "
         f"{learning_rate:g} may help, or more data"
     )
     return 0
@@ -191,6 +192,12 @@ def headline(report: Report) -> tuple[str, float]:
     names = headlines(report)
     values = [report.scores.metrics[name] for name in names]
     return names[0] if len(names) == 1 else "mean_r1", sum(values) / len(values)
+
+
+def paired_difference(task: str, before: Report, after: Report) -> Difference | None:
+    """The paired difference in the metric that stands for a task; None where it is no mean over examples."""
+    wanted = headlines(before)[0]
+    return next((one for one in compare(task, before, after).differences if one.metric == wanted), None)
 
 
 def losses(before: Reports, after: Reports, most: float) -> list[Loss]:

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from diptych.models.clip import CLIP, build_model
 from diptych.pretrained import load
 from diptych.training.feeding import open_examples
 from diptych.training.layout import START
+from diptych.training.methods import objective_of
 from diptych.training.settings import FinetuneSettings, Recipe
 from diptych.weights.checkpoint import load_checkpoint, save_checkpoint, verify_checkpoint
 
@@ -43,11 +44,7 @@ def prepare(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Recipe:
             f"[finetune] method {settings.method!r} learns from labels, and {source.name} has captions alone; use "
             "contrastive, lit or lora, or give labels"
         )
-    by_words = settings.method in ("flyp", "lit", "contrastive")
-    texts: Literal["lit", "clip"] = "lit" if settings.method == "lit" else "clip"
-    objective: Literal["lit", "clip", "classifier"] = (
-        texts if by_words or found.kind == "pairs" else "classifier"
-    )
+    objective = objective_of(settings.method, labels=found.kind != "pairs")
     words = _words(settings, found) if found.kind == "labels" else {}
     folder = out / START
     if not _is_whole(folder):
@@ -80,9 +77,8 @@ def _words(settings: FinetuneSettings, found: Examined) -> dict[str, tuple[str, 
     unknown = sorted(settings.words.keys() - set(found.classes))
     if unknown:
         raise SettingsError(
-            f"[finetune] words: {unknown[0]!r} is none of the {len(found.classes)} classes of the data; "
-            "correct its name, "
-            "or leave it out"
+            f"[finetune] words: {unknown[0]!r} is none of the {len(found.classes)} classes of the data; correct its "
+            "name, or leave it out"
         )
     return {name: settings.words.get(name, (name.replace("_", " "),)) for name in found.classes}
 

@@ -9,6 +9,7 @@ from diptych.data.text_sampling import TextSampling
 from diptych.errors import SettingsError
 from diptych.models.architectures import LABELLED, PUBLISHED, Architecture
 from diptych.pretrained import load
+from diptych.training.methods import FinetuneMethod
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +191,7 @@ class EvaluationSettings:
 class FinetuneSettings:
     """How a trained model goes on (docs/finetuning.md)."""
 
-    method: Literal["head", "full", "lp-ft", "wise-ft", "flyp", "lit", "contrastive", "lora"]
+    method: FinetuneMethod
     # Where the classifier begins: as the words of the classes say, as a logistic regression on the training part's
     # features, or at zero. When not given: probe for lp-ft and for several labels, zero-shot for all others.
     head: Literal["zero-shot", "probe", "zero"] | None = None
@@ -221,10 +222,9 @@ class FinetuneSettings:
             )
         if self.several and (self.head == "zero-shot" or self.method in ("flyp", "lit", "contrastive")):
             raise SettingsError(
-                f"[finetune] several labels an image: not with method {self.method!r} and head "
-                f"{self.head!r}; words say "
-                "which class is nearest, not whether each is there. Use full, lp-ft, wise-ft, head or lora, with the "
-                "head probe or zero"
+                f"[finetune] several labels an image: not with method {self.method!r} and head {self.head!r}; words "
+                "say which class is nearest, not whether each is there. Use full, lp-ft, wise-ft, head or lora, with "
+                "the head probe or zero"
             )
 
     @property

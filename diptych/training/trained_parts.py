@@ -6,6 +6,7 @@ from diptych.errors import SettingsError
 from diptych.models.batch_statistics import batch_norms
 from diptych.models.clip import CLIP
 from diptych.models.low_rank import LowRankUpdate
+from diptych.training.methods import objective_of
 from diptych.training.settings import FinetuneSettings, Recipe
 
 # By method: the parts whose weights change, where labels are learned; and where texts are.
@@ -35,16 +36,19 @@ def choose_trained(model: CLIP, recipe: Recipe) -> None:
     settings = recipe.finetune
     if settings is None:
         return
-    labels = recipe.objective.name == "classifier"
-    parts = (_OF_LABELS if labels else _OF_TEXTS).get(settings.method)
-    objective = "lit" if settings.method == "lit" else "clip"
-    if parts is None or (not labels and recipe.objective.name != objective):
-        wanted = "classifier" if settings.method in _OF_LABELS else objective
+    method, objective = settings.method, recipe.objective.name
+    allowed = [
+        objective_of(method, labels=labels)
+        for labels, table in ((True, _OF_LABELS), (False, _OF_TEXTS))
+        if method in table
+    ]
+    if objective not in allowed:
         raise SettingsError(
-            f"[finetune] method {settings.method!r} has no objective {recipe.objective.name!r}; set [objective] name = "
-            f"{wanted!r}"
+            f"[finetune] method {method!r} has no objective {objective!r}; set [objective] name = "
+            f"{' or '.join(map(repr, allowed))}"
         )
-    if settings.method == "lora" and recipe.training.distributed == "fsdp":
+    parts = (_OF_LABELS if objective == "classifier" else _OF_TEXTS)[method]
+    if method == "lora" and recipe.training.distributed == "fsdp":
         raise SettingsError(
             '[finetune] lora: its weights are not sharded; set [training] distributed = "ddp"'
         )
