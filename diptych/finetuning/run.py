@@ -23,7 +23,7 @@ from diptych.training.best import Best
 from diptych.training.engine import NotFiniteError, Result, train
 from diptych.training.feeding import open_examples
 from diptych.training.layout import BEST, MODEL, START, TUNED
-from diptych.training.settings import FinetuneSettings, Recipe
+from diptych.training.settings import Recipe
 from diptych.weights.checkpoint import read_manifest, save_checkpoint
 
 Reports = Mapping[str, Report]
@@ -108,58 +108,97 @@ def finetune(
     Raises:
         NotFiniteError: the weights became useless; what the run started from, and its best so far, are as they were.
     """
-    settings = recipe.finetune
-    assert settings is not None
-    start, preprocess = load(str(out / START), device=device)
-    by_words = recipe.objective.name != "classifier"
-    start = finished(start, settings, by_words=by_words)
-    swept = settings.method == "wise-ft" or settings.share == "best"
-    images = statistics_images(recipe, preprocess) if swept or settings.share != 1 else []
-    usual = 0.5 if settings.share == "best" else settings.share
-    before = measure(start, preprocess)
-    warned: set[str] = set()
-    # Where neither tower learns, what words say of images stays what it was.
-    known = (
-        {name: report for name, report in before.items() if report.task != "labels"}
-        if settings.method == "head"
-        else {}
+    watch = _Watch(recipe, out, measure, device, say)
+    settings = watch.settings
+    result = train(
+        recipe,
+        out,
+        resume=resume,
+        device=device,
+        evaluate=watch.evaluate if watch.before else None,
+        console=console,
     )
+    step = _best_step(result, watch.before, recipe.optimizer.learning_rate, say)
+    tuned = watch.start
+    if step:
+        tuned = watch.finished(
+            load(str(out / (BEST if result.best is not None else MODEL)), device=device)[0]
+        )
+    curve = watch.curve(tuned) if step and watch.sweeps else ()
+    alpha = best_alpha(curve) if step and settings.share == "best" else watch.alpha
+    product = watch.between(tuned, alpha)
+    after = dict(curve).get(alpha) or watch.measured(product)
+    lost = tuple(losses(watch.before, after, settings.most_lost))
+    found = Finetuned(settings.method, alpha, step, watch.before, after, curve, lost, result)
+    _deliver(recipe, out, watch.preprocess, {TUNED: tuned, MODEL: product}, found)
+    return found
 
-    def measured(model: CLIP) -> Reports:
-        found = {**known, **measure(model, preprocess, skip=known)}
-        return {name: found[name] for name in before}
 
-    def evaluate(model: CLIP, _: Preprocess) -> dict[str, float]:
-        tuned = finished(model, settings, by_words=by_words)
+class _Watch:
+    """What would be delivered at any step, measured, beside the start.
+
+    before: the start's reports. alpha: of what is measured on the way. sweeps: whether further ones are measured at the
+    end.
+    """
+
+    def __init__(
+        self, recipe: Recipe, out: Path, measure: Measure, device: str, say: Callable[[str], None]
+    ) -> None:
+        assert recipe.finetune is not None
+        self.settings = recipe.finetune
+        self._recipe, self._out, self._measure, self._say = recipe, out, measure, say
+        model, self.preprocess = load(str(out / START), device=device)
+        self.start = self.finished(model)
+        self.alpha = 0.5 if self.settings.share == "best" else self.settings.share
+        self.sweeps = self.settings.method == "wise-ft" or self.settings.share == "best"
+        blends = self.sweeps or self.alpha != 1
+        self._images = statistics_images(recipe, self.preprocess) if blends else []
+        self.before = measure(self.start, self.preprocess)
+        if self.settings.share == "best" and not self.before:
+            raise SettingsError(
+                '[finetune] alpha = "best": nothing is measured; keep a part of the data with [data] validation, and '
+                "add [[evaluation.tasks]]"
+            )
+        # Where neither tower learns, what words say of images stays what it was.
+        self._known = (
+            {name: report for name, report in self.before.items() if report.task != "labels"}
+            if self.settings.method == "head"
+            else {}
+        )
+        self._warned: set[str] = set()
+
+    def finished(self, model: CLIP) -> CLIP:
+        """See `product.finished`."""
+        return finished(model, self.settings, by_words=self._recipe.objective.name != "classifier")
+
+    def between(self, tuned: CLIP, alpha: float) -> CLIP:
+        """See `product.between`."""
+        return between(self.start, tuned, alpha, self._images)
+
+    def measured(self, model: CLIP) -> Reports:
+        """The report of each task."""
+        found = {**self._known, **self._measure(model, self.preprocess, skip=self._known)}
+        return {name: found[name] for name in self.before}
+
+    def evaluate(self, model: CLIP, _: Preprocess) -> dict[str, float]:
+        """What the engine's log gets of a model in training. Raises NotFiniteError where it cannot be measured."""
         try:
-            reports = measured(between(start, tuned, usual, images))
+            reports = self.measured(self.between(self.finished(model), self.alpha))
         except CheckpointError as error:
             raise NotFiniteError(
                 f"the fine-tuned model cannot be measured ({error}); lower optimizer.learning_rate, which is "
-                f"{recipe.optimizer.learning_rate:g}; {out / START} and the best so far are as they were"
+                f"{self._recipe.optimizer.learning_rate:g}; {self._out / START} and the best so far are as they were"
             ) from None
-        for loss in losses(before, reports, settings.most_lost):
-            if loss.task not in warned:
-                say(f"alarm: {loss}")
-                warned.add(loss.task)
+        for loss in losses(self.before, reports, self.settings.most_lost):
+            if loss.task not in self._warned:
+                self._say(f"alarm: {loss}")
+                self._warned.add(loss.task)
         return metrics_of(reports)
 
-    result = train(
-        recipe, out, resume=resume, device=device, evaluate=evaluate if before else None, console=console
-    )
-    step = _best_step(result, before, recipe.optimizer.learning_rate, say)
-    tuned = start
-    if step:
-        last = load(str(out / (BEST if result.best is not None else MODEL)), device=device)[0]
-        tuned = finished(last, settings, by_words=by_words)
-    curve = _curve(start, tuned, settings, images, measured) if swept else ()
-    alpha = best_alpha(curve) if settings.share == "best" else usual
-    product = between(start, tuned, alpha, images)
-    after = dict(curve).get(alpha) or measured(product)
-    lost = tuple(losses(before, after, settings.most_lost))
-    found = Finetuned(settings.method, alpha, step, before, after, curve, lost, result)
-    _deliver(recipe, out, preprocess, {TUNED: tuned, MODEL: product}, found)
-    return found
+    def curve(self, tuned: CLIP) -> tuple[tuple[float, Reports], ...]:
+        """The reports at each alpha that the recipe names, and at that of the result."""
+        alphas = sorted({*self.settings.alphas, self.alpha})
+        return tuple((alpha, self.measured(self.between(tuned, alpha))) for alpha in alphas)
 
 
 def _best_step(result: Result, before: Reports, learning_rate: float, say: Callable[[str], None]) -> int:
@@ -223,11 +262,6 @@ def best_alpha(curve: Sequence[tuple[float, Reports]]) -> float:
     What was learned is the mean of the tasks on the classes of the data, what was kept that of all others. Where
     there is only one of the two, that decides.
     """
-    if not curve or not curve[0][1]:
-        raise SettingsError(
-            '[finetune] alpha = "best": nothing is measured; keep a part of the data with [data] validation, and add '
-            "[[evaluation.tasks]]"
-        )
     return max(curve, key=lambda point: (_balance(point[1]), -point[0]))[0]
 
 
@@ -237,17 +271,6 @@ def _balance(reports: Reports) -> float:
         kinds.setdefault(task.startswith(OWN), []).append(headline(report)[1])
     means = [math.fsum(values) / len(values) for values in kinds.values()]
     return math.fsum(means) / len(means)
-
-
-def _curve(
-    start: CLIP,
-    tuned: CLIP,
-    settings: FinetuneSettings,
-    images: Sequence[Tensor],
-    measure: Callable[[CLIP], Reports],
-) -> tuple[tuple[float, Reports], ...]:
-    alphas = {*settings.alphas, *([] if settings.share == "best" else [float(settings.share)])}
-    return tuple((alpha, measure(between(start, tuned, alpha, images))) for alpha in sorted(alphas))
 
 
 def statistics_images(recipe: Recipe, preprocess: Preprocess) -> list[Tensor]:

@@ -1,7 +1,13 @@
 """`diptych finetune` and what takes its result."""
 
+import base64
+import contextlib
 import json
 import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -186,23 +192,65 @@ def test_wrong_data_and_wrong_options_say_what_to_do(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_three_commands_of_a_first_time_user_run(
+def test_the_three_commands_of_a_first_time_user_serve_a_classifier(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_pictures(tmp_path / "photos", of_each=20)
-    write_pictures(tmp_path / "new", of_each=1)
     text = (Path(__file__).parents[2] / "docs" / "finetuning.md").read_text()
-    block = re.search(r"```bash\n(diptych data inspect.*?)```", text, re.DOTALL)
+    block = re.search(r"```bash\n(diptych finetune.*?)```", text, re.DOTALL)
     assert block is not None
-    commands = [line.split("#")[0].split() for line in block[1].strip().splitlines()]
-    assert len(commands) == 3
-    for command in commands:
-        assert command[0] == "diptych"
-        # A shorter run of the same: the whole takes a minute.
-        more = ("--keep", "none", "--set", "training.steps=8") if command[1] == "finetune" else ()
-        told = run(*command[1:], *more)
-        assert told.code == 0, told.err
-    lines = told.out.splitlines()
-    assert len(lines) == 3
-    assert all(f"{name}/0.png: {name} " in "\n".join(lines) for name in ("red", "green", "blue"))
+    first, second, third = (line.split() for line in block[1].strip().splitlines())
+    # A shorter run of the same: the whole takes a minute.
+    told = run(*first[1:], "--keep", "none", "--set", "training.steps=8")
+    assert told.code == 0, told.err
+    told = run(*second[1:])
+    assert told.code == 0, told.err
+    assert third[:2] == ["diptych", "serve"]
+    with served(third[1:]) as url:
+        for name in ("red", "green", "blue"):
+            picture = base64.b64encode((tmp_path / "photos" / name / "0.png").read_bytes()).decode()
+            question = urllib.request.Request(
+                f"{url}/v1/classify",
+                json.dumps({"images": [picture], "top": 1}).encode(),
+                {"Content-Type": "application/json"},
+            )
+            with urllib.request.urlopen(question, timeout=60) as answer:
+                (result,) = json.load(answer)["results"]
+            assert [guess["label"] for guess in result["predictions"]] == [name]
+
+
+@contextlib.contextmanager
+def served(arguments: list[str]) -> Iterator[str]:
+    """The address of `diptych ARGUMENTS` on a free port."""
+    command = [sys.executable, "-m", "diptych.cli", *arguments, "--port", "0", "--device", "cpu"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            said = []
+            for line in process.stderr:
+                said.append(line)
+                found = re.search(r"is served at (\S+)", line)
+                if found is not None:
+                    yield found[1]
+                    return
+            raise AssertionError(f"the server did not start: {''.join(said)}")
+        finally:
+            process.terminate()
+
+
+def test_the_result_of_a_far_too_high_learning_rate_is_the_start(
+    run: Run, tiny: Path, photos: Path, tmp_path: Path
+) -> None:
+    # The probe is right about every picture: no step can be better.
+    told = run(
+        "finetune", photos, "--model", tiny, "--out", tmp_path / "run", "--method", "lp-ft", *QUICK,
+        "--set", "optimizer.learning_rate=1.0", "--json",
+    )  # fmt: skip
+    assert told.code == 0, told.err
+    assert "no step is better than the start" in told.err
+    assert "A lower optimizer.learning_rate than 1 may help" in told.err
+    assert told.json["step"] == 0
+    assert told.json["after"] == told.json["before"]
+    start, result = (load_file(tmp_path / "run" / name / "model.safetensors") for name in ("start", "model"))
+    assert all(torch.equal(value, result[name]) for name, value in start.items())
