@@ -111,8 +111,7 @@ def _counted(
     if without and not several:
         raise DataError(
             f"{source.name}: {len(without):,} of {len(rows):,} pictures have no label ({_some(without)}); "
-            "move them into "
-            "class folders, fill in their labels, or take them out"
+            "move them into class folders, fill in their labels, or take them out"
         )
     named = {name for found in labels for name in found}
     _refuse_near_equals(source, labels)
@@ -123,8 +122,7 @@ def _counted(
     if unread:
         raise DataError(
             f"{source.name}: no picture of {_some(list(map(repr, unread)))} can be read; replace them, or "
-            "take the class "
-            "out. `diptych data verify` lists every bad picture"
+            "take the class out. `diptych data verify` lists every bad picture"
         )
     if len(counts) < 2:
         raise DataError(

@@ -27,7 +27,3 @@ class ImageClassifier(nn.Module):
         """What the weights are multiplied with: embeddings of unit length, or features as they are."""
         wide = features.to(torch.promote_types(features.dtype, torch.float32))
         return F.normalize(wide, dim=-1) if self.reads == "embedding" else wide
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """(rows, classes): of each class among all, or by itself where an image may be of several."""
-        return logits.sigmoid() if self.several else logits.softmax(dim=-1)

@@ -21,9 +21,8 @@ from diptych.models.transformer import MLP, Attention
 if TYPE_CHECKING:
     from diptych.models.clip import CLIP
 
-Adapted = tuple[
-    nn.Module, str, int
-]  # a module, the name of its weight, and how many matrices are stacked in it
+# A module, the name of its weight, and how many matrices are stacked in it.
+Adapted = tuple[nn.Module, str, int]
 
 
 class LowRankUpdate(nn.Module):

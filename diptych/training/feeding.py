@@ -121,8 +121,8 @@ def _flagged(classes: Sequence[str]) -> Tokenize:
             for name in text.split(SEPARATOR) if text else ():
                 if name not in numbers:
                     raise DataError(
-                        f"the label {name!r} is none of the {len(classes)} classes of the model; leave it "
-                        "out of the data"
+                        f"the label {name!r} is none of the {len(classes)} classes of the model; leave it out of the "
+                        "data"
                     )
                 flags[row, numbers[name]] = 1
         return flags

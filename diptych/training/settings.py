@@ -199,9 +199,8 @@ class FinetuneSettings:
     # the mean of the held-out part and the mean of the other tasks. 0.5 for wise-ft and 1 for all others without it.
     alpha: float | Literal["best"] | None = None
     alphas: tuple[float, ...] = tuple(number / 5 for number in range(6))  # measured after wise-ft
-    words: dict[str, tuple[str, ...]] = field(
-        default_factory=dict
-    )  # class = its names in texts; else its label
+    # Class = its names in texts; else its label.
+    words: dict[str, tuple[str, ...]] = field(default_factory=dict)
     templates: tuple[str, ...] = ("{}",)  # of texts about a class
     several: bool = False  # an image may be of any number of classes
     batch_norms: Literal["fixed", "trained"] = "fixed"  # whether they use their running averages in training

@@ -29,8 +29,7 @@ def interpolated(
     if wrong:
         raise CheckpointError(
             f"two models cannot be blended: {', '.join(wrong[:5])} are in one alone, or have another "
-            "shape; both must be "
-            "of one architecture, with the same classes in the same order"
+            "shape; both must be of one architecture, with the same classes in the same order"
         )
     if alpha == 0:
         return {name: value.detach().clone() for name, value in first.items()}

@@ -33,8 +33,7 @@ class ClassifierTask(ClipTask):
         if model.classifier is None:
             raise SettingsError(
                 "[objective] classifier: the model that the run starts from has no classes; add "
-                "[finetune] with a method, "
-                "or start from a model that `diptych finetune` made"
+                "[finetune] with a method, or start from a model that `diptych finetune` made"
             )
         self.classifier = model.classifier
         self.smoothing = recipe.objective.label_smoothing
