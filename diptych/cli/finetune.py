@@ -154,9 +154,10 @@ def run_and_tell(recipe: "Recipe", folder: Path, *, resume: bool, device: str, a
     if as_json:
         emit({**found.to_json(), "report": str(folder / PAGE)})
         return
-    print(
-        f"{found.method}, alpha {found.alpha:g}, the weights of step {found.step:,} of {found.result.step:,}"
+    which = (
+        f"the weights of step {found.step:,}" if found.step else "the start, which no step was better than"
     )
+    print(f"{found.method}, alpha {found.alpha:g}: {which}; {found.result.step:,} steps were done")
     if found.before:
         table(("task", "metric", "before", "after", "difference"), _rows(found), right=(2, 3, 4))
     for loss in found.losses:

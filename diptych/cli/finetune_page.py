@@ -37,13 +37,11 @@ Point = tuple[float, float, str]  # across and up, in 0..1, and what a pointer i
 
 def page(folder: Path, recipe: "Recipe", found: Finetuned, held_out: "Source | None") -> str:
     """The run as HTML. held_out: the pictures that were kept from training, where there are any."""
-    settings = recipe.finetune
-    assert settings is not None
     return _PAGE.substitute(
         style=STYLE + PAGE_STYLE,
         title=escape(folder.resolve().name),
         lead=f"<strong>{escape(found.method)}</strong> from {escape(recipe.model.init)}, alpha {found.alpha:g}, "
-        f"weights of step {found.step:,}.",
+        + (f"weights of step {found.step:,}." if found.step else "the start: no step was better."),
         tiles=_tiles(found),
         alarms="".join(f'<p class="notice">{escape(str(loss))}</p>' for loss in found.losses),
         tasks=_tasks(found),

@@ -28,7 +28,7 @@ from diptych.training.step import training_step
 from diptych.training.tasks import TASKS
 from diptych.training.tasks.lit import LitTask
 from diptych.training.trained_parts import choose_trained
-from tests.finetuning.pictures import RESNET, recipe, saved_clip
+from tests.finetuning.pictures import RESNET, recipe, saved_clip, to_the_end
 from tests.training.label_pictures import write_pictures
 
 LABELS = ("head", "full", "lp-ft", "wise-ft", "lora")
@@ -75,7 +75,7 @@ def test_every_method_gives_an_ordinary_checkpoint_with_its_classes(
     method: str, tower: str, pictures: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     start = request.getfixturevalue(tower)
-    _, found = run(recipe(pictures, start, method), tmp_path / "run")
+    _, found = run(to_the_end(recipe(pictures, start, method)), tmp_path / "run")
     model, preprocess = diptych.load(found.result.checkpoint, device="cpu")
     assert model.architecture.low_rank is None
     assert model.classifier is not None
@@ -95,7 +95,7 @@ def test_a_method_that_trains_everything_changes_the_image_tower(
     vit: str, pictures: Path, tmp_path: Path
 ) -> None:
     for method in ("full", "flyp", "lora"):
-        run(recipe(pictures, vit, method), tmp_path / method)
+        run(to_the_end(recipe(pictures, vit, method)), tmp_path / method)
         before, after = weights_of(Path(vit)), weights_of(tmp_path / method / "model")
         assert not same(before, after, "visual.transformer"), method
 
@@ -204,7 +204,7 @@ def test_flyp_draws_a_template_and_a_name_of_the_class(pictures: Path) -> None:
 def test_flyp_delivers_a_classifier_of_the_text_tower_as_it_became(
     vit: str, pictures: Path, tmp_path: Path
 ) -> None:
-    run(recipe(pictures, vit, "flyp"), tmp_path)
+    run(to_the_end(recipe(pictures, vit, "flyp")), tmp_path)
     model, _ = diptych.load(str(tmp_path / "model"), device="cpu")
     assert model.classifier is not None
     expected = model.logit_scale.exp() * classifier(model, ("blue", "green", "red")).T
@@ -265,6 +265,21 @@ def test_merged_low_rank_updates_are_the_model_that_was_trained(
     assert merged.state_dict().keys() - {"classifier.weight", "classifier.bias"} == start.state_dict().keys()
 
 
+@pytest.mark.parametrize("method", ["lp-ft", "wise-ft"])
+def test_the_start_is_delivered_where_no_step_is_better(
+    method: str, vit: str, pictures: Path, tmp_path: Path
+) -> None:
+    prepared = prepare(recipe(pictures, vit, method, head="probe"), tmp_path, silent)
+    said: list[str] = []
+    # The probe is right about every picture that is held out: no step can be better.
+    found = finetune(prepared, tmp_path, measure=reports_of(prepared), say=said.append)
+    assert found.before["held_out"].scores.metrics["top1"] == 1
+    assert (found.step, found.curve) == (0, ())
+    assert any("no step is better than the start: held_out_top1 was 1 before" in line for line in said)
+    first, second = weights_of(tmp_path / "start"), weights_of(tmp_path / "model")
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
 def test_low_rank_training_leaves_every_weight_of_the_base_alone(
     vit: str, pictures: Path, tmp_path: Path
 ) -> None:
@@ -288,8 +303,7 @@ def test_the_ends_of_wise_ft_are_the_two_models_to_the_bit(
 
     def asked(alpha: float) -> Recipe:
         # Without a best: which step is best may differ with the alpha that is measured.
-        values = recipe(pictures, init, "wise-ft", alpha=alpha)
-        return Recipe(**{**vars(values), "evaluation": type(values.evaluation)()})
+        return to_the_end(recipe(pictures, init, "wise-ft", alpha=alpha))
 
     for alpha, folder in ((0.0, "start"), (1.0, "tuned")):
         out = tmp_path / f"{alpha}"
@@ -336,7 +350,7 @@ def test_best_alpha_is_found_and_told(vit: str, pictures: Path, tmp_path: Path) 
 def test_a_run_goes_on_where_it_was_stopped_and_ends_with_the_same_product(
     vit: str, pictures: Path, tmp_path: Path
 ) -> None:
-    asked = recipe(pictures, vit, "lora")
+    asked = to_the_end(recipe(pictures, vit, "lora"))
     run(asked, tmp_path / "whole")
     prepared = prepare(asked, tmp_path / "cut", silent)
     measure = reports_of(prepared)
@@ -360,7 +374,7 @@ def test_batch_norms_are_fixed_unless_they_are_to_be_trained(
     resnet: str, pictures: Path, tmp_path: Path
 ) -> None:
     for how in ("fixed", "trained"):
-        run(recipe(pictures, resnet, "full", batch_norms=how), tmp_path / how)
+        run(to_the_end(recipe(pictures, resnet, "full", batch_norms=how)), tmp_path / how)
         before, after = weights_of(Path(resnet)), weights_of(tmp_path / how / "model")
         unchanged = torch.equal(before["visual.bn1.running_mean"], after["visual.bn1.running_mean"])
         assert unchanged == (how == "fixed")
@@ -372,8 +386,7 @@ def test_labels_of_which_an_image_has_several_are_learned(vit: str, pictures: Pa
         lines += [f"{pictures / name / f'{number}.png'},{label}" for number in range(8)]
     table = tmp_path / "labels.csv"
     table.write_text("\n".join(lines))
-    asked = recipe(table, vit, "full", several=True)
-    asked = Recipe(**{**vars(asked), "evaluation": type(asked.evaluation)(tasks=asked.evaluation.tasks)})
+    asked = to_the_end(recipe(table, vit, "full", several=True))
     _, found = run(asked, tmp_path / "run")
     assert found.after["held_out"].scores.metrics["map11"] > 0.9
     model, _ = diptych.load(found.result.checkpoint, device="cpu")
