@@ -263,7 +263,8 @@ _PAGE = Template("""<!doctype html>
 <meta name="color-scheme" content="light dark">
 <title>$title - Diptych fine-tuning</title>
 <style>
-$style</style>
+${style}.hint code { white-space: nowrap; } .chart small b { margin-left: 0; }
+</style>
 </head>
 <body>
 <main>
