@@ -41,7 +41,7 @@ from diptych.search.stores.rows import Batch, Item, item_id
 ROWS = [10_000, 20_000, 50_000, 200_000, 1_000_000]
 K = 10
 EXACT_QUESTIONS = 40  # of each kind: their answers are known, and over a million vectors one takes a second
-WARM_UP = 20
+WARM_UP = 20  # exact searches
 HEADER = "| vectors | engine | write s | build s | disk MB | p50 ms | p95 ms | recall@10 images | texts |"
 
 Search = Callable[[Floats], list[int]]
@@ -201,11 +201,12 @@ def row_of_table(
     for kind, (asked, best) in enumerate(
         ((questions.images, questions.best_images), (questions.texts, questions.best_texts))
     ):
-        for question in asked[:WARM_UP]:
-            built.search(question)
-        hits = 0
         expected = best if filtered is None else filtered[kind]
         most = EXACT_QUESTIONS if "exact" in built.name else len(asked)
+        # An engine reads a part of its index from the disk when it first looks into it: that is not timed.
+        for question in asked[: WARM_UP if "exact" in built.name else None]:
+            built.search(question)
+        hits = 0
         for question, rows in zip(asked[:most], expected[:most], strict=True):
             start = time.perf_counter()
             found = built.search(question)

@@ -162,6 +162,7 @@ def test_every_dependency_is_imported_by_somebody() -> None:
     # An extra that nothing uses would be a false claim. A few packages are imported under another name.
     modules = {
         "pillow": "PIL",
+        "pylance": "lance",
         "scikit-learn": "sklearn",
         "clip-anytorch": "clip",
         "faiss-cpu": "faiss",

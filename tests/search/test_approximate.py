@@ -37,7 +37,7 @@ def questions(count: int) -> np.ndarray:
     return batch(range(count), seed=99).vectors.astype(np.float32)
 
 
-@pytest.fixture(params=["folder", "postgres"])
+@pytest.fixture(params=["folder", "bucket", "postgres"])
 def database(
     request: pytest.FixtureRequest, opened: Callable[[str], Database], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Database]:

@@ -1,4 +1,4 @@
-"""An index in a folder or a bucket, as tables of LanceDB. Every call of LanceDB stands in this file.
+"""An index in a folder or a bucket, as tables of LanceDB. Every call of it stands here and in `lance_parts.py`.
 
 LanceDB has threads of its own, which a forked child would lack: processes that use it must be spawned.
 """
@@ -26,7 +26,7 @@ try:
     import lancedb
     import pyarrow as pa  # type: ignore[import-untyped]
     from lancedb import expr
-    from lancedb.index import BTree, IvfSq
+    from lancedb.index import BTree
 except ImportError:
     raise MissingExtraError("lancedb", "search", "a search index in a folder or a bucket") from None
 
@@ -40,10 +40,8 @@ MANIFEST = "index.json"
 # Up to here a search compares with every row: benchmarks/vector_index.py has the times.
 EXACT_ROWS = 20_000
 # Rows in a part of the approximate index, and parts that a search looks into.
-PARTITION_ROWS = 2048
+PARTITION_ROWS = 1024
 PROBES = 80
-# What each part's centre is found from: k-means over more rows takes longer, and recall gains nothing.
-_KMEANS: dict[str, Any] = {"sample_rate": 64, "max_iterations": 25}
 # Candidates that are compared in float16 for each result, after 8 bits a dimension have found them.
 REFINE = 2
 # An index is trained again when the table has grown by this factor.
@@ -203,9 +201,12 @@ class LanceStore:
         old = self._index_name()
         if old is not None and rows < OUTGROWN * int(old.removeprefix(_INDEX)):
             return
-        count = max(1, rows // PARTITION_ROWS)
-        parts = IvfSq(distance_type="cosine", num_partitions=count, **_KMEANS)
-        _LOOP.run(self._table.create_index("vector", config=parts, name=f"{_INDEX}{rows}"))
+        # Few ever train an index: everybody else need not wait for the import.
+        from diptych.search.stores.lance_parts import build_parts  # noqa: PLC0415
+
+        dataset = _LOOP.run(self._table.to_lance())
+        build_parts(dataset, "vector", f"{_INDEX}{rows}", max(1, rows // PARTITION_ROWS))
+        _LOOP.run(self._table.checkout_latest())
         if old is None:
             _LOOP.run(self._table.create_index("id", config=BTree(), name="id"))
         else:
