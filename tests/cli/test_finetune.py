@@ -32,8 +32,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_command_fine_tunes_tells_what_changed_and_writes_a_page(
     run: Run, tiny: Path, photos: Path, tmp_path: Path
 ) -> None:
-    told = run("finetune", photos, "--model", tiny, "--out", tmp_path / "run", *QUICK, "--json")
+    told = run(
+        "finetune", photos, "--model", tiny, "--out", tmp_path / "run", *QUICK, "--json",
+        "--set", "optimizer.learning_rate=0.1",
+    )  # fmt: skip
     assert told.code == 0, told.err
+    assert told.json["step"] > 0
     assert told.json["method"] == "wise-ft"
     assert told.json["alpha"] == 0.5
     assert [point["alpha"] for point in told.json["curve"]] == [0.0, 0.5, 1.0]
