@@ -327,6 +327,8 @@ def test_the_running_averages_between_two_models_are_those_of_the_blended_weight
         for name, buffer in second.named_buffers():
             if name.endswith("num_batches_tracked"):
                 buffer.fill_(7)
+            elif name.endswith("running_mean"):
+                buffer.add_(0.1)  # it was trained
     images = torch.stack([preprocess(file) for file in sorted(pictures.rglob("*.png"))])
     blended = between(first, second, 0.5, [images])
     expected = (first.visual.conv1.weight + second.visual.conv1.weight) / 2
@@ -338,6 +340,23 @@ def test_the_running_averages_between_two_models_are_those_of_the_blended_weight
     assert int(norm.num_batches_tracked) == 7
     assert not blended.training
     assert norm.momentum == 0.1
+
+
+def test_running_averages_that_were_fixed_in_training_are_fixed_between_two_models(
+    resnet: str, pictures: Path, tmp_path: Path
+) -> None:
+    _, found = run(to_the_end(recipe(pictures, resnet, "wise-ft")), tmp_path)
+    assert found.alpha == 0.5
+    start, result, tuned = (weights_of(tmp_path / name) for name in ("start", "model", "tuned"))
+    assert same(start, result, "visual.bn1.running_")
+    # So that nothing jumps at the ends: a hair from one, the model is a hair from it.
+    models = [diptych.load(str(tmp_path / name), device="cpu") for name in ("start", "tuned")]
+    (first, preprocess), (second, _) = models
+    images = torch.stack([preprocess(file) for file in sorted(pictures.rglob("*.png"))])
+    near = between(first, second, 1 - 1e-6, [images])
+    with torch.no_grad():
+        torch.testing.assert_close(near.classify(images), second.classify(images), rtol=1e-3, atol=1e-3)
+    assert not same(start, tuned, "visual.conv1")
 
 
 def test_best_alpha_is_found_and_told(vit: str, pictures: Path, tmp_path: Path) -> None:
