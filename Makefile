@@ -5,6 +5,7 @@
 #   make lint      ruff and strict mypy          make bench     speed beside open_clip
 #   make figure2   CLIP beside what it was compared with, two hours; CORPUS=folder adds captioned pictures
 #   make approaches   every approach of docs/approaches.md with its control, some hours
+#   make finetuning CORPUS=folder   what fine-tuning gains and loses, an hour; DIPTYCH_DATA has Fashion-MNIST
 #   make verify-weights DIR=folder               check downloaded OpenAI checkpoints
 #
 # PYTHON=python3.12 chooses another interpreter. TORCH_FLAGS is passed to the installation of torch, for example an
@@ -22,7 +23,7 @@ DATASETS := build/datasets
 export DIPTYCH_DATA ?= $(CURDIR)/$(DATASETS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test nightly lint bench figure2 approaches verify-weights clean
+.PHONY: help setup demo test nightly lint bench figure2 approaches finetuning verify-weights clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -81,6 +82,10 @@ figure2: $(VENV)/.ready-dev
 
 approaches: $(VENV)/.ready-dev
 	$(BIN)/python experiments/approaches.py
+
+finetuning: $(VENV)/.ready-dev
+	@test -d "$(CORPUS)" || { echo "usage: make finetuning CORPUS=folder-of-the-starter-corpus"; exit 2; }
+	$(BIN)/python experiments/finetuning.py --corpus "$(CORPUS)" --workers 2
 
 verify-weights: $(VENV)/.ready-core
 	@test -n "$(DIR)" || { echo "usage: make verify-weights DIR=folder-with-the-checkpoints"; exit 2; }

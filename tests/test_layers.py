@@ -20,7 +20,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     **{name: CORE | PARTS | set(ASSEMBLY[:place]) for place, name in enumerate(ASSEMBLY)},
     **dict.fromkeys(WORK, BELOW_WORK),
     "serving": BELOW_WORK | WORK,
-    "cli": BELOW_WORK | WORK | {"serving"},
+    "finetuning": BELOW_WORK | {"training", "evaluation"},
+    "cli": BELOW_WORK | WORK | {"serving", "finetuning"},
 }
 # The command line is imported by nobody; `diptych/__init__.py` names the homes of the public functions.
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}

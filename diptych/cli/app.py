@@ -62,6 +62,11 @@ VERBS = {
         "Pre-train a model with a recipe.",
         "diptych train recipe.toml --set training.batch_size=256 --out runs/first",
     ),
+    "finetune": Verb(
+        "diptych.cli.finetune:finetune",
+        "Fine-tune a model on your own classes or pairs, and see what it gained and lost.",
+        "diptych finetune photos/ --out runs/mine",
+    ),
     "sweep": Verb(
         "diptych.cli.sweep:sweep",
         "Train a recipe with many settings and list which were best.",

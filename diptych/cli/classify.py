@@ -22,7 +22,10 @@ def classify(
     images: Annotated[list[Path], Parameter(help="Picture files, and folders of pictures.")],
     /,
     *,
-    labels: Annotated[str | None, Parameter(help='The classes: "cat,dog".')] = None,
+    labels: Annotated[
+        str | None,
+        Parameter(help='The classes: "cat,dog"; without them those that --model was fine-tuned on.'),
+    ] = None,
     labels_file: LabelsFile = None,
     template: Annotated[
         list[str] | None,
@@ -60,29 +63,45 @@ def classify(
             "--calibration brings its classes and templates; leave out --labels, --labels-file and --template"
         )
     calibrated = _calibration(calibration) if calibration is not None else None
-    classes = calibrated.label_set if calibrated is not None else read_classes(labels, labels_file)
+    own = labels is None and labels_file is None and calibrated is None and model != DEFAULT_MODEL
+    if own and (template is not None or threshold is not None):
+        raise UsageError(
+            "--template and --threshold go with classes in words; give --labels or --labels-file"
+        )
+    classes = None
+    if not own:
+        classes = calibrated.label_set if calibrated is not None else read_classes(labels, labels_file)
     named, found = find_pictures(images)
 
     from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.evaluation import classify as zero_shot  # noqa: PLC0415
+    from diptych.evaluation import classify as classification  # noqa: PLC0415
+    from diptych.evaluation.own_classes import own_head  # noqa: PLC0415
 
     name, network, preprocess = load_model(model, device, precision)
     if calibrated is not None:
         calibrated.require(network, preprocess)
         threshold = calibrated.threshold if threshold is None else threshold
     lenient = _Lenient(preprocess, found)
+    if classes is None and own_head(network) is None:
+        raise UsageError(
+            f'--model {model} has no classes of its own; give the classes by --labels "cat,dog" or --labels-file FILE'
+        )
     with progress("classifying", len(named) + len(found)) as advance:
-        answers = zero_shot.classify(
-            network,
-            lenient,
-            [*named, *found],
-            classes,
-            templates=template or classes.templates or templates_for(name),
-            top=top,
-            temperature=1.0 if calibrated is None else calibrated.temperature,
-            threshold=threshold,
-            build=classifier_builder(preprocess, keep=not no_cache),
-            progress=advance,
+        answers = (
+            classification.classify_own(network, lenient, [*named, *found], top=top, progress=advance)
+            if classes is None
+            else classification.classify(
+                network,
+                lenient,
+                [*named, *found],
+                classes,
+                templates=template or classes.templates or templates_for(name),
+                top=top,
+                temperature=1.0 if calibrated is None else calibrated.temperature,
+                threshold=threshold,
+                build=classifier_builder(preprocess, keep=not no_cache),
+                progress=advance,
+            )
         )
     report([answer for answer in answers if Path(answer["image"]) not in lenient.unreadable], as_json, images)
 

@@ -136,6 +136,13 @@ def _pictures(source: Source, examples: Sequence[Example], recipe: Recipe) -> It
 def _words(examples: Sequence[Example], recipe: Recipe) -> Iterator[Check]:
     if not TASKS[recipe.objective.name].needs_captions:
         return
+    if recipe.finetune is not None and recipe.finetune.method not in ("contrastive", "lit", "lora"):
+        labels = [
+            label_of(example, recipe.data.label_from) or "".join(example.tags) or None for example in examples
+        ]
+        missing = labels.count(None)
+        yield _share("no label", missing, len(examples), "label them, or take them out; a run refuses them")
+        return
     if isinstance(recipe.model.resolve().text, LabelHead):
         where = recipe.data.label_from
         labels = [label_of(example, where) for example in examples]

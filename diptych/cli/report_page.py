@@ -9,6 +9,7 @@ from typing import Any
 import diptych
 from diptych.cli.curves import Chart, Series, draw
 from diptych.cli.output import count_of, duration
+from diptych.cli.recipe_text import section_text
 from diptych.cli.report_style import STYLE
 from diptych.training.run_report import RunReport
 
@@ -269,7 +270,7 @@ def _recipes(runs: Sequence[RunReport], names: Sequence[str]) -> str:
         if not recipe:
             return ""
         sections = "".join(
-            f"<pre>{escape(_toml(section, values))}</pre>" for section, values in recipe.items()
+            f"<pre>{escape(section_text(section, values))}</pre>" for section, values in recipe.items()
         )
         return f'<h2>Recipe</h2><div class="panel recipe">{sections}</div>'
     flat = [dict(_flat(run.recipe)) for run in runs]
@@ -288,24 +289,6 @@ def _recipes(runs: Sequence[RunReport], names: Sequence[str]) -> str:
         f'<h2>What differs in the recipes</h2><div class="panel scroll"><table><thead><tr><th scope="col">setting</th>'
         f"{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
-
-
-def _toml(section: str, values: Any) -> str:
-    """A section as a recipe has it; nested tables on one line."""
-    items = values.items() if isinstance(values, Mapping) else ()
-    return "\n".join([f"[{section}]", *(f"{key} = {_inline(value)}" for key, value in items)])
-
-
-def _inline(value: Any) -> str:
-    if isinstance(value, Mapping) and value:
-        return "{ " + ", ".join(f"{_key(key)} = {_inline(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_inline, value))}]"
-    return json.dumps(value)
-
-
-def _key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:

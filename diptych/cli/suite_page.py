@@ -54,7 +54,7 @@ def page(model: str, results: Sequence[Result], mistakes: Mapping[str, Sequence[
     failed = [result for result in results if result.error is not None]
     sections = (_section(result, mistakes.get(result.name, ())) for result in results if result.report)
     return _PAGE.substitute(
-        style=STYLE + _STYLE,
+        style=STYLE + PAGE_STYLE,
         title=escape(name),
         lead=_lead(model, name, results),
         failed="".join(
@@ -167,7 +167,7 @@ def _metrics(result: Result, report: Report) -> str:
 def _classes(outcomes: Outcomes) -> str:
     labels, matrix = confusions(outcomes)
     found = reliability(outcomes)
-    charts = "" if found is None else _reliability(found)
+    charts = "" if found is None else reliability_chart(found)
     if len(labels) <= _CELLS:
         charts += _heat_map(labels, matrix.tolist())
     charts += _pairs(outcomes)
@@ -176,7 +176,8 @@ def _classes(outcomes: Outcomes) -> str:
     return f'<div class="charts">{charts}</div>{_class_table(rows) if rows else ""}'
 
 
-def _reliability(found: Reliability) -> str:
+def reliability_chart(found: Reliability, title: str = "Reliability") -> str:
+    """Stated probabilities against the share that was right, as a figure."""
     sure = found.confidence - found.accuracy
     leaning = "too sure" if sure > 0 else "not sure enough"
     spoken = "; ".join(
@@ -197,7 +198,7 @@ def _reliability(found: Reliability) -> str:
         for tick in ticks
     )
     return (
-        '<figure class="chart"><figcaption><h3>Reliability</h3>'
+        '<figure class="chart"><figcaption><h3>' + escape(title) + "</h3>"
         f'<p><b class="c0">{percent(found.error)}</b></p>'
         f"<small>Expected calibration error; a calibrated model would show {percent(found.by_chance)} with as many "
         f"images. Across: the probability that was stated, {percent(found.confidence)} on average. Up: the share that "
@@ -317,7 +318,7 @@ def _words(metric: str) -> str:
 
 
 # Beside the style of `diptych report`, which has panels, tables and charts.
-_STYLE = """
+PAGE_STYLE = """
 a { color: var(--accent); }
 .lead { overflow-wrap: anywhere; } .place { font-size: 0.82rem; }
 section { scroll-margin-top: 1rem; } section .panel + .panel { margin-top: 0.9rem; }

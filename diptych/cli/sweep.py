@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from diptych.cli.finetune import run_recipe
 from diptych.cli.options import Device, Json, UsageError
 from diptych.cli.output import emit, say
-from diptych.cli.train import Assignments, RecipePlace, evaluation_of
+from diptych.cli.train import Assignments, RecipePlace
 from diptych.training.best import lower_is_better
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def sweep(
         asked,
         folder,
         device=chosen,
-        evaluation_of=evaluation_of,
+        runner=run_recipe,
         keep_best_only=keep == "best",
         retry=retry,
         # The bar of each run on a terminal; elsewhere a line a trial is enough, and the runs have their own logs.

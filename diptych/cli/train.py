@@ -1,7 +1,7 @@
 """`diptych train`: pre-train with a recipe."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,11 +10,14 @@ from cyclopts import Parameter
 
 from diptych.cli.options import Device, Json
 from diptych.cli.output import emit, say
-from diptych.training.layout import BEST
+from diptych.training.layout import BEST, HELD_OUT
 
 if TYPE_CHECKING:
     from diptych.data.sources import Source
     from diptych.data.transforms import Preprocess
+    from diptych.evaluation.report import Report
+    from diptych.finetuning.run import Measure
+    from diptych.models.architectures import Classifier
     from diptych.models.clip import CLIP
     from diptych.training.settings import EvaluationTask, Recipe
 
@@ -53,6 +56,11 @@ def train(
     leads = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one reports
     if leads:
         say(f"training on {chosen}, into {folder}")
+    if settings.finetune is not None:
+        from diptych.cli.finetune import run_and_tell  # noqa: PLC0415 - it needs this module
+
+        run_and_tell(settings, folder, resume=resume, device=chosen, as_json=as_json)
+        return
     result = run(settings, folder, resume=resume, device=chosen, evaluate=evaluation_of(settings))
     if not leads:
         return
@@ -83,20 +91,77 @@ def evaluation_of(recipe: "Recipe") -> "Callable[[CLIP, Preprocess], Mapping[str
     The log gets `TASK_METRIC` for each metric of each task. The data are opened and a few rows of them measured now,
     not after hours: raises DataError where that fails, and SettingsError where `best` is no metric of them.
     """
-    from diptych.cli.selection import where  # noqa: PLC0415
-    from diptych.config import nearest  # noqa: PLC0415
-    from diptych.data.sources import open_source  # noqa: PLC0415
-    from diptych.errors import SettingsError  # noqa: PLC0415
-
-    tasks = [(task, where(open_source(task.data), task.where)) for task in recipe.evaluation.tasks]
+    tasks = _opened(recipe)
     if not tasks:
         return None
+    _check_best(tasks, recipe)
+    return partial(_measured, tasks)
+
+
+def reports_of(recipe: "Recipe") -> "Measure":
+    """`evaluation_of` with the whole report of each task, by its name."""
+    tasks = _opened(recipe)
+    if tasks or recipe.evaluation.best is not None:
+        _check_best(tasks, recipe)
+
+    def measure(
+        model: "CLIP", preprocess: "Preprocess", *, skip: Collection[str] = ()
+    ) -> "Mapping[str, Report]":
+        return {
+            task.name: _report(task, source, model, preprocess)
+            for task, source in tasks
+            if task.name not in skip
+        }
+
+    return measure
+
+
+def _opened(recipe: "Recipe") -> "list[EvaluationOf]":
+    from diptych.cli.selection import where  # noqa: PLC0415
+    from diptych.data.sources import open_source  # noqa: PLC0415
+
+    return [
+        (
+            task,
+            where(
+                held_out_part(recipe)
+                if task.data == HELD_OUT
+                else open_source(task.data, label_column=task.label_column),
+                task.where,
+            ),
+        )
+        for task in recipe.evaluation.tasks
+    ]
+
+
+def held_out_part(recipe: "Recipe") -> "Source":
+    """What `[data] validation` keeps from training."""
+    import numpy as np  # noqa: PLC0415
+
+    from diptych.cli.selection import Selected  # noqa: PLC0415
+    from diptych.errors import SettingsError  # noqa: PLC0415
+    from diptych.training.feeding import held_out_rows, open_whole  # noqa: PLC0415
+
+    source, weights = open_whole(recipe.data)
+    positions = np.flatnonzero(held_out_rows(recipe.data, source) & (weights > 0)).tolist()
+    if not positions:
+        raise SettingsError(
+            f"[evaluation] data = {HELD_OUT!r}: nothing is held out; set [data] validation to a share such as 0.2, or "
+            "name other data"
+        )
+    return Selected(source, positions, f"{source.name} (held out)")
+
+
+def _check_best(tasks: "Sequence[EvaluationOf]", recipe: "Recipe") -> None:
+    """Measure a few rows of each task, and look for the metric of the best among what that gives."""
+    from diptych.config import nearest  # noqa: PLC0415
+    from diptych.errors import SettingsError  # noqa: PLC0415
+
     names, best = _rehearsed(tasks, recipe), recipe.evaluation.best
     if best is not None and best not in names:
         raise SettingsError(
             f"[evaluation] best = {best!r}: no metric of the recipe's evaluations; {nearest(best, names)}"
         )
-    return partial(_measured, tasks)
 
 
 def _rehearsed(tasks: "Sequence[EvaluationOf]", recipe: "Recipe") -> list[str]:
@@ -118,42 +183,52 @@ def _rehearsed(tasks: "Sequence[EvaluationOf]", recipe: "Recipe") -> list[str]:
         # From all over the data, for classes often follow one another.
         chosen = [last * place // max(1, rows - 1) for place in range(rows)]
         few.append((task, Selected(source, chosen, source.name)))
-    text = with_classes(recipe).model.resolve().text
+    architecture = with_classes(recipe).model.resolve()
+    text, own = architecture.text, architecture.classifier
+    if own is None and recipe.finetune is not None:
+        own = _classes_to_be(recipe)
     stand_in_text = TextTransformer(width=8, layers=1, heads=1, context_length=text.context_length)
     stand_in = Architecture(
         embed_dim=8,
         image=VisionTransformer(resolution=16, patch=16, width=8, layers=1, heads=1),
         text=text if isinstance(text, LabelHead) else stand_in_text,
+        classifier=own,
     )
     return list(_measured(few, build_model(stand_in).eval(), Preprocess(16)))
+
+
+def _classes_to_be(recipe: "Recipe") -> "Classifier | None":
+    """The classifier that fine-tuning will add, for a recipe that has not been prepared."""
+    from diptych.finetuning.examination import examine  # noqa: PLC0415
+    from diptych.models.architectures import Classifier  # noqa: PLC0415
+    from diptych.training.feeding import open_whole  # noqa: PLC0415
+
+    assert recipe.finetune is not None
+    several = recipe.finetune.several
+    found = examine(open_whole(recipe.data)[0], label_from=recipe.data.label_from, several=several)
+    return Classifier(classes=found.classes, reads="embedding", several=several) if found.classes else None
 
 
 def _measured(tasks: "Sequence[EvaluationOf]", model: "CLIP", preprocess: "Preprocess") -> dict[str, float]:
     return {
         f"{task.name}_{metric}": value
         for task, source in tasks
-        for metric, value in _metrics(task, source, model, preprocess).items()
+        for metric, value in _report(task, source, model, preprocess).scores.metrics.items()
     }
 
 
-def _metrics(
-    task: "EvaluationTask", source: "Source", model: "CLIP", preprocess: "Preprocess"
-) -> Mapping[str, float]:
+def _report(task: "EvaluationTask", source: "Source", model: "CLIP", preprocess: "Preprocess") -> "Report":
     from diptych.evaluation.own_classes import evaluate_own_classes  # noqa: PLC0415
     from diptych.evaluation.retrieval import evaluate_retrieval  # noqa: PLC0415
     from diptych.evaluation.word_order import evaluate_word_order  # noqa: PLC0415
     from diptych.evaluation.zero_shot import evaluate_zero_shot  # noqa: PLC0415
 
     if task.task == "labels":
-        report = evaluate_own_classes(
+        return evaluate_own_classes(
             model, preprocess, source, model_name=task.name, label_from=task.label_from
         )
-    elif task.task == "word-order":
-        report = evaluate_word_order(model, preprocess, source, model_name=task.name)
-    elif task.task == "retrieval":
-        report = evaluate_retrieval(model, preprocess, source, model_name=task.name, truncate=True)
-    else:
-        report = evaluate_zero_shot(
-            model, preprocess, source, model_name=task.name, label_from=task.label_from
-        )
-    return report.scores.metrics
+    if task.task == "word-order":
+        return evaluate_word_order(model, preprocess, source, model_name=task.name)
+    if task.task == "retrieval":
+        return evaluate_retrieval(model, preprocess, source, model_name=task.name, truncate=True)
+    return evaluate_zero_shot(model, preprocess, source, model_name=task.name, label_from=task.label_from)

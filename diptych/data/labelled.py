@@ -1,5 +1,6 @@
 """Pictures whose only word is the name of their class."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -13,18 +14,15 @@ from diptych.errors import DataError
 
 LabelFrom = Literal["label", "caption", "group"]
 
+SEPARATOR = "\x1f"  # between the classes of an example that may be of several
 
-class Labelled:
-    """A source whose examples say the name of their class and nothing else.
 
-    label_from: where it stands, in the example's label, its first caption or its group. required: whether an example
-    without one is bad; else it has no text.
-    """
+class _Reworded:
+    """A source with other words to each picture. ending: of the fingerprint."""
 
-    def __init__(self, source: Source, label_from: LabelFrom, *, required: bool) -> None:
+    def __init__(self, source: Source, ending: str) -> None:
         self._source = source
-        self._label_from = label_from
-        self._required = required
+        self._ending = ending
         self.parts = parts_of(source)
         self.mixed: tuple[int, ...] = getattr(source, "mixed", ())
 
@@ -34,23 +32,75 @@ class Labelled:
 
     @property
     def fingerprint(self) -> str:
-        return f"{self._source.fingerprint}-{self._label_from}"
+        return f"{self._source.fingerprint}-{self._ending}"
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, position: int, /) -> Example:
         example = self._source[position]
+        return replace(example, captions=self._words_of(example), tags=())
+
+    def _words_of(self, example: Example) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        return self._source.describe()
+
+
+class Labelled(_Reworded):
+    """A source whose examples say the name of their class and nothing else.
+
+    label_from: where it stands, in the example's label, its first caption or its group. required: whether an example
+    without one is bad; else it has no text.
+    """
+
+    def __init__(self, source: Source, label_from: LabelFrom, *, required: bool) -> None:
+        super().__init__(source, label_from)
+        self._label_from = label_from
+        self._required = required
+
+    def _words_of(self, example: Example) -> tuple[str, ...]:
         label = label_of(example, self._label_from)
         if label is None and self._required:
             raise DataError(
                 f"{example.key}: has no {self._label_from} to learn as its class; labels come from class folders, a "
                 'label column, `label` in JSON, or from captions with [data] label_from = "caption"'
             )
-        return replace(example, captions=() if label is None else (label,), tags=())
+        return () if label is None else (label,)
 
-    def describe(self) -> str:
-        return self._source.describe()
+
+class Prompted(_Reworded):
+    """A source whose examples say the name of their class in sentences, one of which is drawn: FLYP's texts.
+
+    words: of each class, the names that are filled into the templates; its label where it is not there.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        label_from: LabelFrom,
+        words: Mapping[str, Sequence[str]],
+        templates: Sequence[str],
+    ) -> None:
+        super().__init__(Labelled(source, label_from, required=True), "prompted")
+        self._names = words
+        self._templates = templates
+
+    def _words_of(self, example: Example) -> tuple[str, ...]:
+        label = example.captions[0]
+        names = self._names.get(label, (label,))
+        return tuple(template.replace("{}", name) for name in names for template in self._templates)
+
+
+class SeveralLabels(_Reworded):
+    """A source whose examples say the names of all their classes, `SEPARATOR` between them: their tags."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(source, "several")
+
+    def _words_of(self, example: Example) -> tuple[str, ...]:
+        return (SEPARATOR.join(classes_of(example)),)
 
 
 def label_of(example: Example, label_from: LabelFrom) -> str | None:
@@ -60,6 +110,28 @@ def label_of(example: Example, label_from: LabelFrom) -> str | None:
     if label_from == "group":
         return example.group
     return example.captions[0] if example.captions else None
+
+
+def classes_of(example: Example) -> tuple[str, ...]:
+    """All classes of an example that may be of several: its tags, else its label cut at `;` and `|`."""
+    found = example.tags or tuple((example.label or "").replace("|", ";").split(";"))
+    return tuple(dict.fromkeys(name.strip() for name in found if name.strip()))
+
+
+def labels_of(source: Source, label_from: LabelFrom) -> tuple[list[str], list[str | None]]:
+    """The key and the label of every example, "" and None for one that cannot be read."""
+    keys: list[str] = []
+    labels: list[str | None] = []
+    for position in range(len(source)):
+        try:
+            example = source[position]
+        except DataError:
+            keys.append("")
+            labels.append(None)
+            continue
+        keys.append(example.key)
+        labels.append(label_of(example, label_from))
+    return keys, labels
 
 
 def class_names(source: Source, weights: npt.NDArray[np.float64], label_from: LabelFrom) -> tuple[str, ...]:

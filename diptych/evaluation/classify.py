@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from diptych.embed import Picture, Preprocessing, Progress, embed_images
 from diptych.errors import SettingsError
 from diptych.evaluation.labels import LabelSet
+from diptych.evaluation.own_classes import OwnHead, own_head, seen_features
 from diptych.evaluation.prompts import TEMPLATES
 from diptych.evaluation.zero_shot import BuildClassifier, classifier, logit_scale
+from diptych.models.classifier import ImageClassifier
 from diptych.models.clip import CLIP
 
 
@@ -63,7 +66,8 @@ def classify(
         raise SettingsError(f"threshold {threshold}: expected a cosine, -1..1")
     weights = build(model, labels.phrases, templates or labels.templates or TEMPLATES["plain"])
     similarity = torch.from_numpy(embed_images(model, preprocess, images, progress=progress)) @ weights
-    ranked = ranked_labels(similarity, labels.names, logit_scale(model) / temperature, top)
+    logits = logit_scale(model) / temperature * similarity
+    ranked = ranked_labels(logits, similarity, labels.names, top)
     found = [
         Classified(image=_shown(image, number), predictions=predictions)
         for number, (image, predictions) in enumerate(zip(images, ranked, strict=True))
@@ -74,15 +78,62 @@ def classify(
     return found
 
 
+def classify_own(
+    model: CLIP,
+    preprocess: Preprocessing,
+    images: Sequence[Picture],
+    *,
+    top: int | None = None,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> list[Classified]:
+    """The classes of each image that the model has learned from labels, by probability.
+
+    Where an image may be of several, each has a probability of its own. `similarity` is the cosine between what the
+    last layer sees of the image and the class's weights.
+
+    Raises:
+        SettingsError: the model has no classes. ImageError: an image cannot be read.
+    """
+    head = own_head(model)
+    if head is None:
+        raise SettingsError("the model has no classes of its own; give labels, or fine-tune it on some")
+    encode = seen_features(model)
+    found = []
+    for first in range(0, len(images), batch_size):
+        part = images[first : first + batch_size]
+        seen = torch.from_numpy(encode([preprocess(image) for image in part]))
+        found += [
+            Classified(image=_shown(image, first + row), predictions=predictions)
+            for row, (image, predictions) in enumerate(
+                zip(part, ranked_classes(head, seen, top), strict=True)
+            )
+        ]
+        if progress is not None:
+            progress(len(part))
+    return found
+
+
+def ranked_classes(head: OwnHead, seen: Tensor, top: int | None) -> list[list[Prediction]]:
+    """The `top` classes of each image by probability, all when not given; what `classify_own` says of each.
+
+    seen: (images, width) float32, of `seen_features`.
+    """
+    weight, bias = (value.detach().float().cpu() for value in (head.weight, head.bias))
+    similarity = F.normalize(seen, dim=1) @ F.normalize(weight, dim=1).T
+    several = isinstance(head, ImageClassifier) and head.several
+    return ranked_labels(seen @ weight.T + bias, similarity, head.classes, top, several=several)
+
+
 def ranked_labels(
-    similarity: Tensor, names: Sequence[str], scale: float, top: int | None
+    logits: Tensor, similarity: Tensor, names: Sequence[str], top: int | None, *, several: bool = False
 ) -> list[list[Prediction]]:
     """The `top` labels of each image by probability, all when not given.
 
-    similarity: (images, labels), cosines. scale: what they are multiplied by before the softmax.
+    logits, similarity: (images, labels). several: an image may have several labels, each with a probability of its own.
     """
-    probability = (scale * similarity).softmax(dim=1)
-    order = similarity.argsort(dim=1, descending=True, stable=True)[:, :top]
+    probability = logits.sigmoid() if several else logits.softmax(dim=1)
+    order = logits.argsort(dim=1, descending=True, stable=True)[:, :top]
     return [
         [
             Prediction(

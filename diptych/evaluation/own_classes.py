@@ -3,21 +3,34 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from diptych.data.labelled import classes_of
 from diptych.data.sources import Source
-from diptych.embed import Encode, Preprocessing, Progress, Vectors
-from diptych.errors import SettingsError
+from diptych.embed import Encode, Preprocessing, Progress, Vectors, count_reasons
+from diptych.errors import CheckpointError, SettingsError
 from diptych.evaluation.answers import Headline
 from diptych.evaluation.labels import LabelSet
 from diptych.evaluation.logistic_regression import Fit
+from diptych.evaluation.metrics import map11, map11_interval, wilson
 from diptych.evaluation.probe_data import LabelledFeatures
-from diptych.evaluation.report import Report
-from diptych.evaluation.survey import encoded_rows
-from diptych.evaluation.zero_shot import LabelFrom, survey_labels
+from diptych.evaluation.report import Outcomes, Report, Scores
+from diptych.evaluation.survey import encoded_rows, survey
+from diptych.evaluation.zero_shot import LabelFrom, check_labels, survey_labels
+from diptych.models.classifier import ImageClassifier
 from diptych.models.clip import CLIP
 from diptych.models.label_head import LabelHead
+
+OwnHead = ImageClassifier | LabelHead
+
+
+def own_head(model: CLIP) -> OwnHead | None:
+    """The last layer of a model that has learned classes from labels; None where it has not."""
+    if model.classifier is not None:
+        return model.classifier
+    return model.text if isinstance(model.text, LabelHead) else None
 
 
 def evaluate_own_classes(
@@ -36,18 +49,23 @@ def evaluate_own_classes(
     The parameters, intervals and `chance` are those of `evaluate_zero_shot`.
 
     Raises:
-        SettingsError: the model has not been trained with labels.
+        SettingsError: the model has not been trained with labels, or with several of each image: these have
+            `evaluate_several_classes`.
         DataError: a label that is none of the model's classes, or no readable image.
     """
-    head = model.text
-    if not isinstance(head, LabelHead):
+    head = own_head(model)
+    if head is None:
         raise SettingsError(
             f"{model_name} was not trained with labels and has no classes of its own; give the classes' names with "
             "`diptych evaluate zero-shot`, or labelled pictures with `diptych evaluate linear-probe`"
         )
+    if isinstance(head, ImageClassifier) and head.several:
+        return evaluate_several_classes(
+            model, preprocess, source, model_name=model_name, batch_size=batch_size, progress=progress
+        )
     labelled = survey_labels(source, LabelSet.of(head.classes), label_from=label_from)
     rows = encoded_rows(
-        _hidden_features(model, head),
+        seen_features(model),
         preprocess,
         source,
         labelled.rows,
@@ -80,12 +98,86 @@ def evaluate_own_classes(
     )
 
 
-def _hidden_features(model: CLIP, head: LabelHead) -> Encode:
+def evaluate_several_classes(
+    model: CLIP,
+    preprocess: Preprocessing,
+    source: Source,
+    *,
+    model_name: str,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> Report:
+    """How a model with a yes or no for each of its classes does.
+
+    `map11` is as `evaluate_multi_label` has it; `exact` is the share of images for which every class is right, at a
+    probability of a half.
+    """
+    head = model.classifier
+    assert head is not None
+    rows = survey(source, lambda example: (example.key, classes_of(example)))
+    check_labels(
+        ((key, name) for key, names in rows.picked.values() for name in names),
+        LabelSet.of(head.classes),
+        source.name,
+    )
+    images = encoded_rows(
+        seen_features(model),
+        preprocess,
+        source,
+        rows.picked,
+        device=model.logit_scale.device,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    kept = [rows.picked[position] for position in images.positions]
+    relevant = np.array([[name in names for name in head.classes] for _, names in kept])
+    weight, bias = (value.detach().float().cpu().numpy() for value in (head.weight, head.bias))
+    logits = images.vectors @ weight.T + bias
+    exact = ((logits > 0) == relevant).all(axis=1)
+    share = float(exact.mean())
+    return Report(
+        task="labels",
+        model=model_name,
+        data=source.name,
+        scores=Scores(
+            count=len(kept),
+            metrics={"map11": map11(logits, relevant), "exact": share},
+            confidence={"map11": map11_interval(logits, relevant), "exact": wilson(share, len(kept))},
+            chance={"map11": map11(np.zeros_like(logits), relevant)},
+        ),
+        skipped=count_reasons([*rows.skipped, *images.skipped]),
+        details={"headline": "map11", "classes": len(head.classes)},
+        outcomes=Outcomes(
+            keys=tuple(key for key, _ in kept),
+            scores={"exact": exact.astype(np.float32)},
+            positions=tuple(images.positions),
+        ),
+    )
+
+
+def seen_features(model: CLIP) -> Encode:
+    """What the last layer of a model with classes of its own is multiplied with: (n, width) float32."""
+
     def encode(pixels: Sequence[Tensor]) -> Vectors:
         with torch.inference_mode():
             images = torch.stack(list(pixels)).to(model.logit_scale.device)
-            features = head.hidden(model.image_features(images).to(head.weight.dtype))
-            vectors: Vectors = features.float().cpu().numpy()
+            vectors: Vectors = _seen(model, images).float().cpu().numpy()
+            if not np.isfinite(vectors).all():
+                raise CheckpointError(
+                    "the model gives features that are not finite; its weights are damaged, or were trained at too "
+                    "high a learning rate"
+                )
             return vectors
 
     return encode
+
+
+def _seen(model: CLIP, images: Tensor) -> Tensor:
+    head = model.classifier
+    if head is not None:
+        return head.seen(
+            model.encode_image(images) if head.reads == "embedding" else model.image_features(images)
+        )
+    assert isinstance(model.text, LabelHead)
+    hidden: Tensor = model.text.hidden(model.image_features(images).to(model.text.weight.dtype))
+    return hidden

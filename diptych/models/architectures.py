@@ -122,6 +122,26 @@ class LabelHead:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """A linear layer on images, beside the text tower: what fine-tuning on labels adds to a CLIP."""
+
+    classes: tuple[str, ...]  # their names, in the order of the logits
+    # What it sees: the embedding in the space shared with texts, brought to unit length; or the features before the
+    # projection, as they are.
+    reads: Literal["embedding", "features"]
+    several: bool = False  # an image may be of any number of classes: a yes or no for each
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRank:
+    """Updates of small rank beside the weights of blocks, while a model is fine-tuned (LoRA: Hu et al. 2021)."""
+
+    rank: int
+    scale: float = 2.0  # of the updates: alpha / r in the paper
+    towers: tuple[Literal["image", "text"], ...] = ("image",)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Architecture:
     """One CLIP: an image tower, a text tower, and the width of the space in which they meet."""
 
@@ -134,6 +154,8 @@ class Architecture:
     activation: Activation = "quick_gelu"  # of every transformer block; OpenAI's models have quick_gelu
     logit_bias: float | None = None  # the first value of a learned bias of the logits, as SigLIP has it (-10)
     heads: Literal["nonlinear"] | None = None  # a ReLU and a second linear map after each tower's (ConVIRT)
+    classifier: Classifier | None = None
+    low_rank: LowRank | None = None  # only while a model is fine-tuned; the result has it merged
 
 
 def _text(width: int) -> TextTransformer:

@@ -12,7 +12,9 @@ from diptych.models import architectures
 from diptych.models.architectures import Architecture
 from diptych.models.bag_of_words import BagOfWords
 from diptych.models.captioner import Captioner
+from diptych.models.classifier import ImageClassifier
 from diptych.models.label_head import LabelHead
+from diptych.models.low_rank import add_low_rank
 from diptych.models.modified_resnet import ModifiedResNet
 from diptych.models.nonlinear_head import NonlinearHead
 from diptych.models.projection_head import ProjectionHead
@@ -52,6 +54,14 @@ class CLIP(nn.Module):
         biased = architecture.logit_bias is not None
         self.logit_scale = nn.Parameter(torch.tensor(SIGMOID_LOGIT_SCALE if biased else INITIAL_LOGIT_SCALE))
         self.logit_bias = nn.Parameter(torch.tensor(architecture.logit_bias)) if biased else None
+        self.classifier: ImageClassifier | None = None
+        if architecture.classifier is not None:
+            embeds = architecture.classifier.reads == "embedding"
+            width = architecture.embed_dim if embeds else _feature_width(architecture.image)
+            self.classifier = ImageClassifier(architecture.classifier, width)
+        if architecture.low_rank is not None:
+            add_low_rank(self, architecture.low_rank)
+        self.still: tuple[nn.Module, ...] = ()  # parts that stay in evaluation mode while the rest is trained
         self.register_load_state_dict_pre_hook(_accept_top_level_text)  # type: ignore[no-untyped-call]
 
     @property
@@ -110,6 +120,28 @@ class CLIP(nn.Module):
         if self.logit_bias is not None:
             logits_per_image = logits_per_image + self.logit_bias
         return logits_per_image, logits_per_image.T
+
+    def classify(self, pixels: Tensor) -> Tensor:
+        """Logits of the classes that the model was fine-tuned on, (batch, classes); their names are those of
+        `classifier.classes`. Raises SettingsError where there are none.
+        """
+        if self.classifier is None:
+            raise SettingsError(
+                "the model has no classes of its own; fine-tune it on labels with `diptych finetune`, or compare "
+                "images with texts"
+            )
+        reads_embedding = self.classifier.reads == "embedding"
+        logits: Tensor = self.classifier(
+            self.encode_image(pixels) if reads_embedding else self.image_features(pixels)
+        )
+        return logits
+
+    def train(self, mode: bool = True) -> "CLIP":
+        """As in torch, but for the parts in `still`."""
+        super().train(mode)
+        for part in self.still:
+            part.train(False)
+        return self
 
     def image_features(self, pixels: Tensor) -> Tensor:
         """The image tower's output before its projection, (batch, width): what a linear probe uses."""

@@ -13,7 +13,7 @@ import torch
 from diptych.data.images import Pixels
 from diptych.embed import Vectors
 from diptych.errors import SearchIndexError, SettingsError, TextError
-from diptych.evaluation.classify import Prediction, ranked_labels
+from diptych.evaluation.classify import Prediction, ranked_classes, ranked_labels
 from diptych.evaluation.prompts import check_templates, fill
 from diptych.search.index import Index
 from diptych.search.query import Answer, Question
@@ -183,8 +183,23 @@ class Service:
             )
         vectors = (await self.towers.texts(prompts)).reshape(len(labels), len(templates), -1).sum(axis=1)
         weights = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        similarity = await self.towers.pictures(pictures) @ weights.T
-        return ranked_labels(torch.from_numpy(similarity), labels, self.towers.logit_scale, top)
+        similarity = torch.from_numpy(await self.towers.pictures(pictures) @ weights.T)
+        return ranked_labels(self.towers.logit_scale * similarity, similarity, labels, top)
+
+    async def classify_own(
+        self, pictures: Sequence[bytes], *, top: int | None = None
+    ) -> list[list[Prediction]]:
+        """The same of the classes that the model has learned from labels.
+
+        Raises:
+            SettingsError: it has not learned any. ImageError: a picture cannot be read.
+        """
+        head = self.towers.head
+        if head is None:
+            raise SettingsError(
+                "labels: this server's model has no classes of its own; name the labels to choose from"
+            )
+        return ranked_classes(head, torch.from_numpy(await self.towers.seen(pictures)), top)
 
     async def add(self, pictures: Sequence[NewPicture]) -> list[Item]:
         """Add pictures to the index; when this returns they are kept, and within a second they are found.

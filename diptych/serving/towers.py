@@ -1,4 +1,4 @@
-"""The model behind a server: texts and pictures of many requests, in batches, to unit-length vectors."""
+"""The model behind a server: texts and pictures of many requests, in batches, to vectors."""
 
 import asyncio
 from collections import OrderedDict
@@ -17,6 +17,7 @@ from diptych.data.thumbnails import Preview, preview
 from diptych.data.transforms import Preprocess
 from diptych.embed import Vectors, encode_pixels, encode_tokens
 from diptych.errors import ImageError, TextError
+from diptych.evaluation.own_classes import own_head, seen_features
 from diptych.models.clip import CLIP
 from diptych.search.encoder import Encoder
 from diptych.serving.batching import Batcher, Room
@@ -48,6 +49,7 @@ class Towers:
     ) -> None:
         self.encoder = Encoder(model, preprocess, name)
         self.name, self.fingerprint, self.dim = name, self.encoder.fingerprint, self.encoder.dim
+        self.head = own_head(model)  # of classes that the model has learned from labels
         self.logit_scale = float(model.logit_scale.detach().float().exp())
         self._decode = decode
         self._model, self._preprocess = model, preprocess
@@ -59,33 +61,41 @@ class Towers:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._preprocessors = ThreadPoolExecutor(2, thread_name_prefix="preprocess")
         free = asyncio.Lock()
-        self._texts: Batcher[Tensor] = Batcher(
+        pictures = Room("pictures", settings.picture_queue, metrics)
+
+        def batcher(
+            what: str, function: Callable[[list[Tensor]], Vectors], most: int, room: Room
+        ) -> Batcher[Tensor]:
+            return Batcher(
+                what,
+                function,
+                most=most,
+                wait=settings.batch_wait,
+                room=room,
+                model=free,
+                executor=self._worker,
+                metrics=metrics,
+            )
+
+        self._texts = batcher(
             "text",
             lambda rows: encode_tokens(self._model, torch.stack(rows)),
-            most=settings.text_batch,
-            wait=settings.batch_wait,
-            room=Room("texts", settings.text_queue, metrics),
-            model=free,
-            executor=self._worker,
-            metrics=metrics,
+            settings.text_batch,
+            Room("texts", settings.text_queue, metrics),
         )
-        self._pictures: Batcher[Tensor] = Batcher(
-            "image",
-            lambda rows: encode_pixels(self._model, rows),
-            most=settings.picture_batch,
-            wait=settings.batch_wait,
-            room=Room("pictures", settings.picture_queue, metrics),
-            model=free,
-            executor=self._worker,
-            metrics=metrics,
+        self._pictures = batcher(
+            "image", lambda rows: encode_pixels(self._model, rows), settings.picture_batch, pictures
         )
+        self._seen = batcher("classified", seen_features(self._model), settings.picture_batch, pictures)
         self._texts.start()
         self._pictures.start()
+        self._seen.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._texts.stop()
         await self._pictures.stop()
+        await self._seen.stop()
         self._worker.shutdown()
         self._preprocessors.shutdown()
 
@@ -126,14 +136,19 @@ class Towers:
         """
         # The places are taken before decoding, so that what lies in memory is bounded.
         with self._room_for(pictures):
-            return await self._run(await self._decoded(pictures))
+            return await self._run(await self._decoded(pictures), self._pictures)
+
+    async def seen(self, pictures: Sequence[bytes]) -> Vectors:
+        """(n, width) for n encoded pictures: what `head`, which must be there, sees. It raises what `pictures` does."""
+        with self._room_for(pictures):
+            return await self._run(await self._decoded(pictures), self._seen)
 
     async def pictures_with_previews(self, pictures: Sequence[bytes]) -> tuple[Vectors, list[Preview]]:
         """The same, and what an index shows of each picture."""
         with self._room_for(pictures):
             decoded = await self._decoded(pictures)
             previews = [await self._in_thread(preview, pixels) for pixels in decoded]
-            return await self._run(decoded), previews
+            return await self._run(decoded, self._pictures), previews
 
     def _room_for(self, pictures: Sequence[bytes]) -> AbstractContextManager[None]:
         return self._pictures.room.taking(len(pictures), retry_after=self._pictures.retry_after())
@@ -148,9 +163,9 @@ class Towers:
                 raise one
         return cast(list[Pixels], found)
 
-    async def _run(self, decoded: Sequence[Pixels]) -> Vectors:
+    async def _run(self, decoded: Sequence[Pixels], batcher: Batcher[Tensor]) -> Vectors:
         rows = await asyncio.gather(*(self._in_thread(self._preprocess, pixels) for pixels in decoded))
-        return await self._pictures.run(rows)
+        return await batcher.run(rows)
 
     async def _in_thread(self, function: Callable[[Pixels], R], pixels: Pixels) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._preprocessors, function, pixels)

@@ -9,6 +9,7 @@ A run lies in one folder:
     model/                     the result
     model-ema/                 the average of its weights, where the recipe asks for one
     model-best/                the weights that did best in an evaluation, where the recipe names its metric
+    start/                     what fine-tuning starts from, with the classifier that it begins with
 
 A run starts from its own newest whole checkpoint when it is resumed, else from `[model] init`, else from scratch.
 Under torchrun every process runs `train`; the first one reports and writes.
@@ -35,7 +36,7 @@ from diptych.training.evaluating import Evaluate, Evaluation, to_evaluate
 from diptych.training.feeding import open_training_data
 from diptych.training.forecast import fitting_chunks
 from diptych.training.interrupt import StopRequest, interruption, on_interrupt
-from diptych.training.layout import METRICS, MODEL, RECIPE, checkpoints
+from diptych.training.layout import METRICS, MODEL, RECIPE, START, checkpoints
 from diptych.training.monitor import Monitor
 from diptych.training.optimizer import build_optimizer
 from diptych.training.parallel import share_model
@@ -49,6 +50,7 @@ from diptych.training.step import StepResult, training_step
 from diptych.training.tasks import TASKS
 from diptych.training.tasks.task import Task
 from diptych.training.towers import Chunking
+from diptych.training.trained_parts import choose_trained
 
 _LOG_EVERY = 10  # steps
 
@@ -116,6 +118,7 @@ class _Engine:
         self.device = device
         torch.manual_seed(training.seed)
         self.model, self.preprocess = starting_model(recipe, self._say)
+        choose_trained(self.model, recipe)
         self.model.to(device).train()
         if world().size == 1 or training.distributed == "ddp":
             # Convolutions are fastest so; shards must lie in the plain order.
@@ -167,7 +170,7 @@ class _Engine:
         with on_interrupt() as stop, self.files.saver() as saver, board as monitor:
             batches = loader.batches(self.step * recipe.training.batch_size)
             stopped = 0
-            while self.step < total and not stopped:
+            while not self._done() and not stopped:
                 batch = next(batches)
                 if self.chunking is None:
                     self.chunking = self._chunks(batch)
@@ -196,7 +199,7 @@ class _Engine:
                 if evaluated or not result.applied or self.step % _LOG_EVERY == 0 or self.step == total:
                     monitor.record(self.step, {**self._record(result, rate), **record, **evaluated})
                 stopped, save = self._agree(stop, now - last_save)
-                if save or stopped or self.step == total:
+                if save or stopped or self._done():
                     # A checkpoint says that these steps are not done again: their log must be there before it is.
                     monitor.sync()
                     self._save(saver)
@@ -207,11 +210,15 @@ class _Engine:
                     f"pairs of this process that could not be read, replaced by others: {dict(loader.skipped)} of "
                     f"{loader.asked:,}"
                 )
-        if self.step < total:
+        if not self._done():
             self._say(f"stopped after step {self.step} of {total}; go on with --resume")
             raise interruption(stopped)
         speed = (self.step - first) * recipe.training.batch_size / (time.perf_counter() - started)
         return self._finish(speed)
+
+    def _done(self) -> bool:
+        """After the last step, or where evaluations have found nothing better for long enough."""
+        return self.step >= self.recipe.training.total_steps or self.evaluation.is_exhausted(self.step)
 
     def close(self) -> None:
         """Let go of the other processes."""
@@ -317,7 +324,9 @@ def _prepare(run: Path, recipe: Recipe, resume: bool) -> None:
         for leftover in run.glob(f".{name}.*.tmp"):
             leftover.unlink()
     if not asked.exists():
-        if run.exists() and any(not file.name.startswith(".") for file in run.iterdir()):
+        if run.exists() and any(
+            not file.name.startswith(".") and file.name != START for file in run.iterdir()
+        ):
             raise SettingsError(f"{run}: is a folder with other files; name a new folder with --out")
         run.mkdir(parents=True, exist_ok=True)
         write_text(asked, json.dumps(wanted, indent=2) + "\n")

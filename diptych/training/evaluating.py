@@ -42,6 +42,13 @@ class Evaluation:
         asked = step == self._total or (every is not None and step % every == 0)
         return asked and self._evaluate is not None
 
+    def is_exhausted(self, step: int) -> bool:
+        """Whether the best so far is `patience` evaluations old: a function of both steps, so that a resume agrees."""
+        patience, every = self._settings.patience, self._settings.every_steps
+        if patience is None or every is None or self.best is None:
+            return False
+        return step // every - self.best.step // every >= patience
+
     def measure(self, model: CLIP, preprocess: Preprocess) -> dict[str, float]:
         """What the log gets."""
         assert self._evaluate is not None

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from diptych.data.canvas import canvas_for
-from diptych.data.labelled import Labelled, few_of_each
+from diptych.data.held_out import balancing, held_out
+from diptych.data.labelled import (
+    SEPARATOR,
+    Labelled,
+    Prompted,
+    SeveralLabels,
+    few_of_each,
+    labels_of,
+)
 from diptych.data.loader import Hear, Loader, Tokenize, example_weights
 from diptych.data.mixture import open_mixture
 from diptych.data.permuted import PermutedCaptions
@@ -37,6 +45,8 @@ def open_training_data(
         weights = few_of_each(source, weights, data.label_from, data.labels_per_class, training.seed)
     if isinstance(model.text, LabelHead):
         source = Labelled(source, data.label_from, required=needs_captions)
+    elif recipe.finetune is not None:
+        source = _to_finetune(source, recipe)
     if data.permute_captions:
         source = PermutedCaptions(source, training.seed)
     used = int((weights > 0).sum())
@@ -44,7 +54,7 @@ def open_training_data(
     return Loader(
         source=source,
         canvas=canvas_for(recipe.augmentation, preprocess),
-        tokenize=_ids_of(model),
+        tokenize=_ids_of(model, recipe.objective.name),
         batch_size=training.batch_size,
         seed=training.seed,
         weights=weights,
@@ -58,6 +68,16 @@ def open_training_data(
     )
 
 
+def _to_finetune(source: Source, recipe: Recipe) -> Source:
+    """The texts that a method learns from: names of classes, sentences about them, or captions as they are."""
+    settings, label_from = recipe.finetune, recipe.data.label_from
+    assert settings is not None
+    if recipe.objective.name == "classifier":
+        return SeveralLabels(source) if settings.several else Labelled(source, label_from, required=True)
+    # Words are there where classes are.
+    return Prompted(source, label_from, settings.words, settings.templates) if settings.words else source
+
+
 def _hearing(model: CLIP) -> Hear | None:
     """How the model's sounds are read; None where it hears none."""
     if not isinstance(model.text, SharedEncoder) or model.text.sounds is None:
@@ -65,7 +85,10 @@ def _hearing(model: CLIP) -> Hear | None:
     return partial(hear, frames=model.text.sound_frames, bands=model.text.sound_bands)
 
 
-def _ids_of(model: CLIP) -> Tokenize:
+def _ids_of(model: CLIP, objective: str) -> Tokenize:
+    if objective == "classifier" and model.classifier is not None:
+        classes = model.classifier.classes
+        return _flagged(classes) if model.classifier.several else _numbered(classes)
     if isinstance(model.text, LabelHead):
         return _numbered(model.text.classes)
     context = model.context_length
@@ -88,13 +111,50 @@ def _numbered(classes: Sequence[str]) -> Tokenize:
     return convert
 
 
-def open_examples(data: DataSettings) -> tuple[Source, npt.NDArray[np.float64]]:
-    """What a recipe trains on, and how often each example of it is seen in an epoch."""
+def _flagged(classes: Sequence[str]) -> Tokenize:
+    """From names with `SEPARATOR` between them to a 1 for each class that is named, (texts, classes)."""
+    numbers = {name: number for number, name in enumerate(classes)}
+
+    def convert(texts: Sequence[str]) -> Tensor:
+        flags = torch.zeros(len(texts), len(classes), dtype=torch.long)
+        for row, text in enumerate(texts):
+            for name in text.split(SEPARATOR) if text else ():
+                if name not in numbers:
+                    raise DataError(
+                        f"the label {name!r} is none of the {len(classes)} classes of the model; leave it out of the "
+                        "data"
+                    )
+                flags[row, numbers[name]] = 1
+        return flags
+
+    return convert
+
+
+def open_whole(data: DataSettings) -> tuple[Source, npt.NDArray[np.float64]]:
+    """What a recipe's `[data]` names, held-out part included, and the weights of its mixture and its metadata."""
     columns = {"image_column": data.image_column, "caption_column": data.caption_column}
     if data.mixture:
         mixture = open_mixture(data.mixture, **columns)
         return mixture, mixture.weights * example_weights(
             mixture, data.weight_by, data.weights, data.hold_out
         )
-    source = open_source(data.train, **columns)
+    source = open_source(data.train, label_column=data.label_column, **columns)
     return source, example_weights(source, data.weight_by, data.weights, data.hold_out)
+
+
+def held_out_rows(data: DataSettings, source: Source) -> npt.NDArray[np.bool_]:
+    """(n,): the examples of `open_whole` that are kept from training."""
+    if not data.validation:
+        return np.zeros(len(source), np.bool_)
+    return held_out(*labels_of(source, data.label_from), data.validation)
+
+
+def open_examples(data: DataSettings) -> tuple[Source, npt.NDArray[np.float64]]:
+    """What a recipe trains on, and how often each example of it is seen in an epoch."""
+    source, weights = open_whole(data)
+    if data.validation or data.balance:
+        keys, labels = labels_of(source, data.label_from)
+        weights = np.where(held_out(keys, labels, data.validation), 0.0, weights)
+        if data.balance:
+            weights = weights * balancing(labels, weights, data.balance)
+    return source, weights

@@ -8,6 +8,9 @@ CHECKPOINTS = "checkpoints"
 MODEL = "model"
 AVERAGE = "model-ema"
 BEST = "model-best"
+HELD_OUT = "held-out"  # data of an evaluation: what [data] validation keeps from training
+START = "start"  # what fine-tuning starts from
+TUNED = "tuned"  # its end, where the result lies between both
 RESULTS = (MODEL, AVERAGE, BEST)
 
 

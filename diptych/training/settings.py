@@ -8,11 +8,13 @@ from diptych.data.augmentations import Augmentation, RandomCrop
 from diptych.data.text_sampling import TextSampling
 from diptych.errors import SettingsError
 from diptych.models.architectures import LABELLED, PUBLISHED, Architecture
+from diptych.pretrained import load
+from diptych.training.methods import FinetuneMethod
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    architecture: str | Architecture  # a published name, or a table of sizes
+    architecture: str | Architecture | None = None  # a published name, or a table of sizes; that of `init`
     init: str = "scratch"  # or a checkpoint, whose weights the run starts from
     text_init: str | None = (
         None  # a checkpoint, from which the text tower alone starts: such as a language model's
@@ -20,6 +22,8 @@ class ModelSettings:
 
     def resolve(self) -> Architecture:
         """The sizes themselves."""
+        if self.architecture is None:
+            return _architecture_of(self.init)
         if isinstance(self.architecture, Architecture):
             return self.architecture
         known = {**PUBLISHED, **LABELLED}
@@ -46,6 +50,9 @@ class DataSettings:
     )
     # Where a class stands, for those who learn from labels; a group is that of an emoji's code point.
     label_from: Literal["label", "caption", "group"] = "label"
+    label_column: str | None = None  # of a table; found when not given
+    validation: float = 0.0  # share of each class, 0..1, that is kept from training: the data "held-out"
+    balance: float = 0.0  # of classes: 0 shows them as often as they are, 1 all equally often
     labels_per_class: int | None = None  # so many examples of each class alone, drawn with the seed
     cache: bool = False  # keep decoded pictures in memory
     workers: int = 2  # threads that decode; 0: in the training thread
@@ -156,8 +163,9 @@ class CheckpointSettings:
 class EvaluationTask:
     name: str  # of its column in the log
     task: Literal["zero-shot", "retrieval", "word-order", "labels"]
-    data: str
+    data: str  # as training data, or "held-out": what [data] validation keeps
     label_from: Literal["label", "caption"] = "label"
+    label_column: str | None = None
     where: dict[str, tuple[str, ...]] = field(default_factory=dict)  # metadata field = values to keep
 
 
@@ -165,15 +173,74 @@ class EvaluationTask:
 class EvaluationSettings:
     every_steps: int | None = None  # besides the last step
     best: str | None = None  # TASK_METRIC, as in the log, by which the best weights are kept in model-best/
+    patience: int | None = None  # evaluations in a row without a new best after which the run ends
     # Held-out pictures with captions: beside them, `diptych report` shows what a captioner writes.
     captions: str | None = None
     tasks: tuple[EvaluationTask, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.patience is not None and (self.patience < 1 or self.best is None or self.every_steps is None):
+            raise SettingsError(
+                f"[evaluation] patience = {self.patience}: at least 1, and beside it `best` and `every_steps`"
+            )
         names = [task.name for task in self.tasks]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise SettingsError(f"[evaluation] two tasks have the name {twice!r}; the log needs one for each")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """How a trained model goes on (docs/finetuning.md)."""
+
+    method: FinetuneMethod
+    # Where the classifier begins: as the words of the classes say, as a logistic regression on the training part's
+    # features, or at zero. When not given: probe for lp-ft and for several labels, zero-shot for all others.
+    head: Literal["zero-shot", "probe", "zero"] | None = None
+    # Share of the fine-tuned weights in the result, the others being those of the start, 0..1; or that which is best on
+    # the mean of the held-out part and the mean of the other tasks. 0.5 for wise-ft and 1 for all others without it.
+    alpha: float | Literal["best"] | None = None
+    alphas: tuple[float, ...] = tuple(number / 5 for number in range(6))  # measured after wise-ft
+    # Class = its names in texts; else its label.
+    words: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    templates: tuple[str, ...] = ("{}",)  # of texts about a class
+    several: bool = False  # an image may be of any number of classes
+    batch_norms: Literal["fixed", "trained"] = "fixed"  # whether they use their running averages in training
+    rank: int = 8  # of lora
+    scale: float = 2.0  # of lora's updates
+    adapts: tuple[Literal["image", "text"], ...] = ("image",)  # towers that lora adapts
+    most_lost: float = 0.2  # share of a task's accuracy above chance whose loss raises the alarm, 0..1
+
+    def __post_init__(self) -> None:
+        for alpha in (*self.alphas, *([self.alpha] if isinstance(self.alpha, float) else [])):
+            if not 0 <= alpha <= 1:
+                raise SettingsError(f"[finetune] alpha = {alpha}: a share of the fine-tuned weights, 0..1")
+        if self.rank < 1:
+            raise SettingsError(f"[finetune] rank = {self.rank}: at least 1")
+        if not self.templates or not all("{}" in template for template in self.templates):
+            raise SettingsError(
+                f"[finetune] templates = {list(self.templates)}: at least one, each with {{}} where the name goes"
+            )
+        if self.several and (self.head == "zero-shot" or self.method in ("flyp", "lit", "contrastive")):
+            raise SettingsError(
+                f"[finetune] several labels an image: not with method {self.method!r} and head {self.head!r}; words "
+                "say which class is nearest, not whether each is there. Use full, lp-ft, wise-ft, head or lora, with "
+                "the head probe or zero"
+            )
+
+    @property
+    def begins(self) -> Literal["zero-shot", "probe", "zero"]:
+        """Where the classifier begins."""
+        if self.head is not None:
+            return self.head
+        return "probe" if self.method == "lp-ft" or self.several else "zero-shot"
+
+    @property
+    def share(self) -> float | Literal["best"]:
+        """The alpha of the result."""
+        if self.alpha is not None:
+            return self.alpha
+        return 0.5 if self.method == "wise-ft" else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +256,15 @@ class Recipe:
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    finetune: FinetuneSettings | None = None
+
+
+def _architecture_of(init: str) -> Architecture:
+    if init == "scratch":
+        raise SettingsError(
+            '[model] needs an architecture, or a model to start from: init = "diptych-mini", or a checkpoint'
+        )
+    return load(init, device="cpu")[0].architecture
 
 
 Metrics = Mapping[str, float]

@@ -36,6 +36,8 @@ from diptych.training.run_report import STEP_KEYS, SWEEP, read_run
 from diptych.training.settings import Recipe
 
 Goal = Literal["minimise", "maximise"]
+# A recipe, the folder of its run, whether to go on with it, the device, and where to tell about it.
+Runner = Callable[[Recipe, Path, bool, str, Console | None], object]
 
 FORMAT_VERSION = 1
 
@@ -178,6 +180,7 @@ def run_sweep(
     *,
     device: str = "cpu",
     evaluation_of: Callable[[Recipe], Evaluate | None] = lambda _: None,
+    runner: Runner | None = None,
     keep_best_only: bool = False,
     retry: bool = False,
     console: Console | None = None,
@@ -186,6 +189,7 @@ def run_sweep(
     """Run what is left of a sweep, and return its trials, the best first and the failed last.
 
     evaluation_of: what the engine calls to measure the model of a recipe.
+    runner: what runs a trial in place of the engine alone, such as fine-tuning with what is before and after it.
     keep_best_only: delete the weights of every trial that is not the best so far; their logs stay.
     retry: run failed trials again; otherwise a failure is recorded and stays.
     tell: called with each trial as it ends, and with the number of all.
@@ -210,7 +214,7 @@ def run_sweep(
             sweep.metric,
             folder,
             device=device,
-            evaluation_of=evaluation_of,
+            runner=runner or _by_engine(evaluation_of),
             console=console,
         )
         _save(folder, sweep, trials)
@@ -269,7 +273,7 @@ def _run(
     folder: Path,
     *,
     device: str,
-    evaluation_of: Callable[[Recipe], Evaluate | None],
+    runner: Runner,
     console: Console | None,
 ) -> Trial:
     run = folder / trial.folder
@@ -277,7 +281,7 @@ def _run(
     if run.exists() and not started:
         shutil.rmtree(run)  # killed before its first file was whole
     try:
-        train(recipe, run, resume=started, device=device, evaluate=evaluation_of(recipe), console=console)
+        runner(recipe, run, started, device, console)
         metrics = read_run(run).final()
     except Exception as error:
         # Whatever it was, it is this trial's result: the sweep must not lose the others to it.
@@ -287,6 +291,13 @@ def _run(
         named = ", ".join(sorted(metrics))
         return replace(trial, status="failed", error=f"no {metric!r} in its log, which has {named}")
     return replace(trial, status="done", metrics=metrics, error=None)
+
+
+def _by_engine(evaluation_of: Callable[[Recipe], Evaluate | None]) -> Runner:
+    def run(recipe: Recipe, folder: Path, resume: bool, device: str, console: Console | None) -> None:
+        train(recipe, folder, resume=resume, device=device, evaluate=evaluation_of(recipe), console=console)
+
+    return run
 
 
 def _begin(folder: Path, sweep: Sweep, planned: Sequence[Mapping[str, Any]]) -> list[Trial]:

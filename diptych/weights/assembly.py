@@ -195,7 +195,7 @@ def _integers(name: str, value: Any) -> Iterator[tuple[str, int]]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _integers(name, item)
-    elif isinstance(value, int):
+    elif isinstance(value, int) and not isinstance(value, bool):
         yield name, value
 
 

@@ -1,14 +1,28 @@
 """Zero-shot classification over HTTP is that of the library."""
 
+from dataclasses import replace
+from typing import Literal
+
 import numpy as np
 import pytest
+import torch
 from pictures_for_requests import data_uri, png
 from starlette.testclient import TestClient
 from tiny_model import preprocessing
 
-from diptych.evaluation.classify import classify
+from diptych.data.images import Pixels, read_rgb
+from diptych.data.sources import open_source
+from diptych.evaluation.classify import classify, classify_own
 from diptych.evaluation.labels import labels_from
-from diptych.models.clip import CLIP
+from diptych.models.architectures import Classifier
+from diptych.models.clip import CLIP, build_model
+from diptych.search.build import refresh
+from diptych.search.encoder import Encoder
+from diptych.search.index import Index
+from diptych.search.stores.memory import MemoryDatabase
+from diptych.serving.app import create_app
+from diptych.serving.run import build_service
+from diptych.serving.settings import Settings
 
 LABELS = ["a heart", "a star", "a very long river"]
 
@@ -32,6 +46,53 @@ def test_probabilities_are_those_of_the_library(
             found = [one[name] for one in ours["predictions"]]
             assert np.allclose(found, [one[name] for one in theirs["predictions"]], atol=2e-5)  # type: ignore[literal-required]
         assert ours["none_of_these"] is None
+
+
+@pytest.mark.parametrize("reads", ["embedding", "features"])
+@pytest.mark.parametrize("several", [False, True])
+def test_without_labels_the_classes_are_those_that_the_model_learned(
+    served_clip: CLIP, reads: Literal["embedding", "features"], several: bool
+) -> None:
+    size = Classifier(classes=("cat", "dog", "fox"), reads=reads, several=several)
+    model = build_model(replace(served_clip.architecture, classifier=size)).eval()
+    model.load_state_dict(served_clip.state_dict(), strict=False)
+    assert model.classifier is not None
+    torch.manual_seed(0)
+    torch.nn.init.normal_(model.classifier.weight)
+    files = [png((200, 0, 0)), png((0, 0, 200))]
+    expected = classify_own(model, preprocessing(), files)
+    with client_of(model) as client:
+        answer = client.post("/v1/classify", json={"images": [data_uri(file) for file in files]})
+        assert answer.status_code == 200, answer.text
+        body = {"images": [data_uri(files[0])], "labels": LABELS}
+        assert client.post("/v1/classify", json=body).status_code == 200
+    for ours, theirs in zip(answer.json()["results"], expected, strict=True):
+        for one, other in zip(ours["predictions"], theirs["predictions"], strict=True):
+            assert one == pytest.approx(other, abs=2e-5)
+        total = sum(one["probability"] for one in ours["predictions"])
+        assert (total == pytest.approx(1)) != several
+
+
+def client_of(model: CLIP) -> TestClient:
+    database = MemoryDatabase()
+    refresh(database, open_source("sample:test"), Encoder(model, preprocessing(), "tiny"))
+    service = build_service(
+        Index(database, freshness=0), model, preprocessing(), "tiny", Settings(), decode=decode_here
+    )
+    return TestClient(create_app(service, service.settings), base_url="http://127.0.0.1:8000")
+
+
+async def decode_here(data: bytes) -> Pixels:
+    return read_rgb(data)
+
+
+def test_a_model_without_classes_of_its_own_asks_for_labels(client: TestClient) -> None:
+    answer = client.post("/v1/classify", json={"images": [data_uri(png())]})
+    assert answer.status_code == 400
+    assert "name the labels to choose from" in answer.json()["detail"]
+    for more in ({"threshold": 0.2}, {"templates": ["{}"]}):
+        answer = client.post("/v1/classify", json={"images": [data_uri(png())], **more})
+        assert (answer.status_code, "they go with labels" in answer.json()["detail"]) == (400, True)
 
 
 def test_the_best_are_kept_and_a_threshold_says_none_of_these(client: TestClient) -> None:

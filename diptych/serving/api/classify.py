@@ -1,16 +1,18 @@
-"""Zero-shot classification: which of one's own labels a picture shows."""
+"""Classification: which of one's own labels a picture shows, or which class that the model was fine-tuned on."""
 
 from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from diptych.errors import SettingsError
 from diptych.serving.api.pictures import PIXEL, WHOLE, Picture, Served, Strict, read_picture
 from diptych.serving.api.problems import responses
 
 router = APIRouter(prefix="/v1", tags=["classification"])
 
 Label = Annotated[str, Field(min_length=1, max_length=300)]
+Labels = Annotated[list[Label], Field(min_length=2, max_length=256, json_schema_extra={"uniqueItems": True})]
 Template = Annotated[str, Field(min_length=2, max_length=300, pattern=r"\{\}")]
 
 
@@ -18,8 +20,11 @@ class ClassifyIn(Strict):
     """Pictures, and the labels to choose from."""
 
     images: list[Picture] = Field(min_length=1, max_length=64)
-    labels: list[Label] = Field(
-        min_length=2, max_length=256, json_schema_extra={"uniqueItems": True}, examples=[["heart", "star"]]
+    labels: Labels | None = Field(
+        default=None,
+        description="Without them: the classes that the model was fine-tuned on. `templates` and `threshold` go with "
+        "labels.",
+        examples=[["heart", "star"]],
     )
     templates: list[Template] = Field(
         default=["{}"],
@@ -45,7 +50,9 @@ class PredictionOut(BaseModel):
     """One label of one picture."""
 
     label: str = Field(examples=["heart"])
-    probability: float = Field(description="Among the given labels.", examples=[0.93])
+    probability: float = Field(
+        description="Among all labels; of each by itself where several may hold.", examples=[0.93]
+    )
     similarity: float = Field(description="Cosine, -1..1: comparable between pictures.", examples=[0.28])
 
 
@@ -65,9 +72,7 @@ class ClassifyOut(BaseModel):
 class HuggingFaceParameters(BaseModel, strict=True):
     """Labels, and the words around them."""
 
-    candidate_labels: list[Label] = Field(
-        min_length=2, max_length=256, json_schema_extra={"uniqueItems": True}
-    )
+    candidate_labels: Labels
     hypothesis_template: Template = "This is a photo of {}."
 
 
@@ -88,11 +93,17 @@ class HuggingFaceLabel(BaseModel):
 @router.post("/classify", summary="Choose among labels", responses=responses(400, 413))
 async def classify(service: Served, wanted: ClassifyIn) -> ClassifyOut:
     """A probability only compares the labels with one another: it is high for the best of bad ones too."""
+    if wanted.labels is None and wanted.model_fields_set & {"templates", "threshold"}:
+        raise SettingsError("templates, threshold: they go with labels; name the labels, or leave them out")
     pictures = [
         await read_picture(image, service, f"images.{number}") for number, image in enumerate(wanted.images)
     ]
+    if wanted.labels is None:
+        rows = await service.classify_own(pictures)
+    else:
+        rows = await service.classify(pictures, wanted.labels, wanted.templates)
     results = []
-    for row in await service.classify(pictures, wanted.labels, wanted.templates):
+    for row in rows:
         predictions = [PredictionOut(**one) for one in row]
         none = None if wanted.threshold is None else predictions[0].similarity < wanted.threshold
         results.append(ClassifiedOut(predictions=predictions[: wanted.top], none_of_these=none))

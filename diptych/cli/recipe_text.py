@@ -1,0 +1,30 @@
+"""Settings as the text of a recipe."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from diptych.config import plain
+
+
+def recipe_text(recipe: Any) -> str:
+    """A whole recipe as TOML, which `diptych train` reads again; sections that are as always are there too."""
+    return "\n\n".join(section_text(name, values) for name, values in plain(recipe).items()) + "\n"
+
+
+def section_text(section: str, values: Any) -> str:
+    """A section as a recipe has it; nested tables on one line."""
+    items = values.items() if isinstance(values, Mapping) else ()
+    return "\n".join([f"[{section}]", *(f"{key} = {_inline(value)}" for key, value in items)])
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, Mapping) and value:
+        return "{ " + ", ".join(f"{_key(key)} = {_inline(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_inline, value))}]"
+    return json.dumps(value)
+
+
+def _key(key: str) -> str:
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)

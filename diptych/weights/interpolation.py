@@ -1,0 +1,43 @@
+"""Models between two models (WiSE-FT: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", equation 1)."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from diptych.errors import CheckpointError, SettingsError
+
+
+def interpolated(
+    first: Mapping[str, Tensor], second: Mapping[str, Tensor], alpha: float
+) -> dict[str, Tensor]:
+    """(1 - alpha) * first + alpha * second, tensor by tensor; new tensors.
+
+    At 0 and at 1 the result is the first and the second model to the bit, infinities of the other included. What is no
+    floating number, such as a batch norm's counter, is not blended: it is the second's, but at 0. The running
+    averages of batch norms are blended, and do not fit the blended weights: see `estimate_statistics`.
+
+    Raises:
+        SettingsError: alpha is not within 0..1.
+        CheckpointError: the models have other tensors, or other shapes.
+    """
+    if not 0 <= alpha <= 1:
+        raise SettingsError(f"alpha = {alpha}: expected a share of the fine-tuned weights, 0..1")
+    wrong = sorted(first.keys() ^ second.keys()) or [
+        name for name, value in first.items() if value.shape != second[name].shape
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"two models cannot be blended: {', '.join(wrong[:5])} are in one alone, or have another "
+            "shape; both must be of one architecture, with the same classes in the same order"
+        )
+    if alpha == 0:
+        return {name: value.detach().clone() for name, value in first.items()}
+    if alpha == 1:
+        return {name: value.detach().clone() for name, value in second.items()}
+    return {
+        name: torch.lerp(value.detach(), second[name].detach().to(value.dtype), alpha)
+        if value.is_floating_point()
+        else second[name].detach().clone()
+        for name, value in first.items()
+    }
