@@ -124,8 +124,9 @@ method = "full"
 
 def test_a_sweep_tries_alphas(run: Run, tiny: Path, photos: Path, tmp_path: Path) -> None:
     shown = run(
-        "finetune", photos, "--model", tiny, *QUICK, "--dry-run", "--set", "optimizer.learning_rate=1e-2"
-    )
+        "finetune", photos, "--model", tiny, *QUICK, "--dry-run", "--method", "full",
+        "--set", "optimizer.learning_rate=1e-2",
+    )  # fmt: skip
     (tmp_path / "recipe.toml").write_text(shown.out)
     told = run(
         "sweep", tmp_path / "recipe.toml", "--grid", "finetune.alpha=0.0,1.0", "--metric", "held_out_top1",
