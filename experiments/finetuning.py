@@ -36,6 +36,7 @@ from diptych.pretrained import load
 
 MODEL = "diptych-mini"
 START = "start"  # the control: the model as it is, by words
+PROBE = "probe"  # the control of lp-ft: what it begins with
 SEVERAL_SEEDS = ("full", "lp-ft")
 ONCE = ("head", "flyp", "lit", "contrastive", "lora")
 COUPLED = ("flyp", "lit", "contrastive")  # learn from the other pairs of a batch
@@ -47,7 +48,7 @@ def jobs_of(sets: Mapping[str, Set], size: Size) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for seed in range(size.seeds):
         for name, one in sets.items():
-            methods = (START, *SEVERAL_SEEDS, *ONCE) if seed == 0 else SEVERAL_SEEDS
+            methods = (START, PROBE, *SEVERAL_SEEDS, *ONCE) if seed == 0 else SEVERAL_SEEDS
             for method in methods:
                 # Where nobody wrote captions there are the names of the classes alone: that is `flyp`.
                 if method != "contrastive" or one.captions is not None:
@@ -63,6 +64,11 @@ def run(folder: Path, one: Set, method: str, seed: int, size: Size) -> Result:
         model, preprocess = load(MODEL, device="cpu")
         return {"measured": measured(model, preprocess, one)}
     shutil.rmtree(folder, ignore_errors=True)  # of a job that was stopped
+    if method == PROBE:
+        fine_tune(folder, one, "lp-ft", seed, views=32)  # one step, of which nothing is used
+        probe = measured(*load(str(folder / "start"), device="cpu"), one)
+        shutil.rmtree(folder)
+        return {"measured": probe}
     step = fine_tune(folder, one, method, seed, size.views)
     tuned, preprocess = load(str(folder / "model"), device="cpu")
     result: Result = {"measured": measured(tuned, preprocess, one), "step": step}

@@ -67,6 +67,7 @@ def rows_of(jobs: Sequence[Job]) -> Iterator[tuple[str, list[Measured]]]:
     for job in jobs:
         by_method.setdefault(job["method"], []).append(job)
     yield "as it was, by words", [job["measured"] for job in by_method.pop("start")]
+    yield "a linear probe alone", [job["measured"] for job in by_method.pop("probe")]
     for method, found in by_method.items():
         yield f"`{method}`", [job["measured"] for job in found]
         if method == "full":
@@ -114,7 +115,7 @@ def steps(jobs: Sequence[Job]) -> str:
 
 
 def plot(path: Path, sets: Mapping[str, Sequence[Job]]) -> None:
-    """From the start (alpha 0, open) to the end of `full` (alpha 1, filled): trained on against not trained on."""
+    """From the start (open) to the end of `full` (filled), and `lp-ft` (diamonds): learned against kept."""
     with mpl.rc_context({"svg.hashsalt": "diptych", "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axis = figure.subplots()
@@ -127,11 +128,13 @@ def plot(path: Path, sets: Mapping[str, Sequence[Job]]) -> None:
                 axis.plot(*zip(*line, strict=True), color=colour, linewidth=1.2, marker=".", label=label)
                 axis.plot(*line[-1], color=colour, marker="o")
             axis.plot(*_point(start), color=colour, marker="o", markerfacecolor="white", linestyle="none")
+            for job in (job for job in jobs if job["method"] == "lp-ft"):
+                axis.plot(*_point(job["measured"]), color=colour, marker="D", linestyle="none")
         axis.set_xlabel("in distribution, top-1 in %")
         axis.set_ylabel("mean of the other tasks, top-1 in %")
         axis.grid(color="#ece9e3")
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=9)
+        axis.legend(frameon=False, fontsize=9, loc="lower right")
         FigureCanvasSVG(figure)
         with atomic_write(path) as file:
             figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
@@ -151,8 +154,10 @@ which is of the order and the augmentation: the pictures are the same.
 The sets are small, to cost an hour of one core: {trained} training pictures a class at most, {shots} in the second
 set, {tested} test pictures a class at most, and {views:,} views a training, repeated ones included. A fifth of the
 training pictures chose the step, the start being one to choose from. Everything else is as `diptych finetune` sets it
-by itself; no setting was tried on what is reported here. With 450 test pictures, Wilson's 95 % interval of one figure
-is about ± 4.5 points: differences below that between methods with one seed are noise.
+by itself. No setting was tried on what is reported here, but for one: `head` began at the names of the classes at
+first, with 26.2, 28.0 and 47.6 % in distribution, and begins at a linear probe since that was seen. With 450
+test pictures, Wilson's 95 % interval of one figure is about ± 4.5 points: differences below that between methods with one
+seed are noise.
 
 - *In distribution* are pictures of the same designers, of concepts that were not trained on. The model had seen such
   drawings with their names in its own training, never with their groups.
@@ -164,10 +169,13 @@ is about ± 4.5 points: differences below that between methods with one seed are
   `diptych finetune --method wise-ft` chooses the step by the blended model instead. `contrastive` goes on with the
   names of the emoji as captions, and is then asked for the groups by words; where the only texts are class names it
   would be `flyp`. `lit` and `flyp` classify by the words of the classes.
+- *A linear probe alone* is what `lp-ft` begins with: an answer to what its training adds.
 - *Sum* is in distribution and vendor shift and the mean of the other tasks. Whether some alpha beats both ends is
   chosen on every second picture and judged on the others, both ways.
 
 ![In distribution against the other tasks](finetuning.svg)
+
+A line leads from the model as it was, over the weights between, to the end of `full`; a diamond is `lp-ft`.
 
 {sections}"""
 

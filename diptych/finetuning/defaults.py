@@ -71,6 +71,8 @@ def recipe_for(asked: Asked, found: Examined, weights: int) -> Recipe:
     every = max(1, steps // _EVALUATIONS)
     tasks = _tasks(asked, found, share)
     best = _best(found) if share else None
+    # A handful of pictures say less of a class than its words do (Radford et al. 2021, figure 6).
+    words_first = method == "head" and found.kind == "labels" and _few(found)
     return Recipe(
         model=ModelSettings(init=asked.init),
         data=DataSettings(
@@ -104,7 +106,7 @@ def recipe_for(asked: Asked, found: Examined, weights: int) -> Recipe:
         ),
         finetune=FinetuneSettings(
             method=method,
-            head=asked.head,
+            head=asked.head or ("zero-shot" if words_first else None),
             alpha=asked.alpha,
             words=asked.words,
             templates=asked.templates or ("{}",),
@@ -120,7 +122,11 @@ def method_for(found: Examined) -> FinetuneMethod:
     """
     if found.kind == "pairs":
         return "contrastive"
-    return "head" if found.images < _FEW * len(found.classes) else "lp-ft"
+    return "head" if _few(found) else "lp-ft"
+
+
+def _few(found: Examined) -> bool:
+    return found.images < _FEW * len(found.classes)
 
 
 def learning_rate(method: FinetuneMethod, weights: int) -> float:

@@ -195,7 +195,7 @@ class FinetuneSettings:
 
     method: FinetuneMethod
     # Where the classifier begins: as the words of the classes say, as a logistic regression on the training part's
-    # features, or at zero. When not given: probe for lp-ft and for several labels, zero-shot for all others.
+    # features, or at zero. When not given: probe for head, lp-ft and several labels, zero-shot for all others.
     head: Literal["zero-shot", "probe", "zero"] | None = None
     # Share of the fine-tuned weights in the result, the others being those of the start, 0..1; or that which is best on
     # the mean of the held-out part and the mean of the other tasks. 0.5 for wise-ft and 1 for all others without it.
@@ -233,7 +233,7 @@ class FinetuneSettings:
         """Where the classifier begins."""
         if self.head is not None:
             return self.head
-        return "probe" if self.method == "lp-ft" or self.several else "zero-shot"
+        return "probe" if self.method in ("head", "lp-ft") or self.several else "zero-shot"
 
     @property
     def share(self) -> float | Literal["best"]:

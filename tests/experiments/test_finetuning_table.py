@@ -26,13 +26,14 @@ def test_few_methods_run_at_their_smallest_and_are_not_run_again(
     text = run(finetuning, monkeypatch, tmp_path)
     for words in (
         "| as it was, by words | 1 | ",
+        "| a linear probe alone | 1 | ",
         "| `full` | 1 | ",
         "| `wise-ft`, alpha 0.5 | 1 | ",
         "On the sum, ",
     ):
         assert words in text
     assert [job["method"] for job in json.loads((tmp_path / "finetuning.json").read_text())] == [
-        "start", "full", "contrastive",
+        "start", "probe", "full", "contrastive",
     ]  # fmt: skip
     monkeypatch.setattr(finetuning, "fine_tune", None)
     assert run(finetuning, monkeypatch, tmp_path) == text

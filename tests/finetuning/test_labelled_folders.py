@@ -107,6 +107,14 @@ def test_settings_follow_from_the_size_of_the_data() -> None:
     assert method_for(sized(80, kind="pairs")) == "contrastive"
 
 
+def test_a_handful_of_pictures_begins_with_words_and_more_with_a_probe() -> None:
+    for images, begins in ((8, "zero-shot"), (80, "probe")):
+        asked = Asked(data="photos", init="diptych-mini", method="head")
+        settings = recipe_for(asked, sized(images), 3_000_000).finetune
+        assert settings is not None
+        assert settings.begins == begins
+
+
 def test_two_pictures_have_a_recipe_in_which_nothing_is_held_out() -> None:
     recipe = recipe_for(Asked(data="photos", init="diptych-mini"), sized(2, 2), 3_000_000)
     assert recipe.data.validation == 0.0
