@@ -154,9 +154,9 @@ which is of the order and the augmentation: the pictures are the same.
 The sets are small, to cost an hour of one core: {trained} training pictures a class at most, {shots} in the second
 set, {tested} test pictures a class at most, and {views:,} views a training, repeated ones included. A fifth of the
 training pictures chose the step, the start being one to choose from. Everything else is as `diptych finetune` sets it
-by itself. No setting was tried on what is reported here, but for one: `head` began at the names of the classes at
-first, with 26.2, 28.0 and 47.6 % in distribution, and begins at a linear probe since that was seen. With 450
-test pictures, Wilson's 95 % interval of one figure is about ± 4.5 points: differences below that between methods with one
+by itself. No setting was tried on what is reported here, but for one: `head` began with the names of classes
+first, with 26.2, 28.0 and 47.6 % in distribution, and begins at a linear probe since that was seen. With 450 test
+pictures, Wilson's 95 % interval of one figure is about ± 4.5 points: differences below that between methods with one
 seed are noise.
 
 - *In distribution* are pictures of the same designers, of concepts that were not trained on. The model had seen such
