@@ -29,8 +29,9 @@ def test_a_recipe_can_be_read_and_its_parts_fit_together(name: str) -> None:
 
 def test_every_approach_has_a_recipe_that_is_about_it_or_changes_one_word_of_another() -> None:
     shipped = {load_recipe(name).objective.name for name in NAMES}
-    # SigLIP is CLIP's recipe with another name of the objective; so is the language model beside it.
-    assert TASKS.keys() - shipped <= {"siglip", "clip-language", "language"}
+    # SigLIP is CLIP's recipe with another name of the objective; so is the language model beside it. Those of
+    # fine-tuning are written by `diptych finetune`.
+    assert TASKS.keys() - shipped <= {"siglip", "clip-language", "language", "classifier", "lit"}
 
 
 def test_a_folder_of_a_recipes_name_does_not_stand_in_its_way(
