@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from diptych.data.augmentations import CentreCrop
 from diptych.data.transforms import Preprocess
 from diptych.evaluation.report import Report, Scores
 from diptych.finetuning.run import best_alpha, losses
 from diptych.finetuning.start import prepare
 from diptych.models.clip import CLIP
+from diptych.pretrained import load
 from diptych.training.engine import train
 from diptych.training.feeding import open_training_data
 from diptych.training.settings import Recipe
@@ -53,6 +55,33 @@ def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(
         assert other.keys() == gradients[0].keys()
         for name, value in gradients[0].items():
             torch.testing.assert_close(other[name], value, rtol=1e-9, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("head", ["probe", "zero-shot", "zero"])
+@pytest.mark.parametrize("tower", ["vit", "resnet"])
+def test_the_loss_is_about_what_the_delivered_model_answers(
+    head: str, tower: str, pictures: Path, tmp_path: Path
+) -> None:
+    """What the classifier reads in training, features or embeddings, is what it reads in use."""
+    init = saved_clip(tmp_path / "model", VIT if tower == "vit" else RESNET)
+    asked = recipe(pictures, init, "full", head=head)
+    plain = type(asked)(**{**vars(asked), "augmentation": CentreCrop()})
+    prepared = prepare(plain, tmp_path / "run", silent)
+    model, preprocess = starting_model(prepared, silent)
+    task = TASKS[prepared.objective.name](model.eval(), preprocess, prepared)
+    batch = next(open_training_data(prepared, model, preprocess, silent).batches(0))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    result = training_step(task, optimizer, batch, 0.0, None, group_positives=False)
+    started, _ = load(str(tmp_path / "run" / "start"), device="cpu")
+    pixels = (batch.canvas.float() / 255 - task.mean) / task.std
+    with torch.no_grad():
+        logits = started.classify(pixels)
+    expected = torch.nn.functional.cross_entropy(logits, batch.tokens[:, 0].long())
+    # Both in float32, by the same kernels in another order of memory.
+    assert result.loss == pytest.approx(expected.item(), abs=1e-5)
+    assert result.accuracy == pytest.approx(
+        (logits.argmax(dim=1) == batch.tokens[:, 0]).float().mean().item()
+    )
 
 
 def with_patience(pictures: Path, init: str) -> Recipe:

@@ -1,9 +1,7 @@
 """Fine-tuning on labels: a linear classifier on a CLIP's image tower (Wortsman et al. 2022, section 3)."""
 
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diptych.data.loader import Batch
 from diptych.data.transforms import Preprocess
@@ -13,23 +11,18 @@ from diptych.models.nonlinear_head import HeadedTower
 from diptych.models.projection_head import FeatureTower
 from diptych.objectives.labels import label_likelihood
 from diptych.objectives.several_labels import several_labels
-from diptych.training.parallel import Forward
 from diptych.training.settings import Recipe
-from diptych.training.tasks.clip import ClipTask
 from diptych.training.tasks.kept_features import KeptFeatures, may_keep
-from diptych.training.tasks.sides import wide
+from diptych.training.tasks.pictures import PictureTask
 
 
-class ClassifierTask(ClipTask):
+class ClassifierTask(PictureTask):
     """Which class an image is of, or which classes.
 
     The classifier belongs to no tower. Where the tower is locked and nothing is augmented, its features are kept.
     """
 
-    embeds_texts = False
-
     def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
-        super().__init__(model, preprocess, recipe)
         if model.classifier is None:
             raise SettingsError(
                 "[objective] classifier: the model that the run starts from has no classes; add "
@@ -37,30 +30,21 @@ class ClassifierTask(ClipTask):
             )
         self.classifier = model.classifier
         self.smoothing = recipe.objective.label_smoothing
+        tower: nn.Module = model.visual
         if self.classifier.reads == "features":
-            self.towers = {"image": FeatureTower(model.visual)}
+            tower = FeatureTower(model.visual)
         elif model.image_head is not None:
-            self.towers = {"image": HeadedTower(model.visual, model.image_head)}
-        else:
-            self.towers = {"image": model.visual}
-        self.use(self.towers)
-        learns = any(value.requires_grad for value in self.towers["image"].parameters())
+            tower = HeadedTower(model.visual, model.image_head)
+        super().__init__(model, preprocess, recipe, {"image": tower})
+        learns = any(value.requires_grad for value in tower.parameters())
         self.kept = KeptFeatures() if may_keep(recipe) and not learns else None
         self._logits: Tensor | None = None  # of the last loss, to count right answers by
-
-    def use(self, towers: Mapping[str, Forward]) -> None:
-        """See `Task`."""
-        self._image_tower = towers["image"]
 
     def image(self, batch: Batch, rows: Tensor) -> Tensor:
         """See `Task`: what the classifier reads, (len(rows), width), not of unit length."""
         if self.kept is None:
             return super().image(batch, rows)
         return self.kept.of(batch, rows, lambda new: super(ClassifierTask, self).image(batch, new))
-
-    def normalised(self, features: Tensor) -> Tensor:
-        """As they are: the classifier brings embeddings to unit length itself."""
-        return wide(features)
 
     def text(self, batch: Batch, rows: Tensor) -> Tensor:
         """The classes of those rows: their numbers, (len(rows), 1); or 0 and 1, (len(rows), classes)."""
@@ -81,7 +65,3 @@ class ClassifierTask(ClipTask):
         if self.classifier.several:
             return ((self._logits > 0) == right.bool()).all(dim=1).sum(), len(right)
         return (self._logits.argmax(dim=1) == right[:, 0]).sum(), len(right)
-
-    def after_step(self) -> dict[str, float]:
-        """See `Task`."""
-        return {}
