@@ -44,7 +44,9 @@ def finetune(
     model: Model = DEFAULT_MODEL,
     method: Annotated[
         FinetuneMethod | None,
-        Parameter(help="Without it: lp-ft for labels, head where they are few, contrastive for pairs."),
+        Parameter(
+            help="Without it: head for labels, lp-ft from 100 pictures a class on, contrastive for pairs."
+        ),
     ] = None,
     head: Annotated[
         Literal["zero-shot", "probe", "zero"] | None,

@@ -103,7 +103,8 @@ def test_settings_follow_from_the_size_of_the_data() -> None:
         assert recipe.evaluation.best == "held_out_top1"
     assert seen[1:] == sorted(seen[1:], reverse=True)
     assert method_for(sized(8)) == "head"
-    assert method_for(sized(80)) == "lp-ft"
+    assert method_for(sized(80)) == "head"
+    assert method_for(sized(8_000)) == "lp-ft"
     assert method_for(sized(80, kind="pairs")) == "contrastive"
 
 
