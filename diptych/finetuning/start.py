@@ -61,7 +61,16 @@ def prepare(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Recipe:
             found,
             objective,
             words=words,
-            probe=lambda: _probe(recipe, model, preprocess, positions, found.classes),
+            probe=lambda: probe_head(
+                model,
+                preprocess,
+                source,
+                positions,
+                found.classes,
+                label_from=recipe.data.label_from,
+                several=settings.several,
+                seed=recipe.training.seed,
+            ),
         )
         _write(folder, started, preprocess, recipe, settings)
     architecture = load_checkpoint(folder)[0].architecture
@@ -81,24 +90,6 @@ def _words(settings: FinetuneSettings, found: Examined) -> dict[str, tuple[str, 
             "name, or leave it out"
         )
     return {name: settings.words.get(name, (name.replace("_", " "),)) for name in found.classes}
-
-
-def _probe(
-    recipe: Recipe, model: CLIP, preprocess: Preprocess, positions: list[int], classes: tuple[str, ...]
-) -> Head:
-    settings = recipe.finetune
-    assert settings is not None
-    source, _ = open_examples(recipe.data)
-    return probe_head(
-        model,
-        preprocess,
-        source,
-        positions,
-        classes,
-        label_from=recipe.data.label_from,
-        several=settings.several,
-        seed=recipe.training.seed,
-    )
 
 
 def _started(
