@@ -7,7 +7,6 @@ again. Writes docs/results/approaches.md and .json (or into `--page`); with `--p
 are. `--quick` takes seconds, for tests.
 """
 
-import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 from approaches_bench import SIDE, Bench
 from approaches_rows import ROWS, Row
-from jobs import Result, do_all, keep_result, read_result
+from jobs import Result, do_all, keep_result, options, read_result
 
 from diptych.atomic import write_text
 
@@ -132,14 +131,9 @@ def write_page(folder: Path, found: Mapping[str, Sequence[Result]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, default=Path("build/approaches"))
-    parser.add_argument("--page", type=Path, default=Path(__file__).parents[1] / "docs" / "results")
-    parser.add_argument("--workers", type=int, default=2, help="jobs at a time; 0: in this process")
+    parser = options("approaches", __doc__)
     parser.add_argument("--only", nargs="+", choices=tuple(ROWS), default=tuple(ROWS), metavar="NAME")
     parser.add_argument("--page-only", action="store_true", help="run nothing")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
     given = parser.parse_args()
     seeds = SEEDS[:2] if given.quick else SEEDS
     jobs: dict[str, dict[str, Any]] = {

@@ -8,7 +8,6 @@ test pictures than those that are reported. Without `--corpus` the scenes alone 
 done again. Writes docs/results/figure2.md, .svg and .json (or into `--page`). `--quick` takes seconds, for tests.
 """
 
-import argparse
 import math
 import re
 import shutil
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 from figure2_arms import ARMS, CONDITIONS, FULL, QUICK, Condition, Size, condition_of, recipe_of
 from figure2_page import write_page
-from jobs import Result, do_all, keep_result, read_result
+from jobs import Result, do_all, keep_result, options, read_result
 from torch.utils.flop_counter import FlopCounterMode
 
 from diptych.data.sources import Source
@@ -83,13 +82,8 @@ def file_name(*parts: object) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, default=Path("build/figure2"))
-    parser.add_argument("--page", type=Path, default=Path(__file__).parents[1] / "docs" / "results")
+    parser = options("figure2", __doc__)
     parser.add_argument("--corpus", type=Path)
-    parser.add_argument("--workers", type=int, default=2, help="jobs at a time; 0: in this process")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
     given = parser.parse_args()
     size = QUICK if given.quick else FULL
     names = CONDITIONS if given.corpus else CONDITIONS[:2]

@@ -7,7 +7,6 @@ weights between its two ends (WiSE-FT) and of `lp-ft`, one of each other method.
 Writes docs/results/finetuning.md, .svg and .json (or into `--page`). `--quick` takes seconds, for tests.
 """
 
-import argparse
 import contextlib
 import io
 import json
@@ -20,7 +19,7 @@ from typing import Any, Literal
 
 from finetuning_page import write_page
 from finetuning_sets import FULL, QUICK, Set, Size, build_sets
-from jobs import Result, do_all, keep_result
+from jobs import Result, do_all, keep_result, options
 from torch import stack
 
 from diptych.cli.__main__ import main as diptych
@@ -146,13 +145,8 @@ def figures(report: Report) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, default=Path("build/finetuning"))
-    parser.add_argument("--page", type=Path, default=Path(__file__).parents[1] / "docs" / "results")
+    parser = options("finetuning", __doc__, workers=1)
     parser.add_argument("--corpus", type=Path)
-    parser.add_argument("--workers", type=int, default=1, help="jobs at a time; 0: in this process")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if (given.corpus is None) != given.quick:
         parser.error(

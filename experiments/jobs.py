@@ -1,5 +1,6 @@
 """Jobs of an experiment that are done once: each in a process of its own, its result kept as one JSON file."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -13,6 +14,20 @@ from typing import Any
 from diptych.atomic import write_text
 
 Result = dict[str, Any]
+
+
+def options(name: str, about: str | None, *, workers: int = 2) -> argparse.ArgumentParser:
+    """What every experiment of jobs can be asked. name: of its folder. about: its docstring, whose first line is shown.
+
+    workers: how many jobs run at a time unless it is said.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0] if about else None)
+    parser.add_argument("--out", type=Path, default=Path("build") / name)
+    parser.add_argument("--page", type=Path, default=Path(__file__).parents[1] / "docs" / "results")
+    parser.add_argument("--workers", type=int, default=workers, help="jobs at a time; 0: in this process")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    return parser
 
 
 def result_file(out: Path, name: str) -> Path:
