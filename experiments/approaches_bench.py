@@ -1,12 +1,16 @@
 """What the rows of `approaches_rows.py` are made of: runs from recipes, and measurements of what they made."""
 
+import hashlib
+import json
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 import diptych
+from diptych.atomic import write_text
 from diptych.data.sources import Source, open_source
 from diptych.data.transforms import Preprocess
 from diptych.embed import image_features
@@ -32,10 +36,15 @@ Model = tuple[CLIP, Preprocess]
 
 
 class Bench:
-    """One seed of one row. folder: of its runs, which `clear` removes. quick: as small as it runs at all."""
+    """One seed of one row.
 
-    def __init__(self, folder: Path, seed: int, *, quick: bool) -> None:
-        self.folder, self.seed, self.quick = folder, seed, quick
+    folder: of its runs, which `clear` removes. kept: where finished models stay for the rows that train the same one.
+    quick: as small as it runs at all. borrowed: core-seconds of the training that was found there instead of done.
+    """
+
+    def __init__(self, folder: Path, kept: Path, seed: int, *, quick: bool) -> None:
+        self.folder, self.kept, self.seed, self.quick = folder, kept, seed, quick
+        self.borrowed = 0.0
         self.clear()
 
     def clear(self) -> None:
@@ -64,9 +73,18 @@ class Bench:
         if self.quick:
             asked += ["training.batch_size=16", "schedule.warmup_steps=1"]
             asked = [setting.replace(RESNET, QUICK_RESNET) for setting in asked]
+        same = hashlib.blake2b(json.dumps([recipe, *asked]).encode(), digest_size=8).hexdigest()
+        kept = self.kept / same
+        took = kept / "core_seconds.json"
+        if took.exists():
+            self.borrowed += json.loads(took.read_text("utf-8"))
+            return kept / "model"
+        started = time.process_time()
         out = self.folder / name
         train(load_recipe(recipe, asked), out)
-        return out / "model"
+        shutil.copytree(out / "model", kept / "model", dirs_exist_ok=True)
+        write_text(took, json.dumps(time.process_time() - started))
+        return kept / "model"
 
     def load(self, place: Path) -> Model:
         return diptych.load(str(place))

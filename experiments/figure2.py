@@ -59,7 +59,7 @@ def curve(recipe: Recipe, condition: Condition, test: Source, points: int, folde
         return {}
 
     train(recipe, folder, evaluate=evaluate)
-    return {"curve": found, "chance": 1 / len(condition.labels.names)}
+    return {"curve": found, "chance": 1 / len(condition.labels.names), "tested": len(test)}
 
 
 def flops(recipe: Recipe) -> float:
@@ -131,9 +131,9 @@ class Experiment:
             file_name("run", condition, arm, seed): self._settings(
                 condition, arm, self._best_rate(condition, arm), seed, self._size.samples
             )
+            for seed in self._size.seeds
             for condition in self._conditions
             for arm in ARMS
-            for seed in self._size.seeds
         }
 
     def settings_of(self, name: str) -> dict[str, Any]:
@@ -169,6 +169,7 @@ class Experiment:
         }
 
     def _best_rate(self, condition: str, arm: str) -> float:
+        """The rate that was best; where all did alike, having learned nothing yet, the best of the first condition."""
         if not self.tuning:
             return self._size.rates[0]
         found = {}
@@ -176,6 +177,9 @@ class Experiment:
             name = file_name("tune", condition, arm, rate)
             result = read_result(self._out, name, self.tuning[name])
             found[rate] = -math.inf if result is None else result["curve"][-1]["top1"]
+        first = self._conditions[0]
+        if condition != first and len(set(found.values())) == 1:
+            return self._best_rate(first, arm)
         return max(found, key=found.__getitem__)
 
 

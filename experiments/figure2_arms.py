@@ -67,8 +67,8 @@ class Size:
 
 
 FULL = Size(
-    samples=80_000,
-    tuning=16_000,
+    samples=40_000,
+    tuning=12_000,
     points=12,
     batch=128,
     resolution=32,

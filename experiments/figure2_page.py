@@ -39,6 +39,8 @@ PAPER = ("bag of words, contrastive", "bag of words, predicted", "language model
 # Fixed before the runs: the accuracy at which arms are compared, as the share of the way from chance to the accuracy
 # that the slowest arm ends with. So every arm reaches it, and nobody chose it by its result.
 SHARE = 0.8
+# An arm takes part if every seed of it is above guessing by so many standard errors of guessing.
+ERRORS = 4
 
 
 def images_to_reach(curve: Curve, accuracy: float) -> float:
@@ -75,17 +77,34 @@ def arms_of(jobs: Sequence[Job], condition: str) -> dict[str, list[Job]]:
     return {arm: found[arm] for arm in COLOURS if arm in found}
 
 
+def best(job: Job) -> float:
+    return max(accuracy for _, accuracy in curve_of(job))
+
+
+def learned(arms: Mapping[str, Sequence[Job]]) -> list[str]:
+    """The arms that ever did better than guessing does by luck, with every seed."""
+
+    def above(job: Job) -> bool:
+        chance = job["chance"]
+        return best(job) > chance + ERRORS * math.sqrt(chance * (1 - chance) / job["tested"])
+
+    return [arm for arm, jobs in arms.items() if all(map(above, jobs))]
+
+
 def compared_at(arms: Mapping[str, Sequence[Job]]) -> float:
-    """The accuracy at which the arms of a condition are compared."""
+    """The accuracy at which the arms of a condition are compared, of which at least one has learned."""
     chance = next(iter(arms.values()))[0]["chance"]
-    slowest = min(max(accuracy for _, accuracy in curve_of(job)) for jobs in arms.values() for job in jobs)
+    slowest = min(best(job) for arm in learned(arms) for job in arms[arm])
     return float(chance + SHARE * (slowest - chance))
 
 
 def reached(arms: Mapping[str, Sequence[Job]]) -> dict[str, list[float]]:
-    """The pictures after which each seed of each arm has the accuracy at which they are compared."""
-    level = compared_at(arms)
-    return {arm: [images_to_reach(curve_of(job), level) for job in jobs] for arm, jobs in arms.items()}
+    """The pictures after which each seed of each arm has the accuracy at which they are compared, or inf."""
+    level, able = compared_at(arms), learned(arms)
+    return {
+        arm: [images_to_reach(curve_of(job), level) if arm in able else math.inf for job in jobs]
+        for arm, jobs in arms.items()
+    }
 
 
 def outcome(condition: str, arms: Mapping[str, Sequence[Job]]) -> str:
@@ -112,6 +131,7 @@ def section(condition: str, arms: Mapping[str, Sequence[Job]]) -> str:
     rows = []
     for arm, jobs in arms.items():
         last = [curve_of(job)[-1][1] for job in jobs]
+        to_level = fmean(needed[arm])
         whole = [curve_of(job, "top1_whole_text")[-1][1] for job in jobs]
         rows.append(
             [
@@ -120,8 +140,8 @@ def section(condition: str, arms: Mapping[str, Sequence[Job]]) -> str:
                 f"{jobs[0]['rate']:g}",
                 f"{percent(fmean(last))} ({percent(min(last))} to {percent(max(last))})",
                 percent(fmean(whole)) if "top1_whole_text" in jobs[0]["curve"][-1] else "",
-                f"{fmean(needed[arm]):,.0f}",
-                f"{fmean(needed[arm]) * jobs[0]['flops'] / 1e12:,.2f}",
+                f"{to_level:,.0f}" if math.isfinite(to_level) else f"not in {curve_of(jobs[0])[-1][0]:,.0f}",
+                f"{to_level * jobs[0]['flops'] / 1e12:,.2f}" if math.isfinite(to_level) else "",
             ]
         )
     head = (
@@ -135,15 +155,19 @@ def section(condition: str, arms: Mapping[str, Sequence[Job]]) -> str:
     )
     ratios = []
     for slow, fast, paper in CLAIMS:
-        if slow not in arms or fast not in arms:
+        if slow not in arms or math.isinf(sum(needed.get(fast, [math.inf]))):
             continue
-        by_images = ratio(needed[slow], needed[fast])
+        never = math.isinf(sum(needed[slow]))
+        pictures = [[curve_of(job)[-1][0] for job in arms[slow]] if never else needed[slow], needed[fast]]
         work = [
-            [images * job["flops"] for images, job in zip(needed[arm], arms[arm], strict=True)]
-            for arm in (slow, fast)
+            [images * job["flops"] for images, job in zip(each, arms[arm], strict=True)]
+            for arm, each in zip((slow, fast), pictures, strict=True)
         ]
-        by_work = ratio(*work)
-        ratios.append([f"{slow} over {fast}", *(_shown(each) for each in (by_images, by_work)), paper])
+        found = (ratio(*pictures), ratio(*work))
+        said = [
+            f"more than {low:.1f}" if never else _shown((middle, low, high)) for middle, low, high in found
+        ]
+        ratios.append([f"{slow} over {fast}", *said, paper])
     chance = percent(next(iter(arms.values()))[0]["chance"])
     words = next((job["vocabulary"] for jobs in arms.values() for job in jobs), 0)
     return (
@@ -237,7 +261,10 @@ What is ours:
   the tokenizer. That makes their steps cheaper than they were in the paper, and counts in the column of work.
 - Work is counted by PyTorch over a whole training step. Thin lines are seeds; ratios have Student's 95 % interval over
   seeds, in logarithms. Arms are compared where each has made {share} % of the way from chance to the end of the
-  slowest run, which was fixed before the runs.
+  slowest run. An arm of which a seed never was above guessing by {errors} standard errors does not count there; of it,
+  "more than" is the lower end of the interval as if it had arrived with its last picture. Both were fixed before the
+  runs that are reported.
+- Where none of its rates had taught an arm anything yet when they were tried, it has the one of the first condition.
 
 {sections}"""
 
@@ -256,6 +283,7 @@ def write_page(folder: Path, jobs: Sequence[Job], size: Mapping[str, Any]) -> No
         width=size["width"],
         rates=", ".join(f"{rate:g}" for rate in size["rates"]),
         share=round(100 * SHARE),
+        errors=ERRORS,
         outcomes="\n".join(outcome(condition, arms_of(jobs, condition)) for condition in conditions),
         sections="\n".join(section(condition, arms_of(jobs, condition)) for condition in conditions),
     )

@@ -8,6 +8,9 @@ from types import ModuleType
 
 import pytest
 
+from diptych.training.engine import train
+from diptych.training.settings import Recipe
+
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
@@ -50,6 +53,33 @@ def test_a_row_runs_at_its_smallest_and_is_not_run_again(
     assert run(approaches, monkeypatch, tmp_path, *names) == text
 
 
+def test_rows_that_train_the_same_model_train_it_once(
+    approaches: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import approaches_bench  # noqa: PLC0415
+
+    trained = []
+
+    def counted(recipe: Recipe, out: Path) -> None:
+        trained.append(recipe)
+        train(recipe, out)
+
+    monkeypatch.setattr(approaches_bench, "train", counted)
+    first, again, other = (
+        approaches_bench.Bench(tmp_path / str(row), tmp_path / "kept", seed, quick=True)
+        for row, seed in enumerate((0, 0, 1))
+    )
+    places = [
+        bench.train("model", "scenes-labels", samples=64, data=bench.scenes("classes-train"))
+        for bench in (first, again, other)
+    ]
+    assert places[0] == places[1] != places[2]
+    assert [recipe.training.seed for recipe in trained] == [0, 1]
+    assert first.borrowed == other.borrowed == 0 < again.borrowed
+    first.clear()
+    assert again.load(places[1])[0].architecture.text.classes
+
+
 def test_a_page_can_be_written_from_the_results_that_there_are(
     approaches: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -58,7 +88,7 @@ def test_a_page_can_be_written_from_the_results_that_there_are(
     text = run(approaches, monkeypatch, tmp_path, "clip", "siglip", "--page-only")
     assert "1 seed a row" in text
     assert "**0 of 1 claims are shown.** Open, with one seed: SigLIP (it names classes)." in text
-    assert "| 50.0 % | 25.0 %, captions permuted | +25.0 points | one seed |" in text
+    assert "| 50.0 % | 25.0 %, captions permuted | +25.0 points | one seed |  |" in text
     assert "CLIP, bag of words" not in text
     with pytest.raises(SystemExit):
         run(approaches, monkeypatch, tmp_path, "clip", "--page-only")
@@ -81,15 +111,17 @@ def test_a_claim_is_shown_where_the_interval_lies_on_its_side(approaches: Module
     apart = [{"measured": 0.5 + step, "control": 0.2} for step in (-0.01, 0.0, 0.01)]
     middle, half = approaches.difference(row, apart)
     assert (middle, half) == pytest.approx((0.3, 4.303 * 0.01 / 3**0.5))
-    assert approaches.line(row, apart)[-1] == "yes"
+    assert approaches.line(row, apart)[-2:] == ["yes", ""]
     near = [{"measured": 0.36 + step, "control": 0.2} for step in (-0.03, 0.0, 0.03)]
-    assert approaches.line(row, near)[-1] == "**no**"
-    assert approaches.line(row, near)[-2] == "+16.0 ± 7.5 points"
+    assert approaches.line(row, near)[-2] == "**no**"
+    assert approaches.line(row, near)[-3] == "+16.0 ± 7.5 points"
     assert approaches.line(row, near)[1].endswith(", by 15 points or more")
+    timed = [{**result, "core_minutes": took} for result, took in zip(near[1:], (2.04, 3.26), strict=True)]
+    assert approaches.line(row, [near[0], *timed])[-1] == "3.3"
     ranks = approaches.ROWS["shre"]
     less = [{"measured": 0.1 + step, "control": 1.0} for step in (-0.01, 0.0, 0.01)]
-    assert approaches.line(ranks, less)[-1] == "yes"
-    assert approaches.line(ranks, less)[-2].startswith("-0.900")
+    assert approaches.line(ranks, less)[-2] == "yes"
+    assert approaches.line(ranks, less)[-3].startswith("-0.900")
     assert approaches.summary({"simclr": near, "shre": less}) == (
         "**1 of 2 claims are shown.** Not shown: SimCLR (views alone teach features)."
     )

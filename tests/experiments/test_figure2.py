@@ -91,6 +91,7 @@ def test_the_page_has_every_arm_its_ratios_and_the_same_plot_again(page: ModuleT
             "flops": 1e8,
             "vocabulary": 44,
             "chance": 0.02,
+            "tested": 960,
             "curve": [{"images": images, "top1": min(0.9, images / pace)} for images in (100, 200, 400, 800)],
         }
         for arm, pace in zip(page.COLOURS, (1600, 1200, 800, 900), strict=True)
@@ -118,6 +119,7 @@ def test_another_order_than_the_papers_is_said_to_be_another(page: ModuleType) -
         arm: [
             {
                 "chance": 0.0,
+                "tested": 960,
                 "curve": [{"images": images, "top1": images / pace} for images in (100, 200, 400)],
             }
         ]
@@ -170,6 +172,46 @@ def test_a_ratio_is_the_geometric_mean_over_seeds_with_students_interval(page: M
 
 def test_arms_are_compared_where_the_slowest_run_has_come(page: ModuleType) -> None:
     def job(best: float) -> dict[str, object]:
-        return {"chance": 0.1, "curve": [{"images": 1, "top1": 0.1}, {"images": 2, "top1": best}]}
+        return {
+            "chance": 0.1,
+            "tested": 900,
+            "curve": [{"images": 1, "top1": 0.1}, {"images": 2, "top1": best}],
+        }
 
     assert page.compared_at({"a": [job(0.9), job(0.6)], "b": [job(0.7)]}) == pytest.approx(0.5)
+    # A standard error of guessing is sqrt(0.1 * 0.9 / 900) = 0.01: 0.139 may be luck.
+    arms = {"a": [job(0.9), job(0.6)], "b": [job(0.7), job(0.139)]}
+    assert page.learned(arms) == ["a"]
+    assert page.compared_at(arms) == pytest.approx(0.5)
+    assert page.reached(arms)["b"] == [math.inf, math.inf]
+
+
+def test_an_arm_that_learned_nothing_is_said_to_need_more_than_it_saw(page: ModuleType) -> None:
+    arms = {
+        arm: [
+            {
+                "arm": arm,
+                "rate": 1e-3,
+                "flops": flops,
+                "vocabulary": 44,
+                "chance": 0.02,
+                "tested": 960,
+                "curve": [
+                    {"images": images, "top1": top1} for images, top1 in zip((100, 800), end, strict=True)
+                ],
+            }
+        ]
+        * 2
+        for arm, flops, end in (
+            ("language model", 2e8, (0.02, 0.021)),
+            ("bag of words, predicted", 1e8, (0.02, 0.52)),
+            ("bag of words, contrastive", 1e8, (0.42, 0.52)),
+        )
+    }
+    text = page.section("scenes", arms)
+    assert "| language model | 200 | 0.001 | 2.1 (2.1 to 2.1) |  | not in 800 |  |" in text
+    # Compared at 42 %, where the contrastive arm is after 100 pictures.
+    assert "| language model over bag of words, contrastive | more than 8.0 | more than 16.0 | 12 |" in text
+    assert page.outcome("scenes", arms).startswith(
+        "- scenes: bag of words, contrastive → bag of words, predicted → language model (the order"
+    )
