@@ -29,7 +29,6 @@ from diptych.atomic import write_text
 from diptych.config import plain
 from diptych.errors import DiptychError, SettingsError
 from diptych.training.engine import train
-from diptych.training.evaluating import Evaluate
 from diptych.training.layout import CHECKPOINTS, METRICS, RECIPE, RESULTS
 from diptych.training.recipes import load_recipe
 from diptych.training.run_report import STEP_KEYS, SWEEP, read_run
@@ -40,6 +39,11 @@ Goal = Literal["minimise", "maximise"]
 Runner = Callable[[Recipe, Path, bool, str, Console | None], object]
 
 FORMAT_VERSION = 1
+
+
+def engine_alone(recipe: Recipe, folder: Path, resume: bool, device: str, console: Console | None) -> None:
+    """The runner that trains as the recipe says, and measures nothing on the way."""
+    train(recipe, folder, resume=resume, device=device, console=console)
 
 
 @dataclass(frozen=True)
@@ -179,8 +183,7 @@ def run_sweep(
     out: str | Path,
     *,
     device: str = "cpu",
-    evaluation_of: Callable[[Recipe], Evaluate | None] = lambda _: None,
-    runner: Runner | None = None,
+    runner: Runner = engine_alone,
     keep_best_only: bool = False,
     retry: bool = False,
     console: Console | None = None,
@@ -188,8 +191,7 @@ def run_sweep(
 ) -> list[Trial]:
     """Run what is left of a sweep, and return its trials, the best first and the failed last.
 
-    evaluation_of: what the engine calls to measure the model of a recipe.
-    runner: what runs a trial in place of the engine alone, such as fine-tuning with what is before and after it.
+    runner: what runs a trial: the engine, or the engine with what is before and after it, such as measurements.
     keep_best_only: delete the weights of every trial that is not the best so far; their logs stay.
     retry: run failed trials again; otherwise a failure is recorded and stays.
     tell: called with each trial as it ends, and with the number of all.
@@ -214,7 +216,7 @@ def run_sweep(
             sweep.metric,
             folder,
             device=device,
-            runner=runner or _by_engine(evaluation_of),
+            runner=runner,
             console=console,
         )
         _save(folder, sweep, trials)
@@ -291,13 +293,6 @@ def _run(
         named = ", ".join(sorted(metrics))
         return replace(trial, status="failed", error=f"no {metric!r} in its log, which has {named}")
     return replace(trial, status="done", metrics=metrics, error=None)
-
-
-def _by_engine(evaluation_of: Callable[[Recipe], Evaluate | None]) -> Runner:
-    def run(recipe: Recipe, folder: Path, resume: bool, device: str, console: Console | None) -> None:
-        train(recipe, folder, resume=resume, device=device, evaluate=evaluation_of(recipe), console=console)
-
-    return run
 
 
 def _begin(folder: Path, sweep: Sweep, planned: Sequence[Mapping[str, Any]]) -> list[Trial]:

@@ -17,6 +17,7 @@ from diptych.training.sweep import (
     Range,
     Sweep,
     Trial,
+    engine_alone,
     parse_grid,
     parse_range,
     ranked,
@@ -183,13 +184,13 @@ def test_a_killed_sweep_goes_on_where_it_was(
     calls: list[tuple[str, bool]] = []
     train = sweep_module.train
 
-    def dies(_: Recipe) -> Any:
-        def evaluate(*_: object) -> dict[str, float]:
-            if len(calls) == 2:
-                raise Killed
-            return {}
+    def evaluate(*_: object) -> dict[str, float]:
+        if len(calls) == 2:
+            raise Killed
+        return {}
 
-        return evaluate
+    def dies(recipe: Recipe, run: Path, resume: bool, *_: object) -> None:
+        sweep_module.train(recipe, run, resume=resume, evaluate=evaluate)
 
     def noted(recipe: Recipe, run: Path, **options: Any) -> Any:
         calls.append((run.name, options["resume"]))
@@ -197,7 +198,7 @@ def test_a_killed_sweep_goes_on_where_it_was(
 
     monkeypatch.setattr(sweep_module, "train", noted)
     with pytest.raises(Killed):
-        run_sweep(sweep, tmp_path / "cut", evaluation_of=dies)
+        run_sweep(sweep, tmp_path / "cut", runner=dies)
     assert [trial.status for trial in read_sweep(tmp_path / "cut")] == ["done", "waiting"]
     again = run_sweep(sweep, tmp_path / "cut")
     assert calls == [("trial-0000", False), ("trial-0001", False), ("trial-0001", True)]
@@ -210,31 +211,32 @@ def test_a_killed_sweep_goes_on_where_it_was(
 def test_a_trial_killed_before_its_first_file_was_whole_starts_again(recipe: str, tmp_path: Path) -> None:
     sweep = Sweep(recipe=recipe, grids=(Grid("training.steps", (1,)),))
     with pytest.raises(Killed):
-        run_sweep(sweep, tmp_path / "sweep", evaluation_of=_killed)
+        run_sweep(sweep, tmp_path / "sweep", runner=_killed)
     rest = tmp_path / "sweep" / "trial-0000"
     rest.mkdir()
     (rest / ".recipe.json.x.tmp").write_text("{")
     assert [trial.status for trial in run_sweep(sweep, tmp_path / "sweep")] == ["done"]
 
 
-def _killed(_: Recipe) -> None:
+def _killed(*_: object) -> None:
     raise Killed
 
 
 def test_a_failed_trial_is_recorded_and_the_sweep_goes_on(recipe: str, tmp_path: Path) -> None:
     fails = [True]
 
-    def evaluation_of(recipe: Recipe) -> None:
+    def may_fail(recipe: Recipe, *rest: Any) -> None:
         if recipe.training.seed == 1 and fails[0]:
             raise RuntimeError("out of\nmemory")
+        engine_alone(recipe, *rest)
 
     sweep = Sweep(recipe=recipe, grids=(Grid("training.seed", (1, 2)),), assignments=("training.steps=1",))
-    done, failed = run_sweep(sweep, tmp_path / "sweep", evaluation_of=evaluation_of)
+    done, failed = run_sweep(sweep, tmp_path / "sweep", runner=may_fail)
     assert (done.number, done.status) == (1, "done")
     assert (failed.number, failed.status, failed.error) == (0, "failed", "RuntimeError: out of memory")
     fails[0] = False
-    assert run_sweep(sweep, tmp_path / "sweep", evaluation_of=evaluation_of)[-1].status == "failed"
-    again = run_sweep(sweep, tmp_path / "sweep", evaluation_of=evaluation_of, retry=True)
+    assert run_sweep(sweep, tmp_path / "sweep", runner=may_fail)[-1].status == "failed"
+    again = run_sweep(sweep, tmp_path / "sweep", runner=may_fail, retry=True)
     assert [trial.status for trial in again] == ["done", "done"]
     assert all(trial.error is None for trial in again)
 
