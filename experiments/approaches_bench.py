@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from packed_scenes import packed
 
 import diptych
 from diptych.atomic import write_text
@@ -51,11 +52,12 @@ class Bench:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def scenes(self, part: str, **options: int) -> str:
-        """The name of a part of the scenes, 32 pixels a side; a few of them where it is quick."""
+        """The place of a part of the scenes, 32 pixels a side; a few of them where it is quick."""
         asked = {"side": SIDE, **options}
         if self.quick:
             asked["count"] = 240 if part == "classes-train" else 96  # five of each class
-        return f"scenes:{part}?" + "&".join(f"{name}={value}" for name, value in asked.items())
+        name = f"scenes:{part}?" + "&".join(f"{name}={value}" for name, value in asked.items())
+        return packed(name, self.kept)
 
     def train(self, name: str, recipe: str, *settings: str, samples: int, data: str | None = None) -> Path:
         """The model that a recipe makes with the seed of this job, as a folder. samples: pictures that it sees."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from packed_scenes import packed
+
 from diptych.atomic import write_text
 from diptych.data.augmentations import Augmentation, CentreCrop, Drawings
 from diptych.data.example import Example
@@ -127,7 +129,8 @@ class Condition:
     weights: Mapping[str, float] = field(default_factory=dict)  # of a source, times an epoch
 
 
-def scenes(size: Size, distractors: int) -> Condition:
+def scenes(size: Size, distractors: int, out: Path) -> Condition:
+    """out: the folder that keeps the scenes."""
     names = tuple(f"{colour} {shape}" for colour, shape in CLASSES)
     phrases = tuple((f"{'an' if name[0] in 'aeiou' else 'a'} {name}",) for name in names)
     # As many scenes as are seen, so that no picture comes twice.
@@ -136,14 +139,14 @@ def scenes(size: Size, distractors: int) -> Condition:
     texts = [sample[row].captions[0] for row in range(min(2000, 20 * size.batch))]
     test = f"scenes:classes-test?count={size.test}&side={size.resolution}"
     return Condition(
-        train=place,
+        train=packed(place, out),
         text=TextSampling(),
         augmentation=CentreCrop(),
         context=CONTEXT["scenes"],
         known=known_ids(texts, [phrase for (phrase,) in phrases], least=1),
         labels=LabelSet(names, phrases),
-        tune=open_source(f"{test}&seed=1"),
-        test=open_source(test),
+        tune=open_source(packed(f"{test}&seed=1", out)),
+        test=open_source(packed(test, out)),
     )
 
 
@@ -199,7 +202,7 @@ def condition_of(name: str, size: Size, corpus: Path | None, out: Path) -> Condi
     if name == "emoji and icons":
         assert corpus is not None
         return emoji(corpus, out)
-    return scenes(size, 0 if name == "scenes, plain captions" else 3)
+    return scenes(size, 0 if name == "scenes, plain captions" else 3, out)
 
 
 def architecture(arm: str, condition: Condition, size: Size) -> Architecture:
