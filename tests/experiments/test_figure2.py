@@ -106,7 +106,7 @@ def test_the_page_has_every_arm_its_ratios_and_the_same_plot_again(page: ModuleT
     assert "| language model over bag of words, predicted | 1." in text
     assert (
         "- scenes, plain captions: bag of words, contrastive → CLIP → bag of words, predicted → language model "
-        "(the order of the paper)." in text
+        "(the order of the paper); with intervals above 1: language model over" in text
     )
     drawn = (tmp_path / "figure2.svg").read_bytes()
     assert b"pictures seen" in drawn
@@ -120,13 +120,15 @@ def test_another_order_than_the_papers_is_said_to_be_another(page: ModuleType) -
             {
                 "chance": 0.0,
                 "tested": 960,
+                "flops": 1e8,
                 "curve": [{"images": images, "top1": images / pace} for images in (100, 200, 400)],
             }
         ]
         for arm, pace in (("bag of words, predicted", 400), ("bag of words, contrastive", 500), ("CLIP", 450))
     }
     assert page.outcome("emoji", arms) == (
-        "- emoji: bag of words, predicted → CLIP → bag of words, contrastive (not the order of the paper)."
+        "- emoji: bag of words, predicted → CLIP → bag of words, contrastive (not the order of the paper); "
+        "no ratio has an interval above 1."
     )
 
 
