@@ -3,8 +3,8 @@
 #   make demo      train a small CLIP on the bundled sample, then classify and search: a few minutes
 #   make test      the test suite                make nightly   its long forms, recorded in docs/results/nightly.md
 #   make lint      ruff and strict mypy          make bench     speed beside open_clip
-#   make figure2   CLIP beside what it was compared with, two hours; CORPUS=folder adds captioned pictures
-#   make approaches   every approach of docs/approaches.md with its control, some hours
+#   make figure2   CLIP beside what it was compared with, an hour and a half; CORPUS=folder adds captioned pictures
+#   make approaches   every approach of docs/approaches.md with its control, two hours
 #   make finetuning CORPUS=folder   what fine-tuning gains and loses, an hour; DIPTYCH_DATA has Fashion-MNIST
 #   make verify-weights DIR=folder               check downloaded OpenAI checkpoints
 #
