@@ -74,8 +74,8 @@ def difference(row: Row, results: Sequence[Result]) -> tuple[float, float]:
 
 
 def verdict(row: Row, results: Sequence[Result]) -> str:
-    if len(results) == 1:
-        return "one seed"
+    if len(results) < len(SEEDS):
+        return "open"
     middle, half = difference(row, results)
     return "yes" if middle - half > row.least else "**no**"
 
@@ -98,13 +98,13 @@ def line(row: Row, results: Sequence[Result]) -> list[str]:
 
 
 def summary(found: Mapping[str, Sequence[Result]]) -> str:
-    """How many claims are shown, which are not, and which one seed cannot decide."""
+    """How many claims are shown, which are not, and which are open for want of seeds."""
     by_verdict: dict[str, list[str]] = {}
     for name, results in found.items():
         row = ROWS[name]
         by_verdict.setdefault(verdict(row, results), []).append(f"{row.system} ({row.claim})")
     said = f"**{len(by_verdict.get('yes', []))} of {len(found)} claims are shown.**"
-    for name, what in (("**no**", "Not shown"), ("one seed", "Open, with one seed")):
+    for name, what in (("**no**", "Not shown"), ("open", "Open, with fewer than three seeds")):
         if name in by_verdict:
             said += f" {what}: {'; '.join(by_verdict[name])}."
     return said
