@@ -297,7 +297,17 @@ UNTRAINED = "the same network untrained"
 SHUFFLED = "captions permuted"
 
 ROWS = {
-    "simclr": Row("SimCLR", "a", "views alone teach features", PROBE, UNTRAINED, simclr, least=0.15),
+    "simclr": Row(
+        "SimCLR",
+        "a",
+        "views alone teach features",
+        PROBE,
+        UNTRAINED,
+        simclr,
+        least=0.15,
+        note="each of the three seeds is more than 25 points above its control; one untrained network, far below the "
+        "others, makes the interval wide.",
+    ),
     "simclr-few": Row(
         "SimCLRv2",
         "a",
@@ -362,6 +372,8 @@ ROWS = {
         "true caption preferred, transformer",
         "bag of words",
         word_order,
+        note="a bag of words is at 50 % by construction, to the last scene. The transformer has only begun to read the "
+        "order after 45,000 scenes: it is above 50 % with every seed, and not by much.",
     ),
     "siglip": Row("SigLIP", "", "it names classes", ZERO, SHUFFLED, siglip, version=2),
     "shre": Row(
