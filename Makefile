@@ -3,9 +3,9 @@
 #   make demo      train a small CLIP on the bundled sample, then classify and search: a few minutes
 #   make test      the test suite                make nightly   its long forms, recorded in docs/results/nightly.md
 #   make lint      ruff and strict mypy          make bench     speed beside open_clip
-#   make figure2   CLIP beside what it was compared with, an hour and a half; CORPUS=folder adds captioned pictures
-#   make approaches   every approach of docs/approaches.md with its control, two hours
-#   make finetuning CORPUS=folder   what fine-tuning gains and loses, an hour; DIPTYCH_DATA has Fashion-MNIST
+#   make figure2   CLIP beside what it was compared with, about an hour and a half; CORPUS=folder adds captioned pictures
+#   make approaches   every approach of docs/approaches.md with its control, about two hours
+#   make finetuning CORPUS=folder   what fine-tuning gains and loses, about an hour; DIPTYCH_DATA has Fashion-MNIST
 #   make verify-weights DIR=folder               check downloaded OpenAI checkpoints
 #
 # PYTHON=python3.12 chooses another interpreter. TORCH_FLAGS is passed to the installation of torch, for example an

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from approaches_bench import SIDE, Bench
@@ -20,9 +20,9 @@ from approaches_rows import ROWS, Row
 from jobs import Result, do_all, keep_result, options, read_result
 
 from diptych.atomic import write_text
+from diptych.evaluation.student_t import margin
 
 SEEDS = (0, 1, 2)
-T = {1: 12.706, 2: 4.303}  # Student's t by degrees of freedom, 97.5 %
 
 PAGE = """\
 # Every approach at work
@@ -35,7 +35,7 @@ Each row stands for a claim and has a control that would show if the claim were 
 means over seeds, with the lowest and the highest. *Difference* is measured less control, paired by seed, with Student's
 95 % interval. A claim counts as shown where that interval lies on its side. *Minutes* are of one core, for the slowest
 seed of a row with its control; a model that several rows train is trained once and counts in each. Guessing one of the
-{classes} classes is right in {guessing}. The settings of all rows were fixed before the first was run, but for what the
+{classes} classes is right in {guessing}. The settings of a row were fixed before its first result, but for what the
 notes say.
 
 {summary}
@@ -69,8 +69,7 @@ def minutes(results: Sequence[Result]) -> str:
 def difference(row: Row, results: Sequence[Result]) -> tuple[float, float]:
     """Measured less control over seeds, turned so that more is better: the mean, and half of Student's interval."""
     found = [row.sign * (result["measured"] - result["control"]) for result in results]
-    half = T[len(found) - 1] * stdev(found) / math.sqrt(len(found)) if len(found) > 1 else math.inf
-    return fmean(found), half
+    return fmean(found), margin(found)
 
 
 def verdict(row: Row, results: Sequence[Result]) -> str:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import matplotlib as mpl
@@ -15,12 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from diptych.atomic import atomic_write, write_text
+from diptych.evaluation.student_t import margin
 
 Job = Mapping[str, Any]
 Curve = Sequence[tuple[float, float]]  # (pictures, accuracy), by pictures
 
-# Student's t, 97.5 %, by degrees of freedom.
-T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 COLOURS = {
     "language model": "#8a8f98",
     "bag of words, predicted": "#c9772b",
@@ -60,8 +59,7 @@ def images_to_reach(curve: Curve, accuracy: float) -> float:
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> tuple[float, float, float]:
     """How many times more pictures the slow arm needs, and Student's 95 % interval over seeds, in logarithms."""
     logs = [math.log(a / b) for a, b in zip(slow, fast, strict=True)]
-    half = T[len(logs) - 1] * stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else math.inf
-    middle = fmean(logs)
+    middle, half = fmean(logs), margin(logs)
     return math.exp(middle), math.exp(middle - half), math.exp(min(middle + half, 700))
 
 
@@ -132,9 +130,9 @@ def comparisons(arms: Mapping[str, Sequence[Job]]) -> list[Comparison]:
     needed = reached(arms)
     found = []
     for slow, fast, paper in CLAIMS:
-        if slow not in arms or math.isinf(sum(needed.get(fast, [math.inf]))):
+        if slow not in arms or fast not in arms or math.inf in needed[fast]:
             continue
-        never = math.isinf(sum(needed[slow]))
+        never = math.inf in needed[slow]
         pictures = [[curve_of(job)[-1][0] for job in arms[slow]] if never else needed[slow], needed[fast]]
         work = [
             [images * job["flops"] for images, job in zip(each, arms[arm], strict=True)]

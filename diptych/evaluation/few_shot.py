@@ -7,6 +7,7 @@ the classes' names alone, which the paper calls the data efficiency of zero-shot
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,10 +19,11 @@ from diptych.errors import DataError, SettingsError
 from diptych.evaluation.answers import Headline
 from diptych.evaluation.linear_probe import check_test
 from diptych.evaluation.logistic_regression import Fit, fitting_device
-from diptych.evaluation.metrics import CONFIDENCE_LEVEL, Flags, Floats, Integers, Interval
+from diptych.evaluation.metrics import Flags, Floats, Integers, Interval
 from diptych.evaluation.probe_data import LabelledFeatures, shuffled
 from diptych.evaluation.report import Outcomes, Report, Scores
 from diptych.evaluation.strength_sweep import Split, sweep
+from diptych.evaluation.student_t import margin
 
 SHOTS = (1, 2, 4, 8, 16)
 SEEDS = 3
@@ -178,10 +180,7 @@ def crossing(shots: Sequence[float], accuracy: Sequence[float], zero_shot: float
 
 def t_interval(values: Sequence[float]) -> Interval:
     """Student's interval at 95 % for the mean of shares, two or more, cut to 0..1."""
-    count = len(values)
-    mean = math.fsum(values) / count
-    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
-    reach = _t_quantile(count - 1) * math.sqrt(variance / count)
+    mean, reach = fmean(values), margin(values)
     return max(0.0, mean - reach), min(1.0, mean + reach)
 
 
@@ -246,23 +245,3 @@ def _crossings(shots: Sequence[int], values: NDArray[np.float64], zero_shot: flo
         "crossing": asdict(crossing(shots, values.mean(axis=1).tolist(), zero_shot)),
         "crossing_by_seed": [asdict(crossing(shots, column.tolist(), zero_shot)) for column in values.T],
     }
-
-
-def _t_probability(t: float, freedom: int) -> float:
-    """The probability that Student's t lies within -t..t; Abramowitz and Stegun 1964, equations 26.7.3 and 26.7.4."""
-    angle = math.atan(t / math.sqrt(freedom))
-    sine, cosine = math.sin(angle), math.cos(angle)
-    odd = freedom % 2
-    term, total = (cosine, 0.0) if odd else (1.0, 0.0)
-    for power in range(odd, freedom - 1, 2):
-        total += term
-        term *= cosine**2 * (power + 1) / (power + 2)
-    return 2 / math.pi * (angle + sine * total) if odd else sine * total
-
-
-def _t_quantile(freedom: int) -> float:
-    """The t that is exceeded in either direction with the probability that the confidence level leaves."""
-    low, high = 0.0, 20.0  # with one degree of freedom it is 12.7
-    while (middle := (low + high) / 2) not in (low, high):
-        low, high = (middle, high) if _t_probability(middle, freedom) < CONFIDENCE_LEVEL else (low, middle)
-    return high

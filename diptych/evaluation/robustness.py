@@ -13,19 +13,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diptych.errors import DataError
 from diptych.evaluation.metrics import CONFIDENCE_LEVEL, Interval
+from diptych.evaluation.student_t import student_t
 
 Numbers = NDArray[np.float64]
 Counts = tuple[float, float]  # test images without the shift, and under it
 
 DRAWS = 10_000
-_NORMAL = NormalDist().inv_cdf((1 + CONFIDENCE_LEVEL) / 2)
 _TAILS = ((1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2)
 _FEWEST_MODELS = 3  # two points have a line, but nothing that says how well it fits
 
@@ -323,33 +322,3 @@ def percentiles(values: Numbers) -> Interval:
     """The middle 95 % of draws."""
     low, high = np.quantile(values, _TAILS)
     return float(low), float(high)
-
-
-def student_t(freedom: int | None) -> float:
-    """The two-sided 95 % quantile of Student's t; of the normal distribution for None.
-
-    By halving: P(|T| < t) is a finite sum for whole degrees of freedom (Abramowitz and Stegun, 26.7.3 and 26.7.4).
-    """
-    if freedom is None:
-        return _NORMAL
-    low, high = 0.0, 64.0  # 12.71 is the largest, for one degree of freedom
-    while high - low > 1e-12 * high:
-        middle = (low + high) / 2
-        if _within(middle, freedom) < CONFIDENCE_LEVEL:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def _within(t: float, freedom: int) -> float:
-    """P(|T| < t)."""
-    angle = math.atan(t / math.sqrt(freedom))
-    cosine, odd = math.cos(angle), freedom % 2
-    term = total = cosine if odd else 1.0
-    for step in range(2 + odd, freedom - 1, 2):
-        term *= (step - 1) / step * cosine**2
-        total += term
-    if odd:
-        return 2 / math.pi * (angle + (math.sin(angle) * total if freedom > 1 else 0.0))
-    return math.sin(angle) * total

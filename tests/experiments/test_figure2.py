@@ -167,7 +167,7 @@ def test_a_ratio_is_the_geometric_mean_over_seeds_with_students_interval(page: M
     middle, low, high = page.ratio([300, 600, 1200], [100, 100, 100])
     assert middle == pytest.approx(6)
     # Logarithms ln 6 - ln 2, ln 6, ln 6 + ln 2: standard deviation ln 2.
-    half = 4.303 * math.log(2) / math.sqrt(3)
+    half = 4.302652730 * math.log(2) / math.sqrt(3)
     assert (low, high) == pytest.approx((6 * math.exp(-half), 6 * math.exp(half)))
     assert page.ratio([3, 3, 3], [1, 1, 1]) == pytest.approx((3, 3, 3))
 
