@@ -4,12 +4,11 @@ A file counts only once its SHA-256 is the published one. It arrives under anoth
 download that was cut goes on where it ended, and takes its own name when it is whole and right.
 """
 
-import contextlib
 import http.client
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import platformdirs
 
 from diptych.atomic import sha256_of, sync_folder
 from diptych.errors import DownloadError
+from diptych.locks import alone
 
 BASE_URL = "https://openaipublic.azureedge.net/clip/models/"
 
@@ -93,8 +93,9 @@ def fetch(
         raise DownloadError(f"{name}: {target.name} {state}, and offline=True; {_by_hand(published, target)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(target.with_suffix(".lock")):
-            # Another process may have finished it while this one waited.
+        with alone(target.with_suffix(".lock")):
+            # Another process may have finished it while this one waited. Where none waits, two downloads at once
+            # would spoil each other, which the hash finds out.
             if not (target.is_file() and sha256_of(target) == published.sha256):
                 _download(published, target, published.url(base_url), progress)
     except (OSError, http.client.HTTPException) as error:
@@ -157,19 +158,6 @@ def _receive(url: str, part: Path, progress: Progress | None) -> None:
             os.fsync(file.fileno())
     if total is not None and done != total:
         raise ConnectionError(f"the connection ended after {done} of {total} bytes")
-
-
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process of this machine downloads the same file."""
-    if os.name == "nt":
-        yield  # no such lock there; two downloads at once would spoil each other, which the hash finds out
-        return
-    import fcntl  # noqa: PLC0415 - not on Windows
-
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _by_hand(published: PublishedFile, target: Path) -> str:
