@@ -127,11 +127,12 @@ class Bench:
                 right += sum(classes[each] == row.label for each, row in zip(best, part, strict=True))
         return right / len(rows)
 
-    def word_order(self, model: Model) -> float:
+    def word_order(self, model: Model, exchange: str | None = None) -> float:
+        """How often the true caption is preferred; where `exchange` is given, to wrong ones of that kind alone."""
         source = open_source(self.scenes("binding", count=1000))
-        return evaluate_word_order(*model, source, model_name="row", batch_size=256).scores.metrics[
-            "accuracy"
-        ]
+        report = evaluate_word_order(*model, source, model_name="row", batch_size=256)
+        scores = report.scores if exchange is None else report.groups[exchange]
+        return scores.metrics["accuracy"]
 
     def sounds(self, model: Model) -> float:
         """The median rank of texts by sounds, over guessing's: 1 is chance."""

@@ -150,10 +150,22 @@ def unseen(bench: Bench) -> Result:
     return {"measured": bench.zero_shot(bench.load(place), "unseen"), "control": 1 / 48}
 
 
-def word_order(bench: Bench) -> Result:
-    order = bench.train("order", "scenes", *WHOLE, TRANSFORMER, samples=45_000)
-    bag = bench.train("bag", "scenes", *WHOLE, BAG, samples=45_000)
-    return {"measured": bench.word_order(bench.load(order)), "control": bench.word_order(bench.load(bag))}
+def colours(bench: Bench) -> Result:
+    return _order(bench, "colours")
+
+
+def places(bench: Bench) -> Result:
+    return _order(bench, "things")
+
+
+def _order(bench: Bench, exchange: str) -> Result:
+    # Two things in plain words, as where it is measured, of another seed.
+    data = bench.scenes("binding", count=90_000, seed=7)
+    order, bag = (
+        bench.load(bench.train(name, "scenes", *WHOLE, text, samples=90_000, data=data))
+        for name, text in (("order", TRANSFORMER), ("bag", BAG))
+    )
+    return {"measured": bench.word_order(order, exchange), "control": bench.word_order(bag, exchange)}
 
 
 def convirt(bench: Bench) -> Result:
@@ -366,14 +378,26 @@ ROWS = {
         "CLIP, unseen combinations", "e", "it names what no caption has named", ZERO, "chance", unseen
     ),
     "word-order": Row(
-        "Transformer against CBOW",
+        "Transformer against CBOW, colours",
         "e",
-        "order is read by the one and not by the other",
-        "true caption preferred, transformer",
+        "colours are bound to shapes by the one and not by the other",
+        "true caption preferred to one with colours exchanged, transformer",
         "bag of words",
-        word_order,
-        note="a bag of words is at 50 % by construction, to the last scene. The transformer has only begun to read the "
-        "order after 45,000 scenes: it is above 50 % with every seed, and not by much.",
+        colours,
+        note="a bag of words is at 50 % by construction, to the last scene. The settings of this row and the next were "
+        "changed once, with another seed. At first the models learned from 45,000 of the usual scenes, of which half "
+        "have one thing and all a sentence that says nothing; over both kinds of exchange that gave 52.6 % (51.7 to "
+        "53.1). Now they learn from 90,000 scenes of two things in plain words, as in the test, and the kinds have a "
+        "row each.",
+        version=2,
+    ),
+    "word-order-places": Row(
+        "Transformer against CBOW, places",
+        "e",
+        "which thing is where is read by the one and not by the other",
+        "true caption preferred to one with things exchanged, transformer",
+        "bag of words",
+        places,
     ),
     "siglip": Row("SigLIP", "", "it names classes", ZERO, SHUFFLED, siglip, version=2),
     "shre": Row(
