@@ -264,6 +264,8 @@ def _architecture_of(init: str) -> Architecture:
         raise SettingsError(
             '[model] needs an architecture, or a model to start from: init = "diptych-mini", or a checkpoint'
         )
+    if init in PUBLISHED:
+        return PUBLISHED[init]  # known without its hundreds of megabytes
     return load(init, device="cpu")[0].architecture
 
 

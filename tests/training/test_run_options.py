@@ -11,12 +11,14 @@ import torch
 from safetensors.torch import load_file
 
 from diptych.errors import SettingsError
+from diptych.models.architectures import PUBLISHED
 from diptych.models.clip import build_model
 from diptych.training import engine, forecast
 from diptych.training.engine import NotFiniteError, train
 from diptych.training.forecast import fitting_chunks
 from diptych.training.layout import checkpoints
 from diptych.training.recipes import load_recipe
+from diptych.training.settings import ModelSettings
 from diptych.training.starting import starting_model
 from diptych.training.tasks import clip as clip_task
 from diptych.training.tasks.clip import ClipTask
@@ -178,3 +180,11 @@ def test_auto_keeps_the_batch_and_its_gradient(tmp_path: Path, monkeypatch: pyte
     ]
     for name, value in weights(tmp_path / "whole").items():
         torch.testing.assert_close(weights(tmp_path / "auto")[name], value, **NEAR)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_sizes_of_a_published_model_are_known_without_its_weights(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diptych.training.settings.load", None)
+    assert ModelSettings(init=name).resolve() == PUBLISHED[name]
