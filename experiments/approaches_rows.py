@@ -26,7 +26,7 @@ class Row:
 
     section: its letter in docs/approaches.md, or nothing. measure, control: what the two numbers are. run: both, for
     one seed. least: the difference that is claimed. sign: -1 where less is better. percent: whether the numbers are
-    shares. version: changes with the settings of a row, so that it is run again.
+    shares. version: changes with the settings of a row, so that it is run again. seeds: how many.
     """
 
     system: str
@@ -40,6 +40,7 @@ class Row:
     percent: bool = True
     note: str = ""
     version: int = 1
+    seeds: int = 3
 
     def number(self, value: float) -> str:
         """Without its unit."""
@@ -272,10 +273,15 @@ def shre(bench: Bench) -> Result:
 
 
 def auxiliary(bench: Bench) -> Result:
-    settings = (*WHOLE, LANGUAGE)
-    beside = bench.train("beside", "scenes", *settings, "objective.name='clip-language'", samples=30_000)
-    alone = bench.train("alone", "scenes", *settings, samples=30_000)
-    return {"measured": bench.word_order(bench.load(beside)), "control": bench.word_order(bench.load(alone))}
+    data = bench.scenes("binding", count=60_000, seed=7)
+    beside, alone = (
+        bench.load(bench.train(name, "scenes", *WHOLE, LANGUAGE, objective, samples=60_000, data=data))
+        for name, objective in (
+            ("beside", "objective.name='clip-language'"),
+            ("alone", "objective.name='clip'"),
+        )
+    )
+    return {"measured": bench.word_order(beside), "control": bench.word_order(alone)}
 
 
 def started(bench: Bench) -> Result:
@@ -317,8 +323,7 @@ ROWS = {
         UNTRAINED,
         simclr,
         least=0.15,
-        note="each of the three seeds is more than 25 points above its control; one untrained network, far below the "
-        "others, makes the interval wide.",
+        seeds=5,
     ),
     "simclr-few": Row(
         "SimCLRv2",
@@ -360,6 +365,7 @@ ROWS = {
         "left to right alone",
         both_ways,
         least=-0.02,
+        seeds=5,
     ),
     "virtex-by-heart": Row(
         "VirTex, 64 pairs",
@@ -426,9 +432,13 @@ ROWS = {
         "true caption preferred",
         "CLIP alone",
         auxiliary,
+        note="settings changed once. At first the models learned from 30,000 of the usual scenes and neither came to "
+        "read the order: 51.7 % (50.6 to 53.8) against 50.6 % (48.0 to 52.3). Now they learn from 60,000 scenes of two "
+        "things.",
+        version=2,
     ),
     "text-start": Row(
-        "Text tower from a language model", "", "it starts ahead", ZERO, "from scratch", started
+        "Text tower from a language model", "", "it starts ahead", ZERO, "from scratch", started, seeds=5
     ),
     "clip-distillation": Row(
         "CLIP distillation",
@@ -437,5 +447,6 @@ ROWS = {
         ZERO,
         "the pairs alone",
         clip_distilled,
+        seeds=5,
     ),
 }

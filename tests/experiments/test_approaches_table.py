@@ -87,10 +87,8 @@ def test_a_page_can_be_written_from_the_results_that_there_are(
     approaches.keep_result(tmp_path / "out", "siglip-1", settings, {"measured": 0.5, "control": 0.25})
     text = run(approaches, monkeypatch, tmp_path, "clip", "siglip", "--page-only")
     assert "1 seed a row" in text
-    assert (
-        "**0 of 1 claims are shown.** Open, with fewer than three seeds: SigLIP (it names classes)." in text
-    )
-    assert "| 50.0 % | 25.0 %, captions permuted | +25.0 points | open |  |" in text
+    assert "**0 of 1 claims are shown.** Open: SigLIP (it names classes)." in text
+    assert "| 1 | 50.0 % | 25.0 %, captions permuted | +25.0 points | open |  |" in text
     assert "CLIP, bag of words" not in text
     with pytest.raises(SystemExit):
         run(approaches, monkeypatch, tmp_path, "clip", "--page-only")
@@ -110,21 +108,26 @@ def test_every_row_runs_at_its_smallest(
 
 def test_a_claim_is_shown_where_the_interval_lies_on_its_side(approaches: ModuleType) -> None:
     row = approaches.ROWS["simclr"]
-    apart = [{"measured": 0.5 + step, "control": 0.2} for step in (-0.01, 0.0, 0.01)]
+    steps = (-0.01, -0.01, 0.0, 0.01, 0.01)
+    apart = [{"measured": 0.5 + step, "control": 0.2} for step in steps]
     middle, half = approaches.difference(row, apart)
-    assert (middle, half) == pytest.approx((0.3, 4.302652730 * 0.01 / 3**0.5))
+    assert (middle, half) == pytest.approx((0.3, 2.776445105 * 0.01 / 5**0.5))
     assert approaches.line(row, apart)[-2:] == ["yes", ""]
-    near = [{"measured": 0.36 + step, "control": 0.2} for step in (-0.03, 0.0, 0.03)]
-    assert approaches.line(row, near)[-2] == "**no**"
-    assert approaches.line(row, near)[-3] == "+16.0 ± 7.5 points"
+    # As sure, but the row has five seeds.
+    assert approaches.line(row, apart[1:4])[-2] == "open"
+    near = [{"measured": 0.36 + 3 * step, "control": 0.2} for step in steps]
+    assert approaches.line(row, near)[-2] == "open"
+    assert approaches.line(row, near)[-3] == "+16.0 ± 3.7 points"
+    below = [{"measured": 0.3 + step, "control": 0.2} for step in steps]
+    assert approaches.line(row, below)[-2] == "**no**"
     assert approaches.line(row, near)[1].endswith(", by 15 points or more")
-    timed = [{**result, "core_minutes": took} for result, took in zip(near[1:], (2.04, 3.26), strict=True)]
-    assert approaches.line(row, [near[0], *timed])[-1] == "3.3"
+    timed = [{**result, "core_minutes": took} for result, took in zip(near[3:], (2.04, 3.26), strict=True)]
+    assert approaches.line(row, [*near[:3], *timed])[-1] == "3.3"
     ranks = approaches.ROWS["shre"]
     less = [{"measured": 0.1 + step, "control": 1.0} for step in (-0.01, 0.0, 0.01)]
     assert approaches.line(ranks, less)[-2] == "yes"
     assert approaches.line(ranks, less)[-3].startswith("-0.900")
-    assert approaches.summary({"simclr": near, "shre": less}) == (
+    assert approaches.summary({"simclr": below, "shre": less}) == (
         "**1 of 2 claims are shown.** Not shown: SimCLR (views alone teach features)."
     )
 
