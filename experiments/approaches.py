@@ -32,10 +32,10 @@ side, in small networks. It says whether a system works, not how well it would o
 Each row stands for a claim and has a control that would show if the claim were empty. *Measured* and *control* are
 means over seeds, with the lowest and the highest. *Difference* is measured less control, paired by seed, with Student's
 95 % interval. A claim is shown where that interval lies on its side, not where it lies on the other, and open where it
-reaches to both. Rows with five seeds were open after three, and had two more for that; looking twice makes their
-intervals a little too sure. *Minutes* are of one core, for the slowest seed of a row with its control; a model that
-several rows train is trained once and counts in each. Guessing one of the {classes} classes is right in {guessing}. The
-settings of a row were fixed before its first result, but for what the notes say.
+reaches to both. Rows with five seeds were open after three, with a mean on the claim's side, and had two more for that;
+looking twice makes their intervals a little too sure. *Minutes* are of one core, for the slowest seed of a row with its
+control; a model that several rows train is trained once and counts in each. Guessing one of the {classes} classes is
+right in {guessing}. The settings of a row were fixed before its first result, but for what the notes say.
 
 {summary}
 
@@ -131,7 +131,7 @@ def write_page(folder: Path, found: Mapping[str, Sequence[Result]]) -> None:
         guessing=f"{100 / CLASSES:.1f} %",
         summary=summary(found),
         table=table,
-        notes=f"\n{notes}\n" if notes else "",
+        notes=f"{notes}\n" if notes else "",
         captions="\n".join(shown) if captions else "Not run.",
     )
     folder.mkdir(parents=True, exist_ok=True)
