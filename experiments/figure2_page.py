@@ -91,9 +91,9 @@ def learned(arms: Mapping[str, Sequence[Job]]) -> list[str]:
 
 
 def compared_at(arms: Mapping[str, Sequence[Job]]) -> float:
-    """The accuracy at which the arms of a condition are compared, of which at least one has learned."""
+    """The accuracy at which the arms of a condition are compared; inf where none has learned anything."""
     chance = next(iter(arms.values()))[0]["chance"]
-    slowest = min(best(job) for arm in learned(arms) for job in arms[arm])
+    slowest = min((best(job) for arm in learned(arms) for job in arms[arm]), default=math.inf)
     return float(chance + SHARE * (slowest - chance))
 
 
@@ -144,6 +144,8 @@ def comparisons(arms: Mapping[str, Sequence[Job]]) -> list[Comparison]:
 
 def outcome(condition: str, arms: Mapping[str, Sequence[Job]]) -> str:
     """The arms by the pictures that they need, whether that is the paper's order, and what is beyond doubt of it."""
+    if not learned(arms):
+        return f"- {condition}: no arm came to do better than guessing."
     needed = {arm: fmean(math.log(images) for images in each) for arm, each in reached(arms).items()}
     order = sorted(needed, key=needed.__getitem__)
     known = [arm for arm in order if arm in PAPER]
@@ -191,7 +193,7 @@ def section(condition: str, arms: Mapping[str, Sequence[Job]]) -> str:
         "rate",
         "top-1 at the end, %",
         "by the whole text",
-        f"pictures to {percent(level)} %",
+        f"pictures to {percent(level)} %" if math.isfinite(level) else "pictures to better than guessing",
         "TFLOP to it",
     )
     ratios = [
@@ -200,11 +202,13 @@ def section(condition: str, arms: Mapping[str, Sequence[Job]]) -> str:
     ]
     chance = percent(next(iter(arms.values()))[0]["chance"])
     words = next((job["vocabulary"] for jobs in arms.values() for job in jobs), 0)
-    return (
+    text = (
         f"## {condition[0].upper()}{condition[1:]}\n\nChance is {chance} %. The arms that predict know {words:,} "
-        f"words.\n\n{table(head, rows)}\n"
-        f"{table(('times more', 'pictures', 'work', 'in the paper, pictures'), ratios)}"
+        f"words.\n\n{table(head, rows)}"
     )
+    if ratios:
+        text += f"\n{table(('times more', 'pictures', 'work', 'in the paper, pictures'), ratios)}"
+    return text
 
 
 def plot(path: Path, jobs: Sequence[Job]) -> None:
@@ -229,7 +233,8 @@ def plot(path: Path, jobs: Sequence[Job]) -> None:
                         )
                     axis.plot(x, y, color=COLOURS[arm], linewidth=2, label=arm)
                 _mark(axis, "guessing", next(iter(arms.values()))[0]["chance"], ":", "right")
-                _mark(axis, "compared at", compared_at(arms), "--", "left")
+                if learned(arms):
+                    _mark(axis, "compared at", compared_at(arms), "--", "left")
                 axis.set_xscale("log")
                 axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
                 axis.xaxis.set_minor_formatter(NullFormatter())

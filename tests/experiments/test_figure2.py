@@ -47,7 +47,7 @@ def test_it_runs_at_its_smallest_and_does_nothing_twice(
     text = (tmp_path / "figure2.md").read_text()
     for arm in figure2.ARMS:
         assert f"| {arm} |" in text
-    assert "bag of words, predicted over bag of words, contrastive" in text
+    assert "no arm came to do better than guessing" in text  # after 48 pictures
     assert "nan" not in text
     drawn = (tmp_path / "figure2.svg").read_bytes()
     assert b"pictures seen" in drawn
@@ -217,3 +217,32 @@ def test_an_arm_that_learned_nothing_is_said_to_need_more_than_it_saw(page: Modu
     assert page.outcome("scenes", arms).startswith(
         "- scenes: bag of words, contrastive → bag of words, predicted → language model (the order"
     )
+
+
+def test_a_page_where_no_arm_learned_says_so(page: ModuleType, tmp_path: Path) -> None:
+    jobs = [
+        {
+            "condition": "scenes",
+            "arm": arm,
+            "rate": 1e-3,
+            "seed": seed,
+            "flops": 1e8,
+            "vocabulary": 44,
+            "chance": 0.02,
+            "tested": 960,
+            "curve": [{"images": 100, "top1": 0.02}, {"images": 800, "top1": 0.021}],
+        }
+        for arm in ("language model", "bag of words, predicted", "bag of words, contrastive")
+        for seed in (0, 1)
+    ]
+    size = {"batch": 16, "samples": 800, "seeds": (0, 1), "resolution": 32, "width": 8, "rates": (1e-3,)}
+    page.write_page(tmp_path, jobs, size)
+    text = (tmp_path / "figure2.md").read_text("utf-8")
+    assert "- scenes: no arm came to do better than guessing." in text
+    assert "| pictures to better than guessing |" in text
+    assert "| language model | 100 | 0.001 | 2.1 (2.1 to 2.1) |  | not in 800 |  |" in text
+    assert "times more" not in text
+    assert "inf" not in text
+    drawn = (tmp_path / "figure2.svg").read_text("utf-8")
+    assert "guessing" in drawn
+    assert "compared at" not in drawn
