@@ -233,8 +233,8 @@ def plot(path: Path, jobs: Sequence[Job]) -> None:
                         )
                     axis.plot(x, y, color=COLOURS[arm], linewidth=2, label=arm)
                 _mark(axis, "guessing", next(iter(arms.values()))[0]["chance"], ":", "right")
-                if learned(arms):
-                    _mark(axis, "compared at", compared_at(arms), "--", "left")
+                if math.isfinite(level := compared_at(arms)):
+                    _mark(axis, "compared at", level, "--", "left")
                 axis.set_xscale("log")
                 axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
                 axis.xaxis.set_minor_formatter(NullFormatter())

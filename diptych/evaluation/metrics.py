@@ -16,7 +16,7 @@ Flags = NDArray[np.bool_]
 Statistic = Callable[[Integers], float]
 
 CONFIDENCE_LEVEL = 0.95
-_Z = NormalDist().inv_cdf((1 + CONFIDENCE_LEVEL) / 2)
+NORMAL_QUANTILE = NormalDist().inv_cdf((1 + CONFIDENCE_LEVEL) / 2)
 
 
 def first_relevant(
@@ -78,9 +78,9 @@ def wilson(share: float, count: float) -> Interval:
     """
     if count < 1:
         raise ValueError(f"count {count}: expected at least one trial")
-    centre = share + _Z**2 / (2 * count)
-    spread = _Z * math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
-    scale = 1 + _Z**2 / count
+    centre = share + NORMAL_QUANTILE**2 / (2 * count)
+    spread = NORMAL_QUANTILE * math.sqrt(share * (1 - share) / count + NORMAL_QUANTILE**2 / (4 * count**2))
+    scale = 1 + NORMAL_QUANTILE**2 / count
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 

@@ -2,11 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist, stdev
+from statistics import stdev
 
-from diptych.evaluation.metrics import CONFIDENCE_LEVEL
-
-_NORMAL = NormalDist().inv_cdf((1 + CONFIDENCE_LEVEL) / 2)
+from diptych.evaluation.metrics import CONFIDENCE_LEVEL, NORMAL_QUANTILE
 
 
 def student_t(freedom: int | None) -> float:
@@ -16,7 +14,7 @@ def student_t(freedom: int | None) -> float:
     and 26.7.4).
     """
     if freedom is None:
-        return _NORMAL
+        return NORMAL_QUANTILE
     low, high = 0.0, 64.0  # 12.71 is the largest, for one degree of freedom
     while high - low > 1e-12 * high:
         middle = (low + high) / 2
