@@ -3,13 +3,37 @@
 Two markers may skip, because no ordinary machine has what they need: `gpu` and `official_weights`. Any other
 test that skips (an optional package is missing, a condition was forgotten) would turn a broken promise into a
 green run, so it is reported as failed, with the reason that it gave.
+
+Tests marked `photos` read a folder of research photographs that is not part of the project. They are deselected
+where that folder is absent.
 """
 
+import os
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
 MAY_SKIP = ("gpu", "official_weights")
+PHOTOS = Path(os.environ.get("DIPTYCH_PHOTOS") or Path(__file__).parent.parent / "shared" / "photos")
+
+
+def pytest_configure() -> None:
+    if os.environ.get("DIPTYCH_PHOTOS") and not PHOTOS.is_dir():
+        raise pytest.UsageError(f"DIPTYCH_PHOTOS is not a folder: {PHOTOS}; correct or unset the variable")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if PHOTOS.is_dir():
+        return
+    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("photos")])
+    items[:] = [item for item in items if not item.get_closest_marker("photos")]
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    """Return the folder of research photographs, for tests marked `photos`."""
+    return PHOTOS
 
 
 @pytest.hookimpl(wrapper=True)

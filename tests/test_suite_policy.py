@@ -9,17 +9,22 @@ from pathlib import Path
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
 CONFIGURATION = (
     "[pytest]\nmarkers =\n    gpu: needs a CUDA device\n    official_weights: needs the checkpoints\n"
+    "    photos: reads research photographs\n"
 )
+READS_PHOTOS = "@pytest.mark.photos\ndef test_it(photos):\n    assert list(photos.iterdir())"
 
 
-def run_suite(folder: Path, *sources: str) -> subprocess.CompletedProcess[str]:
+def run_suite(folder: Path, *sources: str, photos: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a suite of one file for each source, under the project's own conftest.py."""
     shutil.copy(CONFTEST, folder / "conftest.py")
     (folder / "pytest.ini").write_text(CONFIGURATION)
     for number, source in enumerate(sources):
         (folder / f"test_sample_{number}.py").write_text(f"import pytest\n\n{source}\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
-    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment = os.environ | {
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "DIPTYCH_PHOTOS": str(photos) if photos else "",
+    }
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
 
 
@@ -55,3 +60,24 @@ def test_the_two_markers_may_skip_and_an_expected_failure_is_no_skip(tmp_path: P
     )
     assert result.returncode == 0, result.stdout
     assert "2 skipped, 1 xfailed" in result.stdout
+
+
+def test_tests_of_photographs_are_deselected_without_the_folder_and_not_skipped(tmp_path: Path) -> None:
+    result = run_suite(tmp_path, READS_PHOTOS, "def test_it():\n    pass")
+    assert result.returncode == 0, result.stdout
+    assert "1 passed, 1 deselected" in result.stdout
+
+
+def test_tests_of_photographs_read_the_folder_that_the_variable_names(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.jpg").touch()
+    (tmp_path / "suite").mkdir()
+    result = run_suite(tmp_path / "suite", READS_PHOTOS, photos=tmp_path / "photos")
+    assert result.returncode == 0, result.stdout
+    assert "1 passed" in result.stdout
+
+
+def test_a_variable_that_names_no_folder_of_photographs_is_an_error(tmp_path: Path) -> None:
+    result = run_suite(tmp_path, READS_PHOTOS, photos=tmp_path / "absent")
+    assert result.returncode == 4, result.stdout
+    assert f"DIPTYCH_PHOTOS is not a folder: {tmp_path / 'absent'}" in result.stderr
