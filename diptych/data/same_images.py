@@ -1,0 +1,104 @@
+"""Which rows of a source show the same image: one file, or files with equal bytes.
+
+A table with a row for each caption names each image several times; one that holds its images repeats their bytes.
+Whoever counts images, holds some of them out or takes them for wrong answers asks here first.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from diptych.data.examination import Good, examine
+from diptych.data.example import Example
+from diptych.data.images import read_file
+from diptych.data.sources import Source
+from diptych.errors import DataError
+
+Images = npt.NDArray[np.int64]
+
+_Mark = tuple[int, int, int, int]  # a kind, the size in bytes, and 16 bytes that name the file or its content
+_FILE, _CONTENT, _UNREADABLE = 0, 1, 2
+_DIGEST_BYTES = 16  # a billion different images have a chance below 1e-20 that two of them look equal
+
+
+def same_images(source: Source, positions: Iterable[int] | None = None, *, workers: int = 2) -> Images:
+    """Find the rows of a source that show the same image: the same file, or files with equal bytes.
+
+    positions: n rows of the source; all of them when not given.
+    workers: threads that read.
+
+    Returns (n,): for each row, the index within `positions` of the first row that shows the same image. So the numbers
+    of two rows are equal exactly where their images are, and `images == np.arange(n)` marks each image's first row. A
+    row that cannot be read is an image of its own.
+
+    Nothing is decoded. A file is read only where a different file, or an image inside the source, has its size.
+    """
+    rows = np.arange(len(source)) if positions is None else np.fromiter(positions, np.int64)
+    marks = np.zeros((len(rows), 4), np.int64)
+    marked = examine(source, _mark, positions=rows.tolist(), workers=workers, need_caption=False)
+    for row, found in enumerate(marked):
+        marks[row] = found.found if isinstance(found, Good) else (_UNREADABLE, 0, row, 0)
+    files = _first_equal(marks)
+    doubtful = np.flatnonzero(_may_equal_another(marks, files))
+    contents = examine(
+        source, _content, positions=rows[doubtful].tolist(), workers=workers, need_caption=False
+    )
+    for row, found in zip(doubtful.tolist(), contents, strict=True):
+        # A file that can be named but not read stays the image of the rows that name it.
+        if isinstance(found, Good):
+            marks[row] = found.found
+    return _first_equal(marks[files])
+
+
+def image_id(image: Path | bytes) -> int:
+    """A number for an image file, equal for equal bytes, within 64 bits; ImageError for one that cannot be read."""
+    return _halves(image if isinstance(image, bytes) else read_file(image))[0]
+
+
+def _mark(example: Example) -> _Mark:
+    """What is known of an image at little cost: which file it is, or the hash of bytes that are in memory anyway."""
+    if isinstance(example.image, bytes):
+        return _content(example)
+    try:
+        status = os.stat(example.image)
+        # The file itself, whichever path or link leads to it; some network file systems do not number their files.
+        file = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(example.image)
+    except OSError as error:
+        raise DataError(f"{example.image}: cannot be read ({error.strerror})") from None
+    return _FILE, status.st_size, *_halves(repr(file).encode("utf-8", "surrogatepass"))
+
+
+def _content(example: Example) -> _Mark:
+    data = example.image if isinstance(example.image, bytes) else read_file(example.image)
+    return _CONTENT, len(data), *_halves(data)
+
+
+def _first_equal(marks: Images) -> Images:
+    """(n,): for each of n marks (n, 4), the first that is equal."""
+    order = np.lexsort(marks.T)  # stable: equal rows stay in their order
+    begins = np.ones(len(marks), np.bool_)
+    begins[1:] = (marks[order[1:]] != marks[order[:-1]]).any(axis=1)
+    first = np.empty(len(marks), np.int64)
+    first[order] = order[begins][np.cumsum(begins) - 1]
+    return first
+
+
+def _may_equal_another(marks: Images, files: Images) -> npt.NDArray[np.bool_]:
+    """(n,): the first row of each file whose size another file has, or an image in memory; files: by `_first_equal`."""
+    kind, sizes = marks[:, 0], marks[:, 1]
+    first = (files == np.arange(len(files))) & (kind != _UNREADABLE)
+    size, count = np.unique(sizes[first], return_counts=True)
+    doubtful: npt.NDArray[np.bool_] = first & (kind == _FILE) & np.isin(sizes, size[count > 1])
+    return doubtful
+
+
+def _halves(data: bytes) -> tuple[int, int]:
+    """A hash of some bytes, as two numbers."""
+    first, second = np.frombuffer(
+        hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest(), np.int64
+    ).tolist()
+    return first, second
