@@ -9,6 +9,7 @@ import io
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
@@ -17,6 +18,8 @@ DONE, FAILED, WRONG_USAGE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `diptych ARGUMENTS` (`sys.argv` when not given) and return the exit code."""
     _never_fail_to_print()
+    # Pillow warns of odd metadata, without the name of the file and with a line of its own source; the image is read.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     # On its way out Python collects garbage among all that was imported: half a second, after torch, for nothing.
     atexit.register(gc.freeze)
     try:

@@ -93,6 +93,15 @@ def caption_lines(text: str) -> tuple[str, ...]:
     return tuple(line for line in lines if line)
 
 
+def valid_unicode(text: str) -> str:
+    """Return `text` with U+FFFD in place of each half of a surrogate pair.
+
+    JSON escapes hold such halves where a text was cut inside an emoji; Python uses them for bytes of a file name
+    that are not UTF-8. Neither a tokenizer nor a table takes them.
+    """
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 _SHAPE = '{"captions": ["a red bicycle"], "tags": ["bicycle", "red"]}'
 
 
@@ -103,13 +112,13 @@ def _strings(record: Mapping[str, Any], name: str, where: str) -> list[str]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
         raise DataError(f"{where}: {name!r} is {_shown(value)}; expected a string or a list of strings")
-    return [item.strip() for item in values if item.strip()]
+    return [valid_unicode(item.strip()) for item in values if item.strip()]
 
 
 def _tags(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
     value = record.get("tags")
     if isinstance(value, str):
-        return tuple(tag.strip() for tag in value.split(",") if tag.strip())
+        return tuple(valid_unicode(tag.strip()) for tag in value.split(",") if tag.strip())
     return tuple(_strings(record, "tags", where))
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from diptych.data.example import Example
+from diptych.data.example import Example, valid_unicode
 from diptych.data.joined import parts_of
 from diptych.data.sources import Source
 from diptych.errors import DataError
@@ -90,7 +90,9 @@ class Prompted(_Reworded):
     def _words_of(self, example: Example) -> tuple[str, ...]:
         label = example.captions[0]
         names = self._names.get(label, (label,))
-        return tuple(template.replace("{}", name) for name in names for template in self._templates)
+        return tuple(
+            template.replace("{}", valid_unicode(name)) for name in names for template in self._templates
+        )
 
 
 class SeveralLabels(_Reworded):

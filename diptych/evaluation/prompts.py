@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diptych import config
-from diptych.data.example import caption_lines, decode_text
+from diptych.data.example import caption_lines, decode_text, valid_unicode
 from diptych.errors import DataError, SettingsError
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -176,5 +176,8 @@ def check_templates(templates: Sequence[str], where: str) -> tuple[str, ...]:
 
 
 def fill(template: str, name: str) -> str:
-    """The template with every `{}` replaced by `name`, whose own braces mean nothing."""
-    return template.replace("{}", name)
+    """Return the template with every `{}` replaced by `name`, whose own braces mean nothing.
+
+    A name may be that of a class folder whose bytes are not UTF-8: those become U+FFFD.
+    """
+    return template.replace("{}", valid_unicode(name))

@@ -1,6 +1,7 @@
 """Template sets and label files."""
 
 import importlib.util
+import os
 import runpy
 from pathlib import Path
 
@@ -135,3 +136,7 @@ def test_a_label_file_that_says_nothing_useful_is_an_error_with_its_name(
     with pytest.raises((DataError, SettingsError), match=message) as caught:
         read_labels(file)
     assert name in str(caught.value)
+
+
+def test_a_class_folder_whose_name_is_not_utf8_makes_a_prompt_that_can_be_tokenized() -> None:
+    assert fill("a photo of a {}.", os.fsdecode(b"caf\xe9")) == "a photo of a caf\ufffd."
