@@ -129,7 +129,8 @@ def _section(result: Result, mistakes: Sequence[Mistake]) -> str:
     parts = [
         f'<section id="{escape(result.name)}"><h2>{escape(result.name)}</h2>'
         f'<p class="hint">{escape(report.task)} on {escape(report.data)}, {report.scores.count:,} images'
-        f"{f'; {escape(how)}' if how else ''}{f'; skipped: {skipped}' if skipped else ''}.</p>",
+        f"{f'; {escape(how)}' if how else ''}{f'; skipped: {skipped}' if skipped else ''}"
+        f"{''.join(f'; {escape(remark)}' for remark in report.remarks)}.</p>",
         _metrics(result, report),
     ]
     outcomes = outcomes_in_words(result)

@@ -18,14 +18,16 @@ from diptych.data.images import read_file
 from diptych.data.sources import Source
 from diptych.errors import DataError
 
-Images = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int64]
 
-_Mark = tuple[int, int, int, int]  # a kind, the size in bytes, and 16 bytes that name the file or its content
-_FILE, _CONTENT, _UNREADABLE = 0, 1, 2
+Mark = tuple[
+    int, int, int, int
+]  # of an image: a kind, the size in bytes, 16 bytes that name the file or its content
+_UNKNOWN, _FILE, _CONTENT = 0, 1, 2
 _DIGEST_BYTES = 16  # a billion different images have a chance below 1e-20 that two of them look equal
 
 
-def same_images(source: Source, positions: Iterable[int] | None = None, *, workers: int = 2) -> Images:
+def same_images(source: Source, positions: Iterable[int] | None = None, *, workers: int = 2) -> Integers:
     """Find the rows of a source that show the same image: the same file, or files with equal bytes.
 
     positions: n rows of the source; all of them when not given.
@@ -38,20 +40,38 @@ def same_images(source: Source, positions: Iterable[int] | None = None, *, worke
     Nothing is decoded. A file is read only where a different file, or an image inside the source, has its size.
     """
     rows = np.arange(len(source)) if positions is None else np.fromiter(positions, np.int64)
-    marks = np.zeros((len(rows), 4), np.int64)
-    marked = examine(source, _mark, positions=rows.tolist(), workers=workers, need_caption=False)
+    seen = SeenImages(len(rows))
+    marked = examine(source, mark, positions=rows.tolist(), workers=workers, need_caption=False)
     for row, found in enumerate(marked):
-        marks[row] = found.found if isinstance(found, Good) else (_UNREADABLE, 0, row, 0)
-    files = _first_equal(marks)
-    doubtful = np.flatnonzero(_may_equal_another(marks, files))
-    contents = examine(
-        source, _content, positions=rows[doubtful].tolist(), workers=workers, need_caption=False
-    )
-    for row, found in zip(doubtful.tolist(), contents, strict=True):
-        # A file that can be named but not read stays the image of the rows that name it.
         if isinstance(found, Good):
-            marks[row] = found.found
-    return _first_equal(marks[files])
+            seen.note(row, found.found)
+    return seen.images(source, rows, workers=workers)
+
+
+class SeenImages:
+    """What tells the images of n rows apart, for whoever goes through a source anyway; else see `same_images`."""
+
+    def __init__(self, rows: int) -> None:
+        self._marks = np.zeros((rows, 4), np.int64)
+        self._marks[:, 2] = np.arange(rows)
+
+    def note(self, row: int, found: Mark) -> None:
+        """Keep the mark of a row's image; a row without one shows an image of its own."""
+        self._marks[row] = found
+
+    def images(self, source: Source, positions: Integers, *, workers: int = 2) -> Integers:
+        """Return what `same_images` does, for the rows at `positions` (n,)."""
+        marks = self._marks.copy()
+        files = _first_equal(marks)
+        doubtful = np.flatnonzero(_may_equal_another(marks, files))
+        contents = examine(
+            source, _content, positions=positions[doubtful].tolist(), workers=workers, need_caption=False
+        )
+        for row, found in zip(doubtful.tolist(), contents, strict=True):
+            # A file that can be named but not read stays the image of the rows that name it.
+            if isinstance(found, Good):
+                marks[row] = found.found
+        return _first_equal(marks[files])
 
 
 def image_id(image: Path | bytes) -> int:
@@ -59,8 +79,11 @@ def image_id(image: Path | bytes) -> int:
     return _halves(image if isinstance(image, bytes) else read_file(image))[0]
 
 
-def _mark(example: Example) -> _Mark:
-    """What is known of an image at little cost: which file it is, or the hash of bytes that are in memory anyway."""
+def mark(example: Example) -> Mark:
+    """Tell an image from others at little cost: by which file it is, or by the hash of bytes that are in memory anyway.
+
+    Raises DataError for a file that is not there.
+    """
     if isinstance(example.image, bytes):
         return _content(example)
     try:
@@ -72,12 +95,12 @@ def _mark(example: Example) -> _Mark:
     return _FILE, status.st_size, *_halves(repr(file).encode("utf-8", "surrogatepass"))
 
 
-def _content(example: Example) -> _Mark:
+def _content(example: Example) -> Mark:
     data = example.image if isinstance(example.image, bytes) else read_file(example.image)
     return _CONTENT, len(data), *_halves(data)
 
 
-def _first_equal(marks: Images) -> Images:
+def _first_equal(marks: Integers) -> Integers:
     """(n,): for each of n marks (n, 4), the first that is equal."""
     order = np.lexsort(marks.T)  # stable: equal rows stay in their order
     begins = np.ones(len(marks), np.bool_)
@@ -87,10 +110,10 @@ def _first_equal(marks: Images) -> Images:
     return first
 
 
-def _may_equal_another(marks: Images, files: Images) -> npt.NDArray[np.bool_]:
+def _may_equal_another(marks: Integers, files: Integers) -> npt.NDArray[np.bool_]:
     """(n,): the first row of each file whose size another file has, or an image in memory; files: by `_first_equal`."""
     kind, sizes = marks[:, 0], marks[:, 1]
-    first = (files == np.arange(len(files))) & (kind != _UNREADABLE)
+    first = (files == np.arange(len(files))) & (kind != _UNKNOWN)
     size, count = np.unique(sizes[first], return_counts=True)
     doubtful: npt.NDArray[np.bool_] = first & (kind == _FILE) & np.isin(sizes, size[count > 1])
     return doubtful

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from diptych import config
 from diptych.atomic import write_text
+from diptych.data.same_images import same_images
 from diptych.data.sources import Source
 from diptych.data.transforms import Preprocess
 from diptych.embed import Progress
@@ -136,7 +137,7 @@ def calibrate(
     if none_of_these is None:
         threshold = threshold_keeping(best, KEEP if keep is None else keep)
     else:
-        others = similarities(none_of_these, range(len(none_of_these)))[0].max(axis=1)
+        others = similarities(none_of_these, np.unique(same_images(none_of_these)).tolist())[0].max(axis=1)
         threshold = threshold_between(best, others) if keep is None else threshold_keeping(best, keep)
         both = np.concatenate([best, others])
         measured |= {

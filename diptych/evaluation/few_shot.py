@@ -114,6 +114,7 @@ def evaluate_few_shot(
             chance=dict.fromkeys(names, draws[0][0].chance),
         ),
         skipped=test.skipped,
+        remarks=test.remarks_beside(train),
         details={
             "headline": names[-1],
             "classes": len(test.classes),

@@ -84,6 +84,7 @@ def evaluate_linear_probe(
         scores=scores,
         groups=groups,
         skipped=test.skipped,
+        remarks=test.remarks_beside(train),
         details={"headline": headline, "classes": len(test.classes), **probe.details()},
         outcomes=outcomes,
     )

@@ -19,6 +19,7 @@ from diptych.evaluation.metrics import (
     wilson,
 )
 from diptych.evaluation.prompts import TEMPLATES
+from diptych.evaluation.repeated_images import count_remark, rows_of_images
 from diptych.evaluation.report import Outcomes, Report, Scores
 from diptych.evaluation.survey import embed_rows, survey
 from diptych.evaluation.zero_shot import BuildClassifier, check_labels, classifier
@@ -37,11 +38,15 @@ class SeveralLabels(NamedTuple):
 
 
 class SeverallyLabelledRows(NamedTuple):
-    """The readable rows of a source by their position, and the classes that their labels are among."""
+    """The images of a source by the position of their first readable row, and the classes that their labels are among.
+
+    An image has the labels of all rows that show it; `remarks` say how many there were.
+    """
 
     rows: dict[int, SeveralLabels]
     classes: LabelSet
     skipped: list[Skipped]
+    remarks: tuple[str, ...]
 
     def keys(self, positions: Iterable[int]) -> tuple[str, ...]:
         return tuple(self.rows[position].key for position in positions)
@@ -101,6 +106,7 @@ def evaluate_multi_label(
         scores=score_rankings(similarity, relevant, judged, right),
         groups=score_classes(similarity, relevant, judged, classes.names),
         skipped=count_reasons([*labelled.skipped, *images.skipped]),
+        remarks=labelled.remarks,
         details={"headline": "map11", "classes": len(classes.names), "templates": list(words)},
         outcomes=Outcomes(
             keys=labelled.keys(images.positions),
@@ -122,7 +128,11 @@ def survey_several_labels(source: Source, labels: LabelSet | None) -> SeverallyL
         raise DataError(f"{source.name}: no image has a label; expected names under {LABELS!r}")
     classes = labels or LabelSet.of(sorted({name for _, name in said}))
     check_labels(said, classes, source.name)
-    return SeverallyLabelledRows(rows.picked, classes, rows.skipped)
+    joined = {
+        first: _joined([rows.picked[position] for position in positions])
+        for first, positions in rows_of_images(rows).items()
+    }
+    return SeverallyLabelledRows(joined, classes, rows.skipped, count_remark(rows))
 
 
 def score_rankings(scores: Floats, relevant: Flags, judged: Flags, right: Flags) -> Scores:
@@ -158,6 +168,14 @@ def score_classes(scores: Floats, relevant: Flags, judged: Flags, names: Sequenc
         for place, name in enumerate(names)
         if counts[place]
     }
+
+
+def _joined(of_image: Sequence[SeveralLabels]) -> SeveralLabels:
+    return SeveralLabels(
+        of_image[0].key,
+        tuple(dict.fromkeys(name for row in of_image for name in row.labels)),
+        tuple(dict.fromkeys(name for row in of_image for name in row.difficult)),
+    )
 
 
 def _row(example: Example) -> SeveralLabels:

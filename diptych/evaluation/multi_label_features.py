@@ -105,4 +105,5 @@ def multi_label_features(
         keys=labelled.keys(images.positions),
         positions=tuple(images.positions),
         skipped=count_reasons([*labelled.skipped, *images.skipped]),
+        remarks=labelled.remarks,
     )

@@ -16,6 +16,7 @@ from diptych.evaluation.labels import LabelSet
 from diptych.evaluation.logistic_regression import Fit
 from diptych.evaluation.metrics import map11, map11_interval, wilson
 from diptych.evaluation.probe_data import LabelledFeatures
+from diptych.evaluation.repeated_images import count_remark, rows_of_images
 from diptych.evaluation.report import Outcomes, Report, Scores
 from diptych.evaluation.survey import encoded_rows, survey
 from diptych.evaluation.zero_shot import LabelFrom, check_labels, survey_labels
@@ -93,6 +94,7 @@ def evaluate_own_classes(
         scores=measured.scores,
         groups=measured.groups,
         skipped=data.skipped,
+        remarks=data.remarks,
         details={"headline": headline, "classes": len(head.classes)},
         outcomes=measured.outcomes,
     )
@@ -109,8 +111,8 @@ def evaluate_several_classes(
 ) -> Report:
     """How a model with a yes or no for each of its classes does.
 
-    `map11` is as `evaluate_multi_label` has it; `exact` is the share of images for which every class is right, at a
-    probability of a half.
+    An image has the classes of all rows that show it. `map11` is as `evaluate_multi_label` has it; `exact` is the share
+    of images for which every class is right, at a probability of a half.
     """
     head = model.classifier
     assert head is not None
@@ -120,17 +122,20 @@ def evaluate_several_classes(
         LabelSet.of(head.classes),
         source.name,
     )
+    shown = {
+        first: {name for position in positions for name in rows.picked[position][1]}
+        for first, positions in rows_of_images(rows).items()
+    }
     images = encoded_rows(
         seen_features(model),
         preprocess,
         source,
-        rows.picked,
+        shown,
         device=model.logit_scale.device,
         batch_size=batch_size,
         progress=progress,
     )
-    kept = [rows.picked[position] for position in images.positions]
-    relevant = np.array([[name in names for name in head.classes] for _, names in kept])
+    relevant = np.array([[name in shown[position] for name in head.classes] for position in images.positions])
     weight, bias = (value.detach().float().cpu().numpy() for value in (head.weight, head.bias))
     logits = images.vectors @ weight.T + bias
     exact = ((logits > 0) == relevant).all(axis=1)
@@ -140,15 +145,16 @@ def evaluate_several_classes(
         model=model_name,
         data=source.name,
         scores=Scores(
-            count=len(kept),
+            count=len(relevant),
             metrics={"map11": map11(logits, relevant), "exact": share},
-            confidence={"map11": map11_interval(logits, relevant), "exact": wilson(share, len(kept))},
+            confidence={"map11": map11_interval(logits, relevant), "exact": wilson(share, len(relevant))},
             chance={"map11": map11(np.zeros_like(logits), relevant)},
         ),
         skipped=count_reasons([*rows.skipped, *images.skipped]),
+        remarks=count_remark(rows),
         details={"headline": "map11", "classes": len(head.classes)},
         outcomes=Outcomes(
-            keys=tuple(key for key, _ in kept),
+            keys=tuple(rows.picked[position][0] for position in images.positions),
             scores={"exact": exact.astype(np.float32)},
             positions=tuple(images.positions),
         ),

@@ -40,7 +40,7 @@ class ProbeData(ABC):
     """Features of one dataset's images with what they show, be that one class each or several.
 
     features: (n, width), not of unit length. keys, positions: (n,), of the examples in the source called `data`.
-    skipped: images that could not be read, by reason.
+    skipped: images that could not be read, by reason. remarks: see `Report.remarks`.
     """
 
     labels_in: ClassVar[tuple[str, ...]]  # the fields that say what the images show, with a row an image
@@ -51,6 +51,7 @@ class ProbeData(ABC):
     keys: tuple[str, ...]
     positions: tuple[int, ...]
     skipped: dict[str, int]
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.features)
@@ -64,6 +65,10 @@ class ProbeData(ABC):
             positions=tuple(self.positions[row] for row in rows),
             **arrays,
         )
+
+    def remarks_beside(self, train: "ProbeData") -> tuple[str, ...]:
+        """Return these remarks, and those of the training images under their name."""
+        return (*self.remarks, *(f"{train.data}: {remark}" for remark in train.remarks))
 
     def joined(self, other: Self) -> Self:
         """These images, then others."""
@@ -133,6 +138,7 @@ class LabelledFeatures(ProbeData):
             keys=tuple(labelled.rows[position].key for position in rows.positions),
             positions=tuple(rows.positions),
             skipped=count_reasons([*labelled.skipped, *rows.skipped]),
+            remarks=labelled.remarks,
         )
 
     def kept_out(self, seed: int) -> Flags:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from diptych.evaluation.metrics import CONFIDENCE_LEVEL, Floats, Integers, Interval
@@ -56,6 +57,7 @@ class Report:
     scores: Scores
     groups: Mapping[str, Scores] = field(default_factory=dict)  # the same metrics for parts of the data
     skipped: Mapping[str, int] = field(default_factory=dict)  # images that could not be read, by reason
+    remarks: tuple[str, ...] = ()  # what a reader of the figures should know about the data
     details: Mapping[str, Any] = field(
         default_factory=dict
     )  # how it was measured: what a task chose by itself
@@ -71,6 +73,7 @@ class Report:
             "confidence_level": CONFIDENCE_LEVEL,
             "groups": {name: scores.to_json() for name, scores in self.groups.items()},
             "skipped": dict(self.skipped),
+            "remarks": list(self.remarks),
             "details": dict(self.details),
         }
 
@@ -88,9 +91,9 @@ class Report:
                 table.add_row(*first, *cells)
                 first = [""] * len(first)
             table.add_section()
-        if self.skipped:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
-            table.caption = f"skipped: {reasons}"
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
+        below = [f"skipped: {reasons}"] if reasons else []
+        table.caption = "\n".join([*below, *map(escape, self.remarks)]) or None
         return table
 
 

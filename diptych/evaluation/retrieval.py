@@ -1,7 +1,7 @@
 """Image-text retrieval in both directions, with as many captions an image as there are."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -20,6 +20,7 @@ from diptych.evaluation.metrics import (
     share_within,
     wilson,
 )
+from diptych.evaluation.repeated_images import count_remark, rows_of_images
 from diptych.evaluation.report import Outcomes, Report, Scores
 from diptych.evaluation.survey import embed_rows, survey
 from diptych.models.clip import CLIP
@@ -60,18 +61,22 @@ def evaluate_retrieval(
 ) -> Report:
     """R@1, R@5, R@10 and the median rank, image to text and text to image.
 
-    Every caption of every image is one text. R@k is the share of queries with at least one right answer among
-    the first k, as published figures have it; the rank is that of the first right answer, from 1. A text that
-    several images share is right for each of them. Images without a caption are skipped, and counted.
-    Intervals are Wilson's with one trial an image, also from text to image: the captions of one image are not
-    independent.
+    Rows that show the same image are one image with the captions of all of them. Every caption of every image is one
+    text. R@k is the share of queries with at least one right answer among the first k, as published figures have it;
+    the rank is that of the first right answer, from 1. A text that several images share is right for each of them.
+    Images without a caption are skipped, and counted. Intervals are Wilson's with one trial an image, also from text
+    to image: the captions of one image are not independent.
 
     Raises:
         DataError: no image has a caption, or none could be read.
         TextError: a caption is too long and `truncate` is off.
     """
     rows = survey(source, lambda example: _Row(example.key, example.captions))
-    captions = {position: row.captions for position, row in rows.picked.items() if row.captions}
+    of_images = {
+        first: joined_captions([rows.picked[position].captions for position in positions])
+        for first, positions in rows_of_images(rows).items()
+    }
+    captions = {position: texts for position, texts in of_images.items() if texts}
     distinct = list(dict.fromkeys(text for texts in captions.values() for text in texts))
     if not distinct:
         raise DataError(f"{source.name}: no image has a caption; retrieval needs one or more an image")
@@ -81,7 +86,7 @@ def evaluate_retrieval(
     images = embed_rows(model, preprocess, source, captions, batch_size=batch_size, progress=progress)
     words = [captions[position] for position in images.positions]
     gallery = texts[[place[text] for of_one in words for text in of_one]]
-    without = len(rows.picked) - len(captions)
+    without = len(of_images) - len(captions)
     ranked = rank_both(images.vectors, gallery, *relevant_rows(words))
     return Report(
         task="retrieval",
@@ -90,12 +95,18 @@ def evaluate_retrieval(
         scores=retrieval_scores(ranked),
         skipped=count_reasons([*rows.skipped, *images.skipped])
         | ({"no caption": without} if without else {}),
+        remarks=count_remark(rows),
         outcomes=Outcomes(
             keys=tuple(rows.picked[position].key for position in images.positions),
             scores=_of_images(ranked, [len(of_one) for of_one in words]),
             positions=tuple(images.positions),
         ),
     )
+
+
+def joined_captions(of_rows: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """Return the captions of an image from those of its rows, in order, equal ones once."""
+    return tuple(dict.fromkeys(text for texts in of_rows for text in texts))
 
 
 def relevant_rows(captions: Sequence[Sequence[str]]) -> tuple[Relevant, Relevant]:

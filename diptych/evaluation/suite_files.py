@@ -121,6 +121,7 @@ def _report(values: Mapping[str, Any], outcomes: Outcomes | None) -> Report:
         scores=_scores(values),
         groups={name: _scores(part) for name, part in values["groups"].items()},
         skipped=values["skipped"],
+        remarks=tuple(values.get("remarks", ())),  # of version 0.1: none
         details=values["details"],
         outcomes=outcomes,
     )

@@ -315,7 +315,8 @@ def _of_classes(outcomes: Outcomes) -> Iterator[str]:
 
 def _skipped(report: Report) -> str:
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.skipped.items())
-    return f" Skipped: {reasons}." if reasons else ""
+    remarks = "".join(f" {_plain(remark)}." for remark in report.remarks)
+    return (f" Skipped: {reasons}." if reasons else "") + remarks
 
 
 def _plain(text: str) -> str:

@@ -1,5 +1,6 @@
 """Two passes over a source: what its rows say, before minutes are spent on its images; then the images."""
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 
 from diptych.data.example import Example
+from diptych.data.same_images import SeenImages, mark
 from diptych.data.sources import Source
 from diptych.distributed import (
     everybody_fails_together,
@@ -39,10 +41,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Survey(Generic[T]):
-    """What was picked from each readable row, by its position, in order; and the rows that cannot be read."""
+    """What was picked from each readable row, by its position, in order; and the rows that cannot be read.
+
+    images: for each of those positions, that of the first row that shows the same image; see `data.same_images`.
+    """
 
     picked: dict[int, T]
     skipped: list[Skipped]
+    images: dict[int, int]
 
 
 @dataclass(frozen=True)
@@ -61,15 +67,19 @@ def survey(source: Source, pick: Callable[[Example], T]) -> Survey[T]:
     """
     picked: dict[int, T] = {}
     skipped: list[Skipped] = []
+    seen = SeenImages(len(source))
     for position in range(len(source)):
         row = read_row(source, position)
         if isinstance(row, Skipped):
             skipped.append(row)
         else:
             picked[position] = pick(row)
+            with contextlib.suppress(DataError):  # embedding meets it again, and says what is wrong
+                seen.note(position, mark(row))
     if not picked:
         raise DataError(f"{source.name}: {none_readable(skipped)}")
-    return Survey(picked, skipped)
+    images = seen.images(source, np.arange(len(source)))
+    return Survey(picked, skipped, {position: int(images[position]) for position in picked})
 
 
 def embed_rows(

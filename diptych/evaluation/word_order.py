@@ -12,7 +12,8 @@ from diptych.data.example import Example
 from diptych.data.sources import Source
 from diptych.embed import Preprocessing, Progress, count_reasons, embed_texts
 from diptych.errors import DataError
-from diptych.evaluation.metrics import Floats, wilson
+from diptych.evaluation.metrics import Floats, Integers, wilson
+from diptych.evaluation.repeated_images import count_remark
 from diptych.evaluation.report import Outcomes, Report, Scores
 from diptych.evaluation.survey import embed_rows, encoded_rows, survey
 from diptych.evaluation.text_likelihood import pair_likelihoods, predicts_texts, seen_of_images
@@ -42,7 +43,7 @@ def evaluate_word_order(
 
     source: each example has its caption first and the wrong one as `foil` in its metadata; the values of `exchange`,
     where there are any, are reported on their own as well. `tied` is the share without a preference. Intervals are
-    Wilson's.
+    Wilson's, with one trial an image: rows that show the same image are questions of their own, but not independent.
 
     Raises:
         DataError: an example without a caption or a foil, or no readable image.
@@ -70,13 +71,19 @@ def evaluate_word_order(
         margin = (images.vectors * (right - wrong)).sum(axis=1)
     preferred = np.where(np.abs(margin) <= _EQUAL, 0.5, margin > 0).astype(np.float32)
     groups = np.array([row.group for row in pairs])
+    shown = np.array([rows.images[position] for position in images.positions])
     return Report(
         task="word-order",
         model=model_name,
         data=source.name,
-        scores=_scores(preferred),
-        groups={name: _scores(preferred[groups == name]) for name in sorted({*groups.tolist()}) if name},
+        scores=_scores(preferred, shown),
+        groups={
+            name: _scores(preferred[groups == name], shown[groups == name])
+            for name in sorted({*groups.tolist()})
+            if name
+        },
         skipped=count_reasons([*rows.skipped, *images.skipped]),
+        remarks=count_remark(rows),
         outcomes=Outcomes(
             keys=tuple(row.key for row in pairs),
             scores={"accuracy": preferred},
@@ -85,13 +92,14 @@ def evaluate_word_order(
     )
 
 
-def _scores(preferred: Floats) -> Scores:
+def _scores(preferred: Floats, images: Integers) -> Scores:
+    """The scores of n rows. images: (n,), equal for rows of one image, which are not independent trials."""
     count = len(preferred)
     accuracy = float(np.mean(preferred, dtype=np.float64))
     return Scores(
         count=count,
         metrics={"accuracy": accuracy, "tied": float(np.mean(preferred == 0.5))},
-        confidence={"accuracy": wilson(accuracy, count)},
+        confidence={"accuracy": wilson(accuracy, len(np.unique(images)))},
         chance={"accuracy": 0.5},
     )
 

@@ -23,6 +23,7 @@ from diptych.evaluation.answers import (
 from diptych.evaluation.labels import LabelSet
 from diptych.evaluation.metrics import Integers
 from diptych.evaluation.prompts import TEMPLATES, check_templates, fill
+from diptych.evaluation.repeated_images import count_remark, label_remark, without_repeats
 from diptych.evaluation.report import Outcomes, Report, Scores
 from diptych.evaluation.survey import EmbeddedRows, embed_rows, encoded_rows, survey
 from diptych.evaluation.text_likelihood import class_likelihoods, predicts_texts
@@ -46,11 +47,15 @@ class LabelledRow(NamedTuple):
 
 
 class LabelledRows(NamedTuple):
-    """The readable rows of a source by their position, and the classes that their labels are among."""
+    """The readable rows of a source by their position, and the classes that their labels are among.
+
+    Rows that show the same image and have the same label and group are one row, the first; `remarks` say so.
+    """
 
     rows: dict[int, LabelledRow]
     classes: LabelSet
     skipped: list[Skipped]
+    remarks: tuple[str, ...]
 
     def target(self, positions: Iterable[int]) -> Integers:
         """(n,): the classifier's column of the right class of each of those rows."""
@@ -103,8 +108,9 @@ def evaluate_zero_shot(
     Two classes have a `roc_auc` as well, of the second class's logit minus the first's. `mean_top1_top5` is there
     when it is the headline. `chance` is guessing; `majority` is always saying the most frequent class. `tied` is
     the share of images for which a wrong class has exactly the right one's similarity; ties go to the class that
-    is listed first. Intervals are Wilson's over images, and the bootstrap's for the two metrics above. They hold for
-    images drawn independently: where one concept is drawn several times, those of the groups are the ones to read.
+    is listed first. Rows that show the same image with the same label count once; with different labels, each counts
+    and `remarks` say so. Intervals are Wilson's over images, and the bootstrap's for the two metrics above. They hold
+    for images drawn independently: where one concept is drawn several times, those of the groups are the ones to read.
 
     A model that predicts texts chooses the class whose text it finds likeliest, by the mean over the text's tokens; the
     details have the accuracy by the probability of the whole text as well (`top1_whole_text`).
@@ -139,6 +145,7 @@ def evaluate_zero_shot(
         scores=scores(said),
         groups={name: scores(said.only(groups == name)) for name in sorted({*groups.tolist()}) if group_by},
         skipped=count_reasons([*labelled.skipped, *images.skipped]),
+        remarks=labelled.remarks,
         details={
             "headline": headline,
             "classes": len(classes.names),
@@ -205,7 +212,12 @@ def survey_labels(
     )
     classes = labels or LabelSet.of(sorted({row.label for row in rows.picked.values()}))
     check_labels(((row.key, row.label) for row in rows.picked.values()), classes, source.name)
-    return LabelledRows(rows.picked, classes, rows.skipped)
+    remarks = (
+        *count_remark(rows),
+        *label_remark(rows, lambda row: row.label, lambda row: row.key),
+    )
+    distinct = without_repeats(rows, lambda row: (row.label, row.group))
+    return LabelledRows(distinct, classes, rows.skipped, remarks)
 
 
 def check_labels(labels: Iterable[tuple[str, str]], classes: LabelSet, where: str) -> None:

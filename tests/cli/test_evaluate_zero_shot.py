@@ -74,8 +74,9 @@ def test_a_published_dataset_brings_its_classes_templates_and_metric(tiny: Path,
     Path("data/oxford-iiit-pet/annotations").mkdir()
     lines = ["Abyssinian_1 1 1 1", "beagle_1 5 2 4", "beagle_2 5 2 4"]
     Path("data/oxford-iiit-pet/annotations/test.txt").write_text("\n".join(lines) + "\n")
-    for line in lines:
-        Image.new("RGB", (20, 20)).save(f"data/oxford-iiit-pet/images/{line.split()[0]}.jpg")
+    for shade, line in enumerate(lines):
+        image = Image.new("RGB", (20, 20), (60 * shade, 0, 0))
+        image.save(f"data/oxford-iiit-pet/images/{line.split()[0]}.jpg")
     arguments = ("evaluate", "zero-shot", "--data", "benchmark:oxford_pets", "--model", tiny, "--json")
     report = run(*arguments).json
     assert next(iter(report["metrics"])) == "mean_per_class"
