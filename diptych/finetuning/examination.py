@@ -1,16 +1,13 @@
 """What lies in the data that a model is to be fine-tuned on, and what is wrong with it."""
 
-import io
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image, UnidentifiedImageError
-
 from diptych.data.example import Example
-from diptych.data.images import WHITE, read_rgb
+from diptych.data.images import WHITE, open_image, read_rgb
 from diptych.data.labelled import LabelFrom, classes_of, label_of
 from diptych.data.sources import Source
 from diptych.errors import DataError
@@ -178,11 +175,9 @@ def _transparent(examples: Sequence[Example]) -> bool:
 
 
 def _has_transparency(example: Example) -> bool:
-    place = example.image if isinstance(example.image, Path) else io.BytesIO(example.image)
     try:
-        with Image.open(place) as picture:
-            return picture.has_transparency_data
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
+        return open_image(example.image).has_transparency_data
+    except DataError:
         return False
 
 

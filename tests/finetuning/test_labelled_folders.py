@@ -1,5 +1,6 @@
 """What is said of data before a model is fine-tuned on them."""
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,21 @@ def test_captions_beside_pictures_make_pairs_and_transparent_parts_are_seen(tmp_
         (tmp_path / f"{number}.txt").write_text("a square")
     found = found_in(tmp_path)
     assert (found.kind, found.counts, found.transparent) == ("pairs", {}, True)
+
+
+def test_a_picture_of_200_megapixels_among_others_is_no_reason_to_stop(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for number in range(3):
+            picture(tmp_path / name / f"{number}.png", "RGBA")
+    picture(tmp_path / "small.jpg")
+    small = (tmp_path / "small.jpg").read_bytes()
+    (tmp_path / "small.jpg").unlink()
+    sides = small.index(b"\xff\xc0") + 5
+    claimed = small[:sides] + struct.pack(">HH", 12240, 16320) + small[sides + 4 :]
+    (tmp_path / "a" / "phone.jpg").write_bytes(claimed)
+    found = found_in(tmp_path)
+    assert (found.images, found.unreadable, found.transparent) == (6, 1, True)
+    assert "phone.jpg" in found.remarks[0]
 
 
 def sized(images: int, classes: int = 4, kind: str = "labels") -> Examined:
