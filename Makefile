@@ -1,6 +1,7 @@
 # Everything starts from a fresh clone with Python 3.11 or later and make. The environment `.venv` builds itself.
 #
 #   make demo      train a small CLIP on the bundled sample, then classify and search: a few minutes
+#   make check     make lint and the quick tests, for use while writing
 #   make test      the test suite                make nightly   its long forms, recorded in docs/results/nightly.md
 #   make lint      ruff and strict mypy          make bench     speed beside open_clip
 #   make figure2   CLIP beside what it was compared with, about an hour and a half; CORPUS=folder adds captioned pictures
@@ -23,12 +24,12 @@ DATASETS := build/datasets
 export DIPTYCH_DATA ?= $(CURDIR)/$(DATASETS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test nightly lint bench figure2 approaches finetuning verify-weights clean
+.PHONY: help setup demo check test nightly lint bench figure2 approaches finetuning verify-weights clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
-setup: $(VENV)/.ready-dev
+setup: $(VENV)/.ready-tests
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Diptych needs Python 3.11 or later")'
@@ -40,8 +41,16 @@ $(VENV)/.ready-core: $(REQUIREMENTS) | $(BIN)/python
 	$(PIP) -c constraints.txt -e '.[search]'
 	touch $@
 
+# torchvision comes from where torch came from: their builds must match.
 $(VENV)/.ready-dev: $(VENV)/.ready-core
+	$(PIP) -c constraints.txt $(TORCH_FLAGS) torch torchvision || \
+	    echo "torchvision is not beside this torch; it is installed from the default index and may not import"
 	$(PIP) -c constraints.txt -e '.[data,train,eval,search,postgres,ray,serve,dev]'
+	touch $@
+
+# What pip does not install, a browser among it. Needs root; without it, it stops with the command to run.
+$(VENV)/.ready-tests: scripts/programs.py $(VENV)/.ready-dev
+	$(BIN)/python scripts/programs.py
 	touch $@
 
 # The tests' one dataset that is not in the package: Debian's copy of Fashion-MNIST, 31 MB, unpacked without root.
@@ -56,10 +65,13 @@ $(DATASETS)/fashion-mnist:
 demo: $(VENV)/.ready-core
 	$(BIN)/diptych demo
 
-test: $(VENV)/.ready-dev $(DATASETS)/fashion-mnist
+check: lint $(VENV)/.ready-tests $(DATASETS)/fashion-mnist
+	$(BIN)/python -m pytest -m "fast and not nightly" $(PYTEST_FLAGS)
+
+test: $(VENV)/.ready-tests $(DATASETS)/fashion-mnist
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-nightly: $(VENV)/.ready-dev $(DATASETS)/fashion-mnist
+nightly: $(VENV)/.ready-tests $(DATASETS)/fashion-mnist
 	mkdir -p build
 	$(BIN)/python -m pytest -m nightly --junitxml=build/nightly.xml $(PYTEST_FLAGS); \
 	status=$$?; $(BIN)/python scripts/nightly_report.py build/nightly.xml docs/results/nightly.md && exit $$status

@@ -4,7 +4,6 @@ Indexes the bundled drawings with the bundled model, serves them, and photograph
 """
 
 import asyncio
-import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import chromium
 from playwright.sync_api import sync_playwright
 
 import diptych
@@ -59,7 +59,7 @@ def served() -> Iterator[str]:
 def photograph(address: str, folder: Path) -> None:
     """Every one of `SHOTS` as a PNG."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = chromium.launch(playwright)
         for name, (scheme, path) in SHOTS.items():
             page = browser.new_page(viewport=SIZE, color_scheme=scheme, base_url=address)
             page.goto(path)

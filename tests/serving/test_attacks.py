@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import html.parser
 import json
-import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlencode
 
+import chromium
 import jinja2
 import pytest
 from fastapi import FastAPI
@@ -320,8 +320,7 @@ addEventListener("securitypolicyviolation", (event) =>
 @pytest.fixture
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=options)
+        browser = chromium.launch(playwright)
         yield browser
         browser.close()
 

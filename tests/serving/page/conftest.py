@@ -1,13 +1,13 @@
 """A served index that gives sensible answers, and a real Chromium that complains about nothing."""
 
 import contextlib
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from chromium import launch
 from playwright.sync_api import Browser, Page, sync_playwright
 from starlette.testclient import TestClient
 
@@ -95,10 +95,7 @@ def html(gallery: Gallery) -> Iterator[TestClient]:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"),
-            args=["--no-sandbox", "--disable-background-networking", "--disable-component-update"],
-        )
+        browser = launch(playwright)
         yield browser
         browser.close()
 
