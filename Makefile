@@ -10,15 +10,19 @@
 #   make verify-weights DIR=folder               check downloaded OpenAI checkpoints
 #
 # PYTHON=python3.12 chooses another interpreter. TORCH_FLAGS is passed to the installation of torch, for example an
-# `--index-url` that pytorch.org names for a CUDA version or for a build without CUDA.
+# `--index-url` that pytorch.org names for a CUDA version or for a build without CUDA. The tests run in PROCESSES=2
+# processes with one thread each; a process takes up to 4 GB.
 
 PYTHON ?= python3
 TORCH_FLAGS ?=
 PYTEST_FLAGS ?=
+PROCESSES ?= 2
 CORPUS ?= corpus
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# One file's tests run in one process, because they share fixtures.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 REQUIREMENTS := pyproject.toml constraints.txt
 DATASETS := build/datasets
 export DIPTYCH_DATA ?= $(CURDIR)/$(DATASETS)
@@ -66,10 +70,10 @@ demo: $(VENV)/.ready-core
 	$(BIN)/diptych demo
 
 check: lint $(VENV)/.ready-tests $(DATASETS)/fashion-mnist
-	$(BIN)/python -m pytest -m "fast and not nightly" $(PYTEST_FLAGS)
+	$(PYTEST) -m "fast and not nightly" $(PYTEST_FLAGS)
 
 test: $(VENV)/.ready-tests $(DATASETS)/fashion-mnist
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(PYTEST) $(PYTEST_FLAGS)
 
 nightly: $(VENV)/.ready-tests $(DATASETS)/fashion-mnist
 	mkdir -p build

@@ -170,7 +170,8 @@ def test_every_dependency_is_imported_by_somebody() -> None:
         "tensorboard": "torch.utils.tensorboard",
     }
     # Used as commands, by the build, or at run time by one of the others.
-    commands = {"editables", "hatchling", "mypy", "packaging", "pytest", "ruff", "torchvision", "types-regex"}
+    commands = {"editables", "hatchling", "mypy", "packaging", "pytest", "ruff", "torchvision"}
+    commands |= {"pytest-xdist", "types-regex"}
     commands |= {"httpx2", "pandas"}  # Starlette's test client needs the one, Ray's datasets the other
     sources = "\n".join(
         path.read_text("utf-8") for path in tracked_files() if path.suffix == ".py" and path != Path(__file__)

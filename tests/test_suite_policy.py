@@ -14,13 +14,15 @@ CONFIGURATION = (
 READS_PHOTOS = "@pytest.mark.photos\ndef test_it(photos):\n    assert list(photos.iterdir())"
 
 
-def run_suite(folder: Path, *sources: str, photos: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run_suite(
+    folder: Path, *sources: str, photos: Path | None = None, options: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run a suite of one file for each source, under the project's own conftest.py."""
     shutil.copy(CONFTEST, folder / "conftest.py")
     (folder / "pytest.ini").write_text(CONFIGURATION)
     for number, source in enumerate(sources):
         (folder / f"test_sample_{number}.py").write_text(f"import pytest\n\n{source}\n")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(folder)]
     environment = os.environ | {
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "DIPTYCH_PHOTOS": str(photos) if photos else "",
@@ -42,6 +44,14 @@ def test_a_skip_fails_the_suite_and_says_why(tmp_path: Path) -> None:
         >= 3
     )
     assert all(reason in result.stdout for reason in ("reason one", "reason two", "reason three"))
+
+
+def test_a_skip_fails_the_suite_in_several_processes_too(tmp_path: Path) -> None:
+    sources = ["def test_it():\n    pytest.skip('reason one')", "def test_it():\n    pass"]
+    result = run_suite(tmp_path, *sources, options=("-p", "xdist.plugin", "-n", "2"))
+    assert result.returncode == 1, result.stdout
+    assert "1 failed, 1 passed" in result.stdout
+    assert "gpu, official_weights: Skipped: reason one" in result.stdout
 
 
 def test_a_module_that_skips_itself_fails_the_suite(tmp_path: Path) -> None:
