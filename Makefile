@@ -70,7 +70,7 @@ demo: $(VENV)/.ready-core
 	$(BIN)/diptych demo
 
 check: lint $(VENV)/.ready-tests $(DATASETS)/fashion-mnist
-	$(PYTEST) -m "fast and not nightly" $(PYTEST_FLAGS)
+	$(PYTEST) -m fast $(PYTEST_FLAGS)
 
 test: $(VENV)/.ready-tests $(DATASETS)/fashion-mnist
 	$(PYTEST) $(PYTEST_FLAGS)

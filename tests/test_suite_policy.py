@@ -1,6 +1,7 @@
 """The root conftest.py turns skips into failures; these are the controls that show that it can see."""
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -9,9 +10,14 @@ from pathlib import Path
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
 CONFIGURATION = (
     "[pytest]\nmarkers =\n    gpu: needs a CUDA device\n    official_weights: needs the checkpoints\n"
-    "    photos: reads research photographs\n"
+    "    photos: reads research photographs\n    fast: quick\n    nightly: long\n"
 )
+ROOT = CONFTEST.parent
 READS_PHOTOS = "@pytest.mark.photos\ndef test_it(photos):\n    assert list(photos.iterdir())"
+
+
+def slow_names() -> tuple[str, ...]:
+    return runpy.run_path(str(CONFTEST))["SLOW"]  # type: ignore[no-any-return]
 
 
 def run_suite(
@@ -91,3 +97,17 @@ def test_a_variable_that_names_no_folder_of_photographs_is_an_error(tmp_path: Pa
     result = run_suite(tmp_path, READS_PHOTOS, photos=tmp_path / "absent")
     assert result.returncode == 4, result.stdout
     assert f"DIPTYCH_PHOTOS is not a folder: {tmp_path / 'absent'}" in result.stderr
+
+
+def test_fast_is_what_is_neither_nightly_nor_in_a_slow_file(tmp_path: Path) -> None:
+    two = "def test_it():\n    pass\n\n@pytest.mark.nightly\ndef test_long():\n    pass"
+    (tmp_path / "tests" / "training").mkdir(parents=True)
+    (tmp_path / "tests" / "training" / "test_slow.py").write_text(two.join(["import pytest\n\n", ""]))
+    result = run_suite(tmp_path, two, options=("-m", "fast"))
+    assert result.returncode == 0, result.stdout
+    assert "1 passed, 3 deselected" in result.stdout
+
+
+def test_every_slow_file_exists() -> None:
+    assert [name for name in slow_names() if not (ROOT / "tests" / name).exists()] == []
+    assert list(slow_names()) == sorted(slow_names())
