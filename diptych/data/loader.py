@@ -21,6 +21,7 @@ from diptych.data.example import Example
 from diptych.data.joined import parts_of
 from diptych.data.order import Indices, batches, row_seeds
 from diptych.data.reasons import NO_CAPTION, reason_of
+from diptych.data.same_images import image_id
 from diptych.data.sources import Source
 from diptych.data.text_sampling import TextSampling, joined, sample_text
 from diptych.distributed import World, share
@@ -61,6 +62,7 @@ class Batch:
     first: the place of the share's first row in the global batch.
     global_count: rows of the global batch.
     sounds: (rows, frames, bands), float32, where the loader hears them; see `sounds.log_mel`.
+    images: (rows,), int64, where the loader tells images apart; equal for rows whose image files are equal.
     """
 
     canvas: Tensor
@@ -74,6 +76,7 @@ class Batch:
     first: int
     global_count: int
     sounds: Tensor | None = None
+    images: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class _Row:
     group: int
     mirrored: bool
     sound: npt.NDArray[np.float32] | None
+    image: int | None
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ class _Drawn:
     group: int
     mirrored: bool
     sound: npt.NDArray[np.float32] | None
+    image: int | None
     bad: _Bad | None
 
 
@@ -126,6 +131,7 @@ class Loader:
     most_bad: the share of pairs, 0..1, that may be bad before the run ends.
     needs_captions: whether a picture without one counts as bad; else its text is empty.
     hear: an example's sound to (frames, bands); DataError where it has none. Not given: sounds are not looked at.
+    tell_images: number the images of a batch by the content of their files, which costs a hash of each.
     world: the processes among which each batch of `batch_size` is shared.
 
     A pair that cannot be read is replaced by the next good one of the source, which is a function of its place alone.
@@ -145,6 +151,7 @@ class Loader:
     most_bad: float = 0.05
     needs_captions: bool = True
     hear: Hear | None = None
+    tell_images: bool = False
     world: World = field(default_factory=World)
     asked: int = field(default=0, init=False)
     skipped: collections.Counter[str] = field(default_factory=collections.Counter, init=False)
@@ -235,6 +242,7 @@ class Loader:
             first=mine.start,
             global_count=len(indices),
             sounds=_stacked(row.sound for row in drawn),
+            images=torch.tensor([row.image for row in drawn]) if self.tell_images else None,
         )
         return batch, [row.bad for row in drawn if row.bad is not None]
 
@@ -245,7 +253,9 @@ class Loader:
             at, row = self._read(index)
             pixels.append(self.canvas.crop(row.pixels, numbers[4:]))
             text = sample_text(row.captions, row.tags, self.text, numbers[:4])
-            drawn.append(_Drawn(at, text, row.group, row.mirrored, row.sound, self._bad.get(index)))
+            drawn.append(
+                _Drawn(at, text, row.group, row.mirrored, row.sound, row.image, self._bad.get(index))
+            )
         return np.stack(pixels), drawn
 
     def _read(self, index: int) -> tuple[int, _Row]:
@@ -287,6 +297,7 @@ class Loader:
             group=group_id(captions[0] or example.key),
             mirrored=_HANDED.search(words) is None,
             sound=None if self.hear is None else self.hear(example),
+            image=image_id(example.image) if self.tell_images else None,
         )
 
     def _count(self, rows: int, bad: Sequence[_Bad]) -> None:

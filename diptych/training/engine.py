@@ -40,6 +40,7 @@ from diptych.training.layout import METRICS, MODEL, RECIPE, START, checkpoints
 from diptych.training.monitor import Monitor
 from diptych.training.optimizer import build_optimizer
 from diptych.training.parallel import share_model
+from diptych.training.positives import with_positives
 from diptych.training.precision import loss_scale
 from diptych.training.run_files import RunFiles
 from diptych.training.saving import Saver
@@ -171,7 +172,7 @@ class _Engine:
             batches = loader.batches(self.step * recipe.training.batch_size)
             stopped = 0
             while not self._done() and not stopped:
-                batch = next(batches)
+                batch = with_positives(next(batches), recipe.objective.positives, self.device)
                 if self.chunking is None:
                     self.chunking = self._chunks(batch)
                 rate = learning_rate(self.step, total, recipe.optimizer.learning_rate, recipe.schedule)
@@ -181,7 +182,7 @@ class _Engine:
                     batch,
                     rate,
                     recipe.optimizer.clip_norm,
-                    group_positives=recipe.objective.positives == "caption",
+                    group_positives=recipe.objective.positives != "pair",
                     chunking=self.chunking,
                     parallel=self.parallel,
                     scaling=self.scaling,

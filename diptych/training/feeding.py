@@ -64,6 +64,7 @@ def open_training_data(
         most_bad=data.most_bad,
         needs_captions=needs_captions,
         hear=_hearing(model),
+        tell_images=recipe.objective.positives in ("image", "caption-or-image"),
         world=world(),
     )
 

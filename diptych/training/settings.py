@@ -10,6 +10,7 @@ from diptych.errors import SettingsError
 from diptych.models.architectures import LABELLED, PUBLISHED, Architecture
 from diptych.pretrained import load
 from diptych.training.methods import FinetuneMethod
+from diptych.training.positives import Positives
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +69,9 @@ class DataSettings:
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveSettings:
     name: str = "clip"  # of an approach: a key of `tasks.TASKS`
-    positives: Literal["pair", "caption"] = (
-        "pair"  # "caption": pairs with the same first caption are positives
-    )
+    # Pairs that are right for each other: a pair alone ("pair"), also those with the same first caption, with the same
+    # image (the same file or equal bytes), or with either ("caption-or-image").
+    positives: Positives = "pair"
     # Fixed: what similarities are divided by in simclr (0.5 for CIFAR-10) and convirt, and logits in label-distillation
     # (SimCLRv2: 0.1 for a student of the teacher's size, 1 for a smaller one).
     temperature: float = 0.1
