@@ -44,9 +44,17 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` as UTF-8 with `atomic_write`."""
+    """Write `text` as UTF-8 with `atomic_write`; see `escaped`."""
     with atomic_write(path) as file:
-        file.write(text.encode("utf-8"))
+        file.write(escaped(text))
+
+
+def escaped(text: str) -> bytes:
+    """`text` as UTF-8, with the bytes of file names that are none as `\\udce9`.
+
+    Python keeps such bytes as lone surrogates. In JSON the escape is read back as what it was.
+    """
+    return text.encode("utf-8", "backslashreplace")
 
 
 def put_in_place(folder: Path, target: Path) -> None:

@@ -95,9 +95,28 @@ def test_nothing_to_embed_gives_no_rows(tiny_clip: CLIP, tiny_preprocess: Prepro
     assert embed_texts(tiny_clip, []).shape == (0, 24)
 
 
-def test_one_string_in_place_of_a_list_is_refused(tiny_clip: CLIP) -> None:
-    with pytest.raises(TypeError, match="one string"):
-        embed_texts(tiny_clip, "a cat")
+def test_one_text_or_one_image_in_place_of_a_list_gives_one_row(
+    tiny_clip: CLIP, tiny_preprocess: Preprocess, tmp_path: Path
+) -> None:
+    assert np.array_equal(embed_texts(tiny_clip, "a cat"), embed_texts(tiny_clip, ["a cat"]))
+    (path,) = drawings(tmp_path, 1)
+    expected = embed_images(tiny_clip, tiny_preprocess, [path])
+    for one in (path, str(path), path.read_bytes(), Image.open(path)):
+        assert np.array_equal(embed_images(tiny_clip, tiny_preprocess, one), expected)
+
+
+def test_images_that_cannot_be_read_have_no_row_where_somebody_is_told(
+    tiny_clip: CLIP, tiny_preprocess: Preprocess, tmp_path: Path
+) -> None:
+    paths = drawings(tmp_path, 5)
+    paths[1].write_bytes(b"")
+    paths[4].write_bytes(b"no image")
+    told = {}
+    vectors = embed_images(tiny_clip, tiny_preprocess, paths, batch_size=2, unreadable=told.__setitem__)
+    good = [paths[position] for position in (0, 2, 3)]
+    np.testing.assert_allclose(vectors, one_by_one(tiny_clip, tiny_preprocess, good), atol=1e-6)
+    assert list(told) == [1, 4]
+    assert "4.png: not an image" in str(told[4])
 
 
 def test_a_text_that_is_too_long_is_refused_unless_it_may_be_cut(tiny_clip: CLIP) -> None:
@@ -163,7 +182,7 @@ def test_skipped_rows_are_counted_by_reason(
     table.write_text("image,caption\n" + "\n".join(f"photos/{n:03}.png,drawing {n}" for n in range(12)))
     batches = embed_source(tiny_clip, tiny_preprocess, open_source(table))
     skipped = [row for batch in batches for row in batch.skipped]
-    assert count_reasons(skipped) == {"unreadable image": 2, "unreadable row": 2}
+    assert count_reasons(skipped) == {"truncated image": 1, "empty image": 1, "missing image": 2}
 
 
 def test_a_batch_without_a_readable_image_has_no_rows(

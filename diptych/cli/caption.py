@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from diptych.cli.inputs import find_pictures
 from diptych.cli.options import Device, Json, Precision, UsageError
-from diptych.cli.output import emit, progress, say
+from diptych.cli.output import emit, progress, say_left_out
 from diptych.errors import DataError, ImageError
 
 
@@ -35,15 +35,15 @@ def caption(
         raise UsageError(f"--beams {beams}: expected at least 1")
     if nucleus is not None and not 0 < nucleus <= 1:
         raise UsageError(f"--nucleus {nucleus}: expected a probability above 0 and at most 1")
-    named, found = find_pictures(images)
+    pictures = find_pictures(images)
 
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.evaluation.captions import write_captions  # noqa: PLC0415
 
     _, network, preprocess = load_model(model, device, precision)
     written = []
-    with progress("writing", len(named) + len(found)) as advance:
-        for number, image in enumerate([*named, *found]):
+    with progress("writing", len(pictures.files)) as advance:
+        for number, image in enumerate(pictures.files):
             try:
                 written += write_captions(
                     network,
@@ -55,9 +55,8 @@ def caption(
                     progress=advance,
                 )
             except ImageError as error:
-                if number < len(named):
-                    raise
-                say(f"warning: skipped: {error}")
+                pictures.leave_out(number, error)
+    say_left_out(pictures.left_out)
     if not written:
         raise DataError(
             f"{', '.join(map(str, images))}: no picture there can be read; see the warnings above"

@@ -8,13 +8,10 @@ from cyclopts import Parameter
 
 from diptych.cli.inputs import KeepNothing, classifier_builder, find_pictures, read_classes, templates_for
 from diptych.cli.options import DEFAULT_MODEL, Device, Json, LabelsFile, Model, Precision, UsageError
-from diptych.cli.output import emit, percent, progress, say
-from diptych.errors import DataError, ImageError
+from diptych.cli.output import emit, percent, progress, say_left_out
+from diptych.errors import DataError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diptych.data.transforms import Preprocess
     from diptych.evaluation.calibration import Calibration
 
 
@@ -71,7 +68,7 @@ def classify(
     classes = None
     if not own:
         classes = calibrated.label_set if calibrated is not None else read_classes(labels, labels_file)
-    named, found = find_pictures(images)
+    pictures = find_pictures(images)
 
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.evaluation import classify as classification  # noqa: PLC0415
@@ -81,19 +78,20 @@ def classify(
     if calibrated is not None:
         calibrated.require(network, preprocess)
         threshold = calibrated.threshold if threshold is None else threshold
-    lenient = _Lenient(preprocess, found)
     if classes is None and own_head(network) is None:
         raise UsageError(
             f'--model {model} has no classes of its own; give the classes by --labels "cat,dog" or --labels-file FILE'
         )
-    with progress("classifying", len(named) + len(found)) as advance:
+    with progress("classifying", len(pictures.files)) as advance:
         answers = (
-            classification.classify_own(network, lenient, [*named, *found], top=top, progress=advance)
+            classification.classify_own(
+                network, preprocess, pictures.files, top=top, progress=advance, unreadable=pictures.leave_out
+            )
             if classes is None
             else classification.classify(
                 network,
-                lenient,
-                [*named, *found],
+                preprocess,
+                pictures.files,
                 classes,
                 templates=template or classes.templates or templates_for(name),
                 top=top,
@@ -101,9 +99,11 @@ def classify(
                 threshold=threshold,
                 build=classifier_builder(preprocess, keep=not no_cache),
                 progress=advance,
+                unreadable=pictures.leave_out,
             )
         )
-    report([answer for answer in answers if Path(answer["image"]) not in lenient.unreadable], as_json, images)
+    say_left_out(pictures.left_out)
+    report(answers, as_json, images)
 
 
 def report(answers: Sequence[Any], as_json: bool, places: Sequence[Path]) -> None:
@@ -127,27 +127,3 @@ def _calibration(file: Path) -> "Calibration":
     from diptych.evaluation.calibration import read_calibration  # noqa: PLC0415
 
     return read_calibration(file)
-
-
-class _Lenient:
-    """Preprocessing for which a bad picture in a folder is no reason to stop: a blank stands in for it.
-
-    A picture that was named on the command line is one. Called from several threads.
-    """
-
-    def __init__(self, preprocess: "Preprocess", found: Sequence[Path]) -> None:
-        self.unreadable: set[Path] = set()
-        self._preprocess = preprocess
-        self._found = frozenset(found)
-
-    def __call__(self, image: Path) -> "Tensor":
-        try:
-            return self._preprocess(image)
-        except ImageError as error:
-            if image not in self._found:
-                raise
-            import torch  # noqa: PLC0415
-
-            say(f"warning: skipped: {error}")
-            self.unreadable.add(image)
-            return torch.zeros(3, self._preprocess.resolution, self._preprocess.resolution)

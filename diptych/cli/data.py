@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from diptych.cli.options import CaptionColumn, ImageColumn, Json, SourcePlace, UsageError
-from diptych.cli.output import count_of, emit, percent, progress, say, table
+from diptych.cli.output import count_of, emit, percent, progress, say, say_left_out, table
 
 if TYPE_CHECKING:
     from diptych.data.inspection import Inspection, Range
@@ -40,6 +40,7 @@ def inspect(
 ) -> None:
     """Counts, formats, sizes, lengths of captions in tokens, duplicates, and a few rows. Nothing is decoded."""
     from diptych.data.inspection import inspect_source  # noqa: PLC0415
+    from diptych.data.left_out import left_out_of  # noqa: PLC0415
     from diptych.data.sources import open_source  # noqa: PLC0415
     from diptych.tokenizer import default_tokenizer  # noqa: PLC0415
 
@@ -57,7 +58,8 @@ def inspect(
             progress=advance,
         )
     if as_json:
-        emit({"source": source, "description": opened.describe(), **asdict(found)})
+        left_out = left_out_of(opened).to_json()
+        emit({"source": source, "description": opened.describe(), **asdict(found), "left_out": left_out})
         return
     print(opened.describe())
     _show(found)
@@ -112,6 +114,7 @@ def verify(
 ) -> int:
     """Decode every image and read every caption; count what is bad by reason. Exit code 1 if anything is."""
     from diptych.data.examination import verify_source  # noqa: PLC0415
+    from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
     from diptych.data.sources import open_source  # noqa: PLC0415
 
     opened = open_source(source, image_column=image_column, caption_column=caption_column)
@@ -120,6 +123,7 @@ def verify(
             opened, workers=_threads(workers), need_caption=not allow_no_caption, progress=advance
         )
     if as_json:
+        left_out = all_left_out([left_out_of(opened), verdict.left_out])
         emit(
             {
                 "source": source,
@@ -128,9 +132,11 @@ def verify(
                 "read": verdict.read,
                 "bad": verdict.reasons,
                 "rows": [asdict(row) for row in verdict.bad[:_LISTED]],
+                "left_out": left_out.to_json(),
             }
         )
         return 1 if verdict.bad else 0
+    say_left_out(left_out_of(opened))
     print(f"{source}: {verdict.read:,} of {verdict.total:,} rows are good")
     _show_reasons(verdict.reasons, verdict.total)
     for row in verdict.bad[:_LISTED]:
@@ -160,6 +166,7 @@ def pack(
 ) -> None:
     """Write any source as tar shards with indexes, the form that training reads fastest. Bad rows are dropped, and
     listed in pack.json."""
+    from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
     from diptych.data.packing import pack_source  # noqa: PLC0415
     from diptych.data.sources import open_source  # noqa: PLC0415
 
@@ -179,9 +186,12 @@ def pack(
         )
     shards = [shard for shard in packed.shards if shard.examples]
     size = sum(shard.size for shard in shards)
+    left_out = all_left_out([left_out_of(opened), packed.left_out])
+    say_left_out(left_out)
     if as_json:
         counts = {"total": packed.total, "packed": packed.examples, "dropped": packed.reasons}
-        emit({"out": str(out), **counts, "shards": len(shards), "bytes": size})
+        more = {"shards": len(shards), "bytes": size, "left_out": left_out.to_json()}
+        emit({"out": str(out), **counts, **more})
         return
     noun = "shard" if len(shards) == 1 else "shards"
     print(

@@ -15,6 +15,7 @@ from diptych.cli.machine_checks import Check
 from diptych.cli.output import count_of, percent
 from diptych.data.example import Example
 from diptych.data.labelled import label_of
+from diptych.data.left_out import left_out_of
 from diptych.data.loader import group_id
 from diptych.data.sources import Source, expand
 from diptych.data.transforms import Preprocess
@@ -45,6 +46,7 @@ def data_checks(recipe: Recipe, source: Source, weights: Weights) -> Iterator[Ch
     """Each check as soon as it is done."""
     used = np.flatnonzero(weights)
     yield Check("data", "ok", f"{source.describe()}; {len(used):,} of {len(source):,} used")
+    yield from _left_out(source)
     yield _length_of_run(recipe, float(weights.sum()))
     yield _workers(recipe, source)
     seen = _look(source, _spread(used.tolist(), ROWS))
@@ -53,6 +55,13 @@ def data_checks(recipe: Recipe, source: Source, weights: Weights) -> Iterator[Ch
         return
     yield from _pictures(source, seen.examples, recipe)
     yield from _words(seen.examples, recipe)
+
+
+def _left_out(source: Source) -> Iterator[Check]:
+    """What the data's folders and shards hold that no run will use; the words are those of every command."""
+    lines = left_out_of(source).warnings()
+    if lines:
+        yield Check("left out", "warn", "; ".join(lines))
 
 
 def _length_of_run(recipe: Recipe, rows_an_epoch: float) -> Check:

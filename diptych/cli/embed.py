@@ -20,7 +20,7 @@ from diptych.cli.options import (
     SourcePlace,
     UsageError,
 )
-from diptych.cli.output import emit, progress, say_skipped
+from diptych.cli.output import emit, progress, say_left_out
 from diptych.cli.threads import wait_without_spinning
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def embed(
     wait_without_spinning()
 
     from diptych.cli.machine import load_model  # noqa: PLC0415
+    from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
     from diptych.data.sources import open_source  # noqa: PLC0415
     from diptych.embed.files import about, check_name, write_embeddings  # noqa: PLC0415
     from diptych.embed.shards import Shard  # noqa: PLC0415
@@ -88,9 +89,10 @@ def embed(
         return
     with progress("embedding", len(rows)) as advance:
         written = write_embeddings(out, embed_rows(range(len(rows))), about=said, progress=advance)
-    say_skipped(written.skipped)
+    left_out = all_left_out([left_out_of(rows), written.skipped])
+    say_left_out(left_out)
     if as_json:
-        emit(_result(out, name, written))
+        emit(_result(out, name, written) | {"left_out": left_out.to_json()})
     else:
         print(f"{out}: {written.count:,} vectors of {written.dim} dimensions")
 
@@ -112,7 +114,7 @@ def _one_shard(
         written = write_shard(
             out, shard, lambda: embed_rows(positions), dim=dim, about=said, progress=advance
         )
-    say_skipped(written.skipped)
+    say_left_out(written.skipped)
     missing = missing_shards(out, shard.count)
     whole = None if missing else join_shards(out, shard.count)
     piece = shard.file(out)
@@ -172,5 +174,6 @@ def _result(file: Path, model: str, written: "Written") -> dict[str, object]:
         "model": model,
         "count": written.count,
         "dim": written.dim,
-        "skipped": written.skipped,
+        "skipped": dict(written.skipped),
+        "left_out": written.skipped.to_json(),
     }

@@ -1,7 +1,8 @@
 """`diptych evaluate`: one task, one model, one dataset."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
@@ -22,9 +23,10 @@ from diptych.cli.options import (
     Precision,
     UsageError,
 )
-from diptych.cli.output import emit, progress
+from diptych.cli.output import emit, progress, say_left_out
 
 if TYPE_CHECKING:
+    from diptych.data.sources import Source
     from diptych.distributed import World
     from diptych.evaluation.report import Report
 
@@ -112,7 +114,7 @@ def zero_shot(
                 progress=advance,
             )
 
-        show(len(task.source), measure, here, as_json)
+        show(len(task.source), measure, here, as_json, [task.source])
 
 
 @app.command(
@@ -142,7 +144,7 @@ def word_order(
                 network, preprocess, source, model_name=name, batch_size=batch_size, progress=advance
             )
 
-        show(len(source), measure, here, as_json)
+        show(len(source), measure, here, as_json, [source])
 
 
 @app.command(
@@ -180,7 +182,7 @@ def labels(
                 progress=advance,
             )
 
-        show(len(task.source), measure, here, as_json)
+        show(len(task.source), measure, here, as_json, [task.source])
 
 
 @app.command(name="retrieval", help_epilogue="Example: diptych evaluate retrieval --data captions.csv")
@@ -216,7 +218,7 @@ def retrieval(
                 progress=advance,
             )
 
-        show(len(source), measure, here, as_json)
+        show(len(source), measure, here, as_json, [source])
 
 
 @contextlib.contextmanager
@@ -230,13 +232,24 @@ def everybody(device: str) -> "Iterator[World]":
 
 
 def show(
-    total: int, measure: "Callable[[Callable[[int], None]], Report]", here: "World", as_json: bool
+    total: int,
+    measure: "Callable[[Callable[[int], None]], Report]",
+    here: "World",
+    as_json: bool,
+    sources: "Sequence[Source]",
 ) -> None:
-    """Measure under a bar of `total` images, and print the report, as JSON or as a table, from one process."""
+    """Measure under a bar of `total` images, and print the report, as JSON or as a table, from one process.
+
+    What `sources`, which the images come from, and the measurement left out goes to stderr.
+    """
+    from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
+
     with progress("evaluating", total) as advance:
         report = measure(advance)
     if not here.leads:
         return
+    report = replace(report, unused=all_left_out(map(left_out_of, sources)))
+    say_left_out(report.left_out)
     if as_json:
         emit(report.to_json())
         return

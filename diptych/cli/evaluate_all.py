@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from diptych.cli.evaluate_datasets import Root
 from diptych.cli.inputs import KeepNothing
 from diptych.cli.options import DEFAULT_MODEL, BatchSize, Device, Json, Model, Precision
-from diptych.cli.output import emit, progress, say, table
+from diptych.cli.output import emit, progress, say, say_left_out, table
 from diptych.errors import DataError
 
 if TYPE_CHECKING:
@@ -94,6 +94,8 @@ class _Terminal:
             what = f"failed: {result.error}"
         else:
             what = "is there already, and nothing has changed" if kept else f"done in {result.seconds:.1f} s"
+        if result.report is not None and not kept:
+            say_left_out(result.report.left_out)
         say(f"{self._done}/{self._tasks} {result.name}: {what}")
 
 

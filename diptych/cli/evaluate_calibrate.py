@@ -20,7 +20,7 @@ from diptych.cli.options import (
     Model,
     Precision,
 )
-from diptych.cli.output import emit, percent, progress, say, table
+from diptych.cli.output import emit, percent, progress, say, say_left_out, table
 from diptych.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -62,12 +62,15 @@ def calibrate(
 
     from diptych.cli.inputs import classifier_builder, templates_for, zero_shot_data  # noqa: PLC0415
     from diptych.cli.machine import load_model  # noqa: PLC0415
+    from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
     from diptych.evaluation import calibration  # noqa: PLC0415
 
     task = zero_shot_data(
         data, labels_file, templates, root=root, image_column=image_column, label_column=label_column
     )
     others = zero_shot_data(none_data, None, None, root=root).source if none_data is not None else None
+    left_out = all_left_out(map(left_out_of, [task.source] if others is None else [task.source, others]))
+    say_left_out(left_out)
     with everybody(device) as here:
         name, network, preprocess = load_model(model, device, precision)
         with progress(

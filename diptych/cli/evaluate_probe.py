@@ -23,6 +23,7 @@ from diptych.cli.options import (
 from diptych.cli.output import percent, progress, say
 
 if TYPE_CHECKING:
+    from diptych.data.sources import Source
     from diptych.data.transforms import Preprocess
     from diptych.distributed import World
     from diptych.embed import Progress
@@ -122,7 +123,7 @@ def linear_probe(
             progress=advance,
         )
 
-    _fit_and_show(MOST_FITS, fit, _how_probed, here, as_json)
+    _fit_and_show(MOST_FITS, fit, _how_probed, here, as_json, sources=[part.source for part in data])
 
 
 def few_shot(
@@ -181,7 +182,9 @@ def few_shot(
             progress=advance,
         )
 
-    _fit_and_show(len(set(numbers)) * seeds, fit, _how_crossed, here, as_json)
+    _fit_and_show(
+        len(set(numbers)) * seeds, fit, _how_crossed, here, as_json, sources=[part.source for part in data]
+    )
 
 
 def _training_split(test: str) -> str:
@@ -247,13 +250,15 @@ def _fit_and_show(
     remark: "Callable[[Report], str]",
     here: "World",
     as_json: bool,
+    *,
+    sources: "Sequence[Source]",
 ) -> None:
     """Fit in one process, since all have the features by now, and print the report with a remark beside it."""
     if not here.leads:
         return
     with progress("fitting", fits) as advance:
         report = fit(advance)
-    show(0, lambda _: report, here, as_json)
+    show(0, lambda _: report, here, as_json, sources)
     say(remark(report))
     if not report.details["converged"]:
         say("warning: a fit had not converged; its weights are the best found")

@@ -20,8 +20,9 @@ from diptych.cli.options import (
     Model,
     UsageError,
 )
-from diptych.cli.output import emit, percent, say, table
+from diptych.cli.output import emit, percent, say, say_left_out, table
 from diptych.cli.train import Assignments, evaluation_of, held_out_part, reports_of
+from diptych.training.layout import HELD_OUT
 from diptych.training.methods import FinetuneMethod
 
 if TYPE_CHECKING:
@@ -152,9 +153,14 @@ def run_recipe(
 
 def run_and_tell(recipe: "Recipe", folder: Path, *, resume: bool, device: str, as_json: bool) -> None:
     """Fine-tune as a recipe says, and print what was gained and lost."""
+    from diptych.data.left_out import all_left_out  # noqa: PLC0415
+
     found = _run(recipe, folder, resume=resume, device=device)
+    held_out = [report.skipped for task, report in found.before.items() if task == HELD_OUT]
+    left_out = all_left_out([found.result.left_out, *held_out])
+    say_left_out(left_out)
     if as_json:
-        emit({**found.to_json(), "report": str(folder / PAGE)})
+        emit({**found.to_json(), "left_out": left_out.to_json(), "report": str(folder / PAGE)})
         return
     which = (
         f"the weights of step {found.step:,}" if found.step else "the start, which no step was better than"

@@ -18,7 +18,7 @@ from diptych.cli.options import (
     Precision,
     SourcePlace,
 )
-from diptych.cli.output import emit, progress, say_skipped
+from diptych.cli.output import emit, progress, say_left_out
 from diptych.cli.threads import wait_without_spinning
 from diptych.errors import DataError
 
@@ -52,6 +52,7 @@ def index(
     wait_without_spinning()
 
     from diptych.cli.machine import load_model  # noqa: PLC0415
+    from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
     from diptych.data.sources import open_source  # noqa: PLC0415
     from diptych.embed import count_reasons  # noqa: PLC0415
     from diptych.search.build import refresh  # noqa: PLC0415
@@ -83,9 +84,11 @@ def index(
         "repeated": done.repeated,
     }
     skipped = count_reasons(done.skipped)
-    say_skipped(skipped)
+    left_out = all_left_out([left_out_of(rows), skipped])
+    say_left_out(left_out)
     if as_json:
-        emit({"index": folder, "model": encoder.name, **counts, "skipped": skipped, "total": done.total})
+        result = {"index": folder, "model": encoder.name, **counts, "skipped": dict(skipped)}
+        emit(result | {"left_out": left_out.to_json(), "total": done.total})
         return
     changes = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     print(f"{folder}: {done.total:,} pictures ({changes})")

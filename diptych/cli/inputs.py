@@ -1,6 +1,7 @@
 """What a user types for classes, templates and pictures, and what it is turned into."""
 
 import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -8,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 from cyclopts import Parameter
 
 from diptych.cli.options import DEFAULT_MODEL, UsageError
-from diptych.errors import DataError, SettingsError
+from diptych.errors import DataError, ImageError, SettingsError
 
 if TYPE_CHECKING:
+    from diptych.data.left_out import LeftOut
     from diptych.data.sources import Source
     from diptych.data.transforms import Preprocess
     from diptych.evaluation.labels import LabelSet
@@ -114,19 +116,43 @@ def classifier_builder(preprocess: "Preprocess", *, keep: bool) -> "BuildClassif
     return functools.partial(cached_classifier, preprocess=preprocess) if keep else classifier
 
 
-def find_pictures(places: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+class Pictures:
+    """Picture files that a user named, and those found in the folders that a user named.
+
+    files: the named ones first. left_out: what lies in the folders and is not used, pictures that cannot be read
+    included once `leave_out` was told of them.
+    """
+
+    def __init__(self, named: "Sequence[Path]", found: "Sequence[Path]", left_out: "LeftOut") -> None:
+        self.files = [*named, *found]
+        self.left_out = left_out
+        self._named = len(named)
+
+    def leave_out(self, position: int, error: ImageError) -> None:
+        """Count a picture of a folder that cannot be read; raise the error of one that was named."""
+        from diptych.data.reasons import reason_of  # noqa: PLC0415
+
+        if position < self._named:
+            raise error
+        self.left_out.add(reason_of(error), str(self.files[position]))
+
+
+def find_pictures(places: Sequence[Path]) -> Pictures:
     """The files among `places`, and the pictures in the folders among them, at any depth."""
     from diptych.data.folder import FolderSource, list_folder  # noqa: PLC0415
+    from diptych.data.left_out import LeftOut, all_left_out  # noqa: PLC0415
 
     named: list[Path] = []
     found: list[Path] = []
+    left_out: list[LeftOut] = []
     for place in places:
         if place.is_dir():
             listing = list_folder(place)
             FolderSource(place, listing)  # says what is in a folder without pictures
             found += [place / name for name in listing.images]
-        elif place.exists():
+            left_out.append(listing.left_out)
+        elif os.path.lexists(place):
             named.append(place)
         else:
             raise DataError(f"{place}: no such file or folder; check the path")
-    return named, found
+    return Pictures(named, found, all_left_out(left_out))

@@ -4,8 +4,13 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diptych.data.left_out import LeftOut
+
+_WIDEST = 60  # characters of a cell that a column is made as wide as; a path may be far longer
 
 
 def emit(value: Any) -> None:
@@ -22,9 +27,15 @@ def say(text: str) -> None:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
-    """Aligned columns on stdout; the columns numbered in `right` are flush right, as numbers are."""
+    """Print aligned columns on stdout; the columns numbered in `right` are flush right, as numbers are.
+
+    A cell of more than 60 characters is printed whole, and moves only what follows it in its own line.
+    """
     lines = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    widths = [
+        max(len(line[column]) for line in lines if len(line[column]) <= _WIDEST or line is lines[0])
+        for column in range(len(header))
+    ]
     for line in lines:
         cells = [
             cell.rjust(widths[column]) if column in right else cell.ljust(widths[column])
@@ -48,10 +59,10 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
         yield lambda count: bars.advance(task, count)
 
 
-def say_skipped(reasons: Mapping[str, int]) -> None:
-    """How many rows were left out, by reason; nothing where none was."""
-    if reasons:
-        say("warning: skipped " + ", ".join(f"{count:,} ({reason})" for reason, count in reasons.items()))
+def say_left_out(left_out: "LeftOut") -> None:
+    """Warn of what was not used: a line for each reason, with the first names; nothing where all was used."""
+    for line in left_out.warnings():
+        say(f"warning: {line}")
 
 
 def count_of(number: int) -> str:

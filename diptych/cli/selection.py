@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from diptych.data.example import Example
+from diptych.data.left_out import left_out_of
 from diptych.data.sources import Source
 from diptych.errors import DataError
 
@@ -13,6 +14,7 @@ class Selected:
 
     def __init__(self, source: Source, positions: Sequence[int], name: str) -> None:
         self.name = name
+        self.left_out = left_out_of(source)
         self._source = source
         self._positions = positions
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from diptych.cli.options import Device, Json
-from diptych.cli.output import emit, say
+from diptych.cli.output import emit, say, say_left_out
 from diptych.training.layout import BEST, HELD_OUT
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def train(
     result = run(settings, folder, resume=resume, device=chosen, evaluate=evaluation_of(settings))
     if not leads:
         return
+    say_left_out(result.left_out)
     best = result.best
     if as_json:
         emit(
@@ -74,6 +75,7 @@ def train(
                 "samples_per_second": result.samples_per_second,
                 "checkpoint": result.checkpoint,
                 "best": None if best is None else {"checkpoint": str(folder / BEST), **plain(best)},
+                "left_out": result.left_out.to_json(),
             }
         )
     else:

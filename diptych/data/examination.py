@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from diptych.data.example import Example
 from diptych.data.images import read_rgb
+from diptych.data.left_out import LeftOut
 from diptych.data.reasons import NO_CAPTION, reason_of
 from diptych.data.sources import Source
 from diptych.errors import DataError
@@ -51,6 +52,14 @@ class Verdict:
     def reasons(self) -> dict[str, int]:
         """How many are bad for each reason, the most frequent first."""
         return dict(Counter(each.reason for each in self.bad).most_common())
+
+    @property
+    def left_out(self) -> LeftOut:
+        """The bad ones by reason, with the first keys of each."""
+        found = LeftOut()
+        for each in self.bad:
+            found.add(each.reason, each.key or f"row {each.position + 1:,}")
+        return found
 
 
 def examine(

@@ -8,8 +8,13 @@ from typing import Any
 
 from diptych.errors import DataError
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "avif", "gif", "bmp", "tif", "tiff")
-"""File suffixes taken for images, in order of preference where one key has several."""
+# fmt: off
+IMAGE_SUFFIXES = (
+    "jpg", "jpeg", "png", "webp", "avif", "gif", "bmp", "tif", "tiff", "jfif", "jpe", "mpo", "heic", "heif",
+)
+# fmt: on
+"""File suffixes taken for images, in order of preference where one key has several. The format of a file is told by its
+bytes; a suffix only says that a file is worth opening."""
 
 _WORDS = ("captions", "caption", "tags", "label", "code")
 

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -30,12 +30,17 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from diptych.errors import ImageError
+from diptych.errors import ImageError, SettingsError
 
 try:
     import simplejpeg  # type: ignore[import-untyped]
 except ImportError:  # the extra `data`: the same pixels, decoded in two thirds of the time
     simplejpeg = None
+
+try:
+    import pillow_heif
+except ImportError:  # the extra `heic`
+    pillow_heif = None  # type: ignore[assignment]
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Colour: TypeAlias = tuple[int, int, int]
@@ -43,6 +48,11 @@ ImageSource: TypeAlias = Path | str | bytes | BinaryIO | Image.Image
 
 WHITE: Colour = (255, 255, 255)
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+READS_HEIC = pillow_heif is not None
+HEIC_NEEDS = "HEIC needs the extra: pip install 'diptych[heic]'"
+MOST_PIXELS = "DIPTYCH_MAX_PIXELS"  # the environment variable behind `--max-pixels`
+
+_HEIF: Any = pillow_heif.HeifImageFile if READS_HEIC else None
 
 # Pillow's Image.open is not used: it warns about large images, which cannot be silenced for one thread alone,
 # and takes a JPEG that holds several pictures for another format, with a decoder of its own.
@@ -53,6 +63,13 @@ _DECODERS: dict[str, tuple[re.Pattern[bytes], Callable[..., ImageFile.ImageFile]
     "GIF": (re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
     "BMP": (re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
     "TIFF": (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
+    # Some writers name only the container (mif1) first, and what is in it among the compatible brands that follow.
+    "HEIC": (
+        re.compile(
+            rb"....ftyp((heic|heix|heim|heis|hevc|hevx)|(mif1|msf1).{4}(.{4}){0,15}?hei[cxms])", re.DOTALL
+        ),
+        _HEIF,
+    ),
     "AVIF": (re.compile(rb"....ftyp(avif|avis|mif1)", re.DOTALL), AvifImagePlugin.AvifImageFile),
 }
 
@@ -75,25 +92,52 @@ class Limits:
     """What is refused before a decoder allocates memory for it. The defaults are for someone's own files."""
 
     file_bytes: int = 100_000_000
-    pixels: int = 50_000_000  # of the first frame; 8-bit RGB takes four bytes a pixel while it is decoded
+    pixels: int = 50_000_000  # decoded at a time; 8-bit RGB takes four bytes a pixel meanwhile
     side: int = 1_000_000  # pixels; the weights of a resize take memory in proportion to the longer side
     formats: tuple[str, ...] = tuple(_DECODERS)
+    reduced: bool = (
+        True  # whether a JPEG of more pixels is read at 1/2, 1/4 or 1/8 of its sides; else it is refused
+    )
 
 
 DEFAULT_LIMITS = Limits()
 
+# The least bytes that a baseline JPEG takes for each pixel are about 1/170, in a blank image with tables made for it.
+# A file with less than a third of that holds no such image: it only says that it does.
+_PIXELS_A_BYTE = 512
 
-def open_image(source: ImageSource, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
+
+def default_limits() -> Limits:
+    """`DEFAULT_LIMITS`, with the number of pixels that `DIPTYCH_MAX_PIXELS` (`--max-pixels`) allows, if that is set.
+
+    Raises:
+        SettingsError: the variable is not a whole number above 0.
+    """
+    text = os.environ.get(MOST_PIXELS)
+    if not text:
+        return DEFAULT_LIMITS
+    try:
+        pixels = int(text.replace("_", ""))
+    except ValueError:
+        pixels = 0
+    if pixels < 1:
+        raise SettingsError(f"{MOST_PIXELS}={text}: expected a number of pixels, such as 200000000")
+    return replace(DEFAULT_LIMITS, pixels=pixels)
+
+
+def open_image(source: ImageSource, limits: Limits | None = None) -> Image.Image:
     """The first frame of an image, decoded, upright, in the mode of its file.
 
     `source` is a path, the bytes of a file, a binary stream (read from where it stands), or a Pillow image.
-    `limits` hold for all but the last: a Pillow image was opened by the caller, and is only decoded and
-    turned upright. Raises `ImageError` for anything that cannot be read.
+    `limits` (`default_limits()` when not given) hold for all but the last: a Pillow image was opened by the caller, and
+    is only decoded and turned upright. A JPEG of more pixels than that is read at 1/2, 1/4 or 1/8 of its sides. Raises
+    `ImageError` for anything that cannot be read.
     """
     if isinstance(source, Image.Image):
         return _decode(source, _name(source))
+    limits = limits or default_limits()
     data, name = _read(source, limits)
-    return _decode(_parse(data, name, limits), name)
+    return _decode(_parse_to_decode(data, name, limits), name)
 
 
 def to_rgb(image: Image.Image, background: Colour = WHITE) -> Image.Image:
@@ -120,19 +164,20 @@ def to_rgb(image: Image.Image, background: Colour = WHITE) -> Image.Image:
         return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def read_rgb(source: ImageSource, background: Colour = WHITE, limits: Limits = DEFAULT_LIMITS) -> Pixels:
+def read_rgb(source: ImageSource, background: Colour = WHITE, limits: Limits | None = None) -> Pixels:
     """`to_rgb(open_image(source))` as an array (height, width, 3); JPEG by a faster decoder if installed."""
     if isinstance(source, Image.Image):
         return np.array(to_rgb(open_image(source), background))
+    limits = limits or default_limits()
     data, name = _read(source, limits)
-    parsed = _parse(data, name, limits)
+    parsed = _parse_to_decode(data, name, limits)
     pixels = _decode_jpeg(data, parsed) if parsed.format == "JPEG" else None
     return np.array(to_rgb(_decode(parsed, name), background)) if pixels is None else pixels
 
 
-def read_file(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> bytes:
+def read_file(path: Path | str, limits: Limits | None = None) -> bytes:
     """The bytes of an image's file; `ImageError` where it cannot be read, or is larger than `limits` allow."""
-    return _read(path, limits)[0]
+    return _read(path, limits or default_limits())[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +191,23 @@ class Header:
     sha256: str  # of the file
 
 
-def read_header(source: Path | str | bytes | BinaryIO, limits: Limits = DEFAULT_LIMITS) -> Header:
+def read_header(source: Path | str | bytes | BinaryIO, limits: Limits | None = None) -> Header:
     """The header of an image; nothing is decoded, so that damage behind it goes unnoticed.
 
     Raises `ImageError` for what is no image, or is too large.
     """
+    limits = limits or default_limits()
     data, name = _read(source, limits)
     parsed = _parse(data, name, limits)
     return Header(str(format_of(data)), *parsed.size, len(data), hashlib.sha256(data).hexdigest())
+
+
+def upright_size(source: Path | str | bytes, limits: Limits | None = None) -> tuple[int, int]:
+    """Width and height of an image once it is upright, from its header: also where `read_rgb` reads it reduced."""
+    limits = limits or default_limits()
+    parsed = _parse(*_read(source, limits), limits)
+    width, height = parsed.size
+    return (height, width) if _orientation(parsed) >= 5 else (width, height)
 
 
 def format_of(data: bytes) -> str | None:
@@ -194,6 +248,8 @@ def _parse(data: bytes, name: str, limits: Limits) -> ImageFile.ImageFile:
         found = kind or (f"not an image: begins with {data[:12]!r}" if data else "empty")
         known = ", ".join(limits.formats)
         raise ImageError(f"{name}: {found}; expected one of {known}; convert it to JPEG or PNG")
+    if kind == "HEIC" and not READS_HEIC:
+        raise ImageError(f"{name}: {HEIC_NEEDS}; or convert it to JPEG or PNG")
     if kind == "AVIF" and not AvifImagePlugin.SUPPORTED:
         raise ImageError(f"{name}: this build of Pillow reads no AVIF; convert it to JPEG or PNG")
     if kind == "GIF":
@@ -202,7 +258,8 @@ def _parse(data: bytes, name: str, limits: Limits) -> ImageFile.ImageFile:
         parsed = _DECODERS[kind][1](io.BytesIO(data), name)
         if isinstance(parsed, TiffImagePlugin.TiffImageFile) and parsed.tag_v2.get(258) == (12,):
             raise ImageError(f"{name}: a TIFF of 12 bits a pixel; save it with 8 or 16 bits a channel")
-    _check_size(parsed.size, name, limits)
+    if _reduction(parsed, len(data), limits) == 1:
+        _check_size(parsed.size, name, limits)
     return parsed
 
 
@@ -211,8 +268,34 @@ def _check_size(size: tuple[int, int], name: str, limits: Limits) -> None:
     if width * height > limits.pixels or max(size) > limits.side:
         raise ImageError(
             f"{name}: {width:,} x {height:,} pixels; at most {limits.pixels:,} in all and {limits.side:,} a "
-            "side are decoded; make a smaller copy, or open it with PIL.Image yourself and pass the image"
+            f"side are decoded; make a smaller copy, or allow more with --max-pixels or {MOST_PIXELS}"
         )
+
+
+def _reduction(parsed: ImageFile.ImageFile, file_bytes: int, limits: Limits) -> int:
+    """By how much the sides of an image are divided as it is decoded.
+
+    2, 4 or 8 for a JPEG that would be too large, else 1. A progressive JPEG is not read so: its coefficients take as
+    much memory, whatever the size that comes out.
+    """
+    width, height = parsed.size
+    pixels = width * height
+    if parsed.format != "JPEG" or not limits.reduced or "progressive" in parsed.info:
+        return 1
+    if pixels <= limits.pixels or pixels > _PIXELS_A_BYTE * file_bytes:
+        return 1
+    return next(
+        (scale for scale in (2, 4, 8) if -(-width // scale) * -(-height // scale) <= limits.pixels), 1
+    )
+
+
+def _parse_to_decode(data: bytes, name: str, limits: Limits) -> ImageFile.ImageFile:
+    """`_parse`, set to be decoded smaller where the image would be too large."""
+    parsed = _parse(data, name, limits)
+    scale = _reduction(parsed, len(data), limits)
+    if scale > 1:
+        parsed.draft(None, (parsed.width // scale, parsed.height // scale))
+    return parsed
 
 
 def _gif_canvas(data: bytes) -> tuple[int, int]:
@@ -250,8 +333,10 @@ def _decode_jpeg(data: bytes, parsed: ImageFile.ImageFile) -> Pixels | None:
     """The upright pixels by simplejpeg; None where Pillow must decide: not installed, CMYK, any damage."""
     if simplejpeg is None or parsed.mode not in ("RGB", "L"):
         return None
+    # Least sides of the result: those of the file, but for a JPEG that is read reduced.
+    sides = {"min_height": parsed.height, "min_width": parsed.width} if parsed.decoderconfig else {}
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB")
+        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", **sides)
     except ValueError:
         return None
     if pixels.shape != (parsed.height, parsed.width, 3):
@@ -292,7 +377,7 @@ def _decoding(name: str) -> Iterator[None]:
     except ImageError:
         raise
     except Exception as error:
-        reason = str(error) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(
             f"{name}: damaged or not readable ({reason}); fetch it again or leave it out"
         ) from error

@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from diptych.data.example import Example
+from diptych.data.left_out import all_left_out, left_out_of
 from diptych.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class JoinedSource:
         if not sources or len(set(labels)) != len(sources):
             raise DataError(f"{name}: expected one or more sources of different names; found {list(labels)}")
         self.name = name
+        self.left_out = all_left_out(map(left_out_of, sources))
         self._sources = tuple(sources)
         self._labels = tuple(labels)
         self._ends = list(accumulate(map(len, sources)))

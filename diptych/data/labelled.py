@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from diptych.data.example import Example, valid_unicode
 from diptych.data.joined import parts_of
+from diptych.data.left_out import left_out_of
 from diptych.data.sources import Source
 from diptych.errors import DataError
 
@@ -24,6 +25,7 @@ class _Reworded:
         self._source = source
         self._ending = ending
         self.parts = parts_of(source)
+        self.left_out = left_out_of(source)
         self.mixed: tuple[int, ...] = getattr(source, "mixed", ())
 
     @property

@@ -19,6 +19,7 @@ from diptych.data.augmentations import random_table
 from diptych.data.canvas import Canvas
 from diptych.data.example import Example
 from diptych.data.joined import parts_of
+from diptych.data.left_out import LeftOut, all_left_out, left_out_of
 from diptych.data.order import Indices, batches, row_seeds
 from diptych.data.reasons import NO_CAPTION, reason_of
 from diptych.data.same_images import image_id
@@ -92,10 +93,11 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Bad:
-    """Why an example cannot be used: the reason to count it by, and the whole message."""
+    """Why an example cannot be used: the reason to count it by, and the whole message. name: of the example."""
 
     reason: str
     message: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,14 @@ class Loader:
                 f"batch_size {self.batch_size}: fewer rows than the {self.world.size} processes; "
                 "raise it, or start fewer"
             )
+
+    @property
+    def left_out(self) -> LeftOut:
+        """What the source left out, and the examples that could not be read so far: each once, however often drawn."""
+        bad = LeftOut()
+        for _, each in sorted(self._bad.items()):
+            bad.add(each.reason, each.name)
+        return all_left_out([left_out_of(self.source), bad])
 
     def batches(self, position: int) -> Generator[Batch, None, None]:
         """This process's share of the batches from the `position`-th sample of the run on.
@@ -267,10 +277,13 @@ class Loader:
             row = self._rows.get(at)
             if row is not None:
                 return at, row
+            name = f"{self.source.name}#{at}"
             try:
-                row = self._row(self.source[at])
+                example = self.source[at]
+                name = example.key
+                row = self._row(example)
             except DataError as error:
-                self._bad[at] = _Bad(reason_of(error), str(error))
+                self._bad[at] = _Bad(reason_of(error), str(error), name)
                 continue
             if self.cache:
                 self._rows[at] = row

@@ -26,6 +26,7 @@ from diptych.atomic import atomic_write, sha256_of, write_text
 from diptych.data.examination import Bad, Good, examine
 from diptych.data.example import Example
 from diptych.data.images import open_image, read_header, to_rgb
+from diptych.data.left_out import LeftOut
 from diptych.data.shards import index_shard
 from diptych.data.sources import Source
 from diptych.errors import DataError, SettingsError
@@ -34,7 +35,7 @@ _FORMAT_VERSION = 1
 _MANIFEST = "pack.json"
 _SUFFIX = {"JPEG": "jpg", "TIFF": "tif"}  # of a format; the others are their own, in small letters
 _QUALITY = 90  # of JPEG: the usual choice for training at a fixed size
-_LOSSY = ("JPEG", "WebP", "AVIF", "TIFF")  # formats of photographs, which JPEG keeps well
+_LOSSY = ("JPEG", "WebP", "AVIF", "HEIC", "TIFF")  # formats of photographs, which JPEG keeps well
 
 Encoded = tuple[bytes, str]  # an image file, and its suffix
 
@@ -76,6 +77,15 @@ class Pack:
         """How many rows were dropped for each reason, the most frequent first."""
         reasons = (row["reason"] for shard in self.shards for row in shard.dropped)
         return dict(Counter(reasons).most_common())
+
+    @property
+    def left_out(self) -> LeftOut:
+        """The dropped rows by reason, with the first keys of each."""
+        found = LeftOut()
+        for shard in self.shards:
+            for row in shard.dropped:
+                found.add(row["reason"], row["key"] or f"row {row['position'] + 1:,}")
+        return found
 
 
 def pack_source(

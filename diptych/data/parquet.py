@@ -20,6 +20,7 @@ from diptych.data.arrow_rows import arrow_rows
 from diptych.data.columns import Columns, described_columns
 from diptych.data.example import Example
 from diptych.data.joined import JoinedSource
+from diptych.data.left_out import LeftOut
 from diptych.data.places import Place, open_to_scan
 from diptych.data.remote import RemotePath
 from diptych.errors import DataError, MissingExtraError
@@ -82,6 +83,13 @@ class ParquetSource:
         first = self._ends[number - 1] if number else 0
         row = self._group(number).slice(at - first, 1).to_pylist()[0]
         return self._rows.example(at, row, f"{self._path}, row {at + 1:,}")
+
+    @property
+    def left_out(self) -> LeftOut:
+        """Rows whose image img2dataset could not download."""
+        found = LeftOut()
+        found.add("image was not downloaded", count=self._ends[-1] - len(self))
+        return found
 
     def describe(self) -> str:
         """What was found, in a few lines."""

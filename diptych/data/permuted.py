@@ -6,6 +6,7 @@ import numpy as np
 
 from diptych.data.example import Example
 from diptych.data.joined import parts_of
+from diptych.data.left_out import left_out_of
 from diptych.data.sources import Source
 
 
@@ -16,6 +17,7 @@ class PermutedCaptions:
         self._source = source
         self._partner = np.random.default_rng(seed).permutation(len(source))
         self.parts = parts_of(source)
+        self.left_out = left_out_of(source)
         self.mixed: tuple[int, ...] = getattr(source, "mixed", ())
 
     @property

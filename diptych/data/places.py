@@ -63,7 +63,8 @@ def image_at(place: Place, where: str, folder: Place) -> Path | bytes:
     """
     if isinstance(place, RemotePath):
         return place.read_bytes()
-    if not place.is_file():
+    # Not `Path.is_file`, which raises where a folder above may not be entered, or the name is too long.
+    if not os.path.isfile(place):
         raise DataError(f"{where}: no such image: {place}; paths are relative to {folder}")
     return place
 

@@ -2,6 +2,7 @@
 
 import re
 
+from diptych.data.images import HEIC_NEEDS
 from diptych.errors import DataError
 
 NO_CAPTION = "no caption"
@@ -9,8 +10,12 @@ NO_CAPTION = "no caption"
 # What the messages of this package, and behind "damaged" those of the decoders, say. The first match counts.
 # tests/data/test_reasons.py makes one bad example for each line.
 _REASONS: tuple[tuple[str, str], ...] = (
-    (r"damaged or not readable \(.*(truncat|incomplete checksum|requires a buffer)", "truncated image"),
+    (
+        r"damaged or not readable \(.*(truncat|incomplete checksum|requires a buffer|end of file)",
+        "truncated image",
+    ),
     (r"damaged or not readable|row group \d+: damaged|record batch \d+: damaged", "damaged image"),
+    (re.escape(HEIC_NEEDS), HEIC_NEEDS),
     (r"not an image: begins with", "not an image"),
     (r": empty; expected one of", "empty image"),
     (r"larger than [\d,]+ bytes|pixels; at most", "image too large"),

@@ -26,15 +26,18 @@ import platformdirs
 
 from diptych.atomic import write_text
 from diptych.data.example import IMAGE_SUFFIXES, Example, decode_text, example_from_record, parse_record
+from diptych.data.left_out import HIDDEN, ORPHAN, LeftOut, all_left_out
 from diptych.data.places import Place, RandomAccess, open_to_scan, read_range
 from diptych.data.remote import RemotePath
 from diptych.data.storage import Strings, Version
 from diptych.data.tar import Member, read_members
 from diptych.errors import DataError
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2  # 1 named nothing of what was left out
 _PARTS = ("image", "json", "text", "label")
 _PART_OF_SUFFIX = {"json": "json", "txt": "text", "cls": "label"} | dict.fromkeys(IMAGE_SUFFIXES, "image")
+
+SECOND = "second image of its key"
 
 Offsets = npt.NDArray[np.int64]
 
@@ -47,16 +50,15 @@ class ShardIndex:
     places: for `image`, `json`, `text` and `label`, an array (examples, 2) of offset and size in bytes; the
         size is -1 where an example has no such file.
     version: of the shard; an index of another is out of date.
-    without_image: keys that have files but no image; they are no examples.
-    other_files: members that belong to no example: hidden files and unknown suffixes.
+    left_out: keys that have files but no image, which are no examples; and members that belong to no example: hidden
+        files and unknown suffixes.
     """
 
     path: Place
     version: Version
     keys: Strings
     places: dict[str, Offsets]
-    without_image: int
-    other_files: int
+    left_out: LeftOut
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -157,6 +159,13 @@ class ShardSource:
         unique = key if len(self._shards) == 1 else f"{shard.path.stem}/{key}"
         return example_from_record(unique, image, fields, f"{where}, .json", text)
 
+    @property
+    def left_out(self) -> LeftOut:
+        """What is in the shards and not used, by reason."""
+        found = LeftOut()
+        found.add("unfinished shard, without _stats.json", count=self._unfinished)
+        return all_left_out([found, *(shard.left_out for shard in self._shards)])
+
     def describe(self) -> str:
         """What was found, and what was left out, in a few lines."""
         count = len(self._shards)
@@ -167,10 +176,8 @@ class ShardSource:
             lines.append(
                 f"left out: {self._unfinished:,} unfinished, without the _stats.json that img2dataset writes last"
             )
-        if without_image := sum(shard.without_image for shard in self._shards):
-            lines.append(f"left out: {without_image:,} keys without an image")
-        if other_files := sum(shard.other_files for shard in self._shards):
-            lines.append(f"not used: {other_files:,} files that are no image, .json, .txt or .cls")
+        if found := all_left_out(shard.left_out for shard in self._shards):
+            lines.append(f"left out: {'; '.join(found.lines())}")
         return "\n".join(lines)
 
 
@@ -191,18 +198,23 @@ def _may_write(folder: Path) -> bool:
 def _build_index(shard: Place, file: RandomAccess) -> ShardIndex:
     keys: list[str] = []
     rows: dict[str, list[tuple[int, int]]] = {part: [] for part in _PARTS}
-    without_image = other_files = 0
+    left_out = LeftOut()
     for key, members in _keyed(file):
         if key is None:
-            other_files += len(members)
+            for suffix in members:
+                left_out.add(HIDDEN, f"{shard.name}#.{suffix}")
             continue
         parts: dict[str, Member] = {}
         for suffix in (*IMAGE_SUFFIXES, "json", "txt", "cls"):
             if suffix in members:
+                if _PART_OF_SUFFIX[suffix] in parts:
+                    left_out.add(SECOND, f"{shard.name}#{key}.{suffix}")
                 parts.setdefault(_PART_OF_SUFFIX[suffix], members.pop(suffix))
-        other_files += len(members)
+        for suffix in members:
+            left_out.add(_reason(suffix), f"{shard.name}#{key}.{suffix}")
         if "image" not in parts:
-            without_image += 1
+            for part in parts:
+                left_out.add(ORPHAN, f"{shard.name}#{key} ({part})")
             continue
         keys.append(key)
         for part in _PARTS:
@@ -217,9 +229,15 @@ def _build_index(shard: Place, file: RandomAccess) -> ShardIndex:
         version=file.version,
         keys=Strings(keys),
         places={part: np.array(rows[part], dtype=np.int64) for part in _PARTS},
-        without_image=without_image,
-        other_files=other_files,
+        left_out=left_out,
     )
+
+
+def _reason(suffix: str) -> str:
+    """Why a member is not used. suffix: in small letters, what follows the first dot of its name."""
+    if "." in suffix and suffix.rpartition(".")[2] in _PART_OF_SUFFIX:
+        return "dots in the name: the key ends at the first one"
+    return f"not an image: .{suffix}" if suffix else "not an image: no suffix"
 
 
 def _keyed(file: RandomAccess) -> Iterator[tuple[str | None, dict[str, Member]]]:
@@ -263,8 +281,7 @@ def _to_json(index: ShardIndex) -> str:
             "kind": "diptych shard index",
             "size": index.version.size,
             "modified": index.version.modified,
-            "without_image": index.without_image,
-            "other_files": index.other_files,
+            "left_out": index.left_out.to_json(),
             "places": {part: index.places[part].ravel().tolist() for part in _PARTS},
             "keys": list(index.keys),
         },
@@ -283,8 +300,7 @@ def _read_index(home: Path, shard: Place, file: RandomAccess) -> ShardIndex | No
             version=file.version,
             keys=Strings(kept["keys"]),
             places={part: np.array(kept["places"][part], dtype=np.int64).reshape(-1, 2) for part in _PARTS},
-            without_image=int(kept["without_image"]),
-            other_files=int(kept["other_files"]),
+            left_out=LeftOut.from_json(kept["left_out"]),
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

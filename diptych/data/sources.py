@@ -49,7 +49,10 @@ class Source(Protocol):
         ...
 
     def describe(self) -> str:
-        """What was found, and what was left out and why, in a few lines."""
+        """What was found, and what was left out and why, in a few lines.
+
+        A source that leaves something out has an attribute `left_out` as well (`left_out.left_out_of` reads it).
+        """
         ...
 
 

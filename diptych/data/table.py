@@ -10,6 +10,7 @@ import csv
 import functools
 import hashlib
 import io
+import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ class TextTable:
         missing = 0
         for position in range(looked_at):
             named = str(self._row(position).get(self._chosen.image or ""))
-            missing += not (self._path.parent / named.strip()).is_file()
+            missing += not os.path.isfile(str(self._path.parent / named.strip()))
         lines = [
             f"{self.name}: {len(self):,} rows, {self._rows.form}",
             described_columns(self._rows.columns, self._chosen),

@@ -32,13 +32,15 @@ class Preview:
     thumbnail: bytes  # of MEDIA_TYPE
 
 
-def preview(pixels: Pixels, side: int = SIDE) -> Preview:
+def preview(pixels: Pixels, side: int = SIDE, size: tuple[int, int] | None = None) -> Preview:
     """The preview of upright 8-bit RGB `pixels` (height, width, 3).
+
+    size: width and height to note, of an image whose pixels were read reduced; those of `pixels` when not given.
 
     Only pixels go into the small copy: no EXIF, no place where the photograph was taken, no colour profile. A
     picture smaller than `side` keeps its size.
     """
-    height, width = pixels.shape[:2]
+    width, height = size or (pixels.shape[1], pixels.shape[0])
     small = _smaller(pixels, side)
     # A picture that keeps its size keeps its colours as sharp: drawings and icons are such.
     sampling = "420" if small is not pixels else "444"

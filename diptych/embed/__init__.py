@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import os
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,7 +20,9 @@ from torch import Tensor
 
 from diptych import tokenizer
 from diptych.data.example import Example
-from diptych.data.images import WHITE, read_file, read_rgb
+from diptych.data.images import WHITE, Pixels, default_limits, read_file, read_rgb, upright_size
+from diptych.data.left_out import LeftOut
+from diptych.data.reasons import reason_of
 from diptych.data.remote import is_address
 from diptych.data.sources import Source
 from diptych.data.thumbnails import Preview, preview
@@ -34,6 +36,9 @@ Picture: TypeAlias = str | Path | bytes | Image.Image
 Preprocessing: TypeAlias = Callable[[Any], Tensor]
 Progress: TypeAlias = Callable[[int], None]  # gets the number of items done since the last call
 Encode: TypeAlias = Callable[[Sequence[Tensor]], Vectors]  # preprocessed images, at least one, to (n, width)
+Unreadable: TypeAlias = Callable[
+    [int, ImageError], None
+]  # gets the position of an image, and what is wrong with it
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,7 +50,7 @@ class Skipped:
 
     position: int  # in the source
     uri: str
-    reason: str  # the kind of failure, to count by
+    reason: str  # the kind of failure, to count by: `diptych.data.reasons`
     detail: str  # the message
 
 
@@ -66,36 +71,72 @@ class EmbeddedBatch:
 def embed_images(
     model: CLIP,
     preprocess: Preprocessing,
-    images: Iterable[Picture],
+    images: Picture | Iterable[Picture],
     *,
     batch_size: int = 64,
     progress: Progress | None = None,
+    unreadable: Unreadable | None = None,
 ) -> Vectors:
-    """Unit-length embeddings (n, embed_dim) of images, in their order.
+    """Return the unit-length embeddings (n, embed_dim) of images, in their order; (1, embed_dim) of a single one.
 
-    The model computes on its own device and in its own precision; the vectors are float32.
+    The model computes on its own device and in its own precision; the vectors are float32. With `unreadable`, an image
+    that cannot be read has no row, and is given to that function in place of the error.
 
     Raises:
-        ImageError: an image cannot be read.
+        ImageError: an image cannot be read, and there is no `unreadable`.
         CheckpointError: the model gives values that are not finite.
     """
     parts = []
-    for pixels in _batches(_ahead(preprocess, images, batch_size), batch_size):
-        parts.append(encode_pixels(model, pixels))
+    for pixels, done in preprocessed(preprocess, images, batch_size, unreadable):
+        if pixels:
+            parts.append(encode_pixels(model, pixels))
         if progress is not None:
-            progress(len(pixels))
+            progress(done)
     return _stack(parts, model)
+
+
+def preprocessed(
+    preprocess: Preprocessing,
+    images: Picture | Iterable[Picture],
+    batch_size: int,
+    unreadable: Unreadable | None = None,
+) -> Iterator[tuple[list[Tensor], int]]:
+    """Preprocess images in threads; yield batches of those that can be read, and how many were looked at for each.
+
+    Raises:
+        ImageError: an image cannot be read, and there is no `unreadable`, which otherwise gets it.
+    """
+    some = [images] if isinstance(images, str | Path | bytes | Image.Image) else images
+
+    def read(image: Picture) -> Tensor | ImageError:
+        try:
+            return preprocess(image)
+        except ImageError as error:
+            return error
+
+    position = 0
+    for batch in _batches(_ahead(read, some, batch_size), batch_size):
+        good = []
+        for found in batch:
+            if not isinstance(found, ImageError):
+                good.append(found)
+            elif unreadable is None:
+                raise found
+            else:
+                unreadable(position, found)
+            position += 1
+        yield good, len(batch)
 
 
 def embed_texts(
     model: CLIP,
-    texts: Sequence[str],
+    texts: str | Sequence[str],
     *,
     batch_size: int = 256,
     truncate: bool = False,
     progress: Progress | None = None,
 ) -> Vectors:
-    """Unit-length embeddings (n, embed_dim) of texts, in their order.
+    """Return the unit-length embeddings (n, embed_dim) of texts, in their order; (1, embed_dim) of a single one.
 
     Texts that begin alike are computed together on a CPU, where the text tower computes a shared beginning once,
     and texts of like length elsewhere, where it runs up to the longest end token of a batch.
@@ -104,8 +145,7 @@ def embed_texts(
         TextError: a text is too long and `truncate` is off, or is not valid Unicode.
         CheckpointError: the model gives values that are not finite.
     """
-    if isinstance(texts, str):
-        raise TypeError("embed_texts takes a list of texts; found one string")
+    texts = [texts] if isinstance(texts, str) else texts
     vectors = np.empty((len(texts), model.architecture.embed_dim), np.float32)
     tokens = tokenizer.tokenize(texts, context_length=model.context_length, truncate=truncate)
     order = order_of_batches(tokens, model.logit_scale.device)
@@ -207,7 +247,7 @@ def read_row(source: Source, position: int) -> Example | Skipped:
     try:
         return source[position]
     except DataError as error:
-        return Skipped(position, f"{source.name}#{position}", "unreadable row", str(error))
+        return Skipped(position, f"{source.name}#{position}", reason_of(error), str(error))
 
 
 def uri_of(source: Source, example: Example) -> str:
@@ -218,9 +258,12 @@ def uri_of(source: Source, example: Example) -> str:
     return f"{source.name if elsewhere else os.path.abspath(source.name)}#{example.key}"
 
 
-def count_reasons(skipped: Iterable[Skipped]) -> dict[str, int]:
-    """How many rows were skipped for each reason, the most frequent first."""
-    return dict(Counter(row.reason for row in skipped).most_common())
+def count_reasons(skipped: Iterable[Skipped]) -> LeftOut:
+    """Count the rows that were skipped for each reason, the most frequent first; the first are named."""
+    found = LeftOut()
+    for row in skipped:
+        found.add(row.reason, row.uri)
+    return found
 
 
 def none_readable(skipped: Sequence[Skipped]) -> str:
@@ -255,14 +298,21 @@ def _read(
             sha256 = hashlib.sha256(image).hexdigest()
         if previews:
             background = preprocess.background if isinstance(preprocess, Preprocess) else WHITE
-            image = read_rgb(image, background)
-            look = preview(image)
+            encoded, image = image, read_rgb(image, background)
+            look = preview(image, size=_size_in_file(encoded, image))
         return _Read(position, example, preprocess(image), look, sha256)
     except ImageError as error:
         uri = uri_of(source, example)
         # Bytes have no name of their own to put into the message.
         named = isinstance(example.image, Path) and str(error).startswith(str(example.image))
-        return Skipped(position, uri, "unreadable image", str(error) if named else f"{uri}: {error}")
+        return Skipped(position, uri, reason_of(error), str(error) if named else f"{uri}: {error}")
+
+
+def _size_in_file(encoded: Path | bytes, pixels: Pixels) -> tuple[int, int] | None:
+    """Width and height that the file says, for an image that may have been read reduced; None where it was not."""
+    # What is read reduced is at least a quarter of the most that is decoded: else half the reduction would do.
+    few = pixels.shape[0] * pixels.shape[1] <= default_limits().pixels // 8
+    return None if few else upright_size(encoded)
 
 
 def _on_device(model: CLIP, pixels: Sequence[Tensor]) -> Tensor:

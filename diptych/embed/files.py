@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from diptych.atomic import atomic_write
+from diptych.atomic import atomic_write, escaped
+from diptych.data.left_out import LeftOut, all_left_out
 from diptych.data.sources import Source
+from diptych.data.stray_bytes import original, stored
 from diptych.embed import EmbeddedBatch, Progress, Skipped, Vectors, none_readable
 from diptych.errors import DataError, MissingExtraError, SettingsError
 
@@ -43,11 +44,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written; `skipped` are the reasons with their counts, the most frequent first."""
+    """What was written; `skipped` are the rows that were not, by reason."""
 
     count: int
     dim: int
-    skipped: dict[str, int]
+    skipped: LeftOut
 
 
 def part_of(batch: EmbeddedBatch) -> Part:
@@ -82,8 +83,8 @@ def write_embeddings(
 
     Parquet: columns `uri`, `key`, `caption` (the first one, or null), `label` (or null), `sha256` (of the image's file,
     or null) and `vector` (a list of embed_dim float32), with `about` in the file's metadata under `diptych`. NumPy: an
-    array (n, embed_dim) of float32, and beside it `NAME.jsonl` with the other columns, row for row. What `parts` skip
-    is added to `left_out`, which are reasons with their counts.
+    array (n, embed_dim) of float32, and beside it `NAME.jsonl` with the other columns, row for row. File names that
+    are not UTF-8 are kept as `diptych.data.stray_bytes` says. What `parts` skip is added to `left_out`.
 
     Raises:
         SettingsError: the name ends in neither, or its folder does not exist.
@@ -92,14 +93,14 @@ def write_embeddings(
     """
     target = Path(path)
     check_name(target)
-    skipped = Counter(left_out)
+    skipped = all_left_out([] if left_out is None else [left_out])
     good = noting(_not_empty(parts), skipped, progress)
     if target.suffix == ".npy":
         count, dim = _write_npy(target, good)
     else:
         first = next(good)
         count, dim = write_parquet(target, _begun(first, good), first.vectors.shape[1], about or {}, skipped)
-    return Written(count, dim, by_number(skipped))
+    return Written(count, dim, skipped)
 
 
 def check_name(target: Path) -> None:
@@ -110,10 +111,11 @@ def check_name(target: Path) -> None:
         raise SettingsError(f"{target}: the folder {target.parent} does not exist; make it first")
 
 
-def noting(parts: Iterable[Part], skipped: Counter[str], progress: Progress | None) -> Iterator[Part]:
+def noting(parts: Iterable[Part], skipped: LeftOut, progress: Progress | None) -> Iterator[Part]:
     """The parts that have rows; what they left out is counted in `skipped`, and all of it goes to `progress`."""
     for part in parts:
-        skipped.update(row.reason for row in part.skipped)
+        for row in part.skipped:
+            skipped.add(row.reason, row.uri)
         if part.rows:
             yield part
         if progress is not None:
@@ -121,7 +123,7 @@ def noting(parts: Iterable[Part], skipped: Counter[str], progress: Progress | No
 
 
 def write_parquet(
-    target: Path, parts: Iterable[Part], dim: int, about: About, skipped: Counter[str]
+    target: Path, parts: Iterable[Part], dim: int, about: About, skipped: LeftOut
 ) -> tuple[int, int]:
     """Write a Parquet file, also one without rows; how many rows there are, and of how many dimensions. `skipped`
     goes to the file's metadata once `parts` have ended."""
@@ -133,11 +135,18 @@ def write_parquet(
     count = 0
     with atomic_write(target) as file, contextlib.closing(pq.ParquetWriter(file, schema)) as writer:
         for rows, vectors in _row_groups(parts):
-            arrays = [pa.array([getattr(row, name) for row in rows], pa.string()) for name in Row.__slots__]
+            arrays = [
+                pa.array([_column(getattr(row, name)) for row in rows], pa.string()) for name in Row.__slots__
+            ]
             arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim))
             writer.write_batch(pa.record_batch(arrays, schema=schema), row_group_size=ROW_GROUP)
             count += len(rows)
-        writer.add_key_value_metadata({"diptych.skipped": json.dumps(by_number(skipped))})
+        writer.add_key_value_metadata(
+            {
+                "diptych.skipped": json.dumps(dict(skipped)),
+                "diptych.left_out": json.dumps(skipped.to_json()),
+            }
+        )
     return count, dim
 
 
@@ -154,7 +163,7 @@ class EmbeddingsFile:
             self._file = pq.ParquetFile(path)
             metadata = self._file.metadata.metadata or {}
             self.about: About = json.loads(metadata[b"diptych"])
-            self.skipped: dict[str, int] = json.loads(metadata.get(b"diptych.skipped", b"{}"))
+            self.skipped: LeftOut = _skipped_of(metadata)
             self.dim: int = self._file.schema_arrow.field("vector").type.list_size
         except FileNotFoundError:
             raise DataError(f"{path}: no such file; write one: diptych embed SOURCE --out {path}") from None
@@ -176,16 +185,19 @@ class EmbeddingsFile:
                 found.column(name).to_pylist() if name in found.schema.names else [None] * found.num_rows
                 for name in Row.__slots__
             ]
-            rows = tuple(Row(*values) for values in zip(*columns, strict=True))
+            names = [[value and original(value) for value in column] for column in columns]
+            rows = tuple(Row(*values) for values in zip(*names, strict=True))
             yield Part(rows, found.column("vector").flatten().to_numpy().reshape(-1, self.dim))
 
     def close(self) -> None:
         self._file.close()
 
 
-def by_number(skipped: Counter[str]) -> dict[str, int]:
-    """Reasons with their counts, the most frequent first."""
-    return dict(skipped.most_common())
+def _skipped_of(metadata: Mapping[bytes, bytes]) -> LeftOut:
+    """What the rows of a file leave out; files of earlier versions have the counts alone."""
+    if b"diptych.left_out" in metadata:
+        return LeftOut.from_json(json.loads(metadata[b"diptych.left_out"]))
+    return all_left_out([json.loads(metadata.get(b"diptych.skipped", b"{}"))])
 
 
 def _not_empty(parts: Iterable[Part]) -> Iterator[Part]:
@@ -229,12 +241,16 @@ def _write_npy(target: Path, parts: Iterator[Part]) -> tuple[int, int]:
                 np.lib.format.write_array_header_1_0(file, header | {"shape": (0, dim)})
             file.write(part.vectors.astype("<f4", copy=False).tobytes())
             lines.writelines(
-                json.dumps(asdict(row), ensure_ascii=False).encode() + b"\n" for row in part.rows
+                escaped(json.dumps(asdict(row), ensure_ascii=False)) + b"\n" for row in part.rows
             )
             count += len(part.rows)
         file.seek(0)
         np.lib.format.write_array_header_1_0(file, header | {"shape": (count, dim)})
     return count, dim
+
+
+def _column(text: str | None) -> str | None:
+    return None if text is None else stored(text)
 
 
 def _pyarrow() -> tuple[Any, Any]:

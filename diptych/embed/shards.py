@@ -5,18 +5,17 @@ only when it is whole, and says which model and which data it was made of: start
 there has nothing to do.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from diptych.data.left_out import LeftOut, all_left_out
 from diptych.embed import Progress
 from diptych.embed.files import (
     About,
     EmbeddingsFile,
     Part,
     Written,
-    by_number,
     noting,
     write_embeddings,
     write_parquet,
@@ -70,9 +69,9 @@ def write_shard(
                 f"{target}: was made of {_said(found.about)}, not of {_said(about)}; remove it, or choose another --out"
             )
         return Written(len(found), found.dim, found.skipped)
-    skipped = Counter[str]()
+    skipped = LeftOut()
     count, dim = write_parquet(target, noting(embed(), skipped, progress), dim, about, skipped)
-    return Written(count, dim, by_number(skipped))
+    return Written(count, dim, skipped)
 
 
 def missing_shards(out: Path, count: int) -> list[int]:
@@ -97,11 +96,9 @@ def join_shards(out: Path, count: int) -> Written:
                 f"{piece.path}: was made of {_said(piece.about)}, and {pieces[0].path} of {_said(whole)}; remove "
                 "the one that is wrong and embed it again"
             )
-    skipped = sum((Counter(piece.skipped) for piece in pieces), Counter[str]())
+    skipped = all_left_out(piece.skipped for piece in pieces)
     if not sum(map(len, pieces)):
-        raise DataError(
-            f"{out}: not one of its {count} pieces has an embedding; skipped: {by_number(skipped)}"
-        )
+        raise DataError(f"{out}: not one of its {count} pieces has an embedding; skipped: {dict(skipped)}")
     return write_embeddings(out, _rows(pieces), about=whole, left_out=skipped)
 
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diptych.embed import Picture, Preprocessing, Progress, embed_images
-from diptych.errors import SettingsError
+from diptych.embed import Picture, Preprocessing, Progress, Unreadable, embed_images, preprocessed
+from diptych.errors import ImageError, SettingsError
 from diptych.evaluation.labels import LabelSet
 from diptych.evaluation.own_classes import OwnHead, own_head, seen_features
 from diptych.evaluation.prompts import TEMPLATES
@@ -46,13 +46,15 @@ def classify(
     threshold: float | None = None,
     build: BuildClassifier = classifier,
     progress: Progress | None = None,
+    unreadable: Unreadable | None = None,
 ) -> list[Classified]:
     """The labels of each image by probability, the first `top` of them (all when not given).
 
     A probability only compares the labels with one another: it is high for the best of bad ones too. The
     similarity is what can be compared between images: with a threshold of it, each answer says whether the image
     shows none of these. templates: those of `labels`, else the plain name, when not given. temperature: what the
-    model's logits are divided by. `calibration` finds both numbers. build: makes the classifier.
+    model's logits are divided by. `calibration` finds both numbers. build: makes the classifier. unreadable: gets the
+    position of each image that cannot be read, which then has no answer; without it, the error is raised.
 
     Raises:
         SettingsError: fewer than two labels; a temperature or a threshold that is none.
@@ -65,12 +67,15 @@ def classify(
     if threshold is not None and not -1 <= threshold <= 1:
         raise SettingsError(f"threshold {threshold}: expected a cosine, -1..1")
     weights = build(model, labels.phrases, templates or labels.templates or TEMPLATES["plain"])
-    similarity = torch.from_numpy(embed_images(model, preprocess, images, progress=progress)) @ weights
+    bad = _Unreadable(unreadable)
+    vectors = embed_images(model, preprocess, images, progress=progress, unreadable=bad.note)
+    similarity = torch.from_numpy(vectors) @ weights
     logits = logit_scale(model) / temperature * similarity
     ranked = ranked_labels(logits, similarity, labels.names, top)
+    shown = [_shown(image, number) for number, image in enumerate(images) if number not in bad.positions]
     found = [
-        Classified(image=_shown(image, number), predictions=predictions)
-        for number, (image, predictions) in enumerate(zip(images, ranked, strict=True))
+        Classified(image=image, predictions=predictions)
+        for image, predictions in zip(shown, ranked, strict=True)
     ]
     if threshold is not None:
         for answer, best in zip(found, similarity.amax(dim=1).tolist(), strict=True):
@@ -86,11 +91,12 @@ def classify_own(
     top: int | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
+    unreadable: Unreadable | None = None,
 ) -> list[Classified]:
     """The classes of each image that the model has learned from labels, by probability.
 
     Where an image may be of several, each has a probability of its own. `similarity` is the cosine between what the
-    last layer sees of the image and the class's weights.
+    last layer sees of the image and the class's weights. unreadable: as for `classify`.
 
     Raises:
         SettingsError: the model has no classes. ImageError: an image cannot be read.
@@ -99,19 +105,32 @@ def classify_own(
     if head is None:
         raise SettingsError("the model has no classes of its own; give labels, or fine-tune it on some")
     encode = seen_features(model)
-    found = []
-    for first in range(0, len(images), batch_size):
-        part = images[first : first + batch_size]
-        seen = torch.from_numpy(encode([preprocess(image) for image in part]))
-        found += [
-            Classified(image=_shown(image, first + row), predictions=predictions)
-            for row, (image, predictions) in enumerate(
-                zip(part, ranked_classes(head, seen, top), strict=True)
-            )
-        ]
+    bad = _Unreadable(unreadable)
+    ranked: list[list[Prediction]] = []
+    for pixels, done in preprocessed(preprocess, images, batch_size, bad.note):
+        if pixels:
+            ranked += ranked_classes(head, torch.from_numpy(encode(pixels)), top)
         if progress is not None:
-            progress(len(part))
-    return found
+            progress(done)
+    shown = [_shown(image, number) for number, image in enumerate(images) if number not in bad.positions]
+    return [
+        Classified(image=image, predictions=predictions)
+        for image, predictions in zip(shown, ranked, strict=True)
+    ]
+
+
+class _Unreadable:
+    """The positions of images that cannot be read; raises the first error where nobody wants to be told."""
+
+    def __init__(self, tell: Unreadable | None) -> None:
+        self.positions: set[int] = set()
+        self._tell = tell
+
+    def note(self, position: int, error: ImageError) -> None:
+        if self._tell is None:
+            raise error
+        self.positions.add(position)
+        self._tell(position, error)
 
 
 def ranked_classes(head: OwnHead, seen: Tensor, top: int | None) -> list[list[Prediction]]:

@@ -50,7 +50,7 @@ class ProbeData(ABC):
     features: Floats
     keys: tuple[str, ...]
     positions: tuple[int, ...]
-    skipped: dict[str, int]
+    skipped: Mapping[str, int]
     remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from diptych.data.left_out import LeftOut, all_left_out
 from diptych.evaluation.metrics import CONFIDENCE_LEVEL, Floats, Integers, Interval
 
 
@@ -58,10 +59,16 @@ class Report:
     groups: Mapping[str, Scores] = field(default_factory=dict)  # the same metrics for parts of the data
     skipped: Mapping[str, int] = field(default_factory=dict)  # images that could not be read, by reason
     remarks: tuple[str, ...] = ()  # what a reader of the figures should know about the data
+    unused: LeftOut = field(default_factory=LeftOut)  # what the data's sources left out when they were opened
     details: Mapping[str, Any] = field(
         default_factory=dict
     )  # how it was measured: what a task chose by itself
     outcomes: Outcomes | None = None  # not part of the JSON, which stays small
+
+    @property
+    def left_out(self) -> LeftOut:
+        """Everything that was not measured, by reason, with the first names."""
+        return all_left_out([self.unused, self.skipped])
 
     def to_json(self) -> dict[str, Any]:
         """`{"task", "model", "count", "metrics", "confidence", ...}`, as every report prints it."""
@@ -74,6 +81,7 @@ class Report:
             "groups": {name: scores.to_json() for name, scores in self.groups.items()},
             "skipped": dict(self.skipped),
             "remarks": list(self.remarks),
+            "left_out": self.left_out.to_json(),
             "details": dict(self.details),
         }
 

@@ -11,12 +11,13 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from diptych.atomic import write_text
 from diptych.config import plain
+from diptych.data.left_out import all_left_out, left_out_of
 from diptych.distributed import gather_objects, share, world
 from diptych.embed import Progress
 from diptych.errors import DataError, DiptychError, SettingsError
@@ -101,6 +102,8 @@ class _Run:
         images = sum(map(len, job.sources))
         with self.watch.begin(task, len(share(images, world().rank, world().size))) as progress:
             report, problem = _attempt(lambda: job.measure(progress))
+        if report is not None:
+            report = replace(report, unused=all_left_out(map(left_out_of, job.sources)))
         seconds = round(time.perf_counter() - started, 2)
         return self._finished(
             Result(

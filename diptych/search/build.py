@@ -322,7 +322,7 @@ class _Refresh:
         others = {*self._catalogue.sources} - {self._snapshot.known_as}
         before = self._manifest.skipped if self._manifest is not None else {}
         skipped = {name: counts for name, counts in before.items() if name in others}
-        skipped[self._snapshot.known_as] = count_reasons(summary.skipped)
+        skipped[self._snapshot.known_as] = dict(count_reasons(summary.skipped))
         self._writer.finish(skipped)
         summary.total = 0 if self._writer.store is None else self._writer.store.count()
         return summary

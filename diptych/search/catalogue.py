@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from diptych.data.stray_bytes import original
 from diptych.search.stores.protocol import VectorStore
-from diptych.search.stores.rows import original
 
 _COLUMNS = ("id", "source", "bytes", "mtime_ns", "sha256", "told")
 _ROW = np.dtype(

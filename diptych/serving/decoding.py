@@ -37,7 +37,11 @@ class DecodingLimits:
     # The four formats that browsers make; the decoders of other formats never run on a stranger's bytes.
     image: Limits = field(
         default_factory=lambda: Limits(
-            file_bytes=25_000_000, pixels=50_000_000, side=65_535, formats=("JPEG", "PNG", "WebP", "GIF")
+            file_bytes=25_000_000,
+            pixels=50_000_000,
+            side=65_535,
+            formats=("JPEG", "PNG", "WebP", "GIF"),
+            reduced=False,
         )
     )
     memory_bytes: int = (

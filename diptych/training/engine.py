@@ -18,7 +18,7 @@ Under torchrun every process runs `train`; the first one reports and writes.
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from rich.console import Console
 
 from diptych.atomic import write_text
 from diptych.config import plain
+from diptych.data.left_out import LeftOut
 from diptych.data.loader import Batch
 from diptych.distributed import max_over_processes, processes, wait_for_all, world
 from diptych.errors import CheckpointError, DiptychError, SettingsError
@@ -61,7 +62,8 @@ class Result:
     """What a run came to.
 
     loss: of the last step. samples_per_second: of this process's part of the run. best: the evaluation whose weights
-    are in model-best/, where the recipe names a metric.
+    are in model-best/, where the recipe names a metric. left_out: what the data's source left out, and the
+    examples that this process could not read, each counted once.
     """
 
     step: int
@@ -70,6 +72,7 @@ class Result:
     samples_per_second: float
     checkpoint: str
     best: Best | None
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 class NotFiniteError(DiptychError):
@@ -215,7 +218,7 @@ class _Engine:
             self._say(f"stopped after step {self.step} of {total}; go on with --resume")
             raise interruption(stopped)
         speed = (self.step - first) * recipe.training.batch_size / (time.perf_counter() - started)
-        return self._finish(speed)
+        return self._finish(speed, loader.left_out)
 
     def _done(self) -> bool:
         """After the last step, or where evaluations have found nothing better for long enough."""
@@ -298,10 +301,10 @@ class _Engine:
         }
         self.files.save(saver, self.model, self.optimizer, self.ema, values)
 
-    def _finish(self, speed: float) -> Result:
+    def _finish(self, speed: float, left_out: LeftOut) -> Result:
         target = self.files.finish(self.model, self.ema, self.step, self.seconds)
         samples = self.step * self.recipe.training.batch_size
-        return Result(self.step, samples, self.loss, speed, str(target), self.evaluation.best)
+        return Result(self.step, samples, self.loss, speed, str(target), self.evaluation.best, left_out)
 
     def _say(self, message: str) -> None:
         self.console.print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)

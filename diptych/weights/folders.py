@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diptych.atomic import put_in_place, sync_folder
+from diptych.atomic import escaped, put_in_place, sync_folder
 from diptych.errors import CheckpointError
 
 Json = dict[str, Any]
@@ -121,7 +121,7 @@ def _safetensors_blocks(
             "shape": list(tensor.shape),
             "data_offsets": [start, end],
         }
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = escaped(json.dumps(header, separators=(",", ":"), ensure_ascii=False))
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
     for _, tensor in tensors:
@@ -133,7 +133,7 @@ def _safetensors_blocks(
 
 def write_json(path: Path, values: Mapping[str, Any], *, allow_nan: bool = False) -> str:
     """Write a JSON file and flush it to the disk; returns its SHA-256."""
-    text = (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n").encode()
+    text = escaped(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n")
     with path.open("wb") as file:
         file.write(text)
         file.flush()

@@ -43,7 +43,7 @@ def test_pictures_of_a_folder_get_captions_and_broken_ones_a_warning(
     found = outcome.json
     assert [Path(each["image"]).name for each in found] == ["0.png", "1.png"]
     assert all(each["log_likelihood"] < 0 for each in found)
-    assert "warning: skipped" in outcome.err
+    assert "warning: left out 1 (not an image)" in outcome.err
     drawn = run("caption", photos / "0.png", "--model", captioner, "--nucleus", "0.9")
     assert drawn.out.startswith(f"{photos / '0.png'}: ")
 

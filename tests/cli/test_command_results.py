@@ -110,7 +110,14 @@ def test_bfloat16_stays_within_the_error_that_help_documents(run: Run) -> None:
 
 def test_embed_writes_unit_vectors_and_their_rows(tiny: Path, pictures: Path, run: Run) -> None:
     outcome = run("embed", pictures, "--out", "x.npy", "--model", tiny, "--json")
-    assert outcome.json == {"out": "x.npy", "model": str(tiny), "count": 3, "dim": 16, "skipped": {}}
+    assert outcome.json == {
+        "out": "x.npy",
+        "model": str(tiny),
+        "count": 3,
+        "dim": 16,
+        "skipped": {},
+        "left_out": {},
+    }
     np.testing.assert_allclose(np.linalg.norm(np.load("x.npy"), axis=1), 1, atol=1e-5)
     rows = [json.loads(line) for line in Path("x.jsonl").read_text().splitlines()]
     assert [row["caption"] for row in rows] == ["a blue square", "a green square", "a red square"]
@@ -178,7 +185,9 @@ def test_evaluate_retrieval_reads_a_table(tiny: Path, pictures: Path, run: Run) 
 def test_train_writes_a_model_that_the_other_verbs_take(recipe: Path, pictures: Path, run: Run) -> None:
     outcome = run("train", recipe, "--out", "r", "--set", "training.steps=2", "--device", "cpu", "--json")
     assert outcome.code == 0, outcome.err
-    assert outcome.json.keys() == {"step", "samples", "loss", "samples_per_second", "checkpoint", "best"}
+    assert outcome.json.keys() == {
+        *("step", "samples", "loss", "samples_per_second", "checkpoint", "best", "left_out")
+    }
     assert outcome.json["best"] is None
     assert (outcome.json["step"], outcome.json["samples"]) == (2, 4)
     assert outcome.json["checkpoint"] == "r/model"

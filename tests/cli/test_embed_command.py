@@ -16,7 +16,7 @@ def test_pieces_are_joined_by_whoever_is_last(tiny: Path, pictures: Path, run: R
     assert (second["count"], second["missing"], second["joined"]) == (2, [0], None)
     first = run(*command, "--shard-index", 0, "--json").json
     assert (first["count"], first["missing"]) == (1, [])
-    expected = {"out": "x.parquet", "model": str(tiny), "count": 3, "dim": 16, "skipped": {}}
+    expected = {"out": "x.parquet", "model": str(tiny), "count": 3, "dim": 16, "skipped": {}, "left_out": {}}
     assert first["joined"] == expected
     joined, whole = pq.read_table("x.parquet"), pq.read_table("whole.parquet")
     assert joined.drop_columns("vector").equals(whole.drop_columns("vector"), check_metadata=True)

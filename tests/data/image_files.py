@@ -5,6 +5,7 @@ import struct
 import zlib
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
 
@@ -19,6 +20,12 @@ def drawing(width: int = 48, height: int = 32) -> Image.Image:
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     levels = np.stack([x * 255 // width, y * 255 // height, (x * y) % 97], axis=-1)
     return Image.fromarray(levels.astype(np.uint8))
+
+
+def heic(image: Image.Image, **options: object) -> bytes:
+    file = io.BytesIO()
+    pillow_heif.from_pillow(image).save(file, **options)
+    return file.getvalue()
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

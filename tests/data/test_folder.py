@@ -1,12 +1,18 @@
+import errno
+import inspect
 import json
 import os
 import pickle
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from diptych.data import Example, open_source
+from diptych.data import folder as folder_module
 from diptych.data.folder import FolderSource, list_folder
+from diptych.data.left_out import left_out_of
 from diptych.data.storage import Strings
 from diptych.errors import DataError
 
@@ -64,14 +70,33 @@ def test_folders_are_classes_when_there_are_no_captions(tmp_path: Path) -> None:
     assert "4 images in 2 class folders" in open_source(tmp_path).describe()
 
 
-def test_folders_are_no_classes_beside_captions(tmp_path: Path) -> None:
-    fill(tmp_path, holiday__a_jpg="", holiday__a_txt="a beach", work__b_jpg="")
-    first, second = read_all(tmp_path)
-    assert (first.label, first.captions) == (None, ("a beach",))
-    assert (second.label, second.captions) == (None, ())
-    text = open_source(tmp_path).describe()
-    assert "2 images, 1 with captions beside them" in text
-    assert "without captions: 1 images" in text
+def test_one_stray_caption_file_leaves_the_labels_of_all_images(tmp_path: Path) -> None:
+    fill(
+        tmp_path, cat__a_jpg="", cat__a_txt="a tabby", cat__b_jpg="", dog__c_jpg="", dog__d_jpg="", top_jpg=""
+    )
+    source = open_source(tmp_path)
+    found = [(example.label, example.captions) for example in read_all(tmp_path)]
+    assert found == [(None, ()), ("cat", ("a tabby",)), ("cat", ()), ("dog", ()), ("dog", ())]
+    assert "5 images, 1 with captions beside them in 2 class folders" in source.describe()
+    assert "without captions: 4 images" in source.describe()
+    assert left_out_of(source).remarks == (
+        f"{tmp_path}: only 1 of 5 image has a caption file beside it, the others have no caption; the label of each "
+        "image is the name of its folder",
+    )
+
+
+def test_class_folders_whose_images_all_have_captions_have_both(tmp_path: Path) -> None:
+    fill(tmp_path, cat__a_jpg="", cat__a_txt="a tabby", dog__b_jpg="", dog__b_json='{"caption": "a pug"}')
+    assert [(one.label, one.captions) for one in read_all(tmp_path)] == [
+        ("cat", ("a tabby",)),
+        ("dog", ("a pug",)),
+    ]
+    assert left_out_of(open_source(tmp_path)).remarks == ()
+
+
+def test_a_label_in_json_comes_before_the_name_of_the_folder(tmp_path: Path) -> None:
+    fill(tmp_path, x__a_jpg="", x__a_json='{"label": "cat"}', x__b_jpg="", x__b_json='{"label": ""}')
+    assert [example.label for example in read_all(tmp_path)] == ["cat", "x"]
 
 
 def test_images_alone_are_a_source(tmp_path: Path) -> None:
@@ -84,28 +109,173 @@ def test_images_alone_are_a_source(tmp_path: Path) -> None:
 
 
 def test_hidden_files_are_passed_over_and_others_are_counted(tmp_path: Path) -> None:
-    fill(tmp_path, a_jpg="", orphan_txt="words", notes_md="", more_md="", x_heic="")
+    fill(tmp_path, a_jpg="", orphan_txt="words", notes_md="", more_md="", sub__x_pdf="")
     fill(tmp_path, **{".cache__b_jpg": "", "._a_jpg": ""})
     (tmp_path / "README").touch()
     assert [example.key for example in read_all(tmp_path)] == ["a.jpg"]
-    text = open_source(tmp_path).describe()
-    assert "caption files of 1 names that have no image" in text
-    assert "not used: 2 .md, 1 (no suffix), 1 .heic" in text
+    left_out = left_out_of(open_source(tmp_path))
+    assert left_out == {
+        "hidden": 2,
+        "not an image: .md": 2,
+        "caption file without an image": 1,
+        "not an image: .pdf": 1,
+        "not an image: no suffix": 1,
+    }
+    assert left_out.first("not an image: .md") == ("more.md", "notes.md")
+    assert left_out.first("not an image: .pdf") == ("sub/x.pdf",)
+    assert "2 (not an image: .md): more.md, notes.md" in open_source(tmp_path).describe()
+    assert not any("hidden" in line for line in left_out.warnings())
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "a.jpe", "a.MPO", "a.JFIF", "a.Heic", "a.HEIF"])
+def test_every_suffix_of_an_image_is_read_in_any_case(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    assert [example.key for example in read_all(tmp_path)] == [name]
+
+
+def test_without_the_extra_heic_is_left_out_and_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_module, "READS_HEIC", False)
+    fill(tmp_path, IMG_1_HEIC="", IMG_1_MOV="", IMG_2_jpg="", IMG_2_mov="", trip_mp4="", b_heif="")
+    source = open_source(tmp_path)
+    assert len(source) == 1
+    assert left_out_of(source) == {
+        "HEIC needs the extra: pip install 'diptych[heic]'": 2,
+        "video of a Live Photo: .mov": 2,
+        "video: .mp4": 1,
+    }
 
 
 def test_an_empty_folder_is_an_error_that_says_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no images in this folder or below it; images end in \.jpg"):
         open_source(tmp_path)
     fill(tmp_path, a_pdf="", b_pdf="")
-    with pytest.raises(DataError, match=r"\(found 2 \.pdf\)"):
+    with pytest.raises(DataError, match=r"\(found 2 \(not an image: \.pdf\): a\.pdf, b\.pdf\)"):
         open_source(tmp_path)
+
+
+def manifest() -> str:
+    return json.dumps({"format_version": 2, "current": {}, "check": "0123"})
+
+
+def test_a_folder_that_holds_an_index_or_a_model_is_passed_over(tmp_path: Path) -> None:
+    model = json.dumps({"format_version": 1, "kind": "clip", "sha256": {}})
+    fill(
+        tmp_path, a_jpg="", i__index_json=manifest(), i__thumbnails__b_jpg="", run__model__diptych_json=model
+    )
+    fill(
+        tmp_path,
+        run__model__c_jpg="",
+        mine__index_json="{}",
+        mine__d_jpg="",
+        broken__index_json="{",
+        broken__e_jpg="",
+    )
+    source = open_source(tmp_path)
+    assert [example.key for example in read_all(tmp_path)] == ["a.jpg", "broken/e.jpg", "mine/d.jpg"]
+    assert left_out_of(source)["folder of a search index"] == 1
+    assert left_out_of(source).first("folder of a search index") == ("i/",)
+    assert left_out_of(source).first("folder of a model") == ("run/model/",)
+
+
+def test_an_index_in_the_folder_itself_is_passed_over_and_the_images_are_not(tmp_path: Path) -> None:
+    fill(tmp_path, a_jpg="", index_json=manifest(), thumbnails__b_jpg="", images__c_jpg="")
+    (tmp_path / "images-000001.lance").mkdir()
+    (tmp_path / "images-000001.lance" / "d.jpg").touch()
+    assert [example.key for example in read_all(tmp_path)] == ["a.jpg", "images/c.jpg"]
+
+
+def test_a_folder_that_cannot_be_listed_is_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, a_jpg="", **{"lost__b_jpg": "", "z__c_jpg": ""})
+    forbid(monkeypatch, tmp_path / "lost")
+    assert [example.key for example in read_all(tmp_path)] == ["a.jpg", "z/c.jpg"]
+    left_out = left_out_of(open_source(tmp_path))
+    assert left_out.first("folder that cannot be listed") == ("lost/",)
+    forbid(monkeypatch, tmp_path)
+    with pytest.raises(DataError, match=r"cannot be listed .*; check the path"):
+        open_source(tmp_path)
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Have a folder refuse to be listed, also to root, who runs the tests in containers."""
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path) == folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(folder_module.os, "scandir", refuse)
+
+
+def test_files_in_a_folder_that_may_not_be_entered_are_bad_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, a_jpg="")
+    source = open_source(tmp_path)
+
+    def refuse(path: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(folder_module.os, "stat", refuse)
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be read \(Permission denied\)"):
+        source[0]
+
+
+def test_links_to_themselves_and_pipes_are_left_out_and_said(tmp_path: Path) -> None:
+    fill(tmp_path, a_jpg="")
+    (tmp_path / "x.jpg").symlink_to("x.jpg")
+    (tmp_path / "y.jpg").symlink_to("z.jpg")
+    (tmp_path / "z.jpg").symlink_to("y.jpg")
+    (tmp_path / "loop").symlink_to(".")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    source = open_source(tmp_path)
+    assert [example.key for example in read_all(tmp_path)] == ["a.jpg"]
+    assert left_out_of(source) == {"link in a circle": 4, "pipe, socket or device": 1}
+    assert set(left_out_of(source).first("link in a circle")) <= {"x.jpg", "y.jpg", "z.jpg", "loop/"}
+
+
+def test_folders_may_lie_deeper_than_calls_may(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["d"] * 200)
+    deep.mkdir(parents=True)
+    (deep / "a.jpg").touch()
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 60)
+    try:
+        assert len(list_folder(tmp_path).images) == 1
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def test_images_captions_and_what_is_left_out_are_all_files(tmp_path: Path) -> None:
+    fill(
+        tmp_path,
+        a_jpg="",
+        a_png="",
+        a_txt="",
+        a_json="{}",
+        b_txt="",
+        c__d_mov="",
+        c__e_tar="",
+        c__f_jpe="",
+        c__g_h="",
+    )
+    fill(tmp_path, **{".h_jpg": "", "f_stats_json": ""})
+    listing = list_folder(tmp_path)
+    files = sum(path.is_file() for path in tmp_path.rglob("*"))
+    assert len(listing.images) + listing.caption_files + listing.left_out.total == files == 11
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     fill(tmp_path, far__cat__a_jpg="", here__b_jpg="")
     (tmp_path / "here" / "linked").symlink_to(tmp_path / "far" / "cat")
     (tmp_path / "here" / "around").symlink_to(tmp_path / "here")
-    assert [example.key for example in read_all(tmp_path / "here")] == ["b.jpg", "linked/a.jpg"]
+    source = open_source(tmp_path / "here")
+    assert [source[position].key for position in range(len(source))] == ["b.jpg", "linked/a.jpg"]
+    assert left_out_of(source).first("link in a circle") == ("around/",)
 
 
 def test_an_image_that_went_away_is_an_error_when_it_is_read(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_files import chunk, drawing, encoded, patched, png, tiff
+from image_files import chunk, drawing, encoded, heic, patched, png, tiff
 from PIL import Image
 
 from diptych.data import images
@@ -320,3 +320,56 @@ def test_an_opaque_rgb_image_is_not_copied() -> None:
     image = drawing()
 
     assert to_rgb(image) is image
+
+
+# HEIC
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_each_orientation_of_a_heic_becomes_upright(orientation: int) -> None:
+    upright = np.asarray(drawing(96, 64))
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = orientation
+    data = heic(Image.fromarray(stored(upright, orientation)), exif=exif.tobytes(), quality=-1, chroma=444)
+    found = read_rgb(data)
+    assert found.shape == upright.shape
+    assert np.abs(found.astype(int) - upright).mean() < 3
+    assert images.upright_size(data) == (96, 64)
+    assert images.read_header(data).format == images.format_of(data) == "HEIC"
+
+
+def test_a_heic_that_names_the_container_first_is_one() -> None:
+    data = heic(drawing())
+    assert data[8:12] == b"heic"
+    assert images.format_of(patched(data, 8, b"mif1")) == "HEIC"
+    assert images.format_of(encoded(drawing(), "AVIF")) == "AVIF"
+
+
+# Above the limit
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_above_the_limit_is_read_at_a_part_of_its_sides(
+    scale: int, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = drawing(401, 299).convert(mode)
+    data = encoded(whole, "JPEG", quality=95)
+    expected = (-(-299 // scale), -(-401 // scale), 3)
+    limits = images.Limits(pixels=expected[0] * expected[1])
+    found = read_rgb(data, limits=limits)
+    assert found.shape == expected
+    # A block's mean, but for the rounding of the decoder and the colour's coarser grid.
+    cut = np.asarray(whole.convert("RGB"), float)[: 299 // scale * scale, : 401 // scale * scale]
+    means = cut.reshape(299 // scale, scale, 401 // scale, scale, 3).mean(axis=(1, 3))
+    assert np.abs(found[: means.shape[0], : means.shape[1]] - means)[..., :2].mean() < 3
+    assert np.array_equal(found, np.asarray(to_rgb(open_image(data, limits))))
+    monkeypatch.setattr(images, "simplejpeg", None)
+    assert np.array_equal(found, read_rgb(data, limits=limits))
+    assert images.upright_size(data, limits) == (401, 299)
+    assert (images.read_header(data, limits).width, images.read_header(data, limits).height) == (401, 299)
+
+
+def test_a_jpeg_at_the_limit_is_read_as_ever() -> None:
+    data = encoded(drawing(401, 299), "JPEG")
+    assert np.array_equal(read_rgb(data, limits=images.Limits(pixels=401 * 299)), read_rgb(data))

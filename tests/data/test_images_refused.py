@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_files import drawing, encoded, patched, png, tiff
+from image_files import drawing, encoded, heic, patched, png, tiff
 from PIL import Image
 
 from diptych.data.images import Limits, open_image, read_rgb
-from diptych.errors import ImageError
+from diptych.errors import ImageError, SettingsError
 
 
 def bombs(width: int, height: int) -> dict[str, bytes]:
@@ -40,6 +40,40 @@ def bombs(width: int, height: int) -> dict[str, bytes]:
 def test_too_many_pixels_are_refused_before_decoding_and_without_a_warning(size: tuple[int, int]) -> None:
     for data in bombs(*size).values():
         with pytest.raises(ImageError, match=f"{size[0]:,} x {size[1]:,} pixels; at most 50,000,000"):
+            open_image(data)
+
+
+def test_a_large_jpeg_is_read_smaller_only_where_the_file_can_hold_such_an_image() -> None:
+    blank = np.zeros((500, 500, 3), np.uint8)
+    data = encoded(Image.fromarray(blank), "JPEG")
+    limits = Limits(pixels=100_000)
+    assert read_rgb(data, limits=limits).shape == (250, 250, 3)
+    assert open_image(data, limits).size == (250, 250)
+    size = data.index(b"\xff\xc0") + 5
+    bomb = patched(data, size, struct.pack(">HH", 2000, 2000))
+    assert len(bomb) * 512 < 2000 * 2000
+    for reduced, found in ((True, bomb), (False, data)):
+        with pytest.raises(ImageError, match="pixels; at most 100,000"):
+            read_rgb(found, limits=Limits(pixels=100_000, reduced=reduced))
+
+
+def test_a_large_progressive_jpeg_is_refused() -> None:
+    data = encoded(drawing(400, 400), "JPEG", progressive=True)
+    with pytest.raises(ImageError, match="400 x 400 pixels; at most 100,000"):
+        read_rgb(data, limits=Limits(pixels=100_000))
+
+
+def test_the_environment_allows_more_pixels_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = png(8000, 8000, 1, 0, bytes(8000 * 1000))
+    with pytest.raises(
+        ImageError, match=r"at most 50,000,000 .*; make a smaller copy, or allow more with --max-pix"
+    ):
+        open_image(data)
+    monkeypatch.setenv("DIPTYCH_MAX_PIXELS", "64_000_000")
+    assert open_image(data).size == (8000, 8000)
+    for wrong in ("many", "-1", "0"):
+        monkeypatch.setenv("DIPTYCH_MAX_PIXELS", wrong)
+        with pytest.raises(SettingsError, match=f"DIPTYCH_MAX_PIXELS={wrong}: expected a number of pixels"):
             open_image(data)
 
 
@@ -95,7 +129,7 @@ def test_an_endless_stream_is_refused() -> None:
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
         b"%PDF-1.7\n",
         b"P6 1 1 255\n\0\0\0",
-        b"\0\0\0\x18ftypheic" + bytes(40),
+        b"\0\0\0\x18ftypmp42" + bytes(40),
         encoded(Image.new("RGB", (2, 2)), "JPEG2000"),
         encoded(Image.new("RGB", (2, 2)), "TGA"),
         encoded(Image.new("RGB", (16, 16)), "ICO"),
@@ -132,6 +166,7 @@ ENCODERS: dict[str, Callable[[], bytes]] = {
     "TIFF": lambda: encoded(drawing(), "TIFF"),
     "deflated TIFF": lambda: encoded(drawing(), "TIFF", compression="tiff_adobe_deflate"),
     "AVIF": lambda: encoded(drawing(), "AVIF", max_threads=1),
+    "HEIC": lambda: heic(drawing()),
 }
 
 

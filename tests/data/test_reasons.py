@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from image_files import drawing, encoded, png, tiff
+from image_files import drawing, encoded, heic, png, tiff
 from tar_files import write_tar
 
-from diptych.data import Example, open_source, shards
+from diptych.data import Example, images, open_source, shards
 from diptych.data.augmentations import CentreCrop
 from diptych.data.canvas import canvas_for
 from diptych.data.examination import verify_source
-from diptych.data.images import Limits, read_rgb
+from diptych.data.images import HEIC_NEEDS, Limits, read_rgb
 from diptych.data.loader import Loader
 from diptych.data.reasons import _REASONS, NO_CAPTION, reason_of
 from diptych.data.transforms import Preprocess
@@ -55,6 +55,12 @@ def beside(folder: Path, name: str, data: bytes) -> Example:
     return open_source(folder)[0]
 
 
+def without_heic(_: Path) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "READS_HEIC", False)
+        return read_rgb(heic(drawing()))
+
+
 BAD: dict[str, Callable[[Path], object]] = {
     "truncated image": lambda _: read_rgb(GOOD[: len(GOOD) // 2]),
     "damaged image": lambda _: read_rgb(GOOD[:60] + bytes(60) + GOOD[120:]),
@@ -70,6 +76,7 @@ BAD: dict[str, Callable[[Path], object]] = {
     "text is not UTF-8": lambda folder: beside(folder, "a.txt", b"caf\xe9"),
     "field of the wrong type": lambda folder: beside(folder, "a.json", b'{"caption": NaN}'),
     "file changed": replaced,
+    HEIC_NEEDS: without_heic,
 }
 
 

@@ -117,12 +117,13 @@ def test_every_member_is_read_or_counted_as_left_out(tmp_path: Path) -> None:
     index = index_shard(write_tar(tmp_path / "a.tar", members))
     assert list(index.keys) == ["1", "3"]
     used = sum(int((places[:, 1] >= 0).sum()) for places in index.places.values())
-    assert (index.without_image, index.other_files) == (1, 3)
-    assert used + index.without_image + index.other_files == len(members)
+    assert index.left_out == {"caption file without an image": 1, "hidden": 2, "not an image: .npy": 1}
+    assert index.left_out.first("hidden") == ("a.tar#._1.png", "a.tar#.DS_Store")
+    assert used + index.left_out.total == len(members)
     text = source(tmp_path / "a.tar").describe()
     assert "2 examples in 1 tar shard" in text
-    assert "1 keys without an image" in text
-    assert "3 files" in text
+    assert "1 (caption file without an image): a.tar#2 (json)" in text
+    assert "2 (hidden)" in text
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])

@@ -80,7 +80,7 @@ def test_a_folder_with_images_is_not_read_as_shards(four: Path) -> None:
     (four / "cat" / "a.jpg").touch()
     source = open_source(four)
     assert keys(source) == ["cat/a.jpg"]
-    assert "4 .tar" in source.describe()
+    assert "4 (not an image: .tar): 000.tar, 001.tar, 002.tar, and 1 more" in source.describe()
 
 
 def test_what_is_not_there_is_an_error_that_names_the_nearest(four: Path) -> None:

@@ -84,7 +84,7 @@ def test_report_says_what_stands_first_and_what_became_of_each_image(
     (pictures / "2.png").write_bytes(b"no image")
     report = evaluate_multi_label(tiny_clip, tiny_preprocess, open_source(pictures), model_name="tiny")
     assert next(iter(report.scores.metrics)) == report.details["headline"] == "map11"
-    assert report.skipped == {"unreadable image": 1}
+    assert report.skipped == {"not an image": 1}
     low, high = report.scores.confidence["map11"]
     assert low <= report.scores.metrics["map11"] <= high
     assert report.outcomes is not None

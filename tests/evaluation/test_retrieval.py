@@ -128,7 +128,7 @@ def test_images_without_a_caption_or_unreadable_are_counted(
     (photos / "5.png").write_bytes(b"no image")
     report = evaluate_retrieval(tiny_clip, tiny_preprocess, open_source(photos), model_name="tiny")
     assert report.scores.count == 4
-    assert report.skipped == {"unreadable image": 1, "no caption": 1}
+    assert report.skipped == {"not an image": 1, "no caption": 1}
 
 
 def test_data_without_captions_is_an_error(

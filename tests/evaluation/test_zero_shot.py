@@ -144,7 +144,7 @@ def test_unreadable_images_are_counted_and_not_measured(
     next((class_folders / "elk").iterdir()).write_bytes(b"no image")
     report = evaluate_zero_shot(tiny_clip, tiny_preprocess, open_source(class_folders), model_name="tiny")
     assert report.scores.count == 27
-    assert report.skipped == {"unreadable image": 1}
+    assert report.skipped == {"not an image": 1}
 
 
 def test_a_label_outside_the_list_is_an_error_before_an_image_is_embedded(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from diptych.data.example import Example
+from diptych.data.left_out import left_out_of
 from diptych.data.sources import Source
 from diptych.errors import DataError
 
@@ -136,6 +137,7 @@ class Relabelled:
         self, source: Source, names: Mapping[str, str], spelling: Callable[[str], str] = str
     ) -> None:
         self.name = source.name
+        self.left_out = left_out_of(source)
         self._source = source
         self._names = dict(names)
         self._spelling = spelling

@@ -26,8 +26,9 @@ from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 from diptych.config import nearest
+from diptych.data.stray_bytes import stored
 from diptych.errors import SettingsError
-from diptych.search.stores.rows import UNKNOWN_TIME, mark, stored
+from diptych.search.stores.rows import UNKNOWN_TIME, mark
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">="]
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from diptych.data.stray_bytes import stored
 from diptych.errors import SearchIndexError
 
 Half = NDArray[np.float16]
@@ -37,12 +38,6 @@ COLUMNS: dict[str, Literal["text", "int32", "int64"]] = {
     "told": "text",  # the hash of what the source says
 }
 UNKNOWN_TIME = -1
-
-# A table holds valid Unicode without NUL. File names need not be that: Python keeps their stray bytes as lone
-# surrogates. Both move to places of the private plane 16, where no assigned character is, and back.
-_MOVED = 0x100000
-_TO_STORED = {0: _MOVED} | {code: _MOVED + code for code in range(0xD800, 0xE000)}
-_FROM_STORED = {stored: code for code, stored in _TO_STORED.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +146,6 @@ class Hit:
 def item_id(uri: str) -> str:
     """32 hexadecimal digits that stand for a uri; they tell nothing about it."""
     return hashlib.sha256(uri.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def stored(text: str) -> str:
-    """`text` as a table can hold it."""
-    return text if text.isascii() and "\0" not in text else text.translate(_TO_STORED)
-
-
-def original(text: str) -> str:
-    """What `stored` was given."""
-    return text if text.isascii() else text.translate(_FROM_STORED)
 
 
 def mark(name: str, value: str) -> str:
