@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from diptych.errors import TextError as TextError
     from diptych.pretrained import available_models as available_models
     from diptych.pretrained import load as load
+    from diptych.pretrained import save as save
     from diptych.tokenizer import tokenize as tokenize
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "available_models": "diptych.pretrained",
     "load": "diptych.pretrained",
+    "save": "diptych.pretrained",
     "tokenize": "diptych.tokenizer",
     "embed_images": "diptych.embed",
     "embed_texts": "diptych.embed",

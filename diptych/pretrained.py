@@ -1,4 +1,4 @@
-"""`diptych.load`: a model by name, by file or by folder."""
+"""`diptych.load` and `diptych.save`: a model by name, by file or by folder."""
 
 import hashlib
 import json
@@ -16,11 +16,14 @@ from torch import nn
 from diptych import config
 from diptych.data.transforms import Preprocess
 from diptych.errors import CheckpointError, SettingsError
+from diptych.models.architectures import Activation
 from diptych.models.clip import CLIP
 from diptych.tokenizer import default_tokenizer
 from diptych.weights import published
-from diptych.weights.checkpoint import MANIFEST
+from diptych.weights.checkpoint import MANIFEST, save_checkpoint
 from diptych.weights.formats import load_path
+from diptych.weights.naming import split_name, with_activation
+from diptych.weights.plain_files import Facts
 from diptych.weights.precision import to_half
 from diptych.weights.published import Progress
 from diptych.weights.resize import at_resolution
@@ -48,6 +51,8 @@ def load(
     jit: bool = False,
     download_root: str | os.PathLike[str] | None = None,
     *,
+    activation: Activation | None = None,
+    like: str | os.PathLike[str] | None = None,
     precision: Precision = "float32",
     resolution: int | None = None,
     offline: bool = False,
@@ -59,6 +64,12 @@ def load(
     (Diptych, open_clip, transformers). A published model is downloaded on first use; its SHA-256 is verified
     before it is read. No file is ever executed.
 
+    A file of weights alone is read with the configuration beside it. A state dict that `torch.save` wrote from a
+    model of Diptych says itself what it is. OpenAI's files and TorchScript archives have "quick_gelu". Any other
+    file needs `activation` or `like`; what is then assumed is told by an `AssumedWarning`.
+
+    activation: "gelu" or "quick_gelu", with which a file of weights was trained; `name` may end in `?activation=gelu`.
+    like: the name of a model of the same architecture, whose sizes, activation and preprocessing a file of weights has.
     device: where to put the model; a CUDA device if there is one, and otherwise the CPU, when not given.
     jit: only False; it is here for calls that were written for the original package.
     download_root: where published models are kept, in place of the cache folder.
@@ -76,7 +87,13 @@ def load(
         )
     if precision not in _DTYPES:
         raise SettingsError(f"precision: {precision!r} is unknown; {config.nearest(str(precision), _DTYPES)}")
-    model, preprocess = load_path(_locate(name, download_root, offline, progress))
+    place, stated = split_name(with_activation(name, activation))
+    chosen = usable_device(device)
+    facts = None
+    if like is not None:
+        model, preprocess = load(like, "cpu", download_root=download_root, offline=offline, progress=progress)
+        facts = Facts(model.architecture, preprocess)
+    model, preprocess = load_path(_locate(place, download_root, offline, progress), stated, facts)
     if resolution is not None:
         model = at_resolution(model, resolution)
         preprocess = config.build(
@@ -86,9 +103,36 @@ def load(
         before = _hash_of_weights(model)
         model = to_half(model, _DTYPES[precision])
         _hash_before_halving[model] = before
+    model.preprocessing = config.plain(preprocess)
+    return model.to(chosen), preprocess
+
+
+def save(model: CLIP, preprocess: Preprocess, folder: str | os.PathLike[str]) -> Path:
+    """Write a model and its preprocessing as a folder that `load` reads; returns the folder.
+
+    The folder says everything about the model and has the SHA-256 of its weights. An older one there is replaced.
+    Raises `CheckpointError` for a folder with other files, and for weights that are NaN or infinite.
+    """
+    return save_checkpoint(folder, model, config.plain(preprocess))
+
+
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """Return `device`, or the best there is where it is None. Raises `SettingsError` for one that is not here."""
     if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device), preprocess
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:  # NotImplementedError is a RuntimeError
+        here = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        if torch.backends.mps.is_available():
+            here.append("mps")
+        # PyTorch's own reason is one sentence or a page of its internals.
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise SettingsError(
+            f"device {str(device)!r} cannot be used on this machine ({reason}); it has: {', '.join(here)}"
+        ) from None
+    return chosen
 
 
 def fingerprint(model: CLIP, preprocess: Preprocess) -> str:

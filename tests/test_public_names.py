@@ -25,6 +25,7 @@ PUBLIC = {
     "embed_images",
     "embed_texts",
     "load",
+    "save",
     "tokenize",
 }
 IMPORT_SECONDS = 0.3

@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _never_fail_to_print()
     # Pillow warns of odd metadata, without the name of the file and with a line of its own source; the image is read.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    _show_warnings_plainly()
     # On its way out Python collects garbage among all that was imported: half a second, after torch, for nothing.
     atexit.register(gc.freeze)
     try:
@@ -75,6 +76,20 @@ def _fail(message: str, code: int) -> int:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+def _show_warnings_plainly() -> None:
+    """What Diptych warns of gets one line, as errors do; others keep the place in the code."""
+    known = warnings.formatwarning
+
+    def shown(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if category.__module__.startswith("diptych."):
+            return f"warning: {_one_line(str(message))}\n"
+        return known(message, category, filename, lineno, line)
+
+    warnings.formatwarning = shown
 
 
 def _never_fail_to_print() -> None:

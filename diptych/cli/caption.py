@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from diptych.cli.inputs import find_pictures
-from diptych.cli.options import Device, Json, Precision, UsageError
+from diptych.cli.options import Activation, Device, Json, Precision, UsageError
 from diptych.cli.output import emit, progress, say_left_out
 from diptych.errors import DataError, ImageError
 
@@ -18,6 +18,7 @@ def caption(
     model: Annotated[
         str, Parameter(name=["--model", "-m"], help="A run, or a checkpoint, of the objective captioning.")
     ],
+    activation: Activation = None,
     beams: Annotated[
         int, Parameter(help="Texts that the search keeps open; 1 takes the best word each time.")
     ] = 5,
@@ -40,7 +41,7 @@ def caption(
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.evaluation.captions import write_captions  # noqa: PLC0415
 
-    _, network, preprocess = load_model(model, device, precision)
+    _, network, preprocess = load_model(model, device, precision, activation)
     written = []
     with progress("writing", len(pictures.files)) as advance:
         for number, image in enumerate(pictures.files):

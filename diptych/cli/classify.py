@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from diptych.cli.inputs import KeepNothing, classifier_builder, find_pictures, read_classes, templates_for
-from diptych.cli.options import DEFAULT_MODEL, Device, Json, LabelsFile, Model, Precision, UsageError
+from diptych.cli.options import (
+    DEFAULT_MODEL,
+    Activation,
+    Device,
+    Json,
+    LabelsFile,
+    Model,
+    Precision,
+    UsageError,
+)
 from diptych.cli.output import emit, percent, progress, say_left_out
 from diptych.errors import DataError
 
@@ -44,6 +53,7 @@ def classify(
         Parameter(help="Similarity, -1..1, below which a picture shows none of these."),
     ] = None,
     model: Model = DEFAULT_MODEL,
+    activation: Activation = None,
     top: Annotated[int, Parameter(help="Classes shown for each picture.")] = 5,
     no_cache: KeepNothing = False,
     device: Device = "auto",
@@ -74,7 +84,7 @@ def classify(
     from diptych.evaluation import classify as classification  # noqa: PLC0415
     from diptych.evaluation.own_classes import own_head  # noqa: PLC0415
 
-    name, network, preprocess = load_model(model, device, precision)
+    name, network, preprocess = load_model(model, device, precision, activation)
     if calibrated is not None:
         calibrated.require(network, preprocess)
         threshold = calibrated.threshold if threshold is None else threshold

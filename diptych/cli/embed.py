@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from diptych.cli.options import (
     DEFAULT_MODEL,
+    Activation,
     BatchSize,
     CaptionColumn,
     Device,
@@ -41,6 +42,7 @@ def embed(
         Path, Parameter(name=["--out", "-o"], help="A .parquet file, or an .npy file (with a .jsonl).")
     ],
     model: Model = DEFAULT_MODEL,
+    activation: Activation = None,
     image_column: ImageColumn = None,
     caption_column: CaptionColumn = None,
     label_column: LabelColumn = None,
@@ -76,7 +78,7 @@ def embed(
     rows = open_source(
         source, image_column=image_column, caption_column=caption_column, label_column=label_column
     )
-    name, network, preprocess = load_model(model, device, precision)
+    name, network, preprocess = load_model(model, device, precision, activation)
     said = about(name, fingerprint(network, preprocess), rows)
     if engine == "ray":
         load = partial(_load, name, device, precision)

@@ -11,6 +11,7 @@ from diptych.cli.evaluate_datasets import Root
 from diptych.cli.inputs import KeepNothing, LabelSource, Metric, Templates
 from diptych.cli.options import (
     DEFAULT_MODEL,
+    Activation,
     BatchSize,
     CaptionColumn,
     Data,
@@ -40,6 +41,7 @@ def zero_shot(
     *,
     data: Data,
     model: Model = DEFAULT_MODEL,
+    activation: Activation = None,
     labels_file: LabelsFile = None,
     templates: Templates = None,
     label_from: LabelSource = None,
@@ -82,7 +84,7 @@ def zero_shot(
             "the metric map11 takes the classes from the metadata; leave out --group-by and --label-from"
         )
     with everybody(device) as here:
-        name, network, preprocess = load_model(model, device, precision)
+        name, network, preprocess = load_model(model, device, precision, activation)
         words = task.templates or templates_for(name)
         build = classifier_builder(preprocess, keep=not no_cache)
 
@@ -125,6 +127,7 @@ def word_order(
     *,
     data: Data,
     model: Model = DEFAULT_MODEL,
+    activation: Activation = None,
     batch_size: BatchSize = 64,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -137,7 +140,7 @@ def word_order(
 
     source = open_source(data)
     with everybody(device) as here:
-        name, network, preprocess = load_model(model, device, precision)
+        name, network, preprocess = load_model(model, device, precision, activation)
 
         def measure(advance: Callable[[int], None]) -> "Report":
             return evaluate_word_order(
@@ -154,6 +157,7 @@ def labels(
     *,
     data: Data,
     model: Model,
+    activation: Activation = None,
     label_from: LabelSource = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
@@ -169,7 +173,7 @@ def labels(
 
     task = zero_shot_data(data, None, None, image_column=image_column, label_column=label_column)
     with everybody(device) as here:
-        name, network, preprocess = load_model(model, device, precision)
+        name, network, preprocess = load_model(model, device, precision, activation)
 
         def measure(advance: Callable[[int], None]) -> "Report":
             return evaluate_own_classes(
@@ -190,6 +194,7 @@ def retrieval(
     *,
     data: Data,
     model: Model = DEFAULT_MODEL,
+    activation: Activation = None,
     truncate: Annotated[bool, Parameter(negative="", help="Cut captions that are too long.")] = False,
     image_column: ImageColumn = None,
     caption_column: CaptionColumn = None,
@@ -205,7 +210,7 @@ def retrieval(
 
     source = open_source(data, image_column=image_column, caption_column=caption_column)
     with everybody(device) as here:
-        name, network, preprocess = load_model(model, device, precision)
+        name, network, preprocess = load_model(model, device, precision, activation)
 
         def measure(advance: Callable[[int], None]) -> "Report":
             return evaluate_retrieval(

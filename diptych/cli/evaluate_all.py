@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from diptych.cli.evaluate_datasets import Root
 from diptych.cli.inputs import KeepNothing
-from diptych.cli.options import DEFAULT_MODEL, BatchSize, Device, Json, Model, Precision
+from diptych.cli.options import DEFAULT_MODEL, Activation, BatchSize, Device, Json, Model, Precision
 from diptych.cli.output import emit, progress, say, say_left_out, table
 from diptych.errors import DataError
 
@@ -31,6 +31,7 @@ def evaluate_all(
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="The folder of the results.")],
     model: Model = DEFAULT_MODEL,
+    activation: Activation = None,
     suite: Annotated[
         Path | None,
         Parameter(
@@ -56,11 +57,14 @@ def evaluate_all(
     from diptych.evaluation.suite import run_suite  # noqa: PLC0415
     from diptych.evaluation.suite_report import markdown  # noqa: PLC0415
     from diptych.evaluation.suite_tasks import default_suite, read_suite  # noqa: PLC0415
+    from diptych.weights.naming import with_activation  # noqa: PLC0415
 
     tasks = default_suite(root) if suite is None else read_suite(suite)
     with processes(pick_device(device)) as here:
         subject = dataclasses.replace(
-            _subject(model, device, precision, leads=here.leads, keep=not no_cache),
+            _subject(
+                with_activation(model, activation), device, precision, leads=here.leads, keep=not no_cache
+            ),
             batch_size=batch_size,
             root=root,
         )

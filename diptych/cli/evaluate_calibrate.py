@@ -10,6 +10,7 @@ from diptych.cli.evaluate_datasets import Root
 from diptych.cli.inputs import KeepNothing, LabelSource, Templates
 from diptych.cli.options import (
     DEFAULT_MODEL,
+    Activation,
     BatchSize,
     Data,
     Device,
@@ -44,6 +45,7 @@ def calibrate(
         ),
     ] = None,
     model: Model = DEFAULT_MODEL,
+    activation: Activation = None,
     labels_file: LabelsFile = None,
     templates: Templates = None,
     label_from: LabelSource = None,
@@ -72,7 +74,7 @@ def calibrate(
     left_out = all_left_out(map(left_out_of, [task.source] if others is None else [task.source, others]))
     say_left_out(left_out)
     with everybody(device) as here:
-        name, network, preprocess = load_model(model, device, precision)
+        name, network, preprocess = load_model(model, device, precision, activation)
         with progress(
             "calibrating", len(task.source) + (len(others) if others is not None else 0)
         ) as advance:

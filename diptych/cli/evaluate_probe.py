@@ -11,6 +11,7 @@ from diptych.cli.evaluate_datasets import Root
 from diptych.cli.inputs import LabelSource, Metric, ZeroShotData, zero_shot_data
 from diptych.cli.options import (
     DEFAULT_MODEL,
+    Activation,
     BatchSize,
     Device,
     ImageColumn,
@@ -74,6 +75,7 @@ def linear_probe(
         ),
     ] = None,
     model: Model = DEFAULT_MODEL,
+    activation: Activation = None,
     metric: Annotated[
         Metric | None,
         Parameter(
@@ -101,7 +103,7 @@ def linear_probe(
     if headline == "map11" and label_from is not None:
         raise UsageError("the metric map11 takes the classes from the metadata; leave out --label-from")
     with everybody(device) as here:
-        name, network, preprocess = load_model(model, device, precision)
+        name, network, preprocess = load_model(model, device, precision, activation)
 
         def compute(part: ZeroShotData, classes: "LabelSet | None", advance: "Progress") -> "ProbeData":
             if headline != "map11":
@@ -140,6 +142,7 @@ def few_shot(
         ),
     ] = None,
     model: Model = DEFAULT_MODEL,
+    activation: Activation = None,
     metric: Annotated[
         Literal["top1", "mean_per_class", "mean_top1_top5", "roc_auc"] | None,
         Parameter(help="Without it, a published dataset's own, else top1."),
@@ -165,7 +168,7 @@ def few_shot(
             f"--test {test}: its pictures show several classes each, for which there is linear-probe"
         )
     with everybody(device) as here:
-        name, network, preprocess = load_model(model, device, precision)
+        name, network, preprocess = load_model(model, device, precision, activation)
         compute = _labelled(network, preprocess, label_from, batch_size)
         learned, tested = _all_features(data, compute)
 

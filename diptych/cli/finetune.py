@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from diptych.cli.inputs import templates_for
 from diptych.cli.options import (
     DEFAULT_MODEL,
+    Activation,
     CaptionColumn,
     Device,
     ImageColumn,
@@ -43,6 +44,7 @@ def finetune(
         Path | None, Parameter(name=["--out", "-o"], help="The folder of the run; runs/finetuned without it.")
     ] = None,
     model: Model = DEFAULT_MODEL,
+    activation: Activation = None,
     method: Annotated[
         FinetuneMethod | None,
         Parameter(
@@ -102,12 +104,13 @@ def finetune(
     from diptych.finetuning.examination import examine  # noqa: PLC0415
     from diptych.pretrained import load  # noqa: PLC0415
     from diptych.training.settings import Recipe  # noqa: PLC0415
+    from diptych.weights.naming import with_activation  # noqa: PLC0415
 
     classes = read_labels(labels_file) if labels_file is not None else None
     given = classes.templates if classes is not None else None
     asked = Asked(
         data=data,
-        init=model,
+        init=with_activation(model, activation),
         method=method,
         head=head,
         alpha=_alpha(alpha),
@@ -128,7 +131,7 @@ def finetune(
     found = examine(source, label_from=label_from, several=several)
     for remark in found.remarks:
         say(f"warning: {remark}")
-    tower = load(model, device="cpu")[0].visual
+    tower = load(asked.init, device="cpu")[0].visual
     recipe = recipe_for(asked, found, sum(value.numel() for value in tower.parameters()))
     recipe = build(Recipe, override(plain(recipe), assignments), "finetune")
     if dry_run:

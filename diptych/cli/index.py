@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from diptych.cli.options import (
     DEFAULT_MODEL,
+    Activation,
     BatchSize,
     CaptionColumn,
     Device,
@@ -29,6 +30,7 @@ def index(
     *,
     folder: IndexPlace,
     model: Model = DEFAULT_MODEL,
+    activation: Activation = None,
     rebuild: Annotated[
         bool, Parameter(negative="", help="Embed everything again, with another model if need be.")
     ] = False,
@@ -64,7 +66,7 @@ def index(
     if embeddings is not None:
         encoder = Recorded(embeddings, batch_size=batch_size)
     else:
-        name, network, preprocess = load_model(model, device, precision)
+        name, network, preprocess = load_model(model, device, precision, activation)
         encoder = Encoder(network, preprocess, name, batch_size=batch_size)
     is_new = not Path(folder).exists()
     try:

@@ -9,23 +9,30 @@ from diptych.cli.options import UsageError
 from diptych.cli.output import say
 from diptych.config import nearest
 from diptych.data.transforms import Preprocess
+from diptych.errors import SettingsError
 from diptych.models.clip import CLIP
-from diptych.pretrained import available_models, load
+from diptych.pretrained import available_models, load, usable_device
+from diptych.weights.naming import split_name, with_activation
 
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
-def load_model(name: str, device: str, precision: str) -> tuple[str, CLIP, Preprocess]:
+def load_model(
+    name: str, device: str, precision: str, activation: str | None = None
+) -> tuple[str, CLIP, Preprocess]:
     """The model that `--model` means, where and in what `--device` and `--precision` ask for; first its name.
 
-    The folder of a run stands for the model in it. A path becomes absolute, so that an index remembers it.
+    The folder of a run stands for the model in it. A path becomes absolute, and keeps the activation that is stated
+    for it, so that an index remembers both.
     """
     chosen_device, chosen_precision = choose(device, precision)
-    path = Path(name)
+    place, stated = split_name(with_activation(name, activation))
+    path = Path(place)
     if (path / "model" / "diptych.json").is_file():
         path /= "model"
-    full_name = name if name in available_models() or not path.exists() else str(path.resolve())
+    full_name = place if place in available_models() or not path.exists() else str(path.resolve())
+    full_name = with_activation(full_name, stated)
     model, preprocess = load(full_name, chosen_device, precision=chosen_precision)
     return full_name, model, preprocess
 
@@ -49,10 +56,9 @@ def pick_device(wanted: str) -> str:
     if kind not in ("cpu", "cuda", "mps"):
         raise UsageError(f"--device {wanted!r}: {nearest(kind, ('auto', 'cpu', 'cuda', 'mps'))}")
     try:
-        torch.empty(0, device=wanted)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {wanted!r} cannot be used here ({reason}); use --device auto") from None
+        usable_device(wanted)
+    except SettingsError as error:
+        raise UsageError(f"--device {wanted!r}: {error}; use --device auto") from None
     return wanted
 
 

@@ -1,7 +1,7 @@
 """Options that several verbs share, and the error for a command that was not well formed."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -18,6 +18,12 @@ Model = Annotated[
     str,
     Parameter(
         name=["--model", "-m"], help="A published name, or a checkpoint file or folder; see: diptych models."
+    ),
+]
+Activation = Annotated[
+    Literal["gelu", "quick_gelu"] | None,
+    Parameter(
+        help="The one that a file of weights was trained with, where neither it nor a configuration beside it says so."
     ),
 ]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]

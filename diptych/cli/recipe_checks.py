@@ -31,6 +31,7 @@ from diptych.training.pace import measure_pace, seconds_a_step
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
 from diptych.training.starting import with_classes
+from diptych.weights.naming import split_name
 
 TIMED = 64  # pairs that may be read for the timing
 # Peak learning rates of AdamW outside of which CLIP models are not trained: the paper's are 3.6e-4 to 5e-4, the
@@ -71,7 +72,8 @@ def recipe_checks(
 
 def _start(recipe: Recipe) -> Check:
     init = recipe.model.init
-    if init == "scratch" or init in available_models() or Path(init).exists():
+    place = init if init == "scratch" else split_name(init)[0]
+    if place == "scratch" or place in available_models() or Path(place).exists():
         return Check("start", "ok", "from scratch" if init == "scratch" else f"from {init}")
     return Check(
         "start",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
-from diptych.cli.options import Device, IndexPlace, Json, Precision, UsageError
+from diptych.cli.options import Activation, Device, IndexPlace, Json, Precision, UsageError
 from diptych.cli.output import emit, say, table
 from diptych.errors import SearchIndexError, SettingsError
 
@@ -95,6 +95,7 @@ def search(
         str | None,
         Parameter(name=["--model", "-m"], help="Where the index's own model now is, if it has moved."),
     ] = None,
+    activation: Activation = None,
     device: Device = "auto",
     precision: Precision = "auto",
     as_json: Json = False,
@@ -108,6 +109,7 @@ def search(
     given = _given(spelt, weight or [])
     with _no_collection():
         from diptych.search.index import Index  # noqa: PLC0415
+        from diptych.weights.naming import with_activation  # noqa: PLC0415
 
         with Index(folder) as index:
             question = _question(
@@ -121,7 +123,8 @@ def search(
                 diversity=diversity,
                 exact=exact,
             )
-            answer = _answer(index, question, model, device, precision)
+            named = with_activation(model or index.manifest.current.model, activation)
+            answer = _answer(index, question, named, device, precision)
             if not answer.found:
                 _say_why(index, question)
     if as_json:
@@ -199,12 +202,12 @@ def _id(index: "Index", what: str) -> str:
     return known[0].id
 
 
-def _answer(index: "Index", question: "Question", model: str | None, device: str, precision: str) -> "Answer":
+def _answer(index: "Index", question: "Question", model: str, device: str, precision: str) -> "Answer":
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.search.encoder import Encoder  # noqa: PLC0415
     from diptych.search.searcher import Searcher  # noqa: PLC0415
 
-    name, network, preprocess = load_model(model or index.manifest.current.model, device, precision)
+    name, network, preprocess = load_model(model, device, precision)
     return Searcher(index, Encoder(network, preprocess, name)).search(question)
 
 

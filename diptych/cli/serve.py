@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from diptych.cli.options import Device, IndexPlace, Precision
+from diptych.cli.options import Activation, Device, IndexPlace, Precision
 from diptych.cli.output import say
 
 
@@ -41,6 +41,7 @@ def serve(
         str | None,
         Parameter(name=["--model", "-m"], help="Where the index's own model now is, if it has moved."),
     ] = None,
+    activation: Activation = None,
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> None:
@@ -62,7 +63,9 @@ def serve(
     with Index(folder) as opened:
         from diptych.cli.machine import load_model  # noqa: PLC0415
 
-        full_name, network, preprocess = load_model(model or opened.manifest.current.model, device, precision)
+        full_name, network, preprocess = load_model(
+            model or opened.manifest.current.model, device, precision, activation
+        )
         run(
             opened,
             network,

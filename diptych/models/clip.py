@@ -1,12 +1,15 @@
 """CLIP: an image tower, a text tower, and one learned temperature (Radford et al. 2021)."""
 
+import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diptych.config import plain
 from diptych.errors import SettingsError
 from diptych.models import architectures
 from diptych.models.architectures import Architecture
@@ -34,6 +37,9 @@ MAX_LOGIT_SCALE = math.log(100)  # "to prevent scaling the logits by more than 1
 _WITHOUT_TEXTS = "the model was trained without texts (on images alone, or on labels) and embeds none"
 _FEATURES = "use its `image_features`, as `diptych evaluate linear-probe` does, or a model with a text tower"
 
+# The entry of a state dict's metadata that says what the weights are: JSON with "architecture" and "preprocessing".
+DESCRIPTION = "diptych"
+
 # Where the published checkpoints keep the text tower: at the top level, without a prefix.
 _TOP_LEVEL_TEXT = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
 
@@ -44,6 +50,8 @@ class CLIP(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
+        # How the images it was trained with were prepared, as plain values; None where nobody has said.
+        self.preprocessing: Mapping[str, Any] | None = None
         self.visual = _image_tower(architecture)
         self.text = _text_tower(architecture)
         self.image_head: NonlinearHead | None = None
@@ -135,6 +143,13 @@ class CLIP(nn.Module):
             self.encode_image(pixels) if reads_embedding else self.image_features(pixels)
         )
         return logits
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """As in torch, and beside the tensors what they are, which `torch.save` keeps and `load_state_dict` ignores."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if hasattr(destination, "_metadata"):
+            said = {"architecture": plain(self.architecture), "preprocessing": self.preprocessing}
+            destination._metadata[prefix.removesuffix(".")][DESCRIPTION] = json.dumps(said)
 
     def train(self, mode: bool = True) -> "CLIP":
         """As in torch, but for the parts in `still`."""

@@ -7,7 +7,7 @@ strides), checked against the sizes of the stored files. A TorchScript module's 
 
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from diptych.errors import CheckpointError
+from diptych.models.clip import DESCRIPTION
 from diptych.weights.pickle_reader import Builder, Inert, Name, PickleReader
 from diptych.weights.tensor_files import Entry
 
@@ -61,11 +62,17 @@ class StoredTensor:
 
 
 class ArchivedTensors:
-    """Tensors of an archive by name, as a `TensorFile`."""
+    """Tensors of an archive by name, as a `TensorFile`.
+
+    is_torchscript: whether the archive is a module of TorchScript, and not what `torch.save` wrote.
+    description: what a state dict of Diptych says about its model (JSON), where there is one.
+    """
 
     def __init__(self, archive: "Archive", tensors: Mapping[str, StoredTensor]) -> None:
         self._archive = archive
         self._tensors = tensors
+        self.is_torchscript = archive.is_torchscript
+        self.description = _description(archive.metadata)
         # Many names may refer to one storage; more numbers than the file has would only fill memory.
         total, size = sum(stored.bytes for stored in tensors.values()), archive.path.stat().st_size
         if total > size:
@@ -98,7 +105,9 @@ class Archive:
                 f"{path}: was written on a machine of the other byte order; convert it there"
             )
         pickle = self._contents(f"{self._root}data.pkl", _MOST_PICKLE_BYTES)
-        self.content = PickleReader(pickle, f"{path}: data.pkl", self._resolve, self._persistent).read()
+        reader = PickleReader(pickle, f"{path}: data.pkl", self._resolve, self._persistent)
+        self.content = reader.read()
+        self.metadata = reader.states  # of its dictionaries
 
     def read(self, stored: StoredTensor) -> Tensor:
         """The tensor, in memory of its own."""
@@ -202,6 +211,17 @@ def flatten(content: Any, where: str) -> dict[str, StoredTensor]:
             for name, item in reversed(inner.items()):
                 pending.append((f"{prefix}.{name}" if prefix else str(name), depth + 1, item))
     return found
+
+
+def _description(states: Sequence[Any]) -> str | None:
+    """What `CLIP.state_dict` put into its metadata, whatever wraps the model: a name before each key, or none."""
+    for state in states:
+        modules = state.get("_metadata") if isinstance(state, dict) else None
+        for entry in modules.values() if isinstance(modules, dict) else ():
+            found = entry.get(DESCRIPTION) if isinstance(entry, dict) else None
+            if isinstance(found, str):
+                return found
+    return None
 
 
 def _list(arguments: tuple[Any, ...]) -> list[Any]:

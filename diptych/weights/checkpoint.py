@@ -26,6 +26,7 @@ from torch import Tensor, nn
 import diptych
 from diptych import config
 from diptych.atomic import sha256_of
+from diptych.data.transforms import Preprocess
 from diptych.errors import CheckpointError, SettingsError
 from diptych.models.architectures import Architecture
 from diptych.models.clip import CLIP
@@ -193,12 +194,28 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
     return _built(Manifest, contents, str(path))
 
 
+def holds_weights(folder: Path, name: str) -> bool:
+    """Whether the file `name` has the weights of the checkpoint in `folder`, or a part of them."""
+    stem, written = Path(WEIGHTS).stem, read_manifest(folder).sha256
+    return name in written and (name == WEIGHTS or name.startswith(f"{stem}-"))
+
+
 def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[CLIP, Json, Manifest]:
     """The model (float32, CPU, evaluation mode), its preprocessing and its manifest.
 
     Each file's SHA-256 is verified before it is parsed. Raises `CheckpointError` for all but a whole CLIP.
     """
     root = Path(folder)
+    architecture, manifest = describe(root)
+    weights = _tensors(root, WEIGHTS, manifest)
+    return assemble(architecture, weights, own_layout, str(root / WEIGHTS)), manifest.preprocessing, manifest
+
+
+def describe(root: Path) -> tuple[Architecture, Manifest]:
+    """Return the architecture of the CLIP in a checkpoint, and the manifest.
+
+    Raises `CheckpointError` for a model of another kind, and for one with another tokenizer.
+    """
     manifest = read_manifest(root)
     if manifest.kind != "clip":
         raise CheckpointError(
@@ -210,9 +227,12 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[CLIP, Json, Manifes
             f"{root}: was trained with another tokenizer ({manifest.tokenizer[:12]}...) than this Diptych "
             f"has ({default_tokenizer().fingerprint[:12]}...), so its text features would be meaningless"
         )
-    architecture = _built(Architecture, manifest.architecture, f"{root / MANIFEST} [architecture]")
-    weights = _tensors(root, WEIGHTS, manifest)
-    return assemble(architecture, weights, own_layout, str(root / WEIGHTS)), manifest.preprocessing, manifest
+    return _built(Architecture, manifest.architecture, f"{root / MANIFEST} [architecture]"), manifest
+
+
+def preprocess_of(folder: Path, manifest: Manifest) -> Preprocess:
+    """Return the preprocessing that the manifest of a checkpoint states."""
+    return _built(Preprocess, manifest.preprocessing, f"{folder / MANIFEST} [preprocessing]")
 
 
 def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Json]:

@@ -3,44 +3,68 @@
     folder with diptych.json             Diptych
     folder with open_clip_config.json    open_clip
     folder with config.json, type clip   transformers
-    zip archive of PyTorch               OpenAI's published files, plain state dicts
-    safetensors                          a plain state dict
+    zip archive of PyTorch               OpenAI's published files, state dicts
+    safetensors                          a state dict
 
-Files alone do not say how their images are prepared; they are read as OpenAI's.
+Where the facts come from that a file of weights does not hold: see `plain_files`.
 """
 
 from pathlib import Path
 
-from diptych import config
 from diptych.data.transforms import Preprocess
 from diptych.errors import CheckpointError, SettingsError
+from diptych.models.architectures import Activation
 from diptych.models.clip import CLIP
 from diptych.weights import checkpoint, open_clip, transformers
 from diptych.weights.folders import read_json
-from diptych.weights.openai import load_archive, load_safetensors
+from diptych.weights.openai import archived_state
+from diptych.weights.plain_files import Facts, configuration_beside, read_plain_file
+from diptych.weights.tensor_files import SafetensorsFile, TensorFile
 
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 _FOLDER_MARKS = (checkpoint.MANIFEST, open_clip.CONFIG, transformers.CONFIG)
 
 
-def load_path(path: Path) -> tuple[CLIP, Preprocess]:
-    """The model (float32, CPU, evaluation mode) and the preprocessing of a file or a folder."""
-    if path.is_dir():
-        return _load_folder(path)
-    model = _load_file(path)
-    return model, Preprocess(model.visual.input_resolution)
+def load_path(
+    path: Path, activation: Activation | None = None, like: Facts | None = None
+) -> tuple[CLIP, Preprocess]:
+    """Return the model (float32, CPU, evaluation mode) and the preprocessing of a file or a folder.
+
+    activation: of a plain file that does not say it. Elsewhere it must be the one that is said.
+    like: for a plain file, the facts of a model of the same architecture.
+    """
+    folder = path if path.is_dir() else _folder_of_its_own(path)
+    if folder is not None and like is not None:
+        raise SettingsError(
+            f"{path}: says itself what it is; leave like out, which is for plain files of weights"
+        )
+    if folder is None:
+        model, preprocess = read_plain_file(path, _opened(path), activation, like)
+    else:
+        model, preprocess = _load_folder(folder)
+    if activation not in (None, model.architecture.activation):
+        raise SettingsError(
+            f"{path}: its activation is {model.architecture.activation!r}, not {activation!r}; leave activation out"
+        )
+    return model, preprocess
+
+
+def _folder_of_its_own(path: Path) -> Path | None:
+    """The folder of which `path` is the file of weights, or one of several: to load either is the same."""
+    folder, mark = path.parent, configuration_beside(path)
+    readers = {
+        checkpoint.MANIFEST: checkpoint.holds_weights,
+        open_clip.CONFIG: open_clip.holds_weights,
+        transformers.CONFIG: transformers.holds_weights,
+    }
+    return folder if mark is not None and readers[mark](folder, path.name) else None
 
 
 def _load_folder(folder: Path) -> tuple[CLIP, Preprocess]:
     if (folder / checkpoint.MANIFEST).is_file():
-        model, preprocess, _ = checkpoint.load_checkpoint(folder)
-        try:
-            return model, config.build(
-                Preprocess, preprocess, f"{folder / checkpoint.MANIFEST} [preprocessing]"
-            )
-        except SettingsError as error:
-            raise CheckpointError(str(error)) from None
+        model, _, manifest = checkpoint.load_checkpoint(folder)
+        return model, checkpoint.preprocess_of(folder, manifest)
     if (folder / open_clip.CONFIG).is_file():
         return open_clip.read_open_clip_folder(folder)
     if (folder / transformers.CONFIG).is_file():
@@ -55,7 +79,8 @@ def _load_folder(folder: Path) -> tuple[CLIP, Preprocess]:
     )
 
 
-def _load_file(path: Path) -> CLIP:
+def _opened(path: Path) -> TensorFile:
+    """The tensors of a file, whose kind its first bytes tell."""
     try:
         with path.open("rb") as file:
             start = file.read(16)
@@ -63,10 +88,9 @@ def _load_file(path: Path) -> CLIP:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
     size = path.stat().st_size
     if start.startswith(_ZIP):
-        return load_archive(path)
+        return archived_state(path)
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size - 8:
-        _refuse_without_its_folder(path)
-        return load_safetensors(path)
+        return SafetensorsFile(path)
     if start.startswith(_PICKLE):
         raise CheckpointError(
             f"{path}: a pickle from before PyTorch 1.6, which cannot be read without running it. If you trust its "
@@ -76,12 +100,3 @@ def _load_file(path: Path) -> CLIP:
         f"{path}: {size} bytes that start with {start!r}; expected a zip archive of PyTorch, a safetensors file, or a "
         "folder. A download that ended early, or a web page saved in its place, looks like this: fetch it again"
     )
-
-
-def _refuse_without_its_folder(path: Path) -> None:
-    """The folder of such a file knows the activation and the preprocessing; the file alone does not."""
-    marks = [name for name in _FOLDER_MARKS if (path.parent / name).is_file()]
-    if marks:
-        raise CheckpointError(
-            f"{path}: lies beside {marks[0]}, which says what it is; load the folder: {path.parent}"
-        )

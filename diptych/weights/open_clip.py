@@ -78,8 +78,15 @@ _KNOWN = {
 }
 
 
-def read_open_clip_folder(folder: Path) -> tuple[CLIP, Preprocess]:
+def holds_weights(folder: Path, name: str) -> bool:
+    """Whether the file `name` has the weights that open_clip takes from `folder`."""
+    return name == next((known for known in _WEIGHT_FILES if (folder / known).is_file()), None)
+
+
+def read_open_clip_folder(folder: Path, weights: TensorFile | None = None) -> tuple[CLIP, Preprocess]:
     """The model (float32, CPU, evaluation mode) and the preprocessing of an open_clip folder.
+
+    weights: of another file that the configuration describes, in place of the folder's own.
 
     Raises `CheckpointError` that names the key of the configuration for a model that is not a CLIP as built here.
     """
@@ -90,7 +97,7 @@ def read_open_clip_folder(folder: Path) -> tuple[CLIP, Preprocess]:
         preprocess = _preprocess(contents.get("preprocess_cfg") or {}, architecture, str(path))
     except SettingsError as error:
         raise CheckpointError(str(error)) from None
-    source = _weights(folder)
+    source = _weights(folder) if weights is None else weights
     prefix = "text." if "text.token_embedding.weight" in source.entries else ""
     model = assemble(
         architecture, source, openai_layout(prefix), str(folder), ignored=derived_names(source.entries)

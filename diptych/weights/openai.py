@@ -1,7 +1,7 @@
 """OpenAI's layout: the published archives, and plain state dicts with the same names.
 
-Such a file does not say what it is; the sizes follow from the shapes. What shapes cannot show is as in every
-published model: quick GELU, 64 channels a head, CLIP's preprocessing.
+Such a file does not say what it is; the sizes follow from the shapes, with 64 channels a head as in every published
+model. What shapes cannot show is the matter of `plain_files`.
 """
 
 import math
@@ -12,10 +12,9 @@ from typing import Any
 
 from diptych.errors import CheckpointError
 from diptych.models.architectures import Architecture, ModifiedResNet, TextTransformer, VisionTransformer
-from diptych.models.clip import CLIP
 from diptych.weights.archive import Archive, ArchivedTensors, StoredTensor, flatten
-from diptych.weights.assembly import Layout, Piece, assemble
-from diptych.weights.tensor_files import Entry, SafetensorsFile, TensorFile
+from diptych.weights.assembly import Layout, Piece
+from diptych.weights.tensor_files import Entry, TensorFile
 
 # Beside the weights, the published archives keep three numbers and the causal masks, all of which follow from
 # the sizes.
@@ -24,35 +23,6 @@ _DERIVED = re.compile(r"(input_resolution|context_length|vocab_size)$|.*\.attn_m
 _WRAPPINGS = ("state_dict", "model", "model_state_dict")
 _PREFIXES = ("module.", "_orig_mod.")
 _CHANNELS_PER_HEAD = 64
-
-
-def load_archive(path: Path) -> CLIP:
-    """The model of a file written by `torch.jit.save` or `torch.save`; float32, CPU, evaluation mode."""
-    return load_openai_layout(archived_state(path), str(path))
-
-
-def load_safetensors(path: Path) -> CLIP:
-    """The model of a bare safetensors file in OpenAI's layout; float32, CPU, evaluation mode."""
-    return load_openai_layout(SafetensorsFile(path), str(path))
-
-
-def load_openai_layout(source: TensorFile, where: str) -> CLIP:
-    """The model whose sizes follow from the shapes in `source`."""
-    entries = source.entries
-    if any(name.startswith("vision_model.") for name in entries):
-        raise CheckpointError(
-            f"{where}: has the names of a transformers model, which needs its config.json beside it: "
-            "load the whole folder"
-        )
-    # open_clip's CustomTextCLIP, and Diptych, keep the text tower under a prefix.
-    prefix = "text." if "text.token_embedding.weight" in entries else ""
-    return assemble(
-        infer_architecture(entries, prefix, where),
-        source,
-        openai_layout(prefix),
-        where,
-        ignored=derived_names(entries),
-    )
 
 
 def openai_layout(text_prefix: str) -> Layout:
@@ -78,12 +48,19 @@ def archived_state(path: Path) -> TensorFile:
 
 def infer_architecture(entries: Mapping[str, Entry], text_prefix: str, where: str) -> Architecture:
     """The sizes of a model in OpenAI's layout. Raises `CheckpointError` when the shapes are not a CLIP's."""
+    if any(name.startswith("vision_model.") for name in entries):
+        raise CheckpointError(
+            f"{where}: has the names of a transformers model, which needs its config.json beside it: "
+            "load the whole folder"
+        )
 
     def shape(name: str, dimensions: int) -> tuple[int, ...]:
         if name not in entries:
             raise CheckpointError(
                 f"{where}: holds no tensor {name!r}, so it is not a CLIP in OpenAI's layout; "
-                f"it holds {len(entries)} tensors, the first: {', '.join(list(entries)[:5]) or 'none'}"
+                f"it holds {len(entries)} tensors, the first: {', '.join(list(entries)[:5]) or 'none'}. A state dict "
+                "of another model of Diptych, such as diptych-mini, needs the sizes of that model: "
+                'diptych.load(FILE, like="diptych-mini"); diptych.save keeps them with the weights'
             )
         found = entries[name].shape
         if len(found) != dimensions or 0 in found:

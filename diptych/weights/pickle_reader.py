@@ -52,6 +52,7 @@ class PickleReader:
         self._persistent = persistent
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
+        self.states: list[Any] = []  # of dictionaries: a state dict carries its metadata so
 
     def read(self) -> Any:
         """The object that the pickle holds."""
@@ -157,10 +158,11 @@ class PickleReader:
     def _set_state(self) -> None:
         state = self._stack.pop()
         target = self._stack[-1]
-        # A state dict carries its version numbers as the state of its dictionary; they are not needed.
         if isinstance(target, Inert):
             target.state = state
-        elif type(target) is not dict:
+        elif type(target) is dict:
+            self.states.append(state)
+        else:
             raise TypeError(f"state is set on a {type(target).__name__}")
 
 

@@ -71,8 +71,20 @@ def transformers_layout(name: str) -> Piece:
     return Piece((f"{block}.{_IN_BLOCK[module]}.{kind}",))
 
 
-def read_transformers_folder(folder: Path) -> tuple[CLIP, Preprocess]:
+def holds_weights(folder: Path, name: str) -> bool:
+    """Whether the file `name` has the weights that transformers takes from `folder`, or a part of them."""
+    if (folder / WEIGHTS).is_file():
+        return name == WEIGHTS
+    if (folder / _INDEX).is_file():
+        homes = read_json(folder / _INDEX).get("weight_map")
+        return isinstance(homes, dict) and name in homes.values()
+    return name == _PICKLED
+
+
+def read_transformers_folder(folder: Path, weights: TensorFile | None = None) -> tuple[CLIP, Preprocess]:
     """The model (float32, CPU, evaluation mode) and the preprocessing of a transformers folder.
+
+    weights: of another file that the configuration describes, in place of the folder's own.
 
     Raises `CheckpointError` that names the key of the configuration for a model that is not a CLIP as built here.
     """
@@ -82,7 +94,7 @@ def read_transformers_folder(folder: Path) -> tuple[CLIP, Preprocess]:
         preprocess = _preprocess(folder, architecture.image.resolution)
     except SettingsError as error:
         raise CheckpointError(str(error)) from None
-    source = _weights(folder)
+    source = _weights(folder) if weights is None else weights
     # Older versions stored the numbers 0, 1, 2, ... of the positions.
     ignored = [name for name in source.entries if name.endswith(".position_ids")]
     return assemble(architecture, source, transformers_layout, str(folder), ignored), preprocess

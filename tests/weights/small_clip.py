@@ -1,14 +1,18 @@
 """A CLIP of a few thousand weights, and the files that others would keep it in."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from diptych.data.transforms import Preprocess
 from diptych.models.architectures import Architecture, ModifiedResNet, TextTransformer, VisionTransformer
 from diptych.models.clip import CLIP, build_model
+from diptych.weights.formats import load_path
 from diptych.weights.openai import openai_layout
+from diptych.weights.plain_files import AssumedWarning
 
 TEXT = TextTransformer(width=64, layers=2, vocab_size=100, context_length=12)
 VIT = Architecture(
@@ -35,6 +39,13 @@ def save(content: Any, path: Path, **options: Any) -> Path:
     """`torch.save`, which only the tests may use."""
     torch.save(content, path, **options)
     return path
+
+
+def load_stated(path: Path) -> tuple[CLIP, Preprocess]:
+    """A file of weights, with the activation stated and what is assumed beside it accepted."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AssumedWarning)
+        return load_path(path, "quick_gelu")
 
 
 def same_weights(one: CLIP, other: CLIP) -> bool:

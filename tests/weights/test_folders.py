@@ -242,12 +242,6 @@ def test_transformers_cannot_have_another_vocabulary_or_padded_images(tmp_path: 
         write_transformers_folder(tmp_path / "folder", small_clip(GELU), Preprocess(32, resize="longest"))
 
 
-def test_a_weights_file_beside_its_description_names_the_folder(tmp_path: Path) -> None:
-    write_open_clip_folder(tmp_path / "folder", small_clip(), PREPROCESS)
-    with pytest.raises(CheckpointError, match=r"lies beside open_clip_config\.json"):
-        load_path(tmp_path / "folder" / "open_clip_model.safetensors")
-
-
 def test_a_folder_without_weights_or_description_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"holds none of diptych\.json, open_clip_config\.json, config\.json"

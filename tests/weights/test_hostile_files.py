@@ -22,8 +22,7 @@ import torch
 from safetensors.torch import save_file
 
 from diptych.errors import CheckpointError
-from diptych.weights.formats import load_path
-from tests.weights.small_clip import openai_state, save, small_clip
+from tests.weights.small_clip import load_stated, openai_state, save, small_clip
 
 _FORBIDDEN = ("os.", "subprocess.", "socket.", "exec", "compile", "pickle.", "ctypes.", "shutil.", "marshal.")
 _HARMLESS = ("os.listdir", "os.scandir")
@@ -61,13 +60,13 @@ CANARY = Canary()
 
 def _refused(path: Path, message: str = ".") -> None:
     with CANARY.watch(), pytest.raises(CheckpointError, match=message):
-        load_path(path)
+        load_stated(path)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _everything_is_imported(tmp_path_factory: pytest.TempPathFactory) -> None:
     """So that imports, which read and compile files, are not heard later."""
-    load_path(save(openai_state(small_clip()), tmp_path_factory.mktemp("warm") / "model.pt"))
+    load_stated(save(openai_state(small_clip()), tmp_path_factory.mktemp("warm") / "model.pt"))
 
 
 def _archive(path: Path, pickled: bytes, storages: dict[str, bytes] | None = None, **extra: bytes) -> Path:
@@ -386,7 +385,7 @@ def test_a_changed_pickle_gives_a_model_or_a_clear_error(good: Path, count: int)
                 file.writestr(name, bytes(changed) if name == "model/data.pkl" else raw)
         with CANARY.watch():
             try:
-                load_path(good)
+                load_stated(good)
             except CheckpointError:
                 refused += 1
     assert refused > count // 2

@@ -17,7 +17,7 @@ from diptych.weights.assembly import lay_out
 from diptych.weights.formats import load_path
 from diptych.weights.openai import infer_architecture
 from diptych.weights.tensor_files import Entry
-from tests.weights.small_clip import RESNET, VIT, openai_state, same_weights, save, small_clip
+from tests.weights.small_clip import RESNET, VIT, load_stated, openai_state, same_weights, save, small_clip
 
 
 def _trace(module: nn.Module, path: Path, *inputs: Tensor) -> Any:
@@ -175,7 +175,7 @@ WRAPPINGS: dict[str, Callable[[dict[str, Any]], Any]] = {
 def test_a_state_dict_is_found_in_what_was_saved(tmp_path: Path, wrapping: str, protocol: int) -> None:
     model = small_clip()
     path = save(WRAPPINGS[wrapping](openai_state(model)), tmp_path / "model.pt", pickle_protocol=protocol)
-    loaded, _ = load_path(path)
+    loaded, _ = load_stated(path)
     assert loaded.architecture == VIT
     assert same_weights(loaded, model)
 
@@ -186,14 +186,14 @@ def test_views_of_one_flat_buffer_are_read(tmp_path: Path) -> None:
     flat = torch.cat([value.flatten() for value in state.values()])
     pieces = flat.split([value.numel() for value in state.values()])
     views = {name: piece.view(state[name].shape) for name, piece in zip(state, pieces, strict=True)}
-    loaded, _ = load_path(save(views, tmp_path / "model.pt"))
+    loaded, _ = load_stated(save(views, tmp_path / "model.pt"))
     assert same_weights(loaded, model)
 
 
 def test_half_precision_is_returned_in_float32(tmp_path: Path) -> None:
     model = small_clip()
     halves = {name: value.half() for name, value in openai_state(model).items()}
-    loaded, _ = load_path(save(halves, tmp_path / "model.pt"))
+    loaded, _ = load_stated(save(halves, tmp_path / "model.pt"))
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
     assert torch.equal(loaded.get_parameter("visual.proj"), model.get_parameter("visual.proj").half().float())
 
@@ -201,7 +201,7 @@ def test_half_precision_is_returned_in_float32(tmp_path: Path) -> None:
 def test_a_bare_safetensors_file_is_a_state_dict(tmp_path: Path) -> None:
     model = small_clip(RESNET)
     save_file(openai_state(model), tmp_path / "model.safetensors")
-    loaded, preprocess = load_path(tmp_path / "model.safetensors")
+    loaded, preprocess = load_stated(tmp_path / "model.safetensors")
     assert loaded.architecture == RESNET
     assert same_weights(loaded, model)
     assert preprocess.resolution == 64
@@ -233,11 +233,11 @@ def test_a_state_dict_that_is_no_clip_is_refused_with_the_reason(
     state = openai_state(small_clip())
     change(state)
     with pytest.raises(CheckpointError, match=message):
-        load_path(save(state, tmp_path / "model.pt"))
+        load_stated(save(state, tmp_path / "model.pt"))
 
 
 def test_what_is_not_a_state_dict_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="found one with \\['a'\\]"):
-        load_path(save({"a": 1}, tmp_path / "model.pt"))
+        load_stated(save({"a": 1}, tmp_path / "model.pt"))
     with pytest.raises(CheckpointError, match="found something else"):
-        load_path(save([1, 2], tmp_path / "model.pt"))
+        load_stated(save([1, 2], tmp_path / "model.pt"))
