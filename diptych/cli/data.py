@@ -215,7 +215,7 @@ def _at_least(least: int, **options: int | None) -> None:
 
 def _show(found: "Inspection") -> None:
     if found.looked_at < found.count:
-        print(f"looked at {found.looked_at:,} rows, spread evenly; --rows looks at more")
+        print(f"looked at {found.looked_at:,} rows, in evenly spread runs; --rows looks at more")
     _show_reasons(found.bad, found.looked_at)
     print("formats: " + (", ".join(f"{count:,} {name}" for name, count in found.formats.items()) or "none"))
     lines = [
@@ -233,6 +233,14 @@ def _show(found: "Inspection") -> None:
     print(f"captions over {found.context_length} tokens: {found.too_long:,} of {found.captions:,} ({long})")
     print(f"rows without a caption: {found.without_caption:,}")
     print(f"same image as an earlier row: {found.same_images:,}; same caption: {found.same_captions:,}")
+    if found.same_images:
+        readable = found.looked_at - sum(found.bad.values())
+        print(
+            f"so {readable:,} rows show {readable - found.same_images:,} images, and an evaluation counts those; for "
+            'training see [objective] positives = "image"'
+        )
+    if found.differing_labels:
+        print(f"images of which two rows have different labels: {found.differing_labels:,}")
     for row in found.rows:
         words = " | ".join(row["captions"]) or row["label"] or "(no words)"
         print(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from diptych.cli.machine_checks import Check
 from diptych.cli.output import count_of, percent
+from diptych.cli.same_image_checks import OFTEN, same_image_checks
 from diptych.data.example import Example
 from diptych.data.labelled import label_of
 from diptych.data.left_out import left_out_of
@@ -54,6 +55,7 @@ def data_checks(recipe: Recipe, source: Source, weights: Weights) -> Iterator[Ch
     if not seen.examples:
         return
     yield from _pictures(source, seen.examples, recipe)
+    yield from same_image_checks(recipe, source, used.tolist())
     yield from _words(seen.examples, recipe)
 
 
@@ -188,9 +190,11 @@ def _same_words(captions: Sequence[str], recipe: Recipe) -> Check:
         f"{percent(repeated)} of captions occur again; about {percent(in_batch)} of the pairs of a batch "
         "meet another with their caption"
     )
-    if recipe.objective.positives == "pair" and in_batch > 0.05:
+    positives = recipe.objective.positives
+    if in_batch > OFTEN and positives in ("pair", "image"):
+        better = "caption" if positives == "pair" else "caption-or-image"
         return Check(
-            "same captions", "warn", f'{detail}, as a wrong answer; set objective.positives = "caption"'
+            "same captions", "warn", f'{detail}, as a wrong answer; set objective.positives = "{better}"'
         )
     return Check("same captions", "ok", detail)
 

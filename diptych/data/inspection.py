@@ -1,6 +1,6 @@
 """What is in a source, in numbers: formats, sizes, lengths of captions, duplicates."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ from diptych.data.examination import Bad, Good, examine
 from diptych.data.example import Example
 from diptych.data.images import Header, read_header
 from diptych.data.loader import group_id
+from diptych.data.same_images import neighbouring_rows
 from diptych.data.sources import Source
 
 _SHOWN = 160  # characters of a caption among the sample rows
@@ -30,12 +31,13 @@ class Range:
 class Inspection:
     """What the rows that were looked at came to.
 
-    count: rows of the source. looked_at: how many of them these numbers are about, evenly spread.
+    count: rows of the source. looked_at: how many of them these numbers are about, in evenly spread runs.
     bad: rows that cannot be read, by reason; only the headers of images are read.
     formats: of the images. width, height, file_bytes: of the images; None where none can be read.
     without_caption: rows. tokens: of each caption, start and end included; None where there is none.
     too_long: captions of more tokens than `context_length`, of `captions` in all.
     same_images: rows whose image file equals one of an earlier row, to the byte.
+    differing_labels: images of which two rows have different labels.
     same_captions: rows whose first caption equals one of an earlier row, in letters and words.
     rows: a few of them.
     """
@@ -53,6 +55,7 @@ class Inspection:
     context_length: int
     too_long: int
     same_images: int
+    differing_labels: int
     same_captions: int
     rows: list[dict[str, Any]]
 
@@ -67,14 +70,13 @@ def inspect_source(
     workers: int = 2,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Inspection:
-    """Look at up to `most` rows of a source, evenly spread.
+    """Look at up to `most` rows of a source, see `neighbouring_rows`.
 
     count_tokens: of a caption, start and end included.
     shown: how many rows to describe one by one.
     progress: gets the number of rows done since the last call.
     """
-    looked_at = min(most, len(source))
-    positions = [row * len(source) // looked_at for row in range(looked_at)]
+    positions = neighbouring_rows(len(source), most)
     good: list[Good[Header]] = []
     bad: Counter[str] = Counter()
     for found in examine(source, _look, positions=positions, workers=workers, need_caption=False):
@@ -88,9 +90,13 @@ def inspect_source(
     tokens = [count_tokens(caption) for caption in captions]
     first = [row.example.captions[0] for row in good if row.example.captions]
     few = min(shown, len(good))
+    labels: defaultdict[str, set[str]] = defaultdict(set)  # of each image
+    for row in good:
+        if row.example.label is not None:
+            labels[row.found.sha256].add(row.example.label)
     return Inspection(
         count=len(source),
-        looked_at=looked_at,
+        looked_at=len(positions),
         bad=dict(bad.most_common()),
         formats=dict(Counter(header.format for header in headers).most_common()),
         width=_range([header.width for header in headers]),
@@ -102,6 +108,7 @@ def inspect_source(
         context_length=context_length,
         too_long=sum(count > context_length for count in tokens),
         same_images=len(good) - len({header.sha256 for header in headers}),
+        differing_labels=sum(len(names) > 1 for names in labels.values()),
         same_captions=len(first) - len(set(map(group_id, first))),
         rows=[_described(good[row * len(good) // few]) for row in range(few)],
     )

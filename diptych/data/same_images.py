@@ -5,6 +5,7 @@ Whoever counts images, holds some of them out or takes them for wrong answers as
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,6 +24,7 @@ Integers = npt.NDArray[np.int64]
 Mark = tuple[
     int, int, int, int
 ]  # of an image: a kind, the size in bytes, 16 bytes that name the file or its content
+_RUN = 50  # rows: more than there are captions of an image
 _UNKNOWN, _FILE, _CONTENT = 0, 1, 2
 _DIGEST_BYTES = 16  # a billion different images have a chance below 1e-20 that two of them look equal
 
@@ -72,6 +74,24 @@ class SeenImages:
             if isinstance(found, Good):
                 marks[row] = found.found
         return _first_equal(marks[files])
+
+
+def neighbouring_rows(count: int, most: int) -> list[int]:
+    """Choose at most `most` of `count` rows to look at, spread evenly in runs of consecutive rows.
+
+    Rows of one image mostly stand next to each other; single rows far apart would show none of them.
+    """
+    if count <= most:
+        return list(range(count))
+    run = run_length(most)
+    runs = most // run
+    starts = [number * count // runs for number in range(runs)]
+    return [row for start in starts for row in range(start, start + run)]
+
+
+def run_length(most: int) -> int:
+    """Return the length of the runs among `most` rows that `neighbouring_rows` chooses."""
+    return max(1, min(_RUN, math.isqrt(most)))
 
 
 def image_id(image: Path | bytes) -> int:

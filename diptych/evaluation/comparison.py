@@ -4,6 +4,7 @@ Both models see the same examples, so what counts is where they differ: an inter
 narrower than two intervals of two accuracies suggest.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -229,9 +230,8 @@ class _Pairs:
     @classmethod
     def of(cls, name: str, first: Report, second: Report) -> "_Pairs":
         sides = _outcomes(name, first), _outcomes(name, second)
-        place = _places(name, sides[1].keys)
-        _places(name, sides[0].keys)
-        rows = [(row, place[key]) for row, key in enumerate(sides[0].keys) if key in place]
+        place = {key: row for row, key in enumerate(_numbered(sides[1].keys))}
+        rows = [(row, place[key]) for row, key in enumerate(_numbered(sides[0].keys)) if key in place]
         if not rows:
             raise DataError(
                 f"{name}: no example in common ({sides[0].keys[0]!r} is the first of one, {sides[1].keys[0]!r} "
@@ -284,12 +284,12 @@ def _outcomes(name: str, report: Report) -> Outcomes:
     return report.outcomes
 
 
-def _places(name: str, keys: Sequence[str]) -> dict[str, int]:
-    place = {key: row for row, key in enumerate(keys)}
-    if len(place) != len(keys):
-        twice = next(key for row, key in enumerate(keys) if place[key] != row)
-        raise DataError(f"{name}: the key {twice!r} is there twice; examples cannot be told apart")
-    return place
+def _numbered(keys: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Each key with how often it came before: rows of a table that hold equal images have equal keys."""
+    seen: Counter[str] = Counter()
+    for key in keys:
+        yield key, seen[key]
+        seen[key] += 1
 
 
 def _common_target(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from command_line import Run
@@ -16,6 +17,8 @@ from diptych.cli import data_checks, recipe_checks
 from diptych.cli.data_checks import least_loss
 from diptych.cli.machine_checks import Check, machine_checks
 from diptych.cli.output import duration
+from diptych.cli.same_image_checks import chance_to_meet
+from diptych.data.same_images import neighbouring_rows
 from diptych.models.architectures import PUBLISHED
 from diptych.models.clip import build_model
 from diptych.training.pace import Pace
@@ -181,6 +184,45 @@ def test_same_captions_are_warned_of_where_they_count_as_wrong(find: Find) -> No
     assert found.status == "warn"
     assert "50.0 % of captions occur again" in found.detail
     assert find("same captions", 'objective.positives="caption"').status == "ok"
+
+
+def caption_table(rows: int, images: int) -> None:
+    """A table whose rows go through the images again and again, each with a caption of its own."""
+    lines = [f"{row % images:02}.png,words {row}" for row in range(rows)]
+    Path("pairs/table.csv").write_text("image,caption\n" + "\n".join(lines) + "\n")
+
+
+def test_repeated_images_are_warned_of_where_they_count_as_wrong(find: Find) -> None:
+    caption_table(36, 12)
+    table = "data.train=pairs/table.csv"
+    found = find("same images", table)
+    assert found.status == "warn"
+    # Each row has 2 others of its image among 35; in a batch of 4 a row meets 3 others.
+    assert found.detail.startswith("36 rows show 12 images; about 15.8 % of the pairs of a batch")
+    assert 'set objective.positives = "image"' in found.detail
+    assert find("same images", table, "objective.positives=image").status == "ok"
+    assert find("same images", table, "objective.positives=caption-or-image").status == "ok"
+    assert '"caption-or-image"' in find("same images", table, "objective.positives=caption").detail
+    assert find("same images").detail == "12 rows show 12 images"
+
+
+def test_captions_that_are_equal_ask_for_both_beside_positives_by_image(find: Find) -> None:
+    for number in range(6):
+        Path(f"pairs/{number:02}.txt").write_text("the same")
+    assert '"caption-or-image"' in find("same captions", "objective.positives=image").detail
+
+
+def test_the_chance_to_meet_is_estimated_from_runs() -> None:
+    total, copies = 100_000, 5
+    neighbours = np.arange(total) // copies
+    scattered = np.random.default_rng(0).permutation(neighbours)
+    rows = neighbouring_rows(total, 10_000)
+    exact = (copies - 1) / (total - 1)
+    assert chance_to_meet(neighbours, total) == pytest.approx(exact)
+    # Runs cut through the images at their ends.
+    assert chance_to_meet(neighbours[rows], total) == pytest.approx(exact, rel=0.1)
+    assert chance_to_meet(scattered[rows], total) == pytest.approx(exact, rel=0.3)
+    assert chance_to_meet(np.arange(3), 3) == 0.0
 
 
 def test_unreadable_pictures_and_missing_captions(find: Find) -> None:

@@ -104,3 +104,23 @@ def test_a_header_tells_what_was_written(kind: str) -> None:
     )
     with pytest.raises(ImageError, match="not an image"):
         read_header(b"words")
+
+
+def test_an_inspection_counts_images_with_different_labels(tmp_path: Path) -> None:
+    labels = [("a", "cat"), ("a", "cat"), ("b", "dog"), ("b", "fox"), ("a", ""), ("c", "cat")]
+    for name, width in (("a", 10), ("b", 20), ("c", 30)):
+        (tmp_path / f"{name}.png").write_bytes(encoded(drawing(width, 10), "PNG"))
+    lines = [f"{name}.png,{label}" for name, label in labels]
+    (tmp_path / "t.csv").write_text("image,label\n" + "\n".join(lines) + "\n")
+    found = inspect_source(open_source(tmp_path / "t.csv"), len)
+    assert (found.same_images, found.differing_labels) == (3, 1)
+
+
+def test_neighbouring_rows_of_one_image_are_seen_in_a_large_table(tmp_path: Path) -> None:
+    for number in range(400):
+        (tmp_path / f"{number}.png").write_bytes(encoded(drawing(number % 40 + 8, number // 40 + 8), "PNG"))
+    lines = [f"{number // 5}.png,{number}" for number in range(2_000)]
+    (tmp_path / "t.csv").write_text("image,caption\n" + "\n".join(lines) + "\n")
+    found = inspect_source(open_source(tmp_path / "t.csv"), len, most=400)
+    assert found.looked_at == 400
+    assert found.same_images > 280

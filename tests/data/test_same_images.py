@@ -9,7 +9,7 @@ from pyarrow import parquet
 from tar_files import png, write_tar
 
 from diptych.data import Example, Source, open_source, shards
-from diptych.data.same_images import image_id, same_images
+from diptych.data.same_images import image_id, neighbouring_rows, run_length, same_images
 
 
 @pytest.fixture(autouse=True)
@@ -119,3 +119,14 @@ def test_a_file_equals_an_image_inside_the_source(folder: Path) -> None:
 def test_an_image_id_is_that_of_its_bytes(folder: Path) -> None:
     assert image_id(folder / "a.png") == image_id(folder / "copy of a.png") == image_id(png(1))
     assert image_id(png(1)) != image_id(png(2))
+
+
+def test_rows_to_look_at_are_evenly_spread_runs() -> None:
+    assert neighbouring_rows(7, 7) == neighbouring_rows(7, 10) == list(range(7))
+    assert neighbouring_rows(100, 3) == [0, 33, 66]
+    rows = neighbouring_rows(1_000, 200)
+    runs = [rows[start : start + 14] for start in range(0, len(rows), 14)]
+    assert run_length(200) == len(runs) == 14
+    assert all(run == list(range(run[0], run[0] + 14)) for run in runs)
+    assert (rows[0], rows[14], len(set(rows))) == (0, 71, 196)
+    assert len(set(neighbouring_rows(101, 100))) == 100
