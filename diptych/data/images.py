@@ -180,6 +180,16 @@ def read_file(path: Path | str, limits: Limits | None = None) -> bytes:
     return _read(path, limits or default_limits())[0]
 
 
+def read_exif(data: bytes, limits: Limits | None = None) -> bytes:
+    """The EXIF of an encoded image, as it stands there; of a TIFF, whose tags are such, the whole file. No pixel is
+    decoded. Raises `ImageError` as `open_image` does."""
+    limits = limits or default_limits()
+    parsed = _parse(*_read(data, limits), limits)
+    # Not Pillow's `getexif`: it decodes all of a PNG for EXIF that may stand at its end.
+    found = data if parsed.format == "TIFF" else parsed.info.get("exif")
+    return found if isinstance(found, bytes) else b""
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """What an image file says of itself. Sides are in pixels, as stored: orientation may exchange them."""

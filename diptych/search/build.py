@@ -12,15 +12,21 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from diptych.data.example import Example
+from diptych.data.photograph import photograph
 from diptych.data.sources import Source
 from diptych.embed import EmbeddedBatch, Progress, Skipped, count_reasons, none_readable, read_row, uri_of
 from diptych.errors import DataError, ImageError, SearchIndexError
+from diptych.search.captions import with_all_captions
 from diptych.search.catalogue import Catalogue
 from diptych.search.manifest import Embedder, Manifest, drop_leftovers, read_manifest, require
-from diptych.search.snapshot import Snapshot, item_of, read, stamp
+from diptych.search.origin import Origin
+from diptych.search.rewriting import upgraded
+from diptych.search.snapshot import Snapshot, item_of, read, stamp, with_photograph
 from diptych.search.stores.connect import connected
-from diptych.search.stores.protocol import Database
+from diptych.search.stores.protocol import Database, VectorStore
 from diptych.search.stores.rows import Batch, Item, item_id
+from diptych.search.vanished import LostPicturesError, check_lost, check_replaced
+from diptych.search.vanished import gone_rows as find_gone
 from diptych.search.writer import Writer
 
 # A kill loses what was embedded since the last commit: at most this many pictures, or what these seconds brought.
@@ -46,7 +52,7 @@ class Summary:
     moved: int = 0  # the same bytes at another uri, not embedded again
     unchanged: int = 0
     removed: int = 0  # no longer in the source
-    repeated: int = 0  # rows of the source with the uri of an earlier row
+    repeated: int = 0  # rows of the source with the uri of an earlier row, which has their captions
     skipped: list[Skipped] = field(default_factory=list)
     total: int = 0  # in the index, all its sources together
 
@@ -57,6 +63,7 @@ def refresh(
     encoder: ImageEncoder,
     *,
     rebuild: bool = False,
+    force: bool = False,
     thumbnails: bool = True,
     progress: Progress | None = None,
     commit_rows: int = COMMIT_ROWS,
@@ -74,11 +81,15 @@ def refresh(
     moment, nothing that it has counted is lost, and started again it goes on there. What is no longer in the source
     is removed last.
 
+    Where the files of more than half of a source's pictures, and of 10 or more, have vanished, none is removed, and the
+    rest is done; `force` removes them, also where nothing is left.
+
     `rebuild` embeds everything again, with another model if need be: pictures of other sources are dropped,
     and the old index answers until the new one takes its place.
 
     Raises:
         SearchIndexError: the index belongs to another model, is damaged, or is being written to.
+        LostPicturesError: most pictures of the source have vanished, and `force` is off.
         DataError: not one picture of the source can be read; the index is left as it is.
     """
     with connected(place, options) as database, database.writing():
@@ -86,12 +97,17 @@ def refresh(
         if manifest is not None and not rebuild:
             require(database.place, manifest.current, encoder)
         drop_leftovers(database, manifest)
+        if manifest is not None:
+            manifest = upgraded(database, manifest)
         writer = Writer(database, manifest, encoder, rebuild=rebuild)
         run = _Refresh(
-            source,
+            with_all_captions(source),
             encoder,
             writer,
             manifest=manifest,
+            replaced=database.open(manifest.current.name) if manifest is not None and rebuild else None,
+            force=force,
+            place=database.place,
             thumbnails=thumbnails,
             commit=(commit_rows, commit_seconds),
             progress=progress or (lambda _: None),
@@ -120,16 +136,21 @@ class _Refresh:
         writer: Writer,
         *,
         manifest: Manifest | None,
+        replaced: VectorStore | None,
+        force: bool,
+        place: str,
         thumbnails: bool,
         commit: tuple[int, float],
         progress: Progress,
     ) -> None:
         self._source, self._encoder, self._writer = source, encoder, writer
         self._manifest, self._thumbnails = manifest, thumbnails
+        self._replaced, self._force, self._place = replaced, force, place
         self._commit_rows, self._commit_seconds = commit
         self._progress = progress
-        self._snapshot = Snapshot(source)
         self._catalogue = Catalogue(writer.store)
+        self._origin = Origin(source, self._catalogue.sources)
+        self._snapshot = Snapshot(source, self._origin)
         self._new: set[bytes] = set()  # ids of this source that the catalogue has not
         self._arrived: list[bytes] = []  # half hashes of pictures with a new uri and a known vector
         self._kept: list[_Kept] = []
@@ -171,7 +192,7 @@ class _Refresh:
                 self._summary.skipped.append(example)
                 self._progress(1)
                 continue
-            uri = uri_of(self._source, example)
+            uri = self._origin.spelled(uri_of(self._source, example))
             if self._settled(example, uri):
                 self._progress(1)
             else:
@@ -180,8 +201,9 @@ class _Refresh:
     def _settled(self, example: Example, uri: str) -> bool:
         """Whether a picture needs no embedding: it is there, its vector is, or the source names it again."""
         catalogue = self._catalogue
-        here = item_of(example, uri, self._snapshot.known_as, size=0, mtime_ns=None, sha256="")
-        row = catalogue.find(here.id)
+        row = catalogue.find(item_id(uri))
+        owner = self._origin.name if row is None else self._origin.owner(uri, catalogue.source_of(row))
+        here = item_of(example, uri, owner, size=0, mtime_ns=None, sha256="")
         number = bytes.fromhex(here.id)
         if number in self._new or (row is not None and catalogue.seen[row]):
             self._summary.repeated += 1
@@ -193,17 +215,18 @@ class _Refresh:
         try:
             size, mtime_ns = stamp(example.image)
             here = dataclasses.replace(here, size=size, mtime_ns=mtime_ns)
-            if row is not None and mtime_ns is not None and self._is_stamped(row, size, mtime_ns):
-                return self._keep(here, row, row)
-            if not catalogue.has_size(size):
+            stamped = row is not None and mtime_ns is not None and self._is_stamped(row, size, mtime_ns)
+            if stamped and here.told() == catalogue.told(row or 0):
+                self._summary.unchanged += 1
+                return True
+            if not stamped and not catalogue.has_size(size):
                 return False
-            digest = hashlib.sha256(read(example.image)).hexdigest()
+            data = read(example.image)
         except (OSError, ImageError):
             return False  # embedding meets it again, and says what is wrong
-        if row is not None and catalogue.half_sha256(row) == bytes.fromhex(digest)[:16]:
-            return self._keep(here, row, row)
-        origin = catalogue.find_bytes(digest)
-        return False if origin is None else self._keep(here, row, origin)
+        half = hashlib.sha256(data).digest()[:16]
+        origin = row if row is not None and catalogue.half_sha256(row) == half else catalogue.find_bytes(half)
+        return origin is not None and self._keep(with_photograph(here, photograph(data)), row, origin)
 
     def _is_stamped(self, row: int, size: int, mtime_ns: int) -> bool:
         found = self._catalogue.rows[row]
@@ -308,21 +331,33 @@ class _Refresh:
 
     def _finish(self) -> Summary:
         summary = self._summary
-        gone = self._catalogue.of_source(self._snapshot.known_as) & ~self._catalogue.seen
-        gone_rows = [int(row) for row in np.flatnonzero(gone)]
+        gone_rows = find_gone(self._catalogue, self._origin)
         gone_bytes = {self._catalogue.half_sha256(row) for row in gone_rows}
         moved = [half for half in self._arrived if half in gone_bytes]
         moved_bytes = set(moved)
         summary.moved = len(moved)
         summary.added += len(self._arrived) - len(moved)
-        summary.removed = sum(self._catalogue.half_sha256(row) not in moved_bytes for row in gone_rows)
-        if not summary.added + summary.updated + summary.moved + summary.unchanged:
+        removed = [row for row in gone_rows if self._catalogue.half_sha256(row) not in moved_bytes]
+        here = summary.added + summary.updated + summary.moved + summary.unchanged
+        if not here and not (self._force and gone_rows):
             raise DataError(f"{self._source.name}: {none_readable(summary.skipped)}")
+        lost = None
+        if self._replaced is not None and not self._force:
+            check_replaced(self._place, self._replaced, self._origin.name)
+        if not self._force:
+            try:
+                check_lost(self._place, self._catalogue, removed)
+            except LostPicturesError as error:
+                lost, stays = error, set(removed)
+                gone_rows = [row for row in gone_rows if row not in stays]
+        summary.removed = 0 if lost else len(removed)
         self._writer.delete([self._catalogue.id_of(row) for row in gone_rows])
-        others = {*self._catalogue.sources} - {self._snapshot.known_as}
+        others = {*self._catalogue.sources} - {self._origin.name}
         before = self._manifest.skipped if self._manifest is not None else {}
         skipped = {name: counts for name, counts in before.items() if name in others}
-        skipped[self._snapshot.known_as] = dict(count_reasons(summary.skipped))
+        skipped[self._origin.name] = dict(count_reasons(summary.skipped))
         self._writer.finish(skipped)
         summary.total = 0 if self._writer.store is None else self._writer.store.count()
+        if lost is not None:  # everything else is done
+            raise lost
         return summary

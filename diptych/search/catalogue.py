@@ -27,6 +27,7 @@ class Catalogue:
     vectors are not of these bytes any more."""
 
     def __init__(self, store: VectorStore | None) -> None:
+        self.store = store
         self.sources: list[str] = []
         parts = [] if store is None else [self._part(found) for found in store.scroll(_COLUMNS, chunk=_CHUNK)]
         self.rows = np.concatenate([*parts, np.empty(0, _ROW)])
@@ -43,9 +44,9 @@ class Catalogue:
         """The row of a picture."""
         return next(self._by_id.find(bytes.fromhex(id_)), None)
 
-    def find_bytes(self, sha256: str) -> int | None:
-        """A row whose vector is of a file with that hash."""
-        rows = self._by_sha256.find(bytes.fromhex(sha256)[:16])
+    def find_bytes(self, half: bytes) -> int | None:
+        """A row whose vector is of a file with a hash that begins with those 16 bytes."""
+        rows = self._by_sha256.find(half)
         return next((row for row in rows if not self.changed[row]), None)
 
     def has_size(self, size: int) -> bool:
@@ -59,6 +60,9 @@ class Catalogue:
     def half_sha256(self, row: int) -> bytes:
         """The first 16 bytes of the hash of a picture's file."""
         return bytes(self.rows["sha256"][row])
+
+    def source_of(self, row: int) -> str:
+        return self.sources[int(self.rows["source"][row])]
 
     def told(self, row: int) -> str:
         return bytes(self.rows["told"][row]).hex()

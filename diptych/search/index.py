@@ -6,18 +6,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diptych.errors import SearchIndexError
-from diptych.search.manifest import Manifest, ModelIdentity, read_manifest, require
-from diptych.search.query import DEEPEST, check_page
+from diptych.errors import SearchIndexError, SettingsError
+from diptych.search.manifest import Manifest, ModelIdentity, check_columns, read_manifest, require
+from diptych.search.query import DEEPEST, Sort, check_page, sort_key
 from diptych.search.stores.connect import connect
 from diptych.search.stores.filters import Compare, Filter, Together, parse
 from diptych.search.stores.protocol import CHUNK, Database, Stats, VectorStore
-from diptych.search.stores.rows import Batch, Hit, Item
+from diptych.search.stores.rows import UNKNOWN_MOMENT, Batch, Hit, Item
 
 # How many of the best a search asks a table for, one after another until there are enough. Every page of a ranking is
 # cut from the same few searches: an approximate one that is asked for more finds others, also among the first.
@@ -27,6 +27,7 @@ _DEPTHS = (100, 500, 2_500, DEEPEST)
 _ATTEMPTS = 3
 
 _IDS = 65_536  # that one step of `first` brings into memory
+_SORTED_BY = Compare("taken", "!=", UNKNOWN_MOMENT)
 
 T = TypeVar("T")
 
@@ -126,7 +127,7 @@ class Index:
         """
         if query.shape != (self._manifest.current.dim,):
             raise ValueError(f"query of shape {query.shape}; expected ({self._manifest.current.dim},)")
-        chosen = parse(filter_) if isinstance(filter_, str) else filter_
+        chosen = self._parsed(filter_)
         return self._ranking(query, -1.0 if min_score is None else min_score, chosen, exact)
 
     def _ranking(
@@ -151,30 +152,62 @@ class Index:
 
     def count(self, filter_: Filter | str | None = None) -> int:
         """How many pictures there are, or how many meet a filter."""
-        chosen = parse(filter_) if isinstance(filter_, str) else filter_
+        chosen = self._parsed(filter_)
         return self._ask(lambda store: store.count(chosen))
 
     def items(self, filter_: Filter | str | None = None, *, chunk: int = CHUNK) -> Iterator[Item]:
         """Every picture, or every one that meets a filter, in no particular order; a piece at a time in memory."""
-        chosen = parse(filter_) if isinstance(filter_, str) else filter_
+        chosen = self._parsed(filter_)
         for rows in self._ask(lambda store: _begun(store.scroll(("record",), filter_=chosen, chunk=chunk))):
             yield from map(Item.from_record, rows["record"])
 
     def first(
-        self, count: int, *, offset: int = 0, after: str = "", filter_: Filter | str | None = None
+        self,
+        count: int,
+        *,
+        offset: int = 0,
+        after: str = "",
+        filter_: Filter | str | None = None,
+        sort: Sort | None = None,
     ) -> list[Item]:
-        """`count` pictures in the order of their ids: of those that come after the id `after` and meet a filter,
-        without the first `offset`.
+        """List `count` pictures that meet a filter, without the first `offset`, in the order of their ids or of the
+        time when they were taken; of those, only what comes after the picture with the id `after`.
 
-        The order says nothing, but it stays: going on after the last id of a page misses none and repeats none,
-        whatever is written meanwhile.
+        The order of ids says nothing, but it stays: going on after the last id of a page misses none and repeats none,
+        whatever is written meanwhile. Pictures of one time, and after all others those whose time is not known, stand
+        in the order of their ids.
+
+        Raises:
+            SettingsError: the filter is not well formed, or pictures are to be sorted after one that is not here.
         """
-        chosen = parse(filter_) if isinstance(filter_, str) else filter_
-        beyond = Compare("id", ">", after)
-        wanted = beyond if chosen is None else Together("all", (beyond, chosen))
-        pieces = self._ask(lambda store: _begun(store.scroll(("id",), filter_=wanted, chunk=_IDS)))
-        ids = heapq.nsmallest(offset + count, chain.from_iterable(rows["id"] for rows in pieces))
+        chosen = self._parsed(filter_)
+        if sort is None:
+            keys = self._keys(("id",), _both(Compare("id", ">", after), chosen))
+            ids = [id_ for (id_,) in heapq.nsmallest(offset + count, keys)]
+        else:
+            self._parsed(_SORTED_BY)  # an index of an older format has no such column
+            last = self._sort_key(after, sort) if after else None
+            found = (sort_key(sort, taken, id_) for id_, taken in self._keys(("id", "taken"), chosen))
+            beyond = found if last is None else (key for key in found if key > last)
+            ids = [id_ for _, id_ in heapq.nsmallest(offset + count, beyond)]
         return list(self.get(ids[offset:]).items) if len(ids) > offset else []
+
+    def _keys(self, columns: Sequence[str], filter_: Filter | None) -> Iterator[tuple[Any, ...]]:
+        """Those columns of every row that meets a filter."""
+        pieces = self._ask(lambda store: _begun(store.scroll(columns, filter_=filter_, chunk=_IDS)))
+        return chain.from_iterable(zip(*(rows[name] for name in columns), strict=True) for rows in pieces)
+
+    def _sort_key(self, id_: str, sort: Sort) -> tuple[int, str]:
+        """Where the picture with that id stands in an order."""
+        for found in self._keys(("id", "taken"), Compare("id", "=", id_)):
+            return sort_key(sort, found[1], found[0])
+        raise SettingsError(f"after: no picture of the index has the id {id_!r}; begin again without it")
+
+    def _parsed(self, filter_: Filter | str | None) -> Filter | None:
+        """A filter as a tree, if the index has what it asks for."""
+        chosen = parse(filter_) if isinstance(filter_, str) else filter_
+        check_columns(self.place, self._manifest, chosen)
+        return chosen
 
     def thumbnail(self, id_: str) -> bytes | None:
         """The small copy of a picture, as JPEG; None where there is no such picture, or no copy."""
@@ -221,6 +254,10 @@ class Index:
                 f"{self.place}: no index here; build one: diptych index SOURCE --index {self.place}"
             )
         return manifest
+
+
+def _both(first: Filter, second: Filter | None) -> Filter:
+    return first if second is None else Together("all", (first, second))
 
 
 def _begun(pieces: Iterator[T]) -> Iterator[T]:

@@ -17,9 +17,13 @@ from typing import Any, Protocol
 
 from diptych import config
 from diptych.errors import SearchIndexError, SettingsError
+from diptych.search.stores.filters import Filter, columns_of
 from diptych.search.stores.protocol import Database
+from diptych.search.stores.rows import ADDED_COLUMNS
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+# Of the format before: read as it is, and brought up to the present one by the next writer. Its tables lack columns.
+_BEFORE = 2
 
 
 class ModelIdentity(Protocol):
@@ -83,9 +87,9 @@ def read_manifest(database: Database) -> Manifest | None:
             f"{where}: format version 1, of a Diptych before LanceDB; its vectors are not read any more: remove the "
             "folder, or choose another, and build the index again: diptych index SOURCE --index FOLDER"
         )
-    if version != FORMAT_VERSION:
+    if version not in (_BEFORE, FORMAT_VERSION):
         raise SearchIndexError(
-            f"{where}: format version {version!r}; this Diptych reads {FORMAT_VERSION}; "
+            f"{where}: format version {version!r}; this Diptych reads {_BEFORE} and {FORMAT_VERSION}; "
             "use the Diptych that wrote it, or build the index again in another folder"
         )
     if values.pop("check", None) != _check(values):
@@ -118,6 +122,21 @@ def require(place: str, table: Table, model: ModelIdentity) -> None:
             f"({table.fingerprint[:12]}), not by {model.name!r} ({model.fingerprint[:12]}); use --model "
             f"{table.model}, or embed everything again: "
             f"diptych index SOURCE --index {place} --model {model.name} --rebuild"
+        )
+
+
+def check_columns(place: str, manifest: Manifest, filter_: Filter | None) -> None:
+    """Refuse a filter on what the index does not record yet.
+
+    Raises:
+        SearchIndexError: the index is of an older format, whose tables lack a column of the filter.
+    """
+    if manifest.format_version == FORMAT_VERSION or filter_ is None:
+        return
+    if absent := sorted(columns_of(filter_) & ADDED_COLUMNS):
+        raise SearchIndexError(
+            f"{place}: written by an older Diptych, without {absent[0].removesuffix('_folded')}; bring it up to date "
+            f"first: diptych index SOURCE --index {place}"
         )
 
 

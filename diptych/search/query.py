@@ -2,17 +2,21 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diptych.errors import SettingsError
 from diptych.search.stores.filters import parse
-from diptych.search.stores.rows import Item
+from diptych.search.stores.rows import UNKNOWN_MOMENT, Item
 
 if TYPE_CHECKING:  # it brings torch, which a question can do without
     from diptych.embed import Picture
+
+# By the time when a photograph was taken; pictures without one come last.
+Sort = Literal["newest", "oldest"]
+SORTS: tuple[str, ...] = get_args(Sort)
 
 # The deepest result that can be asked for: pages further on cost as much as everything before them.
 DEEPEST = 10_000
@@ -70,6 +74,7 @@ class Question:
     group_duplicates: bool = False
     diversity: float = 0.0  # 0: by score alone; 1: by unlikeness to the results before alone
     exact: bool = False  # compare with every picture, also where an approximate index would do
+    sort: Sort | None = None  # the matches by their date; None: by score
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -81,6 +86,10 @@ class Question:
             raise SettingsError(f"least score {self.min_score!r}; expected a cosine, from -1 to 1")
         if not 0 <= self.diversity <= 1:
             raise SettingsError(f"diversity {self.diversity!r}; expected a number from 0 to 1")
+        if self.sort not in (None, *SORTS):
+            raise SettingsError(f"sort {self.sort!r}; expected one of {', '.join(SORTS)}")
+        if self.sort is not None and self.diversity:
+            raise SettingsError("sort and diversity: each gives the results another order; leave one out")
         if self.filter is not None:
             parse(self.filter)
 
@@ -116,16 +125,39 @@ class Result(TypedDict):
 
     id: str
     uri: str
-    score: float
-    caption: str | None
+    score: float | None  # None where nothing was asked: in a list of pictures
+    caption: str | None  # the first
+    captions: list[str]
+    taken: str | None  # ISO 8601, by the camera's clock
+    camera: str | None
+    latitude: float | None  # degrees
+    longitude: float | None
     duplicates: list[Same]
 
 
 def result_of(found: Found) -> Result:
     """A result as `diptych search --json` prints it."""
-    item = found.item
-    same = [Same(id=other.id, uri=other.uri) for other in found.duplicates]
-    return Result(id=item.id, uri=item.uri, score=found.score, caption=item.caption, duplicates=same)
+    return _result(found.item, found.score, found.duplicates)
+
+
+def listed(item: Item) -> Result:
+    """A picture of a list, which nothing was asked of, as `diptych search --json` prints it."""
+    return _result(item, None, ())
+
+
+def _result(item: Item, score: float | None, duplicates: tuple[Item, ...]) -> Result:
+    return Result(
+        id=item.id,
+        uri=item.uri,
+        score=score,
+        caption=item.caption,
+        captions=list(item.captions),
+        taken=item.taken,
+        camera=item.camera,
+        latitude=item.latitude,
+        longitude=item.longitude,
+        duplicates=[Same(id=other.id, uri=other.uri) for other in duplicates],
+    )
 
 
 def combine(vectors: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -154,6 +186,13 @@ def combine(vectors: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArr
         )
     unit: NDArray[np.float32] = (total / length).astype(np.float32)
     return unit
+
+
+def sort_key(sort: Sort, taken: int, id_: str) -> tuple[int, str]:
+    """What pictures are sorted by: the column `taken`, unknown times last, and of one time by id."""
+    if taken == UNKNOWN_MOMENT:
+        return -UNKNOWN_MOMENT, id_
+    return (-taken if sort == "newest" else taken), id_
 
 
 def check_page(count: int, offset: int) -> None:

@@ -10,16 +10,17 @@ from diptych.errors import DataError, SearchIndexError
 from diptych.search.manifest import (
     Manifest,
     Table,
+    check_columns,
     drop_leftovers,
-    next_table,
     read_manifest,
     tables_of,
     write_manifest,
 )
+from diptych.search.rewriting import rewritten
 from diptych.search.stores.connect import connected
 from diptych.search.stores.filters import Filter, Together, condition
 from diptych.search.stores.protocol import Database
-from diptych.search.writer import copied, sweep
+from diptych.search.writer import sweep
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _CHUNK = 4096
@@ -64,6 +65,7 @@ def remove(
 def _remove(database: Database, what: Filter, purge: bool) -> int:
     manifest = read_manifest(database)
     assert manifest is not None
+    check_columns(database.place, manifest, what)
     drop_leftovers(database, manifest)
     count = database.open(manifest.current.name).count(what)
     if not count and not purge:
@@ -73,7 +75,7 @@ def _remove(database: Database, what: Filter, purge: bool) -> int:
         _delete(database, table, what)
     manifest = _forget_sources(database, manifest)
     if purge:
-        manifest = _purged(database, manifest)
+        manifest = rewritten(database, manifest)
         drop_leftovers(database, manifest)
         sweep(database, [database.open(table.name) for table in tables_of(manifest)])
     write_manifest(database, dataclasses.replace(manifest, writing=False))
@@ -101,18 +103,3 @@ def _forget_sources(database: Database, manifest: Manifest) -> Manifest:
         if store.count(condition("source", "=", name))
     }
     return dataclasses.replace(manifest, skipped=left)
-
-
-def _purged(database: Database, manifest: Manifest) -> Manifest:
-    """The index with every table written anew; the old ones are no longer named, and are still there."""
-    changes: dict[str, Table] = {}
-    for role, table in (("current", manifest.current), ("next", manifest.next)):
-        if table is None:
-            continue
-        fresh, serial = next_table(manifest, table.model, table.fingerprint, table.dim)
-        manifest = dataclasses.replace(manifest, serial=serial)
-        store = database.create(fresh.name, fresh.dim)
-        copied(database.open(table.name), store)
-        store.optimize(force=True)
-        changes[role] = fresh
-    return write_manifest(database, dataclasses.replace(manifest, **changes))  # type: ignore[arg-type]

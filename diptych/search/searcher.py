@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
@@ -13,7 +13,7 @@ from diptych.errors import SearchIndexError
 from diptych.search.diversity import diversified
 from diptych.search.duplicates import groups
 from diptych.search.index import Index
-from diptych.search.query import DEEPEST, Answer, Found, Part, Question, combine
+from diptych.search.query import DEEPEST, Answer, Found, Part, Question, Sort, combine, sort_key
 from diptych.search.stores.rows import Half, Hit
 
 if TYPE_CHECKING:  # it brings torch, which the answer to embedded parts can do without
@@ -24,6 +24,8 @@ R = TypeVar("R", Hit, Found)
 
 # Duplicates are grouped among this many of the best pictures; the answer ends with them.
 GROUPED = 500
+# Matches that are sorted by date: so many of the best, or with a least score all that have it, as far as `GROUPED`.
+SORTED = 100
 # Diversity rearranges this many of the best results; those after them keep their places.
 DIVERSIFIED = 100
 
@@ -75,8 +77,9 @@ class Searcher:
         of the parts; parts by id have no row, and are looked up here. `seconds_embedding` is 0.
 
         The ranking is by score, and of equal scores by id. A picture that the question names by its id is not
-        in it. Then, in this order: what is below `min_score` goes, duplicates are grouped, diversity rearranges, and
-        the page is cut out. So the pages of a question have no gaps and no repeats, while the index stays as
+        in it. Then, in this order: what is below `min_score` goes, duplicates are grouped, diversity rearranges or
+        `sort` puts the 100 best (with `min_score`: the 500 best) in the order of their dates, where the answer ends,
+        and the page is cut out. So the pages of a question have no gaps and no repeats, while the index stays as
         it is.
 
         Raises:
@@ -125,6 +128,9 @@ class Searcher:
             if question.group_duplicates
             else (Found(hit.item, hit.score) for hit in ranking)
         )
+        if question.sort is not None:
+            matches = islice(found, SORTED if question.min_score is None else GROUPED)
+            return iter(_sorted(matches, question.sort))
         return self._diversified(found, question.diversity) if question.diversity else found
 
     def _grouped(self, hits: list[Hit]) -> Iterator[Found]:
@@ -144,6 +150,10 @@ class Searcher:
         rows = {item.id: row for row, item in enumerate(known.items)}
         kept = [one for one in results if one.item.id in rows]
         return kept, _unit(known.vectors[[rows[one.item.id] for one in kept]])
+
+
+def _sorted(found: Iterable[Found], sort: Sort) -> list[Found]:
+    return sorted(found, key=lambda one: sort_key(sort, one.item.moment, one.item.id))
 
 
 def _weights(parts: Sequence[Part]) -> Vectors:

@@ -3,17 +3,20 @@
 import dataclasses
 import hashlib
 import json
-import os
 import stat
 from pathlib import Path
 from typing import Any
 
 from diptych.data.example import Example
 from diptych.data.images import DEFAULT_LIMITS
+from diptych.data.photograph import Photograph, photograph
 from diptych.data.sources import Source
 from diptych.embed import uri_of
 from diptych.errors import ImageError
+from diptych.search.origin import Origin
 from diptych.search.stores.rows import Item, item_id
+
+NOTHING = Photograph()
 
 
 class Snapshot:
@@ -22,8 +25,8 @@ class Snapshot:
     Called from the threads that decode; each position is touched by one thread.
     """
 
-    def __init__(self, source: Source) -> None:
-        self._source, self.known_as = source, known_as(source)
+    def __init__(self, source: Source, origin: Origin) -> None:
+        self._source, self._origin = source, origin
         self.items: dict[int, Item] = {}
         self.uris: dict[int, str] = {}
 
@@ -40,7 +43,7 @@ class Snapshot:
 
     def __getitem__(self, position: int) -> Example:
         example = self._source[position]
-        uri = self.uris[position] = uri_of(self._source, example)
+        uri = self.uris[position] = self._origin.spelled(uri_of(self._source, example))
         try:
             # The time comes first: a file that changes in between is seen as changed by the next refresh.
             _, mtime_ns = stamp(example.image)
@@ -50,10 +53,11 @@ class Snapshot:
         self.items[position] = item_of(
             example,
             uri,
-            self.known_as,
+            self._origin.name,
             size=len(data),
             mtime_ns=mtime_ns,
             sha256=hashlib.sha256(data).hexdigest(),
+            camera_says=photograph(data),
         )
         return dataclasses.replace(example, image=data)
 
@@ -61,15 +65,18 @@ class Snapshot:
         return self._source.describe()
 
 
-def known_as(source: Source) -> str:
-    """The name under which an index remembers a source, wherever the next refresh is started from."""
-    name = source.name
-    return name if name.startswith(("sample:", "scenes:")) or "://" in name else os.path.abspath(name)
-
-
-def item_of(example: Example, uri: str, source: str, *, size: int, mtime_ns: int | None, sha256: str) -> Item:
+def item_of(
+    example: Example,
+    uri: str,
+    source: str,
+    *,
+    size: int,
+    mtime_ns: int | None,
+    sha256: str,
+    camera_says: Photograph = NOTHING,
+) -> Item:
     """What an index remembers of a picture, all but its thumbnail and its size in pixels."""
-    return Item(
+    item = Item(
         id=item_id(uri),
         uri=uri,
         source=source,
@@ -77,9 +84,23 @@ def item_of(example: Example, uri: str, source: str, *, size: int, mtime_ns: int
         mtime_ns=mtime_ns,
         sha256=sha256,
         caption=example.captions[0] if example.captions else None,
+        further_captions=example.captions[1:],
         label=example.label,
         tags=example.tags,
         metadata=_plain(example.metadata),
+    )
+    return with_photograph(item, camera_says)
+
+
+def with_photograph(item: Item, camera_says: Photograph) -> Item:
+    """The item, with what the camera wrote into its file."""
+    taken = camera_says.taken
+    return dataclasses.replace(
+        item,
+        taken=None if taken is None else taken.isoformat(),
+        camera=camera_says.camera,
+        latitude=camera_says.latitude,
+        longitude=camera_says.longitude,
     )
 
 

@@ -18,6 +18,7 @@ from diptych.errors import DataError, SearchIndexError
 from diptych.search.index import Index
 from diptych.search.manifest import Embedder, drop_leftovers, read_manifest, require
 from diptych.search.remove import remove
+from diptych.search.rewriting import upgraded
 from diptych.search.snapshot import item_of, stamp
 from diptych.search.stores.filters import condition
 from diptych.search.stores.rows import Batch, Item
@@ -53,6 +54,7 @@ def add(index: Index, model: Embedder, folder: Path, pictures: Sequence[Uploaded
             raise SearchIndexError(f"{index.place}: no index here any more; build it again")
         require(index.place, manifest.current, model)
         drop_leftovers(index.database, manifest)
+        manifest = upgraded(index.database, manifest)
         writer = Writer(index.database, manifest, model, rebuild=False)
         vectors = np.stack([pictures[place].vector for place in places]).astype(np.float16)
         writer.upsert(

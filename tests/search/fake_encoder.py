@@ -105,3 +105,21 @@ class FakeEncoder:
             skipped=tuple(skipped),
             previews=tuple(preview_of(example.image) for _, example in good) if previews else (),
         )
+
+
+class FakeQuestions:
+    """Embeds a text as the picture whose bytes it names; counts the calls."""
+
+    name = "fake"
+    fingerprint = "f" * 64
+    dim = DIM
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def texts(self, texts: list[str]) -> np.ndarray:
+        return self.pictures([text.encode() for text in texts])
+
+    def pictures(self, pictures: list[bytes]) -> np.ndarray:
+        self.calls.append(len(pictures))
+        return np.array([vector_of(data) for data in pictures])

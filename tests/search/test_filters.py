@@ -63,7 +63,9 @@ def test_a_filter_and_its_negation_part_all_pictures() -> None:
 
 def test_every_field_that_is_documented_can_be_asked_for() -> None:
     for field in FIELDS:
-        value = {"modified": "< 2024-01-01", "shape": "= square"}.get(field, "= 1")
+        dates = dict.fromkeys(("modified", "taken"), "< 2024-01-01")
+        places = {"latitude": "> 1", "longitude": "> 1", "place": 'near "1, 2, 3 km"'}
+        value = {**dates, **places, "shape": "= square"}.get(field, "= 1")
         parse(f"{field} {value}")
 
 
@@ -80,7 +82,7 @@ def test_every_field_that_is_documented_can_be_asked_for() -> None:
         ("widht > 3", "did you mean 'width'"),
         ("label > cat", "expected one of = != in"),
         ("label contains c", "expected one of"),
-        ("modified > yesterday", "no date"),
+        ("modified > yesterday", "not a date"),
         ("shape = round", "landscape"),
         ("(width > 3", "`)`"),
         ("width > 3)", "`and`, `or` or the end"),

@@ -108,7 +108,7 @@ def test_an_index_of_the_older_format_is_an_error_that_says_to_build_it_again(tm
 
 
 @pytest.mark.parametrize(
-    "change", [{"format_version": 3}, {"format_version": None}, {"extra": 1}, {"serial": 2}]
+    "change", [{"format_version": 4}, {"format_version": None}, {"extra": 1}, {"serial": 2}]
 )
 def test_a_manifest_of_another_form_is_refused(folder: Path, change: dict) -> None:
     file = folder / "index.json"

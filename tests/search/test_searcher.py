@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from fake_encoder import DIM, Contained, FakeEncoder, vector_of
+from fake_encoder import DIM, Contained, FakeEncoder, FakeQuestions, vector_of
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -22,24 +22,6 @@ from diptych.search.stores.memory import MemoryDatabase
 from diptych.search.stores.rows import Batch, Item
 
 COUNT = 130
-
-
-class FakeQuestions:
-    """Embeds a text as the picture whose bytes it names; counts the calls."""
-
-    name = "fake"
-    fingerprint = "f" * 64
-    dim = DIM
-
-    def __init__(self) -> None:
-        self.calls: list[int] = []
-
-    def texts(self, texts: list[str]) -> np.ndarray:
-        return self.pictures([text.encode() for text in texts])
-
-    def pictures(self, pictures: list[bytes]) -> np.ndarray:
-        self.calls.append(len(pictures))
-        return np.array([vector_of(data) for data in pictures])
 
 
 def filled(count: int) -> MemoryDatabase:

@@ -50,6 +50,11 @@ def item(number: int, **changes: object) -> Item:
         metadata={"author": f"Person {number % 7}", "count": number % 2},
         width=100 + number % 10,
         height=105,
+        further_captions=(f"Second of {number}", f"Third, {number % 6}")[: number % 4],
+        taken=f"20{10 + number % 20}-0{1 + number % 9}-01T12:00:00" if number % 5 else None,
+        camera=("Apple iPhone 15", "Canon R5", None)[number % 3],
+        latitude=number - 30.5 if number % 2 else None,
+        longitude=6 * number - 179.25 if number % 2 else None,
     )
     return dataclasses.replace(known, **changes)
 
@@ -188,6 +193,20 @@ FILTERS = [
     f"sha256 = {5:064x}",
     'source = "/photos"',
     'source = "/elsewhere"',
+    'caption = "Second of 7"',
+    'caption != "Second of 7"',
+    'caption in ("Picture 5", "Third, 1")',
+    'caption starts "Second of 1"',
+    'caption contains "THIRD"',
+    "taken >= 2015-01-01 and taken < 2020-06-01",
+    "not taken < 2030-01-01",
+    'camera = "Canon R5"',
+    "camera contains iphone",
+    "camera starts Apple and not camera contains 16",
+    "latitude < -20 or longitude >= 170.75",
+    "not latitude > -90",
+    'place near "-10.5, -59.25, 300 km"',
+    'place near "0, 180, 2000 km"',
 ]
 
 

@@ -3,22 +3,29 @@ r"""Filters: conditions on what is known of a picture, as text that a person wri
     width >= 1000 and (tag = "beach" or caption contains "sea") and not shape = portrait
 
     condition   FIELD OPERATOR VALUE, or FIELD in (VALUE, VALUE, ...)
-    FIELD       text:   id, uri, source, caption, label, sha256      = != in starts; uri, caption also contains
+    FIELD       text:   id, uri, source, caption, label, sha256,     = != in starts; uri, caption, camera also contains
+                        camera
                 number: width, height, bytes                         = != in < <= > >=
-                date:   modified (UTC)                               < <= > >=
+                degree: latitude, longitude (to 6 decimals)          < <= > >=
+                date:   modified (UTC), taken (the camera's clock)   < <= > >=
+                place:  place                                        near "LATITUDE, LONGITUDE, 5 km"
                 choice: shape (landscape, portrait, square)          = != in
                 words:  tag, meta.NAME                               = != in
     VALUE       "text" or 'text', in which \ makes the next character plain; a number; a plain word; a date such as
                 2024-05-31 or 2024-05-31T12:00:00Z
     together    and, or, not, parentheses; `not` binds closest, then `and`
 
-`contains` disregards upper and lower case. What is not known is the empty text; a picture without a date meets no
-condition on it. Every filter is true or false for every picture, so that `not` gives exactly the others.
+`contains` disregards upper and lower case. A condition on `caption` is met if any caption meets it. What is not known
+is the empty text; a picture without a date or a place meets no condition on it. `taken` is the time that the camera's
+clock showed where it was, so that a value has no time zone. `near` means inside the smallest box of latitudes and
+longitudes that holds everything up to the distance. Every filter is true or false for every picture, so that `not`
+gives exactly the others.
 
 A filter never becomes part of a query's text. `parse` makes it a tree of a few kinds of nodes over the columns of
 `rows.COLUMNS`, and each store turns the nodes into expression objects or bound parameters.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +35,14 @@ from typing import Literal, TypeAlias
 from diptych.config import nearest
 from diptych.data.stray_bytes import stored
 from diptych.errors import SettingsError
-from diptych.search.stores.rows import UNKNOWN_TIME, mark
+from diptych.search.stores.rows import (
+    UNKNOWN_MOMENT,
+    UNKNOWN_PLACE,
+    UNKNOWN_TIME,
+    mark,
+    microseconds,
+    millionths,
+)
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">="]
 
@@ -88,15 +102,28 @@ class Not:
 
 Filter: TypeAlias = Compare | OneOf | Contains | CompareColumns | Together | Not
 
-_TEXT_FIELDS = ("id", "uri", "source", "caption", "label", "sha256")
-_FOLDED = {"uri": "uri_folded", "caption": "caption_folded"}
+_TEXT_FIELDS = ("id", "uri", "source", "caption", "label", "sha256", "camera")
+_FOLDED = {"uri": "uri_folded", "caption": "caption_folded", "camera": "camera_folded"}
 _NUMBER_FIELDS = ("width", "height", "bytes")
+_DEGREES = {"latitude": 90, "longitude": 180}
 _SHAPES: dict[str, Operator] = {"landscape": ">", "portrait": "<", "square": "="}
-FIELDS = (*_TEXT_FIELDS, *_NUMBER_FIELDS, "modified", "shape", "tag", "meta.NAME")
+FIELDS = (
+    *_TEXT_FIELDS,
+    *_NUMBER_FIELDS,
+    *_DEGREES,
+    "place",
+    "taken",
+    "modified",
+    "shape",
+    "tag",
+    "meta.NAME",
+)
 
 _EQUAL = ("=", "!=", "in")
 _ORDER = ("<", "<=", ">", ">=")
-_OPERATORS = (*_EQUAL, *_ORDER, "starts", "contains")
+_OPERATORS = (*_EQUAL, *_ORDER, "starts", "contains", "near")
+_KM_A_DEGREE = 111.195  # of latitude, on a sphere of the radius 6371 km
+_NEAR = re.compile(r"\s*([^,\s]+)\s*[,\s]\s*([^,\s]+)\s*[,\s]\s*([0-9.]+)\s*(m|km)\s*", re.ASCII)
 _LAST = "\U0010ffff"
 _MAX_INTEGER = 2**31 - 1, 2**63 - 1
 
@@ -141,8 +168,17 @@ def condition(field: str, operator: str, *values: str | int) -> Filter:
         _expect_operator(field, operator, (*_EQUAL, *_ORDER))
         limit = _MAX_INTEGER[field == "bytes"]
         return _equal_or(operator, [Compare(field, "=", _integer(field, value, limit)) for value in values])
+    if field in _DEGREES:
+        _expect_operator(field, operator, _ORDER)
+        return _known(field, operator, _millionths(field, values[0]), UNKNOWN_PLACE)
+    if field == "place":
+        _expect_operator(field, operator, ("near",))
+        return _near(str(values[0]))
     if field == "modified":
         return _modified(operator, values)
+    if field == "taken":
+        _expect_operator(field, operator, _ORDER)
+        return _known(field, operator, _clock(str(values[0])), UNKNOWN_MOMENT)
     if field == "shape":
         _expect_operator(field, operator, _EQUAL)
         return _equal_or(operator, [_shape(value) for value in values])
@@ -170,19 +206,41 @@ def matches(filter_: Filter, row: Mapping[str, str | int]) -> bool:
             return not matches(part, row)
 
 
+def columns_of(filter_: Filter) -> frozenset[str]:
+    """The columns that a filter reads."""
+    match filter_:
+        case Compare(column) | OneOf(column) | Contains(column):
+            return frozenset({column})
+        case CompareColumns(left, _, right):
+            return frozenset({left, right})
+        case Together(_, parts):
+            return frozenset().union(*map(columns_of, parts))
+        case Not(part):
+            return columns_of(part)
+
+
 def _text(field: str, operator: str, values: tuple[str | int, ...]) -> Filter:
     _expect_operator(field, operator, (*_EQUAL, "starts", *(("contains",) if field in _FOLDED else ())))
     texts = [stored(str(value)) for value in values]
     match operator:
         case "starts":
             start = Compare(field, ">=", texts[0])
-            return Together("all", (start, Compare(field, "<=", texts[0] + _LAST)))
+            found: Filter = Together("all", (start, Compare(field, "<=", texts[0] + _LAST)))
+            return _or_further(found, field, values, end="")
         case "contains":
             return Contains(_FOLDED[field], stored(str(values[0]).casefold()))
         case "in":
-            return OneOf(field, tuple(texts))
+            return _or_further(OneOf(field, tuple(texts)), field, values)
         case _:
-            return _equal_or(operator, [Compare(field, "=", texts[0])])
+            return _equal_or(operator, [_or_further(Compare(field, "=", texts[0]), field, values)])
+
+
+def _or_further(first: Filter, field: str, values: tuple[str | int, ...], *, end: str = "\n") -> Filter:
+    """`first` says it of a text, which for `caption` is the first one; the further captions are lines of `marks`."""
+    if field != "caption":
+        return first
+    lines = [Contains("marks", stored(f"\n{mark('caption', str(value))}{end}")) for value in values if value]
+    return Together("any", (first, *lines)) if lines else first
 
 
 def _equal_or(operator: str, equal: list[Filter]) -> Filter:
@@ -201,21 +259,80 @@ def _equal_or(operator: str, equal: list[Filter]) -> Filter:
 
 def _modified(operator: str, values: tuple[str | int, ...]) -> Filter:
     _expect_operator("modified", operator, _ORDER)
-    moment = _nanoseconds(str(values[0]))
-    known = Compare("mtime_ns", "!=", UNKNOWN_TIME)
-    return Together("all", (known, _equal_or(operator, [Compare("mtime_ns", "=", moment)])))
-
-
-def _nanoseconds(text: str) -> int:
+    moment = _moment("modified", str(values[0]))
     try:
-        moment = datetime.fromisoformat(text)
+        utc = moment.astimezone(UTC) if moment.tzinfo else moment
+    except OverflowError:  # the first or the last day that there is, in another zone
+        utc = moment
+    return _known("mtime_ns", operator, 1_000 * microseconds(utc), UNKNOWN_TIME)
+
+
+def _known(column: str, operator: str, value: int, unknown: int) -> Filter:
+    """A column of numbers against a value; not met where the number is not known."""
+    known = Compare(column, "!=", unknown)
+    return Together("all", (known, _equal_or(operator, [Compare(column, "=", value)])))
+
+
+def _moment(field: str, text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
     except ValueError:
         raise SettingsError(
-            f"filter: modified: {text!r} is no date; expected one such as 2024-05-31"
+            f"filter: {field}: {text!r} is not a date; expected one such as 2024-05-31 or 2024-05-31T18:30"
         ) from None
-    since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
-    # By whole numbers: a float of seconds would lose the last digits.
-    return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1_000
+
+
+def _clock(text: str) -> int:
+    moment = _moment("taken", text)
+    if moment.tzinfo is not None:
+        raise SettingsError(
+            f"filter: taken: {text!r} names a time zone; expected the time that the camera's clock showed, without "
+            "one, such as 2024-05-31T18:30"
+        )
+    return microseconds(moment)
+
+
+def _millionths(field: str, value: str | int) -> int:
+    most = _DEGREES[field]
+    text = str(value)
+    if not re.fullmatch(r"[+-]?\d{1,3}(\.\d{1,6})?", text, re.ASCII) or abs(float(text)) > most:
+        raise SettingsError(
+            f"filter: {field}: {value!r}; expected degrees from -{most} to {most}, with at most 6 decimals"
+        )
+    return millionths(text)
+
+
+def _near(text: str) -> Filter:
+    """The square around a place. It may reach over a pole, which has every longitude, and over the 180th meridian."""
+    found = _NEAR.fullmatch(text)
+    if found is None or not found[3].replace(".", "", 1).isdigit():
+        raise SettingsError(
+            f'filter: place near {text!r}; expected latitude, longitude and distance, such as "47.377, 8.54, 5 km"'
+        )
+    latitude, longitude = _millionths("latitude", found[1]), _millionths("longitude", found[2])
+    reach = float(found[3]) / (1000 if found[4] == "m" else 1) / _KM_A_DEGREE  # degrees
+    if not 0 < reach <= 180:
+        raise SettingsError(f"filter: place near {text!r}: expected a distance above 0, at most 20,000 km")
+    up = round(1_000_000 * reach)
+    rows = _between("latitude", latitude - up, latitude + up)
+    furthest = abs(latitude) / 1_000_000 + reach
+    if furthest >= 90:
+        return rows
+    # Where meridians lie closest together, at the side that is nearer to a pole, the same way is more degrees.
+    aside = round(1_000_000 * reach / math.cos(math.radians(furthest)))
+    if aside >= 180_000_000:
+        return rows
+    west, east = longitude - aside, longitude + aside
+    columns = [_between("longitude", west, east)]
+    if west < -180_000_000:
+        columns.append(_between("longitude", west + 360_000_000, 180_000_000))
+    if east > 180_000_000:
+        columns.append(_between("longitude", -180_000_000, east - 360_000_000))
+    return Together("all", (rows, Together("any", tuple(columns))))
+
+
+def _between(column: str, least: int, most: int) -> Filter:
+    return Together("all", (Compare(column, ">=", least), Compare(column, "<=", most)))
 
 
 def _integer(field: str, value: str | int, limit: int) -> int:

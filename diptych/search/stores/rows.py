@@ -5,6 +5,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Literal
 
 import numpy as np
@@ -17,8 +19,8 @@ Half = NDArray[np.float16]
 Row = dict[str, str | int]
 
 # Every column but `vector`. No column is ever null, so that a filter is true or false for every row: what is not
-# known is the empty text, and -1 for `mtime_ns`. A search reads `record` and the vector, and no other: each column
-# of a result costs a read.
+# known is the empty text, or one of the numbers below, which no picture can have. A search reads `record` and the
+# vector, and no other: each column of a result costs a read.
 COLUMNS: dict[str, Literal["text", "int32", "int64"]] = {
     "id": "text",
     "record": "text",  # all of it, in JSON; the other columns are for filters and for refreshing
@@ -26,9 +28,9 @@ COLUMNS: dict[str, Literal["text", "int32", "int64"]] = {
     "source": "text",
     "caption": "text",
     "label": "text",
-    "marks": "text",  # a line for each tag and plain value of the metadata: `tag=beach`, `meta.author=Ann`
+    "marks": "text",  # a line for each tag, value of the metadata and further caption: `tag=beach`, `meta.author=Ann`
     "uri_folded": "text",  # without upper and lower case
-    "caption_folded": "text",
+    "caption_folded": "text",  # every caption
     "width": "int32",
     "height": "int32",
     "bytes": "int64",
@@ -36,8 +38,21 @@ COLUMNS: dict[str, Literal["text", "int32", "int64"]] = {
     "sha256": "text",
     "thumbnail": "text",
     "told": "text",  # the hash of what the source says
+    "taken": "int64",  # microseconds since 1970 by the camera's clock, whose offset from UTC is disregarded
+    "camera": "text",
+    "camera_folded": "text",
+    "latitude": "int32",  # millionths of a degree
+    "longitude": "int32",
 }
 UNKNOWN_TIME = -1
+UNKNOWN_MOMENT = -(10**18)
+UNKNOWN_PLACE = -(10**9)
+# Columns that tables of index format 2 lack.
+ADDED_COLUMNS = frozenset({"taken", "camera", "camera_folded", "latitude", "longitude"})
+
+_CAPTION_END = "\x1e"  # between captions in one column: a control character, which nobody searches for
+# Changes where more is read of a picture than before: then the next refresh reads it again, without embedding.
+_READING = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +72,24 @@ class Item:
     width: int = 0  # pixels, upright; 0 where it is not known
     height: int = 0
     thumbnail: str | None = None  # its name beside the table
+    # Format 3 begins here; records of before end above.
+    further_captions: tuple[str, ...] = ()  # after `caption`
+    taken: str | None = (
+        None  # ISO 8601, by the camera's clock; with the offset from UTC where the camera recorded it
+    )
+    camera: str | None = None
+    latitude: float | None = None  # degrees, WGS 84, north positive
+    longitude: float | None = None  # east positive
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """Every caption, in the source's order."""
+        return () if self.caption is None else (self.caption, *self.further_captions)
+
+    @property
+    def moment(self) -> int:
+        """The column `taken`."""
+        return UNKNOWN_MOMENT if self.taken is None else microseconds(datetime.fromisoformat(self.taken))
 
     def to_row(self) -> Row:
         """The picture as one row of `COLUMNS`."""
@@ -67,9 +100,9 @@ class Item:
             "source": self.source,
             "caption": self.caption or "",
             "label": self.label or "",
-            "marks": _marks(self.tags, self.metadata),
+            "marks": _marks(self),
             "uri_folded": self.uri.casefold(),
-            "caption_folded": (self.caption or "").casefold(),
+            "caption_folded": _CAPTION_END.join(self.captions).casefold(),
             "width": self.width,
             "height": self.height,
             "bytes": self.size,
@@ -77,13 +110,18 @@ class Item:
             "sha256": self.sha256,
             "thumbnail": self.thumbnail or "",
             "told": self.told(),
+            "taken": self.moment,
+            "camera": self.camera or "",
+            "camera_folded": (self.camera or "").casefold(),
+            "latitude": UNKNOWN_PLACE if self.latitude is None else millionths(self.latitude),
+            "longitude": UNKNOWN_PLACE if self.longitude is None else millionths(self.longitude),
         }
         return {name: stored(value) if isinstance(value, str) else value for name, value in row.items()}
 
     def told(self) -> str:
         """16 hexadecimal digits that change with anything that a source says of a picture; not with its pixels."""
-        values = (self.uri, self.source, self.caption, self.label, self.tags, self.size, self.mtime_ns)
-        text = json.dumps([*values, dict(self.metadata)], sort_keys=True)
+        values = (self.uri, self.source, self.captions, self.label, self.tags, self.size, self.mtime_ns)
+        text = json.dumps([_READING, *values, dict(self.metadata)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @classmethod
@@ -95,7 +133,9 @@ class Item:
         """
         try:
             values = json.loads(record)
-            values[_TAGS] = tuple(values[_TAGS])
+            for place in _TUPLES:
+                if place < len(values):
+                    values[place] = tuple(values[place])
             return cls(*values)
         except (ValueError, TypeError, LookupError):
             raise SearchIndexError(
@@ -113,7 +153,7 @@ class Item:
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Item))
-_TAGS = _FIELDS.index("tags")
+_TUPLES = (_FIELDS.index("tags"), _FIELDS.index("further_captions"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +188,20 @@ def item_id(uri: str) -> str:
     return hashlib.sha256(uri.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+def microseconds(moment: datetime) -> int:
+    """Microseconds from 1970 to a moment as a clock shows it; its offset from UTC is disregarded."""
+    since = moment.replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    # By whole numbers: a float of seconds would lose the last digits.
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def millionths(degrees: float | str) -> int:
+    """Degrees in millionths, rounded: 0.1 m."""
+    return round(Decimal(str(degrees)) * 1_000_000)
+
+
 def mark(name: str, value: str) -> str:
-    """The line that `marks` has for one tag, or one value of the metadata."""
+    """The line that `marks` has for one tag, one value of the metadata, or one further caption."""
     return f"{_one_line(name)}={_one_line(value)}"
 
 
@@ -170,11 +222,12 @@ def ranked(batch: Batch, query: NDArray[np.float32], k: int, offset: int) -> lis
     return [Hit(batch.items[place], float(scores[place])) for place in order[offset : offset + k]]
 
 
-def _marks(tags: Sequence[str], metadata: Mapping[str, Any]) -> str:
-    """Every tag and every plain value of the metadata on a line, with a line end before the first too, so that
-    `\\ntag=beach\\n` is found only where it is a whole line."""
-    lines = [mark("tag", tag) for tag in tags]
-    for name, value in metadata.items():
+def _marks(item: Item) -> str:
+    """Every tag, every further caption and every plain value of the metadata on a line, with a line end before the
+    first too, so that `\\ntag=beach\\n` is found only where it is a whole line."""
+    lines = [mark("tag", tag) for tag in item.tags]
+    lines += [mark("caption", caption) for caption in item.further_captions]
+    for name, value in item.metadata.items():
         values = value if isinstance(value, list | tuple) else [value]
         lines += [mark(f"meta.{name}", str(one)) for one in values if isinstance(one, str | int | float)]
     return "\n" + "".join(f"{line}\n" for line in lines)

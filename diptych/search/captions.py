@@ -1,0 +1,67 @@
+"""Tables with a row for each caption: every row of a file gets the captions of all its rows."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+
+from diptych.data.example import Example
+from diptych.data.folder import FolderSource
+from diptych.data.sources import Source
+from diptych.embed import Skipped, read_row
+from diptych.search.stores.rows import item_id
+
+
+def with_all_captions(source: Source) -> Source:
+    """The source, in which each row of a file that has several knows all their captions and tags.
+
+    All rows are read once; eight bytes of each are held in memory.
+    """
+    if isinstance(source, FolderSource) or not len(source):
+        return source
+    heads = np.zeros(len(source), np.uint64)
+    for position in range(len(source)):
+        example = read_row(source, position)
+        if isinstance(example, Skipped) or not isinstance(example.image, Path):
+            if position == 0 and not isinstance(example, Skipped):
+                return source  # its images are bytes: they have no name that could stand twice
+            continue
+        heads[position] = int(_id(example.image)[:16], 16)
+    order = np.argsort(heads, kind="stable")
+    same = heads[order][1:] == heads[order][:-1]
+    repeated = np.zeros(len(source), np.bool_)
+    repeated[order[1:][same]] = repeated[order[:-1][same]] = True
+    repeated &= heads != 0
+    return _Merged(source, repeated) if repeated.any() else source
+
+
+class _Merged:
+    def __init__(self, source: Source, repeated: np.ndarray) -> None:
+        self._source = source
+        self.name, self.fingerprint = source.name, source.fingerprint
+        self._words: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+        for position in np.flatnonzero(repeated).tolist():
+            example = read_row(source, position)
+            if isinstance(example, Skipped) or not isinstance(example.image, Path):
+                continue
+            captions, tags = self._words.setdefault(_id(example.image), ({}, {}))
+            captions |= dict.fromkeys(example.captions)
+            tags |= dict.fromkeys(example.tags)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, position: int) -> Example:
+        example = self._source[position]
+        words = self._words.get(_id(example.image)) if isinstance(example.image, Path) else None
+        if words is None:
+            return example
+        return dataclasses.replace(example, captions=tuple(words[0]), tags=tuple(words[1]))
+
+    def describe(self) -> str:
+        return self._source.describe()
+
+
+def _id(image: Path) -> str:
+    return item_id(os.path.abspath(image))
