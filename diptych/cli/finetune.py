@@ -85,6 +85,13 @@ def finetune(
     image_column: ImageColumn = None,
     caption_column: CaptionColumn = None,
     label_column: LabelColumn = None,
+    group_by: Annotated[
+        str | None,
+        Parameter(
+            help="A column, or folder: images with one value of it are all held out or all trained on. Without it, "
+            "near copies of an image, such as a burst's frames."
+        ),
+    ] = None,
     assignments: Assignments = (),
     seed: Annotated[int, Parameter(help="Of the order and the augmentation.")] = 0,
     resume: Annotated[bool, Parameter(negative="", help="Go on with the run that is in the folder.")] = False,
@@ -123,6 +130,7 @@ def finetune(
         image_column=image_column,
         caption_column=caption_column,
         label_column=label_column,
+        group_by=group_by,
         seed=seed,
     )
     source = open_source(

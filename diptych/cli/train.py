@@ -142,14 +142,21 @@ def held_out_part(recipe: "Recipe") -> "Source":
 
     from diptych.cli.selection import Selected  # noqa: PLC0415
     from diptych.errors import SettingsError  # noqa: PLC0415
-    from diptych.training.feeding import held_out_rows, open_whole  # noqa: PLC0415
+    from diptych.training.feeding import open_whole, split_of  # noqa: PLC0415
 
-    source, weights = open_whole(recipe.data)
-    positions = np.flatnonzero(held_out_rows(recipe.data, source) & (weights > 0)).tolist()
-    if not positions:
+    if not recipe.data.validation:
         raise SettingsError(
             f"[evaluation] data = {HELD_OUT!r}: nothing is held out; set [data] validation to a share such as 0.2, or "
             "name other data"
+        )
+    source, weights = open_whole(recipe.data)
+    found = split_of(recipe.data, source, say)
+    positions = np.flatnonzero(found.held_out & (weights > 0)).tolist()
+    if not positions:
+        raise SettingsError(
+            f"[evaluation] data = {HELD_OUT!r}: nothing can be held out: the images of each class are one group "
+            f"({found.grouped_by}); add other images, name the groups with [data] group_by, or set [data] "
+            "near_copies = false"
         )
     return Selected(source, positions, f"{source.name} (held out)")
 

@@ -13,12 +13,19 @@ Flags = npt.NDArray[np.bool_]
 Labels = Sequence[str | None]
 
 
-def held_out(keys: Sequence[str], labels: Labels, share: float) -> Flags:
+def held_out(
+    keys: Sequence[str], labels: Labels, share: float, groups: npt.NDArray[np.int64] | None = None
+) -> Flags:
     """(n,): which examples are kept from training: about `share` of each class, chosen by a hash of their keys.
 
-    labels: of each example; those without one are a class. At least one of a class of two or more is kept, and at least
-    one is left to train on; of a class of one, none is kept. Further examples of other classes change nothing; a
-    further one of a class, at most one of its others.
+    labels: of each example; those without one are a class. groups: (n,) numbers, equal for examples that must stay on
+    one side, such as near copies; each is alone when not given.
+
+    Groups are gone through in the order of the hash of their first key. One is held out where that brings the numbers
+    of its classes nearer to their share. A class that got none gives its smallest group. A class keeps one example or
+    more to train on, so that a class of one example or of one group gives none. Further examples of other classes
+    change nothing, unless a group reaches from one to the other; a further one of a class, at most one of its others
+    where each is alone.
 
     Raises:
         SettingsError: the share is not within 0..1.
@@ -28,14 +35,56 @@ def held_out(keys: Sequence[str], labels: Labels, share: float) -> Flags:
     kept = np.zeros(len(keys), np.bool_)
     if share == 0:
         return kept
-    members: dict[str | None, list[int]] = defaultdict(list)
-    for position, label in enumerate(labels):
-        members[label].append(position)
-    for positions in members.values():
-        count = min(len(positions) - 1, max(1, round(share * len(positions))))
-        ranked = sorted(positions, key=lambda position: (_rank(keys[position]), keys[position]))
-        kept[ranked[:count]] = True
+    members: dict[int, list[int]] = defaultdict(list)
+    for position, group in enumerate(range(len(keys)) if groups is None else groups.tolist()):
+        members[group].append(position)
+    firsts = {group: min(keys[position] for position in rows) for group, rows in members.items()}
+    ranked = sorted(members, key=lambda group: (_rank(firsts[group]), firsts[group]))
+    counts = {group: Counter(labels[position] for position in members[group]) for group in ranked}
+    quota = _Quota(Counter(labels), share)
+    for group in ranked:
+        if quota.spares(counts[group]) and quota.change(counts[group]) < 0:
+            quota.take(counts[group])
+            kept[members[group]] = True
+    left: dict[str | None, list[int]] = defaultdict(list)
+    for group in ranked:
+        for label in counts[group]:
+            left[label].append(group)
+    for label in quota.without():
+        possible = [group for group in left[label] if quota.spares(counts[group])]
+        if possible and not quota.taken[label]:
+            least = min(possible, key=lambda group: quota.change(counts[group]))
+            quota.take(counts[least])
+            kept[members[least]] = True
     return kept
+
+
+class _Quota:
+    """How many examples of each class are held out, and how many are to be."""
+
+    def __init__(self, sizes: Counter[str | None], share: float) -> None:
+        self.taken: Counter[str | None] = Counter()
+        self._sizes = sizes
+        self._wanted = {label: min(size - 1, max(1, round(share * size))) for label, size in sizes.items()}
+
+    def spares(self, counts: Counter[str | None]) -> bool:
+        """Whether each class would keep an example to train on."""
+        return all(self.taken[label] + count < self._sizes[label] for label, count in counts.items())
+
+    def change(self, counts: Counter[str | None]) -> int:
+        """By how many examples the numbers would move away from what is wanted; negative where nearer."""
+        return sum(
+            abs(self.taken[label] + count - self._wanted[label])
+            - abs(self.taken[label] - self._wanted[label])
+            for label, count in counts.items()
+        )
+
+    def take(self, counts: Counter[str | None]) -> None:
+        self.taken += counts
+
+    def without(self) -> list[str | None]:
+        """The classes that are to give some and have given none."""
+        return [label for label, wanted in self._wanted.items() if wanted and not self.taken[label]]
 
 
 def balancing(labels: Labels, weights: npt.NDArray[np.float64], power: float) -> npt.NDArray[np.float64]:

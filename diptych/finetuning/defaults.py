@@ -59,6 +59,7 @@ class Asked:
     image_column: str | None = None
     caption_column: str | None = None
     label_column: str | None = None
+    group_by: str | None = None
     seed: int = 0
 
 
@@ -83,6 +84,7 @@ def recipe_for(asked: Asked, found: Examined, weights: int) -> Recipe:
             label_column=asked.label_column,
             label_from=asked.label_from,
             validation=share,
+            group_by=asked.group_by,
             balance=0.5 if found.imbalance > _UNEVEN and found.kind == "labels" else 0.0,
             cache=left <= 20_000,
             most_bad=0.5,  # what cannot be read was told beforehand

@@ -37,7 +37,7 @@ def prepare(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Recipe:
     """
     settings = recipe.finetune
     assert settings is not None
-    source, weights = open_examples(recipe.data)
+    source, weights = open_examples(recipe.data, say)
     found = examine(source, label_from=recipe.data.label_from, several=settings.several)
     if found.kind == "pairs" and settings.method in _OF_LABELS:
         raise SettingsError(

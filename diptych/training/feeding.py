@@ -1,5 +1,6 @@
 """From a recipe's `[data]` to the batches of this process."""
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diptych.data.canvas import canvas_for
-from diptych.data.held_out import balancing, held_out
+from diptych.data.held_out import balancing
 from diptych.data.labelled import (
     SEPARATOR,
     Labelled,
@@ -23,6 +24,7 @@ from diptych.data.mixture import open_mixture
 from diptych.data.permuted import PermutedCaptions
 from diptych.data.sounds import hear
 from diptych.data.sources import Source, open_source
+from diptych.data.split import Split, split
 from diptych.data.transforms import Preprocess
 from diptych.distributed import world
 from diptych.errors import DataError
@@ -40,7 +42,7 @@ def open_training_data(
     """The loader that the recipe asks for. say: gets one line about what was found."""
     data, training = recipe.data, recipe.training
     needs_captions = TASKS[recipe.objective.name].needs_captions
-    source, weights = open_examples(data)
+    source, weights = open_examples(data, say)
     if data.labels_per_class is not None:
         weights = few_of_each(source, weights, data.label_from, data.labels_per_class, training.seed)
     if isinstance(model.text, LabelHead):
@@ -143,19 +145,42 @@ def open_whole(data: DataSettings) -> tuple[Source, npt.NDArray[np.float64]]:
     return source, example_weights(source, data.weight_by, data.weights, data.hold_out)
 
 
-def held_out_rows(data: DataSettings, source: Source) -> npt.NDArray[np.bool_]:
-    """(n,): the examples of `open_whole` that are kept from training."""
-    if not data.validation:
-        return np.zeros(len(source), np.bool_)
-    return held_out(*labels_of(source, data.label_from), data.validation)
+def split_of(data: DataSettings, source: Source, say: Callable[[str], None] = lambda _: None) -> Split:
+    """The held-out part of `open_whole`'s source, as `[data]` says; worked out once in a process.
+
+    say: gets what takes long, and what was found, the first time.
+    """
+    choices = (data.label_from, data.validation, data.near_copies, data.group_by)
+    # A relative name is another folder from another one.
+    place = (source.fingerprint, source.name, os.getcwd(), *choices)
+    found = _splits.get(place)
+    if found is None:
+        found = split(
+            source,
+            data.validation,
+            label_from=data.label_from,
+            copies=data.near_copies,
+            group_by=data.group_by,
+            say=say,
+        )
+        say(found.describe())
+        while len(_splits) >= _SPLITS:
+            del _splits[next(iter(_splits))]
+        _splits[place] = found
+    return found
 
 
-def open_examples(data: DataSettings) -> tuple[Source, npt.NDArray[np.float64]]:
-    """What a recipe trains on, and how often each example of it is seen in an epoch."""
+_SPLITS = 4  # that are kept
+_splits: dict[tuple[object, ...], Split] = {}
+
+
+def open_examples(
+    data: DataSettings, say: Callable[[str], None] = lambda _: None
+) -> tuple[Source, npt.NDArray[np.float64]]:
+    """What a recipe trains on, and how often each example of it is seen in an epoch. say: see `split_of`."""
     source, weights = open_whole(data)
-    if data.validation or data.balance:
-        keys, labels = labels_of(source, data.label_from)
-        weights = np.where(held_out(keys, labels, data.validation), 0.0, weights)
-        if data.balance:
-            weights = weights * balancing(labels, weights, data.balance)
+    if data.validation:
+        weights = np.where(split_of(data, source, say).held_out, 0.0, weights)
+    if data.balance:
+        weights = weights * balancing(labels_of(source, data.label_from)[1], weights, data.balance)
     return source, weights

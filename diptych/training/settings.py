@@ -53,6 +53,12 @@ class DataSettings:
     label_from: Literal["label", "caption", "group"] = "label"
     label_column: str | None = None  # of a table; found when not given
     validation: float = 0.0  # share of each class, 0..1, that is kept from training: the data "held-out"
+    near_copies: bool = (
+        True  # whether near copies of an image stay on its side of that; equal images always do
+    )
+    group_by: str | None = (
+        None  # the metadata field, or "folder", whose equal values do, in place of near copies
+    )
     balance: float = 0.0  # of classes: 0 shows them as often as they are, 1 all equally often
     labels_per_class: int | None = None  # so many examples of each class alone, drawn with the seed
     cache: bool = False  # keep decoded pictures in memory
