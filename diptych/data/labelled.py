@@ -10,6 +10,7 @@ import numpy.typing as npt
 from diptych.data.example import Example, valid_unicode
 from diptych.data.joined import parts_of
 from diptych.data.left_out import left_out_of
+from diptych.data.same_images import same_images
 from diptych.data.sources import Source
 from diptych.errors import DataError
 
@@ -154,19 +155,24 @@ def few_of_each(
 ) -> npt.NDArray[np.float64]:
     """The weights with all but `count` examples of each class at 0; which ones are left, the seed draws.
 
-    Raises DataError where a class has fewer.
+    No two of them show the same image. Raises DataError where a class has fewer.
     """
     result = np.zeros_like(weights)
     taken: dict[str, int] = {}
     used = np.flatnonzero(weights)
-    for position in np.random.default_rng(seed).permutation(used):
-        label = label_of(source[int(position)], label_from)
-        if label is not None and taken.setdefault(label, 0) < count:
+    image_of = dict(zip(used.tolist(), same_images(source, used).tolist(), strict=True))
+    drawn: set[int] = set()
+    for position in np.random.default_rng(seed).permutation(used).tolist():
+        label = label_of(source[position], label_from)
+        if label is None or image_of[position] in drawn:
+            continue
+        if taken.setdefault(label, 0) < count:
             taken[label] += 1
+            drawn.add(image_of[position])
             result[position] = weights[position]
     short = next((name for name, number in sorted(taken.items()) if number < count), None)
     if short is not None:
         raise DataError(
-            f"{source.name}: class {short!r} has {taken[short]} examples; labels_per_class = {count}"
+            f"{source.name}: class {short!r} has {taken[short]} different images; labels_per_class = {count}"
         )
     return result

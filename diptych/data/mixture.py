@@ -13,13 +13,17 @@ from diptych.errors import SettingsError
 class MixtureSource(JoinedSource):
     """Several sources, each with how often its examples are seen in an epoch (`order.epoch_order`).
 
+    places: as the recipe writes them; they go before the keys, so that a further source changes no key.
+
     Attributes:
         weights: (examples,) that number for every example.
         mixed: the number of parts of each source.
     """
 
-    def __init__(self, sources: Sequence[Source], times: Sequence[float], *, name: str) -> None:
-        super().__init__(sources, [str(number) for number in range(len(sources))], name=name)
+    def __init__(
+        self, sources: Sequence[Source], places: Sequence[str], times: Sequence[float], *, name: str
+    ) -> None:
+        super().__init__(sources, places, name=name)
         self._times = tuple(times)
         self.mixed = tuple(len(parts_of(source)) for source in sources)
 
@@ -63,4 +67,4 @@ def open_mixture(
         else open_source(place)
         for place in times
     ]
-    return MixtureSource(sources, list(times.values()), name=" + ".join(times))
+    return MixtureSource(sources, list(times), list(times.values()), name=" + ".join(times))

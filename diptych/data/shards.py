@@ -155,8 +155,10 @@ class ShardSource:
         fields = {} if record is None else parse_record(record, f"{where}, .json")
         if label and fields.get("label") is None:
             fields["label"] = label
-        # Keys often start anew in every shard.
+        # Keys often start anew in every shard. Those of a pack are row numbers: the source's own stay when rows go.
         unique = key if len(self._shards) == 1 else f"{shard.path.stem}/{key}"
+        packed = fields.get("source_key")
+        unique = packed if isinstance(packed, str) and packed else unique
         return example_from_record(unique, image, fields, f"{where}, .json", text)
 
     @property

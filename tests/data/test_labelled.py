@@ -1,6 +1,6 @@
 """Pictures whose only word is their class."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,5 +62,20 @@ def test_a_few_of_each_class_are_drawn_with_the_seed_among_those_that_are_seen()
     # Each of a class's examples is drawn by some seed, and never the one that is not seen.
     assert {int(position) for kept in drawn for position in np.flatnonzero(kept)} == {0, 1, 4, 5, 6, 7}
     assert np.array_equal(drawn[0], few_of_each(SOURCE, weights, "label", 1, 0))
-    with pytest.raises(DataError, match="'cat' has 2 examples"):
+    with pytest.raises(DataError, match="'cat' has 2 different images"):
         few_of_each(SOURCE, weights, "label", 3, 0)
+
+
+def test_a_few_of_each_class_are_different_images() -> None:
+    class Repeating(Drawers):
+        """Each image in two rows."""
+
+        def __getitem__(self, position: int, /) -> Example:
+            return replace(super().__getitem__(position), image=bytes([position // 2]))
+
+    source = Repeating(("cat", "cat", "cat", "cat", "dog", "dog", "dog", "dog", "dog", "dog"))
+    for seed in range(20):
+        drawn = np.flatnonzero(few_of_each(source, np.ones(10), "label", 2, seed))
+        assert len(drawn) == len({position // 2 for position in drawn.tolist()}) == 4
+    with pytest.raises(DataError, match="'cat' has 2 different images; labels_per_class = 3"):
+        few_of_each(source, np.ones(10), "label", 3, 0)

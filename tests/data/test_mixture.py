@@ -51,6 +51,14 @@ def test_a_mixture_has_the_examples_of_its_sources_one_after_the_other(mixture: 
             mixture[position]
 
 
+def test_keys_in_a_mixture_stay_when_a_source_is_added_in_front(
+    mixture: MixtureSource, places: tuple[str, str]
+) -> None:
+    more = open_mixture({places[1]: 1.0, places[0]: 1.0})
+    assert {mixture[position].key for position in range(20)} == {more[position].key for position in range(20)}
+    assert mixture[0].key == more[10].key
+
+
 def test_weights_by_metadata_and_held_out_examples_hold_inside_a_mixture(mixture: MixtureSource) -> None:
     assert example_weights(mixture, None, {}, {}).tolist() == mixture.weights.tolist()
     weights = example_weights(mixture, "source", {"shards": 2.0}, {"source": ("1",)})

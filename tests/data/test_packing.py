@@ -67,6 +67,7 @@ def test_a_pack_has_the_words_and_the_files_of_its_source(source: Source, tmp_pa
         for name in ("image", "captions", "tags", "label", "group"):
             assert getattr(found, name) == getattr(expected, name)
         assert found.metadata == {"vendor": "noto", "source_key": expected.key}
+        assert found.key == expected.key
 
 
 def test_what_was_dropped_is_listed_by_reason(source: Source, tmp_path: Path) -> None:

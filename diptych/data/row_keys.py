@@ -1,0 +1,48 @@
+"""Keys of a table's rows, which stay when rows are added, removed or sorted anew.
+
+A row is known by the path of its image, as the table writes it. The second row that names a path has `/2` behind it,
+which is no file's path. An image inside a table is known by the hash of its bytes, whatever name stands beside it; rows
+with equal bytes have equal keys.
+"""
+
+import hashlib
+from array import array
+
+import numpy as np
+import numpy.typing as npt
+
+Integers = npt.NDArray[np.int32]
+
+
+class NamedPaths:
+    """The paths that the rows of a table name, as numbers of eight bytes."""
+
+    def __init__(self) -> None:
+        self._hashes = array("q")
+
+    def add(self, path: str) -> None:
+        """Note the path of the next row."""
+        digest = hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        self._hashes.append(int.from_bytes(digest, "little", signed=True))
+
+    def earlier(self) -> Integers:
+        """Return (n,): how many earlier rows name the same path as each row."""
+        hashes = np.frombuffer(self._hashes, np.int64)
+        order = np.argsort(hashes, kind="stable")
+        begins = np.ones(len(hashes), np.bool_)
+        begins[1:] = hashes[order[1:]] != hashes[order[:-1]]
+        first = np.flatnonzero(begins)
+        counts = np.diff(first, append=len(hashes))
+        earlier = np.empty(len(hashes), np.int32)
+        earlier[order] = np.arange(len(hashes)) - np.repeat(first, counts)
+        return earlier
+
+
+def path_key(path: str, earlier: int) -> str:
+    """Return the key of a row that names `path` after `earlier` other rows."""
+    return f"{path}/{earlier + 1}" if earlier else path
+
+
+def content_key(image: bytes) -> str:
+    """Return the key of a row that holds its image: 32 hexadecimal digits."""
+    return hashlib.blake2b(image, digest_size=16).hexdigest()
