@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diptych import config
-from diptych.data.example import caption_lines, decode_text, valid_unicode
+from diptych.data.example import valid_unicode
 from diptych.errors import DataError, SettingsError
+from diptych.evaluation.word_files import read_json, read_lines
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "plain": ("{}",),
@@ -120,7 +121,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class _TemplateFile:
-    """The TOML form."""
+    """The form of TOML, and of JSON with the same fields."""
 
     templates: tuple[str, ...]
 
@@ -135,16 +136,17 @@ def templates_named(name: str) -> tuple[str, ...]:
         return (name,)
     if name in TEMPLATES:
         return TEMPLATES[name]
-    if name.endswith((".txt", ".toml")) or os.sep in name or Path(name).is_file():
+    if name.lower().endswith((".txt", ".toml", ".json")) or os.sep in name or Path(name).is_file():
         return read_templates(name)
     hint = config.nearest(name, TEMPLATES)
     raise SettingsError(
-        f"templates {name!r}: {hint}; or write one such as 'a photo of a {{}}.', or name a .txt or .toml file of them"
+        f"templates {name!r}: {hint}; or write one such as 'a photo of a {{}}.', or name a .txt, .toml or .json "
+        "file of them"
     )
 
 
 def read_templates(path: str | Path) -> tuple[str, ...]:
-    """Templates from a file: text with one a line, or the `templates` of a TOML file, such as a label file.
+    """Templates from a file: text with one a line, a JSON list, or the `templates` of a TOML or JSON label file.
 
     Raises:
         DataError: the file is missing. SettingsError: it holds something else, or nothing.
@@ -152,13 +154,17 @@ def read_templates(path: str | Path) -> tuple[str, ...]:
     file = Path(path)
     if not file.is_file():
         raise DataError(
-            f"{file}: no such template file; expected text, one template a line, or TOML with `templates`"
+            f"{file}: no such template file; expected text, one template a line, or TOML or JSON with `templates`"
         )
-    if file.suffix == ".toml":
-        values = config.read_toml(file)
-        values.pop("labels", None)
-        return check_templates(config.build(_TemplateFile, values, str(file)).templates, str(file))
-    return check_templates(caption_lines(decode_text(file.read_bytes(), str(file))), str(file))
+    suffix = file.suffix.lower()
+    if suffix not in (".toml", ".json"):
+        return check_templates(read_lines(file), str(file))
+    content = config.read_toml(file) if suffix == ".toml" else read_json(file)
+    values = {"templates": content} if isinstance(content, list) else content
+    if not isinstance(values, dict):
+        raise SettingsError(f"{file}: a JSON {type(values).__name__}; expected a list of templates")
+    values.pop("labels", None)
+    return check_templates(config.build(_TemplateFile, values, str(file)).templates, str(file))
 
 
 def check_templates(templates: Sequence[str], where: str) -> tuple[str, ...]:
