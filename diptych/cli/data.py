@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from diptych.cli.options import CaptionColumn, ImageColumn, Json, SourcePlace, UsageError
+from diptych.cli.inputs import open_data
+from diptych.cli.options import NO_TABLE_OPTIONS, Json, SourcePlace, TableOptions, UsageError
 from diptych.cli.output import count_of, emit, percent, progress, say, say_left_out, table
 
 if TYPE_CHECKING:
@@ -33,19 +34,17 @@ def inspect(
     rows: Annotated[int, Parameter(help="Rows to look at, spread evenly over the source.")] = 10_000,
     show: Annotated[int, Parameter(help="Rows to describe one by one.")] = 3,
     context_length: Annotated[int, Parameter(help="Tokens that the text tower of the model takes.")] = 77,
-    image_column: ImageColumn = None,
-    caption_column: CaptionColumn = None,
+    columns: TableOptions = NO_TABLE_OPTIONS,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
     """Counts, formats, sizes, lengths of captions in tokens, duplicates, and a few rows. Nothing is decoded."""
     from diptych.data.inspection import inspect_source  # noqa: PLC0415
     from diptych.data.left_out import left_out_of  # noqa: PLC0415
-    from diptych.data.sources import open_source  # noqa: PLC0415
     from diptych.tokenizer import default_tokenizer  # noqa: PLC0415
 
     _at_least(1, rows=rows, context_length=context_length)
-    opened = open_source(source, image_column=image_column, caption_column=caption_column)
+    opened = open_data(source, columns)
     encode = default_tokenizer().encode
     with progress("looking", min(rows, len(opened))) as advance:
         found = inspect_source(
@@ -71,18 +70,16 @@ def words(
     /,
     *,
     least: Annotated[int, Parameter(help="Rows that a word occurs in, to be listed.")] = 5,
-    image_column: ImageColumn = None,
-    caption_column: CaptionColumn = None,
+    columns: TableOptions = NO_TABLE_OPTIONS,
     as_json: Json = False,
 ) -> None:
     """The ids that captions and tags use, as a line of a recipe: the `known` words of a model that predicts them."""
-    from diptych.data.sources import open_source  # noqa: PLC0415
     from diptych.embed import Skipped, read_row  # noqa: PLC0415
     from diptych.tokenizer.occurrence import ids_in  # noqa: PLC0415
 
     if least < 1:
         raise UsageError(f"--least {least}: expected at least 1")
-    opened = open_source(source, image_column=image_column, caption_column=caption_column)
+    opened = open_data(source, columns)
     with progress("reading", len(opened)) as advance:
         texts = []
         for position in range(len(opened)):
@@ -107,17 +104,15 @@ def verify(
     /,
     *,
     allow_no_caption: AllowNoCaption = False,
-    image_column: ImageColumn = None,
-    caption_column: CaptionColumn = None,
+    columns: TableOptions = NO_TABLE_OPTIONS,
     workers: Workers = None,
     as_json: Json = False,
 ) -> int:
     """Decode every image and read every caption; count what is bad by reason. Exit code 1 if anything is."""
     from diptych.data.examination import verify_source  # noqa: PLC0415
     from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
-    from diptych.data.sources import open_source  # noqa: PLC0415
 
-    opened = open_source(source, image_column=image_column, caption_column=caption_column)
+    opened = open_data(source, columns)
     with progress("verifying", len(opened)) as advance:
         verdict = verify_source(
             opened, workers=_threads(workers), need_caption=not allow_no_caption, progress=advance
@@ -159,8 +154,7 @@ def pack(
         int | None, Parameter(help="Reduce larger images to this many pixels on their shorter side.")
     ] = None,
     allow_no_caption: AllowNoCaption = False,
-    image_column: ImageColumn = None,
-    caption_column: CaptionColumn = None,
+    columns: TableOptions = NO_TABLE_OPTIONS,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
@@ -168,12 +162,11 @@ def pack(
     listed in pack.json."""
     from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
     from diptych.data.packing import pack_source  # noqa: PLC0415
-    from diptych.data.sources import open_source  # noqa: PLC0415
 
     _at_least(1, resize=resize)
     if not shard_size > 0:
         raise UsageError(f"--shard-size {shard_size}: expected megabytes, above 0")
-    opened = open_source(source, image_column=image_column, caption_column=caption_column)
+    opened = open_data(source, columns)
     with progress("packing", len(opened)) as advance:
         packed = pack_source(
             opened,

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from diptych.cli.inputs import open_data
 from diptych.cli.options import (
     DEFAULT_MODEL,
+    NO_TABLE_OPTIONS,
     Activation,
     BatchSize,
-    CaptionColumn,
     Device,
-    ImageColumn,
     Json,
-    LabelColumn,
     Model,
     Precision,
     SourcePlace,
+    TableOptions,
     UsageError,
 )
 from diptych.cli.output import emit, progress, say_left_out
@@ -43,9 +43,7 @@ def embed(
     ],
     model: Model = DEFAULT_MODEL,
     activation: Activation = None,
-    image_column: ImageColumn = None,
-    caption_column: CaptionColumn = None,
-    label_column: LabelColumn = None,
+    columns: TableOptions = NO_TABLE_OPTIONS,
     batch_size: BatchSize = 64,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -68,16 +66,13 @@ def embed(
 
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
-    from diptych.data.sources import open_source  # noqa: PLC0415
     from diptych.embed.files import about, check_name, write_embeddings  # noqa: PLC0415
     from diptych.embed.shards import Shard  # noqa: PLC0415
     from diptych.pretrained import fingerprint  # noqa: PLC0415
 
     check_name(out)
     shard = None if num_shards is None or shard_index is None else Shard(shard_index, num_shards)
-    rows = open_source(
-        source, image_column=image_column, caption_column=caption_column, label_column=label_column
-    )
+    rows = open_data(source, columns)
     name, network, preprocess = load_model(model, device, precision, activation)
     said = about(name, fingerprint(network, preprocess), rows)
     if engine == "ray":

@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from diptych.cli.evaluate_datasets import Root
-from diptych.cli.inputs import KeepNothing, LabelSource, Metric, Templates
+from diptych.cli.inputs import KeepNothing, LabelSource, Metric, Templates, open_data
 from diptych.cli.options import (
     DEFAULT_MODEL,
+    NO_TABLE_OPTIONS,
     Activation,
     BatchSize,
-    CaptionColumn,
     Data,
     Device,
-    ImageColumn,
     Json,
-    LabelColumn,
     LabelsFile,
     Model,
     Precision,
+    TableOptions,
     UsageError,
 )
 from diptych.cli.output import emit, progress, say_left_out
@@ -54,9 +53,7 @@ def zero_shot(
     ] = None,
     group_by: Annotated[str | None, Parameter(help="Also report each value of this metadata field.")] = None,
     root: Root = None,
-    image_column: ImageColumn = None,
-    caption_column: CaptionColumn = None,
-    label_column: LabelColumn = None,
+    columns: TableOptions = NO_TABLE_OPTIONS,
     batch_size: BatchSize = 64,
     no_cache: KeepNothing = False,
     device: Device = "auto",
@@ -69,15 +66,7 @@ def zero_shot(
     from diptych.evaluation.multi_label import evaluate_multi_label  # noqa: PLC0415
     from diptych.evaluation.zero_shot import evaluate_zero_shot  # noqa: PLC0415
 
-    task = zero_shot_data(
-        data,
-        labels_file,
-        templates,
-        root=root,
-        image_column=image_column,
-        caption_column=caption_column,
-        label_column=label_column,
-    )
+    task = zero_shot_data(data, labels_file, templates, root=root, columns=columns)
     headline = metric or task.metric
     if headline == "map11" and (group_by is not None or label_from is not None):
         raise UsageError(
@@ -128,6 +117,7 @@ def word_order(
     data: Data,
     model: Model = DEFAULT_MODEL,
     activation: Activation = None,
+    columns: TableOptions = NO_TABLE_OPTIONS,
     batch_size: BatchSize = 64,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -135,10 +125,9 @@ def word_order(
 ) -> None:
     """How often a picture's caption is preferred to one of the same words that is wrong: does order matter?"""
     from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.data.sources import open_source  # noqa: PLC0415
     from diptych.evaluation.word_order import evaluate_word_order  # noqa: PLC0415
 
-    source = open_source(data)
+    source = open_data(data, columns)
     with everybody(device) as here:
         name, network, preprocess = load_model(model, device, precision, activation)
 
@@ -159,8 +148,7 @@ def labels(
     model: Model,
     activation: Activation = None,
     label_from: LabelSource = None,
-    image_column: ImageColumn = None,
-    label_column: LabelColumn = None,
+    columns: TableOptions = NO_TABLE_OPTIONS,
     batch_size: BatchSize = 64,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -171,7 +159,7 @@ def labels(
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.evaluation.own_classes import evaluate_own_classes  # noqa: PLC0415
 
-    task = zero_shot_data(data, None, None, image_column=image_column, label_column=label_column)
+    task = zero_shot_data(data, None, None, columns=columns)
     with everybody(device) as here:
         name, network, preprocess = load_model(model, device, precision, activation)
 
@@ -196,8 +184,7 @@ def retrieval(
     model: Model = DEFAULT_MODEL,
     activation: Activation = None,
     truncate: Annotated[bool, Parameter(negative="", help="Cut captions that are too long.")] = False,
-    image_column: ImageColumn = None,
-    caption_column: CaptionColumn = None,
+    columns: TableOptions = NO_TABLE_OPTIONS,
     batch_size: BatchSize = 64,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -205,10 +192,9 @@ def retrieval(
 ) -> None:
     """Recall at 1, 5 and 10 of captions by pictures, and of pictures by captions."""
     from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.data.sources import open_source  # noqa: PLC0415
     from diptych.evaluation.retrieval import evaluate_retrieval  # noqa: PLC0415
 
-    source = open_source(data, image_column=image_column, caption_column=caption_column)
+    source = open_data(data, columns)
     with everybody(device) as here:
         name, network, preprocess = load_model(model, device, precision, activation)
 

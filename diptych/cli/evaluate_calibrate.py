@@ -10,16 +10,16 @@ from diptych.cli.evaluate_datasets import Root
 from diptych.cli.inputs import KeepNothing, LabelSource, Templates
 from diptych.cli.options import (
     DEFAULT_MODEL,
+    NO_TABLE_OPTIONS,
     Activation,
     BatchSize,
     Data,
     Device,
-    ImageColumn,
     Json,
-    LabelColumn,
     LabelsFile,
     Model,
     Precision,
+    TableOptions,
 )
 from diptych.cli.output import emit, percent, progress, say, say_left_out, table
 from diptych.errors import SettingsError
@@ -50,8 +50,7 @@ def calibrate(
     templates: Templates = None,
     label_from: LabelSource = None,
     root: Root = None,
-    image_column: ImageColumn = None,
-    label_column: LabelColumn = None,
+    columns: TableOptions = NO_TABLE_OPTIONS,
     batch_size: BatchSize = 64,
     no_cache: KeepNothing = False,
     device: Device = "auto",
@@ -67,9 +66,7 @@ def calibrate(
     from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
     from diptych.evaluation import calibration  # noqa: PLC0415
 
-    task = zero_shot_data(
-        data, labels_file, templates, root=root, image_column=image_column, label_column=label_column
-    )
+    task = zero_shot_data(data, labels_file, templates, root=root, columns=columns)
     others = zero_shot_data(none_data, None, None, root=root).source if none_data is not None else None
     left_out = all_left_out(map(left_out_of, [task.source] if others is None else [task.source, others]))
     say_left_out(left_out)

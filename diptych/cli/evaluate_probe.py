@@ -11,14 +11,14 @@ from diptych.cli.evaluate_datasets import Root
 from diptych.cli.inputs import LabelSource, Metric, ZeroShotData, zero_shot_data
 from diptych.cli.options import (
     DEFAULT_MODEL,
+    NO_TABLE_OPTIONS,
     Activation,
     BatchSize,
     Device,
-    ImageColumn,
     Json,
-    LabelColumn,
     Model,
     Precision,
+    TableOptions,
     UsageError,
 )
 from diptych.cli.output import percent, progress, say
@@ -54,8 +54,7 @@ class _Places(NamedTuple):
     """Where datasets are found, and the columns of a table."""
 
     root: Path | None
-    image_column: str | None
-    label_column: str | None
+    columns: TableOptions
 
     def open(self, train: str | None, *others: str | None) -> list[ZeroShotData]:
         """The training data, by default those of the published dataset that comes next, and the others."""
@@ -86,8 +85,7 @@ def linear_probe(
     label_from: LabelSource = None,
     seed: Annotated[int, Parameter(help="Of the draw of the validation pictures.")] = 0,
     root: Root = None,
-    image_column: ImageColumn = None,
-    label_column: LabelColumn = None,
+    columns: TableOptions = NO_TABLE_OPTIONS,
     batch_size: BatchSize = 64,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -98,7 +96,7 @@ def linear_probe(
     from diptych.evaluation.linear_probe import MOST_FITS, evaluate_linear_probe  # noqa: PLC0415
     from diptych.evaluation.multi_label_features import multi_label_features  # noqa: PLC0415
 
-    data = _Places(root, image_column, label_column).open(train, test, validation)
+    data = _Places(root, columns).open(train, test, validation)
     headline = metric or data[1].metric
     if headline == "map11" and label_from is not None:
         raise UsageError("the metric map11 takes the classes from the metadata; leave out --label-from")
@@ -149,8 +147,7 @@ def few_shot(
     ] = None,
     label_from: LabelSource = None,
     root: Root = None,
-    image_column: ImageColumn = None,
-    label_column: LabelColumn = None,
+    columns: TableOptions = NO_TABLE_OPTIONS,
     batch_size: BatchSize = 64,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -161,7 +158,7 @@ def few_shot(
     from diptych.evaluation.few_shot import evaluate_few_shot  # noqa: PLC0415
 
     numbers = _numbers(shots)
-    data = _Places(root, image_column, label_column).open(train, test)
+    data = _Places(root, columns).open(train, test)
     headline = metric or data[1].metric
     if headline == "map11":
         raise UsageError(

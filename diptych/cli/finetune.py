@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from diptych.cli.inputs import templates_for
+from diptych.cli.inputs import open_data, templates_for
 from diptych.cli.options import (
     DEFAULT_MODEL,
+    NO_TABLE_OPTIONS,
     Activation,
-    CaptionColumn,
     Device,
-    ImageColumn,
     Json,
-    LabelColumn,
     LabelsFile,
     Model,
+    TableOptions,
     UsageError,
 )
 from diptych.cli.output import emit, percent, say, say_left_out, table
@@ -82,9 +81,6 @@ def finetune(
     label_from: Annotated[
         Literal["label", "caption"], Parameter(help="Where the class of a picture stands.")
     ] = "label",
-    image_column: ImageColumn = None,
-    caption_column: CaptionColumn = None,
-    label_column: LabelColumn = None,
     group_by: Annotated[
         str | None,
         Parameter(
@@ -92,6 +88,7 @@ def finetune(
             "near copies of an image, such as a burst's frames."
         ),
     ] = None,
+    columns: TableOptions = NO_TABLE_OPTIONS,
     assignments: Assignments = (),
     seed: Annotated[int, Parameter(help="Of the order and the augmentation.")] = 0,
     resume: Annotated[bool, Parameter(negative="", help="Go on with the run that is in the folder.")] = False,
@@ -105,7 +102,6 @@ def finetune(
     from diptych.cli.machine import pick_device  # noqa: PLC0415
     from diptych.cli.recipe_text import recipe_text  # noqa: PLC0415
     from diptych.config import build, override, plain  # noqa: PLC0415
-    from diptych.data.sources import open_source  # noqa: PLC0415
     from diptych.evaluation.labels import read_labels  # noqa: PLC0415
     from diptych.finetuning.defaults import KEPT, Asked, recipe_for  # noqa: PLC0415
     from diptych.finetuning.examination import examine  # noqa: PLC0415
@@ -127,15 +123,11 @@ def finetune(
         keep=(KEPT,) if keep is None else [place for place in keep if place != _NOTHING],
         shift=shift or (),
         label_from=label_from,
-        image_column=image_column,
-        caption_column=caption_column,
-        label_column=label_column,
         group_by=group_by,
         seed=seed,
+        **vars(columns),
     )
-    source = open_source(
-        data, image_column=image_column, caption_column=caption_column, label_column=label_column
-    )
+    source = open_data(data, columns)
     found = examine(source, label_from=label_from, several=several)
     for remark in found.remarks:
         say(f"warning: {remark}")

@@ -6,18 +6,19 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from diptych.cli.inputs import open_data
 from diptych.cli.options import (
     DEFAULT_MODEL,
+    NO_TABLE_OPTIONS,
     Activation,
     BatchSize,
-    CaptionColumn,
     Device,
-    ImageColumn,
     IndexPlace,
     Json,
     Model,
     Precision,
     SourcePlace,
+    TableOptions,
 )
 from diptych.cli.output import emit, progress, say_left_out
 from diptych.cli.threads import wait_without_spinning
@@ -43,8 +44,7 @@ def index(
             help="A .parquet file that diptych embed wrote: its vectors are taken, and no model is loaded."
         ),
     ] = None,
-    image_column: ImageColumn = None,
-    caption_column: CaptionColumn = None,
+    columns: TableOptions = NO_TABLE_OPTIONS,
     batch_size: BatchSize = 64,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -55,13 +55,12 @@ def index(
 
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
-    from diptych.data.sources import open_source  # noqa: PLC0415
     from diptych.embed import count_reasons  # noqa: PLC0415
     from diptych.search.build import refresh  # noqa: PLC0415
     from diptych.search.encoder import Encoder  # noqa: PLC0415
     from diptych.search.recorded import Recorded  # noqa: PLC0415
 
-    rows = open_source(source, image_column=image_column, caption_column=caption_column)
+    rows = open_data(source, columns)
     encoder: Encoder | Recorded
     if embeddings is not None:
         encoder = Recorded(embeddings, batch_size=batch_size)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from cyclopts import Parameter
 
-from diptych.cli.options import DEFAULT_MODEL, UsageError
+from diptych.cli.options import DEFAULT_MODEL, NO_TABLE_OPTIONS, TableOptions, UsageError
 from diptych.errors import DataError, ImageError, SettingsError
 
 if TYPE_CHECKING:
@@ -49,21 +49,25 @@ class ZeroShotData(NamedTuple):
     label_from: Literal["label", "caption"]
 
 
+def open_data(place: str, columns: TableOptions = NO_TABLE_OPTIONS) -> "Source":
+    """Open what `SOURCE` or `--data` names, with the options of a table; raises what `open_source` raises."""
+    from diptych.data.sources import open_source  # noqa: PLC0415
+
+    return open_source(place, **vars(columns))
+
+
 def zero_shot_data(
     data: str,
     labels_file: Path | None,
     templates: str | None,
     *,
     root: Path | None = None,
-    image_column: str | None = None,
-    caption_column: str | None = None,
-    label_column: str | None = None,
+    columns: TableOptions = NO_TABLE_OPTIONS,
 ) -> ZeroShotData:
     """What `--data`, `--labels-file` and `--templates` stand for.
 
     A published dataset, `benchmark:NAME`, brings its own labels, templates and metric where none are given.
     """
-    from diptych.data.sources import open_source  # noqa: PLC0415
     from diptych.evaluation.datasets.benchmark import benchmark_from  # noqa: PLC0415
     from diptych.evaluation.labels import read_labels  # noqa: PLC0415
     from diptych.evaluation.prompts import templates_named  # noqa: PLC0415
@@ -72,11 +76,10 @@ def zero_shot_data(
     labels = read_labels(labels_file) if labels_file is not None else None
     if given is None and labels is not None:
         given = labels.templates
-    columns = {"image_column": image_column, "caption_column": caption_column, "label_column": label_column}
     known = benchmark_from(data, root)
     if known is None:
-        return ZeroShotData(open_source(data, **columns), labels, given, "top1", "label")
-    if any(column is not None for column in columns.values()):
+        return ZeroShotData(open_data(data, columns), labels, given, "top1", "label")
+    if columns != NO_TABLE_OPTIONS:
         raise UsageError(f"--data {data}: a published dataset has its own columns; leave those options out")
     match known.metric:
         case "pm" | "image_to_text_r1":

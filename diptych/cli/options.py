@@ -1,5 +1,6 @@
 """Options that several verbs share, and the error for a command that was not well formed."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -49,9 +50,38 @@ IndexPlace = Annotated[
         help="The index: a folder, s3://bucket/prefix, or postgresql://user@host/database.",
     ),
 ]
-ImageColumn = Annotated[str | None, Parameter(help="The column of image paths, where it cannot be guessed.")]
-CaptionColumn = Annotated[str | None, Parameter(help="The column of captions, where it cannot be guessed.")]
-LabelColumn = Annotated[str | None, Parameter(help="The column of class labels, where it cannot be guessed.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """How a table is read: the options of every command that opens a source, named as `open_source` has them."""
+
+    image_column: Annotated[
+        str | None, Parameter(help="The column of image paths, where it cannot be guessed.")
+    ] = None
+    caption_column: Annotated[
+        str | None, Parameter(help="The column of captions, where it cannot be guessed.")
+    ] = None
+    label_column: Annotated[
+        str | None, Parameter(help="The column of class labels, where it cannot be guessed.")
+    ] = None
+    delimiter: Annotated[
+        str | None,
+        Parameter(
+            help="The character between the columns, such as '|' or '\\t', where it cannot be guessed."
+        ),
+    ] = None
+    image_root: Annotated[
+        str | None,
+        Parameter(
+            help="The folder that image paths of a table are relative to; that of the table when not given."
+        ),
+    ] = None
+
+
+NO_TABLE_OPTIONS = TableOptions()
 LabelsFile = Annotated[
-    Path | None, Parameter(help="The classes: text with one a line, or TOML with labels and templates.")
+    Path | None,
+    Parameter(help="The classes: text with one a line, TOML or JSON, or a .csv or .tsv table of names."),
 ]

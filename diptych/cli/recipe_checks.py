@@ -13,7 +13,7 @@ from diptych.cli.data_checks import Weights, data_checks
 from diptych.cli.machine import has_native_bfloat16
 from diptych.cli.machine_checks import Check, size
 from diptych.cli.output import count_of, duration
-from diptych.cli.train import evaluation_of
+from diptych.cli.train import evaluation_of, open_tasks
 from diptych.data.sources import Source, open_source
 from diptych.errors import DiptychError
 from diptych.pretrained import available_models
@@ -141,13 +141,13 @@ def _evaluation(recipe: Recipe) -> Check:
     best = recipe.evaluation.best
     if not tasks and best is not None:
         return Check("evaluation", "fail", f"best = {best!r}: nothing is evaluated; add [[evaluation.tasks]]")
-    places = [(task.name, task.data) for task in tasks]
-    if recipe.evaluation.captions is not None:
-        places.append(("captions", recipe.evaluation.captions))
-    if not places:
+    captions = recipe.evaluation.captions
+    if not tasks and captions is None:
         return Check("evaluation", "ok", "no tasks: only the loss will be recorded")
     try:
-        counts = [f"{name}: {len(open_source(data)):,} rows" for name, data in places]
+        counts = [f"{task.name}: {len(data):,} rows" for task, data in open_tasks(recipe)]
+        if captions is not None:
+            counts.append(f"captions: {len(open_source(captions)):,} rows")
         evaluation_of(recipe)
     except DiptychError as error:
         return Check("evaluation", "fail", str(error))

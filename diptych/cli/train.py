@@ -93,7 +93,7 @@ def evaluation_of(recipe: "Recipe") -> "Callable[[CLIP, Preprocess], Mapping[str
     The log gets `TASK_METRIC` for each metric of each task. The data are opened and a few rows of them measured now,
     not after hours: raises DataError where that fails, and SettingsError where `best` is no metric of them.
     """
-    tasks = _opened(recipe)
+    tasks = open_tasks(recipe)
     if not tasks:
         return None
     _check_best(tasks, recipe)
@@ -102,7 +102,7 @@ def evaluation_of(recipe: "Recipe") -> "Callable[[CLIP, Preprocess], Mapping[str
 
 def reports_of(recipe: "Recipe") -> "Measure":
     """`evaluation_of` with the whole report of each task, by its name."""
-    tasks = _opened(recipe)
+    tasks = open_tasks(recipe)
     if tasks or recipe.evaluation.best is not None:
         _check_best(tasks, recipe)
 
@@ -118,9 +118,11 @@ def reports_of(recipe: "Recipe") -> "Measure":
     return measure
 
 
-def _opened(recipe: "Recipe") -> "list[EvaluationOf]":
+def open_tasks(recipe: "Recipe") -> "list[EvaluationOf]":
+    """Open the data of each task of `[evaluation]`; raises DataError where that fails."""
     from diptych.cli.selection import where  # noqa: PLC0415
     from diptych.data.sources import open_source  # noqa: PLC0415
+    from diptych.training.feeding import table_options  # noqa: PLC0415
 
     return [
         (
@@ -128,7 +130,7 @@ def _opened(recipe: "Recipe") -> "list[EvaluationOf]":
             where(
                 held_out_part(recipe)
                 if task.data == HELD_OUT
-                else open_source(task.data, label_column=task.label_column),
+                else open_source(task.data, **table_options(task)),
                 task.where,
             ),
         )

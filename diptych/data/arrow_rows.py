@@ -1,14 +1,17 @@
 """Examples from the rows of Arrow tables: Parquet, and what the `datasets` library saves."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from diptych.data.columns import Columns, choose_columns, example_from_row, image_path
+from diptych.data.columns import Columns, choose_columns, example_from_row, image_path, remarks_on_cells
 from diptych.data.example import Example
+from diptych.data.image_root import find_image_root
 from diptych.data.places import Place, image_at
 from diptych.errors import DataError
+
+Row = Mapping[str, Any]
 
 _PATHS_OR_IMAGES = ("string", "large_string", "binary", "large_binary")
 
@@ -21,12 +24,14 @@ class ArrowRows:
     chosen: which of them hold what.
     label_names: the names behind numbered labels, where the `datasets` library left them in the schema.
     folder: what paths in the image column are relative to.
+    remarks: what a user should know of how the table is read, a sentence each.
     """
 
     names: Sequence[str]
     chosen: Columns
     label_names: Sequence[str]
     folder: Place
+    remarks: tuple[str, ...] = ()
 
     def example(self, position: int, row: Mapping[str, Any], where: str) -> Example:
         """The example of a row; DataError, with `where`, for an image that is not there."""
@@ -39,15 +44,25 @@ class ArrowRows:
             place = image_path(cell, self.folder, where)
             key, image = f"{position}:{place.name}", image_at(place, where, self.folder)
         label = row.get(self.chosen.label or "")
-        if self.label_names and isinstance(label, int) and 0 <= label < len(self.label_names):
-            row[self.chosen.label or ""] = self.label_names[label]
+        numbered = isinstance(label, int | float) and not isinstance(label, bool)
+        if numbered and label in range(len(self.label_names)):
+            row[self.chosen.label or ""] = self.label_names[int(label or 0)]
         return example_from_row(key, image, row, self.chosen, where)
 
 
-def arrow_rows(schema: Any, wanted: Columns, table: Place, folder: Place) -> ArrowRows:
+def arrow_rows(
+    schema: Any,
+    wanted: Columns,
+    table: Place,
+    *,
+    beside: Place,
+    image_root: Place | None,
+    first_rows: Callable[[Sequence[str]], Sequence[Row]],
+) -> ArrowRows:
     """How the rows of a table with this pyarrow schema become examples.
 
-    table: for messages. folder: what paths in the image column are relative to.
+    table: for messages. beside: the folder that it lies in. image_root: what paths in the image column are relative
+    to; found when not given. first_rows: some rows of the table, with the given columns alone.
 
     Raises:
         DataError: see `choose_columns`; or the image column holds neither paths nor encoded images.
@@ -65,7 +80,20 @@ def arrow_rows(schema: Any, wanted: Columns, table: Place, folder: Place) -> Arr
             "paths, encoded images, or a struct of `bytes` and `path`; "
             "choose another with image_column (--image-column)"
         )
-    return ArrowRows(names, chosen, _label_names(schema, chosen.label), folder)
+    paths = chosen.image if str(kind) in ("string", "large_string") else None
+    looked_at = [name for name in (paths, chosen.caption, chosen.label) if name is not None]
+    rows = first_rows(looked_at) if looked_at else []
+    cells = [row.get(paths or "") for row in rows]
+    named = [
+        (f"{table}, row {number:,}", cell.strip())
+        for number, cell in enumerate(cells, 1)
+        if isinstance(cell, str) and cell.strip()
+    ]
+    root = find_image_root(str(table), beside, image_root, named)
+    remarks = (f"{table}: {remark}" for remark in remarks_on_cells(rows, chosen))
+    return ArrowRows(
+        names, chosen, _label_names(schema, chosen.label), root.folder, (*root.remarks, *remarks)
+    )
 
 
 def _label_names(schema: Any, label: str | None) -> list[str]:

@@ -1,6 +1,7 @@
 """One image and its words."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +53,8 @@ def example_from_record(
 
     `captions` (a list) and `caption` (a string) are joined without repetition; where neither says anything,
     the lines of `text` are the captions. `tags` is a list, or a string with commas. `label` is a string or a
-    whole number, and so is `code`, which becomes the group. Everything else is kept as metadata.
+    whole number, and so is `code`, which becomes the group. Everything else is kept as metadata. None, NaN and
+    empty text are nothing, in a list too.
 
     Raises:
         DataError: a field has another type; `where` says in which file.
@@ -66,8 +68,15 @@ def example_from_record(
         tags=_tags(record, where),
         label=_name(record, "label", where),
         group=str(code) if isinstance(code, str | int) and code != "" else None,
-        metadata={name: value for name, value in record.items() if name not in _WORDS},
+        metadata={
+            name: None if is_nothing(value) else value for name, value in record.items() if name not in _WORDS
+        },
     )
+
+
+def is_nothing(value: Any) -> bool:
+    """Return whether a value says nothing: None, or NaN, which pandas writes where a cell is empty."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def parse_record(data: bytes, where: str) -> dict[str, Any]:
@@ -112,10 +121,12 @@ _SHAPE = '{"captions": ["a red bicycle"], "tags": ["bicycle", "red"]}'
 
 def _strings(record: Mapping[str, Any], name: str, where: str) -> list[str]:
     value = record.get(name)
-    if value is None:
+    if is_nothing(value):
         return []
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
+    if not isinstance(value, str | list):
+        raise DataError(f"{where}: {name!r} is {_shown(value)}; expected a string or a list of strings")
+    values = [value] if isinstance(value, str) else [item for item in value if not is_nothing(item)]
+    if not all(isinstance(item, str) for item in values):
         raise DataError(f"{where}: {name!r} is {_shown(value)}; expected a string or a list of strings")
     return [valid_unicode(item.strip()) for item in values if item.strip()]
 
@@ -129,8 +140,11 @@ def _tags(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
 
 def _name(record: Mapping[str, Any], name: str, where: str) -> str | None:
     value = record.get(name)
-    if value is None or value == "":
+    if is_nothing(value) or value == "":
         return None
+    if isinstance(value, float) and value.is_integer():
+        # pandas makes the whole numbers of a column decimal where one of them is missing.
+        return str(int(value))
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise DataError(f"{where}: {name!r} is {_shown(value)}; expected a string or a whole number")
     return str(value)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diptych.data.joined import JoinedSource, parts_of
-from diptych.data.sources import Source, is_table, open_source
+from diptych.data.sources import Source, has_delimiter, is_table, open_source
 from diptych.errors import SettingsError
 
 
@@ -40,13 +40,11 @@ class MixtureSource(JoinedSource):
         )
 
 
-def open_mixture(
-    times: Mapping[str, float], *, image_column: str | None = None, caption_column: str | None = None
-) -> MixtureSource:
+def open_mixture(times: Mapping[str, float], **options: str | None) -> MixtureSource:
     """Open the sources of a mixture.
 
     times: location of a source (see `open_source`) = how often each of its examples is seen in an epoch, above 0.
-    image_column, caption_column: of the tables among them; other sources have none.
+    options: those of `open_source`, for the tables among them; the delimiter for the text tables among those.
 
     Raises:
         SettingsError: no source, or a number that is not above 0.
@@ -60,11 +58,18 @@ def open_mixture(
                 f"[data] mixture {place!r} = {value}: expected how often its examples are seen in an epoch, above 0; "
                 "leave out a source that is not to be seen"
             )
-    tables = [place for place in times if is_table(place)] or times
+    tables = [place for place in times if is_table(place)] or list(times)
+    delimited = [place for place in tables if has_delimiter(place)] or tables
+    given = {name: value for name, value in options.items() if value is not None}
     sources = [
-        open_source(place, image_column=image_column, caption_column=caption_column)
-        if place in tables
-        else open_source(place)
+        open_source(
+            place,
+            **{
+                name: value
+                for name, value in given.items()
+                if place in (delimited if name == "delimiter" else tables)
+            },
+        )
         for place in times
     ]
     return MixtureSource(sources, list(times), list(times.values()), name=" + ".join(times))

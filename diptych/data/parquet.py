@@ -19,6 +19,7 @@ import numpy.typing as npt
 from diptych.data.arrow_rows import arrow_rows
 from diptych.data.columns import Columns, described_columns
 from diptych.data.example import Example
+from diptych.data.image_root import LOOKED_FOR
 from diptych.data.joined import JoinedSource
 from diptych.data.left_out import LeftOut
 from diptych.data.places import Place, open_to_scan
@@ -42,14 +43,17 @@ class ParquetSource:
     In what img2dataset wrote, rows whose `status` is not "success" have no image and are left out.
     """
 
-    def __init__(self, path: Place, wanted: Columns) -> None:
+    def __init__(self, path: Place, wanted: Columns, image_root: Place | None = None) -> None:
         self.name = str(path)
         self._path = path
         self._start()
         metadata = self._file.metadata
         if not metadata.num_rows:
             raise DataError(f"{path}: no rows; expected one row an image")
-        self._rows = arrow_rows(self._file.schema_arrow, wanted, path, path.parent)
+        schema = self._file.schema_arrow
+        self._rows = arrow_rows(
+            schema, wanted, path, beside=path.parent, image_root=image_root, first_rows=self._first_rows
+        )
         groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
         self._ends = list(accumulate(groups))
         self._kept = self._downloaded() if set(self._rows.names) >= _IMG2DATASET else None
@@ -86,8 +90,8 @@ class ParquetSource:
 
     @property
     def left_out(self) -> LeftOut:
-        """Rows whose image img2dataset could not download."""
-        found = LeftOut()
+        """Rows whose image img2dataset could not download, with remarks on how the table is read."""
+        found = LeftOut(self._rows.remarks)
         found.add("image was not downloaded", count=self._ends[-1] - len(self))
         return found
 
@@ -97,6 +101,7 @@ class ParquetSource:
         lines = [
             f"{self.name}: {len(self):,} rows of Parquet in {groups:,} group{'' if groups == 1 else 's'}",
             described_columns(self._rows.names, self._rows.chosen),
+            *(remark.removeprefix(f"{self.name}: ") for remark in self._rows.remarks),
         ]
         if failed := self._ends[-1] - len(self):
             lines.append(f"left out: {failed:,} rows whose image was not downloaded")
@@ -121,6 +126,13 @@ class ParquetSource:
         except (OSError, pyarrow.ArrowException) as error:
             raise DataError(f"{self._path}: cannot be read as Parquet ({error})") from None
 
+    def _first_rows(self, columns: Sequence[str]) -> list[dict[str, Any]]:
+        try:
+            batches = self._file.iter_batches(LOOKED_FOR, columns=list(columns), use_threads=False)
+            return list(next(batches).to_pylist())
+        except (OSError, pyarrow.ArrowException) as error:
+            raise DataError(f"{self._path}, row group 0: damaged ({error})") from None
+
     def _downloaded(self) -> npt.NDArray[np.int64]:
         status = self._file.read(["status"], use_threads=False)["status"].to_pylist()
         return np.flatnonzero(np.array([value == "success" for value in status], bool))
@@ -144,11 +156,13 @@ class ParquetSource:
             return group
 
 
-def open_parquet(paths: Sequence[Place], wanted: Columns, name: str) -> ParquetSource | JoinedSource:
+def open_parquet(
+    paths: Sequence[Place], wanted: Columns, name: str, image_root: Place | None = None
+) -> ParquetSource | JoinedSource:
     """Open one Parquet table, or several with different names as one source.
 
     Raises:
         DataError: see `ParquetSource`; or two tables have the same name.
     """
-    tables = [ParquetSource(path, wanted) for path in paths]
+    tables = [ParquetSource(path, wanted, image_root) for path in paths]
     return tables[0] if len(tables) == 1 else JoinedSource(tables, [path.stem for path in paths], name=name)

@@ -26,6 +26,8 @@ class RandomAccess(Protocol):
     @property
     def version(self) -> Version: ...
 
+    def version_now(self) -> Version: ...
+
     def read(self, offset: int, count: int, /) -> bytes:
         """`count` bytes from `offset`, or fewer at the end of the file."""
 
@@ -91,6 +93,6 @@ def read_range(place: Place, offset: int, count: int, version: Version) -> bytes
         data = file.read(offset, count)
     except OSError as error:
         raise DataError(f"{place}: cannot be read ({error.strerror})") from None
-    if file.version != version or len(data) != count:
+    if file.version_now() != version or len(data) != count:
         raise DataError(f"{place}: the file changed while it was in use; open the source again")
     return data

@@ -102,6 +102,10 @@ class RemoteFile:
         self._block = block
         self._kept = threading.local()
 
+    def version_now(self) -> Version:
+        """Return the version that was opened: asking a server before every read would cost a request."""
+        return self.version
+
     def read(self, offset: int, count: int) -> bytes:
         """`count` bytes from `offset`, or fewer at the end of the file."""
         start, data = getattr(self._kept, "bytes", (0, b""))

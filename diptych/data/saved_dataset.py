@@ -8,6 +8,7 @@ memory: nothing is loaded before it is asked for, and random access costs what t
 import hashlib
 import json
 from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from typing import Any
 from diptych.data.arrow_rows import arrow_rows
 from diptych.data.columns import Columns, described_columns
 from diptych.data.example import Example
+from diptych.data.image_root import LOOKED_FOR
+from diptych.data.left_out import LeftOut
+from diptych.data.places import Place
 from diptych.errors import DataError, MissingExtraError
 
 try:
@@ -26,7 +30,7 @@ except ImportError:
 class SavedDataset:
     """Examples of a folder that `save_to_disk` wrote; its image column is like that of Parquet."""
 
-    def __init__(self, folder: Path, wanted: Columns) -> None:
+    def __init__(self, folder: Path, wanted: Columns, image_root: Place | None = None) -> None:
         self.name = str(folder)
         self._folder = folder
         state = _read_json(folder / "state.json")
@@ -44,12 +48,20 @@ class SavedDataset:
         self._start()
         if not len(self):
             raise DataError(f"{folder}: no rows; expected one row an image")
-        self._rows = arrow_rows(self._batches[0].schema, wanted, folder, folder)
+        schema = self._batches[0].schema
+        self._rows = arrow_rows(
+            schema, wanted, folder, beside=folder, image_root=image_root, first_rows=self._first_rows
+        )
 
     @property
     def parts(self) -> tuple[int, ...]:
         """The number of examples of each file."""
         return tuple(count for count in self._counts if count)
+
+    @property
+    def left_out(self) -> LeftOut:
+        """Nothing, with remarks on how the rows are read."""
+        return LeftOut(self._rows.remarks)
 
     @property
     def fingerprint(self) -> str:
@@ -75,11 +87,12 @@ class SavedDataset:
         return self._rows.example(position, row, where)
 
     def describe(self) -> str:
-        """What was found, in two lines."""
+        """What was found, in a few lines."""
         files = len(self._paths)
         return (
             f"{self.name}: {len(self):,} rows of a saved dataset in {files:,} file{'' if files == 1 else 's'}\n"
             f"{described_columns(self._rows.names, self._rows.chosen)}"
+            + "".join("\n" + remark.removeprefix(f"{self.name}: ") for remark in self._rows.remarks)
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -90,6 +103,10 @@ class SavedDataset:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._start()
+
+    def _first_rows(self, columns: Sequence[str]) -> list[dict[str, Any]]:
+        batch = next(batch for batch in self._batches if batch.num_rows).slice(0, LOOKED_FOR)
+        return list(batch.select(list(columns)).to_pylist())
 
     def _start(self) -> None:
         self._batches: list[Any] = []
@@ -106,7 +123,7 @@ class SavedDataset:
         self._ends = list(accumulate(batch.num_rows for batch in self._batches))
 
 
-def open_saved_dataset(folder: Path, wanted: Columns) -> SavedDataset:
+def open_saved_dataset(folder: Path, wanted: Columns, image_root: Place | None = None) -> SavedDataset:
     """Open a folder of `save_to_disk`, or the only split of a folder of splits.
 
     Raises:
@@ -119,7 +136,7 @@ def open_saved_dataset(folder: Path, wanted: Columns) -> SavedDataset:
         if not isinstance(names, list) or len(names) != 1:
             raise DataError(f"{folder}: holds the splits {names}; name one of them, such as {folder}/train")
         folder = folder / str(names[0])
-    return SavedDataset(folder, wanted)
+    return SavedDataset(folder, wanted, image_root)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -6,23 +6,28 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from diptych.data.annotations import open_annotations
 from diptych.data.columns import Columns
 from diptych.data.example import IMAGE_SUFFIXES, Example
+from diptych.data.flickr import open_delimited
 from diptych.data.folder import STATISTICS, FolderSource, list_folder
 from diptych.data.places import Place, place_of
 from diptych.data.remote import RemotePath, is_address
 from diptych.data.sample import sample_shard
 from diptych.data.scenes import open_scenes
 from diptych.data.shards import ShardSource
-from diptych.data.table import open_csv, open_jsonl
+from diptych.data.table import open_jsonl
 from diptych.errors import DataError, SettingsError
 
 Location = str | os.PathLike[str]
 
+_DELIMITED = (".csv", ".tsv", ".txt", ".token")
+
 _KINDS = (
-    "expected a folder of images, a table (.csv, .tsv, .jsonl, .parquet), tar shards "
+    "expected a folder of images, a table (.csv, .tsv, .jsonl, .parquet, or text of Flickr8k or Flickr30k), "
+    "annotations of COCO or of Karpathy's splits (.json), tar shards "
     "(shard.tar, 'shards/*.tar', 'shards/{000..003}.tar'), a folder saved by datasets, an address such as "
     "s3://bucket/*.tar, sample:train or sample:test, scenes:train or another part of the scenes"
 )
@@ -63,43 +68,63 @@ def open_source(
     caption_column: str | None = None,
     label_column: str | None = None,
     delimiter: str | None = None,
+    image_root: Location | None = None,
 ) -> Source:
     """Open a list of examples, whatever its form.
 
     location: a folder with captions beside the images or with a folder a class; a CSV, TSV, JSONL or Parquet table;
+        the caption files of Flickr8k and Flickr30k; COCO's annotations, or those of Karpathy's splits with the
+        part that is wanted, `dataset_flickr30k.json?split=test`;
         tar shards or Parquet tables (one, a folder or a list of them, or a pattern with `*` or `{000..003}`); what
         img2dataset wrote; a folder that `datasets` saved to disk; the bundled `sample:train` and `sample:test`; or a
         part of the procedural scenes, such as `scenes:train?count=5000` (see `scenes`).
         Tables, and shards, may lie behind an address that fsspec reads (`s3://bucket/data/*.tar`).
     image_column, caption_column, label_column: columns of a table; found by their usual names where not
         given.
-    delimiter: one character between the columns of a CSV or TSV table; found where not given.
+    delimiter: one character between the columns of a text table; found where not given.
+    image_root: the folder that the image paths of a table or of annotations are relative to; where not given, the
+        folder of the table, or where its images are not there, one beside it with a usual name (`images`, `val2017`).
 
     Raises:
         DataError: there is nothing to read, or it cannot be read as it stands.
         SettingsError: options of a table for something else.
     """
     columns = Columns(image_column, caption_column, label_column)
+    options = _TableOptions(columns, delimiter, None if image_root is None else place_of(image_root))
     one = isinstance(location, str | os.PathLike)
     places = [
         os.fspath(item) for item in ([location] if isinstance(location, str | os.PathLike) else location)
     ]
     name = ", ".join(places)
     if one and name.startswith("sample:"):
-        _refuse_table_options(name, columns, delimiter)
+        _refuse_table_options(name, options)
         return ShardSource([sample_shard(name.removeprefix("sample:"))], name=name, beside=False)
     if one and name.startswith("scenes:"):
-        _refuse_table_options(name, columns, delimiter)
+        _refuse_table_options(name, options)
         return open_scenes(name.removeprefix("scenes:"))
+    if one and (part := _PART.fullmatch(name)):
+        return _open_annotations(place_of(part["file"]), part["split"], options)
     paths = [path for place in places for path in expand(place)]
     if one and paths == [place_of(name)] and is_table(name) and paths[0].is_file():
-        return _open_table(paths[0], columns, delimiter)
+        return _open_table(paths[0], options)
     if one and len(paths) == 1 and paths[0].is_dir():
-        return _open_folder(paths[0], columns, delimiter)
+        return _open_folder(paths[0], options)
     if paths and all(path.suffix.lower() == ".parquet" for path in paths):
-        return _open_parquet(paths, name, columns, delimiter)
-    _refuse_table_options(name, columns, delimiter)
+        return _open_parquet(paths, name, options)
+    _refuse_table_options(name, options)
     return _open_shards(paths, name)
+
+
+class _TableOptions(NamedTuple):
+    """What a user said of a table."""
+
+    columns: Columns
+    delimiter: str | None
+    image_root: Place | None
+
+
+# `dataset_flickr30k.json?split=test`: the part of annotations that is wanted.
+_PART = re.compile(r"(?P<file>.+\.json)\?split=(?P<split>.*)", re.IGNORECASE | re.DOTALL)
 
 
 def expand(location: Location) -> list[Place]:
@@ -134,7 +159,16 @@ def _matching(pattern: Place) -> Sequence[Place]:
 
 def is_table(name: Location) -> bool:
     """Whether a file is a table, by its suffix."""
-    return os.path.splitext(name)[1].lower() in (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+    suffix = os.path.splitext(name)[1].lower()
+    return (
+        suffix in (*_DELIMITED, ".jsonl", ".ndjson", ".parquet", ".json")
+        or _PART.fullmatch(os.fspath(name)) is not None
+    )
+
+
+def has_delimiter(name: Location) -> bool:
+    """Return whether a file is a text table with a character between its columns, by its suffix."""
+    return os.path.splitext(name)[1].lower() in _DELIMITED
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -145,42 +179,51 @@ def is_saved_dataset(folder: Path) -> bool:
     )
 
 
-def _open_table(path: Place, columns: Columns, delimiter: str | None) -> Source:
-    suffix = path.suffix.lower()
-    if suffix in (".csv", ".tsv"):
-        return open_csv(path, columns, delimiter)
-    if suffix == ".parquet":
-        return _open_parquet([path], str(path), columns, delimiter)
-    _refuse_delimiter(str(path), delimiter)
-    return open_jsonl(path, columns)
+def _open_table(path: Place, options: _TableOptions) -> Source:
+    if has_delimiter(path.name):
+        return open_delimited(path, *options)
+    if path.suffix.lower() == ".parquet":
+        return _open_parquet([path], str(path), options)
+    if path.suffix.lower() == ".json":
+        return _open_annotations(path, None, options)
+    _refuse_delimiter(str(path), options)
+    return open_jsonl(path, options.columns, options.image_root)
 
 
-def _open_parquet(paths: Sequence[Place], name: str, columns: Columns, delimiter: str | None) -> Source:
-    _refuse_delimiter(name, delimiter)
+def _open_annotations(path: Place, split: str | None, options: _TableOptions) -> Source:
+    if options.columns != Columns() or options.delimiter is not None:
+        raise SettingsError(
+            f"{path}: annotations have no columns and no delimiter; leave those options out (an image root is read)"
+        )
+    return open_annotations(path, split, options.image_root)
+
+
+def _open_parquet(paths: Sequence[Place], name: str, options: _TableOptions) -> Source:
+    _refuse_delimiter(name, options)
     # Here, because pyarrow is an extra, and slow to import.
     from diptych.data.parquet import open_parquet  # noqa: PLC0415
 
-    return open_parquet(paths, columns, name)
+    return open_parquet(paths, options.columns, name, options.image_root)
 
 
-def _open_folder(folder: Place, columns: Columns, delimiter: str | None) -> Source:
+def _open_folder(folder: Place, options: _TableOptions) -> Source:
     if isinstance(folder, Path) and is_saved_dataset(folder):
-        _refuse_delimiter(str(folder), delimiter)
+        _refuse_delimiter(str(folder), options)
         from diptych.data.saved_dataset import open_saved_dataset  # noqa: PLC0415
 
-        return open_saved_dataset(folder, columns)
+        return open_saved_dataset(folder, options.columns, options.image_root)
     if isinstance(folder, Path):
         listing = list_folder(folder)
         if len(listing.images):
-            _refuse_table_options(str(folder), columns, delimiter)
+            _refuse_table_options(str(folder), options)
             return FolderSource(folder, listing)
     shards, tables = _matching(folder / "*.tar"), _matching(folder / "*.parquet")
     finished = _finished(folder, shards or tables)
     if shards:
-        _refuse_table_options(str(folder), columns, delimiter)
+        _refuse_table_options(str(folder), options)
         return ShardSource(finished, name=str(folder), unfinished=len(shards) - len(finished))
     if tables:
-        return _open_parquet(finished, str(folder), columns, delimiter)
+        return _open_parquet(finished, str(folder), options)
     if isinstance(folder, Path):
         return FolderSource(folder, listing)
     raise DataError(
@@ -194,15 +237,15 @@ def _finished(folder: Place, files: Sequence[Place]) -> list[Place]:
     return [path for path in files if not done or path.stem in done]
 
 
-def _refuse_delimiter(name: str, delimiter: str | None) -> None:
-    if delimiter is not None:
+def _refuse_delimiter(name: str, options: _TableOptions) -> None:
+    if options.delimiter is not None:
         raise SettingsError(f"{name}: a delimiter is for .csv and .tsv tables; leave it out")
 
 
-def _refuse_table_options(name: str, columns: Columns, delimiter: str | None) -> None:
-    if delimiter is not None or columns != Columns():
+def _refuse_table_options(name: str, options: _TableOptions) -> None:
+    if options != _TableOptions(Columns(), None, None):
         raise SettingsError(
-            f"{name}: not a table, so it has no columns and no delimiter; leave those options out"
+            f"{name}: not a table, so it has no columns, no delimiter and no image root; leave those options out"
         )
 
 

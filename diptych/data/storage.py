@@ -65,6 +65,10 @@ class OpenFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
 
+    def version_now(self) -> Version:
+        """Return the version of the file as it is now; it may have been written over since it was opened."""
+        return Version.of(self._descriptor)
+
     def read(self, offset: int, count: int) -> bytes:
         """`count` bytes from `offset`, or fewer at the end of the file."""
         data = _pread(self._descriptor, count, offset)

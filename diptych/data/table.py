@@ -12,19 +12,28 @@ import hashlib
 import io
 import os
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from diptych.data.columns import Columns, choose_columns, described_columns, example_from_row, image_path
+from diptych.data.columns import (
+    Columns,
+    choose_columns,
+    described_columns,
+    example_from_row,
+    image_path,
+    remarks_on_cells,
+)
 from diptych.data.example import Example, parse_record
+from diptych.data.image_root import find_image_root, spread
+from diptych.data.left_out import LeftOut
 from diptych.data.places import Place, image_at, read_range, stream
 from diptych.data.remote import RemotePath
 from diptych.data.storage import Version
 from diptych.errors import DataError, SettingsError
 
 _LARGEST_FIELD = 1 << 26  # characters; what is longer is a quote that was never closed
-_DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon"}
+_DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "pipe"}
 _LOOKED_AT = 1000  # rows whose image files `describe` looks for
 
 Row = dict[str, Any]
@@ -40,7 +49,8 @@ class Rows:
     lines: the number of the first line of every row, from 1.
     sha256: of the text.
     version: of the file.
-    parse: a row's cells by column, from its text.
+    parse: a row's cells by column, from its text and where it is; DataError where it is broken.
+    broken: the numbers of the lines that are.
     """
 
     columns: Sequence[str]
@@ -49,13 +59,20 @@ class Rows:
     lines: "array[int]"
     sha256: str
     version: Version
-    parse: Callable[[str], Row]
+    parse: Callable[[str, str], Row]
+    broken: Sequence[int] = ()
 
 
 class TextTable:
-    """Examples of a CSV, TSV or JSONL table."""
+    """Examples of a text table.
 
-    def __init__(self, path: Place, rows: Rows, chosen: Columns) -> None:
+    image_root: what image paths are relative to; found when not given (`find_image_root`).
+
+    Attributes:
+        left_out: nothing, with remarks on how the table is read: broken rows are left out as they come up.
+    """
+
+    def __init__(self, path: Place, rows: Rows, chosen: Columns, image_root: Place | None = None) -> None:
         if not rows.lines:
             raise DataError(f"{path}: no rows below the column names; expected one row an image")
         self.name = str(path)
@@ -63,6 +80,13 @@ class TextTable:
         self._path = path
         self._rows = rows
         self._chosen = chosen
+        # On a server, each look is a request.
+        sample = range(min(len(self), 20)) if isinstance(path, RemotePath) else spread(len(self))
+        looked_at = self._whole_rows(sample)
+        root = find_image_root(self.name, path.parent, image_root, self._named_images(looked_at))
+        self._root = root.folder
+        found = remarks_on_cells([row for _, row in looked_at], chosen)
+        self.left_out = LeftOut((*root.remarks, *(f"{path}: {remark}" for remark in found)))
 
     def __len__(self) -> int:
         return len(self._rows.lines)
@@ -70,38 +94,57 @@ class TextTable:
     def __getitem__(self, position: int) -> Example:
         if not 0 <= position < len(self):
             raise IndexError(position)
-        where = f"{self._path}, line {self._rows.lines[position]:,}"
+        where = self._where(position)
         row = self._row(position)
         named = row.get(self._chosen.image or "")
-        path = image_path(named, self._path.parent, where)
-        image = image_at(path, where, self._path.parent)
+        path = image_path(named, self._root, where)
+        image = image_at(path, where, self._root)
         return example_from_row(f"{position}:{named}", image, row, self._chosen, where)
 
     def describe(self) -> str:
         """What was found in a few lines; the images of the first thousand rows are looked for."""
-        # On a server, each look is a request.
-        looked_at = 0 if isinstance(self._path, RemotePath) else min(len(self), _LOOKED_AT)
-        missing = 0
-        for position in range(looked_at):
-            named = str(self._row(position).get(self._chosen.image or ""))
-            missing += not os.path.isfile(str(self._path.parent / named.strip()))
         lines = [
             f"{self.name}: {len(self):,} rows, {self._rows.form}",
             described_columns(self._rows.columns, self._chosen),
+            *(remark.removeprefix(f"{self.name}: ") for remark in self.left_out.remarks),
         ]
-        if missing:
-            lines.append(f"missing images: {missing:,} of the first {looked_at:,} rows")
+        broken = self._rows.broken
+        if broken:
+            count = f"{len(broken):,} of {len(self):,} rows cannot be read and are left out"
+            lines.append(f"{count}; the first is line {broken[0]:,}")
+        # On a server, each look is a request.
+        if not isinstance(self._root, RemotePath):
+            looked_at = self._named_images(self._whole_rows(range(min(len(self), _LOOKED_AT))))
+            missing = sum(not os.path.isfile(str(self._root / named)) for _, named in looked_at)
+            if missing:
+                lines.append(f"missing images: {missing:,} of the first {len(looked_at):,} rows")
         return "\n".join(lines)
+
+    def _whole_rows(self, positions: Iterable[int]) -> list[tuple[str, Row]]:
+        """Return some rows, and where they are, without those that are broken."""
+        rows = []
+        for position in positions:
+            with contextlib.suppress(DataError):
+                rows.append((self._where(position), self._row(position)))
+        return rows
+
+    def _named_images(self, rows: Sequence[tuple[str, Row]]) -> list[tuple[str, str]]:
+        return [(where, str(row.get(self._chosen.image or "")).strip()) for where, row in rows]
+
+    def _where(self, position: int) -> str:
+        return f"{self._path}, line {self._rows.lines[position]:,}"
 
     def _row(self, position: int) -> Row:
         starts = self._rows.starts
         data = read_range(
             self._path, starts[position], starts[position + 1] - starts[position], self._rows.version
         )
-        return self._rows.parse(data.decode("utf-8"))
+        return self._rows.parse(data.decode("utf-8"), self._where(position))
 
 
-def open_csv(path: Place, wanted: Columns, delimiter: str | None) -> TextTable:
+def open_csv(
+    path: Place, wanted: Columns, delimiter: str | None, image_root: Place | None = None
+) -> TextTable:
     """Open a table whose first line names the columns; fields are quoted with `"` as in RFC 4180.
 
     Raises:
@@ -116,7 +159,7 @@ def open_csv(path: Place, wanted: Columns, delimiter: str | None) -> TextTable:
     if len(delimiter) != 1 or delimiter in '"\r\n':
         raise SettingsError(f"delimiter {delimiter!r}: expected one character, such as ',' or ';' or a tab")
     starts, numbers = array("q"), array("q")
-    with _lines_of(path) as lines:
+    with lines_of(path) as lines:
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         columns = _next_row(reader, lines) or []
         chosen = choose_columns(columns, wanted, str(path))
@@ -129,7 +172,7 @@ def open_csv(path: Place, wanted: Columns, delimiter: str | None) -> TextTable:
             # Spreadsheets leave empty rows at the end of what they write.
             if any(map(str.strip, row)):
                 where = f"{path}, line {number:,}"
-                if len(row) != len(columns):
+                if len(_without_surplus(row, len(columns))) != len(columns):
                     raise DataError(
                         f"{where}: {len(row)} fields, but there are {len(columns)} columns "
                         f'({", ".join(map(repr, columns))}); put text that holds {delimiter!r} in "quotes"'
@@ -140,10 +183,11 @@ def open_csv(path: Place, wanted: Columns, delimiter: str | None) -> TextTable:
         starts.append(lines.position)
     form = f"columns divided by a {_DELIMITERS.get(delimiter, repr(delimiter))}"
     parse = functools.partial(_parse_csv, columns=tuple(columns), delimiter=delimiter)
-    return TextTable(path, Rows(columns, form, starts, numbers, lines.sha256, lines.version, parse), chosen)
+    rows = Rows(columns, form, starts, numbers, lines.sha256, lines.version, parse)
+    return TextTable(path, rows, chosen, image_root)
 
 
-def open_jsonl(path: Place, wanted: Columns) -> TextTable:
+def open_jsonl(path: Place, wanted: Columns, image_root: Place | None = None) -> TextTable:
     """Open a table with one JSON object a line; its columns are the fields of all objects.
 
     Raises:
@@ -152,7 +196,7 @@ def open_jsonl(path: Place, wanted: Columns) -> TextTable:
     starts, numbers = array("q"), array("q")
     columns: dict[str, None] = {}
     image = ""
-    with _lines_of(path) as lines:
+    with lines_of(path) as lines:
         start = lines.position
         for text in lines:
             if text.strip():
@@ -171,15 +215,19 @@ def open_jsonl(path: Place, wanted: Columns) -> TextTable:
         if columns
         else wanted
     )
-    parse = functools.partial(_parse_json, where=str(path))
-    return TextTable(
-        path,
-        Rows(list(columns), "one JSON object a line", starts, numbers, lines.sha256, lines.version, parse),
-        chosen,
+    rows = Rows(
+        list(columns),
+        "one JSON object a line",
+        starts,
+        numbers,
+        lines.sha256,
+        lines.version,
+        _parse_json,
     )
+    return TextTable(path, rows, chosen, image_root)
 
 
-class _Lines:
+class Lines:
     """The lines of a UTF-8 file, counted in lines and in bytes, and hashed as they pass."""
 
     def __init__(self, file: BinaryIO, path: Place, version: Version) -> None:
@@ -218,12 +266,13 @@ class _Lines:
 
 
 @contextlib.contextmanager
-def _lines_of(path: Place) -> Iterator[_Lines]:
+def lines_of(path: Place) -> Iterator[Lines]:
+    """Open a text file as its lines; DataError where it cannot be read, or is not UTF-8."""
     with stream(path) as (file, version):
-        yield _Lines(file, path, version)
+        yield Lines(file, path, version)
 
 
-def _next_row(reader: Iterator[list[str]], lines: _Lines) -> list[str] | None:
+def _next_row(reader: Iterator[list[str]], lines: Lines) -> list[str] | None:
     """The next row of a table, or None behind the last one; empty lines give empty rows."""
     line = lines.count + 1
     try:
@@ -240,7 +289,7 @@ def _find_delimiter(path: Place, wanted: Columns) -> str:
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
 
     def merit(delimiter: str) -> tuple[bool, int, bool]:
-        with _lines_of(path) as lines:
+        with lines_of(path) as lines:
             try:
                 columns = next(csv.reader(lines, delimiter=delimiter, strict=True), [])
             except csv.Error:
@@ -254,9 +303,14 @@ def _find_delimiter(path: Place, wanted: Columns) -> str:
     return max(_DELIMITERS, key=merit)
 
 
-def _parse_csv(text: str, columns: Sequence[str], delimiter: str) -> Row:
+def _parse_csv(text: str, where: str, columns: Sequence[str], delimiter: str) -> Row:
     row = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
-    return dict(zip(columns, row, strict=True))
+    return dict(zip(columns, _without_surplus(row, len(columns)), strict=True))
+
+
+def _without_surplus(row: list[str], count: int) -> list[str]:
+    """Return a row without empty cells beyond the columns, which spreadsheets leave at the ends of rows."""
+    return row if any(map(str.strip, row[count:])) else row[:count]
 
 
 def _parse_json(text: str, where: str) -> Row:

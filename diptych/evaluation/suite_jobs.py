@@ -69,7 +69,7 @@ def prepare(task: Task, subject: Subject) -> Job:
 
 
 def _zero_shot(task: ZeroShot, subject: Subject) -> Job:
-    source, known = _open(task.data, subject)
+    source, known = _open(task.data, task, subject)
     own = _labels(task.labels)
     labels = own or (known.labels if known else None)
     given = _templates(task.templates, f"the task {task.name!r}") or (own and own.templates)
@@ -112,7 +112,7 @@ def _zero_shot(task: ZeroShot, subject: Subject) -> Job:
 
 
 def _retrieval(task: Retrieval, subject: Subject) -> Job:
-    source, _ = _open(task.data, subject)
+    source, _ = _open(task.data, task, subject)
     return Job(
         sources=(source,),
         words={},
@@ -129,9 +129,9 @@ def _retrieval(task: Retrieval, subject: Subject) -> Job:
 
 
 def _linear_probe(task: LinearProbe, subject: Subject) -> Job:
-    test, known = _open(task.data, subject)
+    test, known = _open(task.data, task, subject)
     train = _training_data(task, subject)
-    validation = None if task.validation is None else _open(task.validation, subject)[0]
+    validation = None if task.validation is None else _open(task.validation, task, subject)[0]
     features = _features(subject, task.label_from or (known.label_from if known else "label"))
 
     def measure(progress: Progress) -> Report:
@@ -152,7 +152,7 @@ def _linear_probe(task: LinearProbe, subject: Subject) -> Job:
 
 
 def _few_shot(task: FewShot, subject: Subject) -> Job:
-    test, known = _open(task.data, subject)
+    test, known = _open(task.data, task, subject)
     train = _training_data(task, subject)
     features = _features(subject, task.label_from or (known.label_from if known else "label"))
 
@@ -200,19 +200,25 @@ def _features(
 
 def _training_data(task: LinearProbe | FewShot, subject: Subject) -> Source:
     if task.train is not None:
-        return _open(task.train, subject)[0]
+        return _open(task.train, task, subject)[0]
     name = task.data.removeprefix(PREFIX).partition(":")[0]
     split = dataset_named(name).train_split if task.data.startswith(PREFIX) else None
     if split is None:
         raise SettingsError(
             f"the task {task.name!r}: {task.data} says nothing of what to learn from; expected train = ..."
         )
-    return _open(f"{PREFIX}{name}:{split}", subject)[0]
+    return _open(f"{PREFIX}{name}:{split}", task, subject)[0]
 
 
-def _open(data: str, subject: Subject) -> tuple[Source, Benchmark | None]:
+def _open(data: str, task: Task, subject: Subject) -> tuple[Source, Benchmark | None]:
     known = benchmark_from(data, subject.root)
-    return (open_source(data), None) if known is None else (known.source, known)
+    options = task.table_options()
+    if known is None:
+        return open_source(data, **options), None
+    given = next((name for name, value in options.items() if value is not None), None)
+    if given is not None:
+        raise SettingsError(f"the task {task.name!r}: {data} has its own columns; leave out {given}")
+    return known.source, known
 
 
 def _labels(given: str | tuple[str, ...] | None) -> LabelSet | None:

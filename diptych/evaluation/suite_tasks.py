@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,22 @@ Metric = Headline | Literal["map11"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroShot:
+class _ReadsTables:
+    """How the tables among a task's data are read, as `open_source` takes it; found when not given."""
+
+    image_column: str | None = None
+    caption_column: str | None = None
+    label_column: str | None = None
+    delimiter: str | None = None  # one character between the columns of a text table
+    image_root: str | None = None  # the folder that image paths are relative to
+
+    def table_options(self) -> dict[str, str | None]:
+        """Return these settings by their names."""
+        return {field.name: getattr(self, field.name) for field in fields(_ReadsTables)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShot(_ReadsTables):
     """`evaluate_zero_shot` of one dataset; by the metric `map11`, `evaluate_multi_label`.
 
     What is not given is as the published dataset has it, for data such as `benchmark:cifar10`.
@@ -37,7 +52,7 @@ class ZeroShot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retrieval:
+class Retrieval(_ReadsTables):
     """`evaluate_retrieval` of one dataset."""
 
     name: str
@@ -47,7 +62,7 @@ class Retrieval:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearProbe:
+class LinearProbe(_ReadsTables):
     """`evaluate_linear_probe`: learns from `train`, is tested on `data`."""
 
     name: str
@@ -61,7 +76,7 @@ class LinearProbe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FewShot:
+class FewShot(_ReadsTables):
     """`evaluate_few_shot`: learns from a few images a class of `train`, is tested on `data`."""
 
     name: str

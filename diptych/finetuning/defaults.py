@@ -60,6 +60,8 @@ class Asked:
     caption_column: str | None = None
     label_column: str | None = None
     group_by: str | None = None
+    delimiter: str | None = None
+    image_root: str | None = None
     seed: int = 0
 
 
@@ -82,6 +84,8 @@ def recipe_for(asked: Asked, found: Examined, weights: int) -> Recipe:
             image_column=asked.image_column,
             caption_column=asked.caption_column,
             label_column=asked.label_column,
+            delimiter=asked.delimiter,
+            image_root=asked.image_root,
             label_from=asked.label_from,
             validation=share,
             group_by=asked.group_by,

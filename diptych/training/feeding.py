@@ -32,7 +32,7 @@ from diptych.models.clip import CLIP
 from diptych.models.label_head import LabelHead
 from diptych.models.shared_encoder import SharedEncoder
 from diptych.tokenizer import tokenize
-from diptych.training.settings import DataSettings, Recipe
+from diptych.training.settings import DataSettings, EvaluationTask, Recipe
 from diptych.training.tasks import TASKS
 
 
@@ -133,15 +133,26 @@ def _flagged(classes: Sequence[str]) -> Tokenize:
     return convert
 
 
+def table_options(settings: DataSettings | EvaluationTask) -> dict[str, str | None]:
+    """Return what `open_source` is told of a table, by its names there."""
+    return {
+        "image_column": settings.image_column,
+        "caption_column": settings.caption_column,
+        "label_column": settings.label_column,
+        "delimiter": settings.delimiter,
+        "image_root": settings.image_root,
+    }
+
+
 def open_whole(data: DataSettings) -> tuple[Source, npt.NDArray[np.float64]]:
     """What a recipe's `[data]` names, held-out part included, and the weights of its mixture and its metadata."""
-    columns = {"image_column": data.image_column, "caption_column": data.caption_column}
+    options = table_options(data)
     if data.mixture:
-        mixture = open_mixture(data.mixture, **columns)
+        mixture = open_mixture(data.mixture, **options)
         return mixture, mixture.weights * example_weights(
             mixture, data.weight_by, data.weights, data.hold_out
         )
-    source = open_source(data.train, label_column=data.label_column, **columns)
+    source = open_source(data.train, **options)
     return source, example_weights(source, data.weight_by, data.weights, data.hold_out)
 
 

@@ -42,6 +42,10 @@ class DataSettings:
     mixture: dict[str, float] = field(default_factory=dict)  # in place of `train`: place = times an epoch
     image_column: str | None = None  # of a table; found when not given
     caption_column: str | None = None  # likewise
+    delimiter: str | None = None  # between the columns of a text table; found when not given
+    image_root: str | None = (
+        None  # folder that image paths of a table are relative to; the table's when not given
+    )
     text: TextSampling = field(default_factory=TextSampling)
     weight_by: str | None = None  # the metadata field that `weights` is about
     weights: dict[str, float] = field(default_factory=dict)  # times an epoch; 1 for what is not named
@@ -173,6 +177,10 @@ class EvaluationTask:
     data: str  # as training data, or "held-out": what [data] validation keeps
     label_from: Literal["label", "caption"] = "label"
     label_column: str | None = None
+    image_column: str | None = None  # this and what follows as in [data], of a table that is evaluated on
+    caption_column: str | None = None
+    delimiter: str | None = None
+    image_root: str | None = None
     where: dict[str, tuple[str, ...]] = field(default_factory=dict)  # metadata field = values to keep
 
 

@@ -107,11 +107,13 @@ def test_files_that_a_table_names_and_that_are_not_there(find: Find) -> None:
     assert found.status == "warn"
     assert found.detail.startswith("1 of 3 rows looked at")
     assert "99.png" in found.detail
-    # Beside another folder none of them is there.
+    # Beside another folder none of them is there, unless that folder is named.
     shutil.move("pairs/table.csv", "table.csv")
-    found = find("unreadable rows", "data.train=table.csv")
+    found = find("data", "data.train=table.csv")
     assert found.status == "fail"
     assert "00.png" in found.detail
+    assert "pairs has it" in found.detail
+    assert find("data", "data.train=table.csv", "data.image_root=pairs").status == "ok"
 
 
 def test_warmup_longer_than_the_run(find: Find) -> None:

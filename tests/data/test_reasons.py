@@ -49,6 +49,13 @@ def replaced(folder: Path) -> Example:
     return source[0]
 
 
+def tokens(folder: Path) -> list[Example]:
+    """One broken row and one good one in the form of Flickr8k."""
+    (folder / "a.png").write_bytes(GOOD)
+    (folder / "t.token").write_text("a.png#0\tone\na.png#1 two\n")
+    return [open_source(folder / "t.token")[1]]
+
+
 def beside(folder: Path, name: str, data: bytes) -> Example:
     (folder / "a.png").write_bytes(GOOD)
     (folder / name).write_bytes(data)
@@ -74,7 +81,8 @@ BAD: dict[str, Callable[[Path], object]] = {
     "no image named": lambda folder: from_table(folder, "t.jsonl", '{"image": ""}\n'),
     "invalid JSON": lambda folder: beside(folder, "a.json", b"{"),
     "text is not UTF-8": lambda folder: beside(folder, "a.txt", b"caf\xe9"),
-    "field of the wrong type": lambda folder: beside(folder, "a.json", b'{"caption": NaN}'),
+    "field of the wrong type": lambda folder: beside(folder, "a.json", b'{"caption": 1.5}'),
+    "broken row": lambda folder: tokens(folder)[0],
     "file changed": replaced,
     HEIC_NEEDS: without_heic,
 }

@@ -437,6 +437,21 @@ def test_settings_that_do_not_go_together_fail_with_a_reason(
         assert said in str(result.error)
 
 
+def test_a_task_says_how_its_tables_are_read(subject: Subject, captioned: Path, tmp_path: Path) -> None:
+    table, suite = tmp_path / "t.csv", tmp_path / "suite.toml"
+    table.write_text("pic^words\n" + "".join(f"{name}.png^a {name} square\n" for name in COLOURS))
+    suite.write_text(
+        f'[[tasks]]\nname = "pairs"\ntask = "retrieval"\ndata = "{table}"\nimage_column = "pic"\n'
+        f'caption_column = "words"\ndelimiter = "^"\nimage_root = "{captioned}"\n'
+    )
+    (result,), _ = run(read_suite(suite), subject, tmp_path / "out")
+    assert result.report is not None, result.error
+    assert result.report.scores.count == 3
+    own = ZeroShot(name="digits", data="benchmark:digits", image_root=str(captioned))
+    (refused,), _ = run([own], subject, tmp_path / "own")
+    assert "benchmark:digits has its own columns; leave out image_root" in str(refused.error)
+
+
 def test_a_suite_file_is_read_strictly(tmp_path: Path) -> None:
     file = tmp_path / "suite.toml"
 
