@@ -41,10 +41,11 @@ def _run(arguments: list[str]) -> int:
     from cyclopts import CycloptsError  # noqa: PLC0415
 
     from diptych.cli.app import build_app  # noqa: PLC0415
-    from diptych.cli.options import UsageError  # noqa: PLC0415
+    from diptych.cli.options import UsageError, allow_pixels  # noqa: PLC0415
     from diptych.errors import DiptychError  # noqa: PLC0415
 
     try:
+        arguments = allow_pixels(arguments)
         code = build_app()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         return code if isinstance(code, int) else DONE
     except CycloptsError as error:

@@ -104,6 +104,8 @@ def build_app() -> App:
     app = App(
         name="diptych",
         help="CLIP, end to end: train, measure and search with images and words.",
+        help_epilogue="Every command takes --max-pixels N: images of up to N pixels are decoded, 50,000,000 without "
+        "it. Larger JPEG files are read at a part of their size, other images are left out.",
         help_flags=["--help", "-h"],
         version=version,
         version_flags="--version",

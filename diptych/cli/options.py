@@ -1,5 +1,7 @@
 """Options that several verbs share, and the error for a command that was not well formed."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,10 +11,37 @@ from cyclopts import Parameter
 from diptych.errors import DiptychError
 
 DEFAULT_MODEL = "diptych-mini"
+MOST_PIXELS = "DIPTYCH_MAX_PIXELS"  # as in diptych/data/images.py, whose libraries `--help` does not wait for
 
 
 class UsageError(DiptychError):
     """Options that do not go together, or one that is missing; exit code 2, as for an unknown option."""
+
+
+def allow_pixels(arguments: Sequence[str]) -> list[str]:
+    """Take `--max-pixels N` out of a command line, whatever the command, and set the limit for all that reads images.
+
+    The environment carries it, so that processes that this one starts have it too.
+
+    Raises:
+        UsageError: N is missing, or not a whole number above 0.
+    """
+    option, rest, given = "--max-pixels", list(arguments), None
+    for place, argument in enumerate(rest):
+        name, has_value, value = argument.partition("=")
+        if argument == "--":
+            break
+        if name == option:
+            given = value if has_value else "".join(rest[place + 1 : place + 2])
+            del rest[place : place + (1 if has_value else 2)]
+            break
+    if given is None:
+        return rest
+    digits = given.replace("_", "").replace(",", "")
+    if not digits.isascii() or not digits.isdigit() or int(digits) < 1:
+        raise UsageError(f"{option} {given}: expected a number of pixels, such as 200000000")
+    os.environ[MOST_PIXELS] = digits
+    return rest
 
 
 Model = Annotated[

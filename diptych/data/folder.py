@@ -269,13 +269,13 @@ def _remarks(name: str, listing: Listing) -> list[str]:
     captioned, total = listing.captioned, len(listing.images)
     if not 0 < 2 * captioned < total:
         return []
-    verb = "image has a caption file beside it" if captioned == 1 else "images have caption files beside them"
+    verb = "has a caption file beside it" if captioned == 1 else "have caption files beside them"
     labels = (
         "; the label of each image is the name of its folder"
         if any("/" in each for each in listing.images)
         else ""
     )
-    return [f"{name}: only {captioned:,} of {total:,} {verb}, the others have no caption{labels}"]
+    return [f"{name}: only {captioned:,} of {total:,} images {verb}, the others have no caption{labels}"]
 
 
 def _class_folder(name: str) -> str:

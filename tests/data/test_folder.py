@@ -80,7 +80,7 @@ def test_one_stray_caption_file_leaves_the_labels_of_all_images(tmp_path: Path) 
     assert "5 images, 1 with captions beside them in 2 class folders" in source.describe()
     assert "without captions: 4 images" in source.describe()
     assert left_out_of(source).remarks == (
-        f"{tmp_path}: only 1 of 5 image has a caption file beside it, the others have no caption; the label of each "
+        f"{tmp_path}: only 1 of 5 images has a caption file beside it, the others have no caption; the label of each "
         "image is the name of its folder",
     )
 
