@@ -57,8 +57,14 @@ def inspect(
             progress=advance,
         )
     if as_json:
-        left_out = left_out_of(opened).to_json()
-        emit({"source": source, "description": opened.describe(), **asdict(found), "left_out": left_out})
+        emit(
+            {
+                "source": source,
+                "description": opened.describe(),
+                **asdict(found),
+                "left_out": left_out_of(opened).to_json(),
+            }
+        )
         return
     print(opened.describe())
     _show(found)
@@ -117,8 +123,9 @@ def verify(
         verdict = verify_source(
             opened, workers=_threads(workers), need_caption=not allow_no_caption, progress=advance
         )
+    left_out = all_left_out([left_out_of(opened), verdict.left_out])
+    say_left_out(left_out)
     if as_json:
-        left_out = all_left_out([left_out_of(opened), verdict.left_out])
         emit(
             {
                 "source": source,
@@ -131,7 +138,6 @@ def verify(
             }
         )
         return 1 if verdict.bad else 0
-    say_left_out(left_out_of(opened))
     print(f"{source}: {verdict.read:,} of {verdict.total:,} rows are good")
     _show_reasons(verdict.reasons, verdict.total)
     for row in verdict.bad[:_LISTED]:

@@ -128,7 +128,7 @@ def finetune(
         **vars(columns),
     )
     source = open_data(data, columns)
-    found = examine(source, label_from=label_from, several=several)
+    found = examine(source, label_from=label_from, several=several, method=method)
     for remark in found.remarks:
         say(f"warning: {remark}")
     tower = load(asked.init, device="cpu")[0].visual

@@ -215,9 +215,17 @@ def _classes_to_be(recipe: "Recipe") -> "Classifier | None":
     from diptych.training.feeding import open_whole  # noqa: PLC0415
 
     assert recipe.finetune is not None
-    several = recipe.finetune.several
-    found = examine(open_whole(recipe.data)[0], label_from=recipe.data.label_from, several=several)
-    return Classifier(classes=found.classes, reads="embedding", several=several) if found.classes else None
+    found = examine(
+        open_whole(recipe.data)[0],
+        label_from=recipe.data.label_from,
+        several=recipe.finetune.several,
+        method=recipe.finetune.method,
+    )
+    return (
+        Classifier(classes=found.classes, reads="embedding", several=recipe.finetune.several)
+        if found.classes
+        else None
+    )
 
 
 def _measured(tasks: "Sequence[EvaluationOf]", model: "CLIP", preprocess: "Preprocess") -> dict[str, float]:

@@ -11,6 +11,7 @@ from diptych.data.images import WHITE, open_image, read_rgb
 from diptych.data.labelled import LabelFrom, classes_of, label_of
 from diptych.data.sources import Source
 from diptych.errors import DataError
+from diptych.training.methods import LABEL_METHODS, FinetuneMethod
 
 Kind = Literal["labels", "several", "pairs"]
 
@@ -45,8 +46,17 @@ class Examined:
         return max(self.counts.values()) / min(self.counts.values()) if self.counts else 1.0
 
 
-def examine(source: Source, *, label_from: LabelFrom = "label", several: bool = False) -> Examined:
+def examine(
+    source: Source,
+    *,
+    label_from: LabelFrom = "label",
+    several: bool = False,
+    method: FinetuneMethod | None = None,
+) -> Examined:
     """Read every row, and decode its picture, or those of a thousand rows of more.
+
+    method: how the model will be fine-tuned, where that is known. It decides for class folders whose pictures have
+    captions as well: they are pairs, but for a method that learns from labels alone.
 
     Raises:
         DataError: fewer than two pictures or two classes, neither labels nor captions, pictures without a label among
@@ -67,12 +77,28 @@ def examine(source: Source, *, label_from: LabelFrom = "label", several: bool = 
             )
         kind, labels = "pairs", [()] * len(examples)
     remarks = _remarks(source, bad)
+    if kind == "labels" and method not in LABEL_METHODS and _captions_beside(examples, labels):
+        kind, labels = "pairs", [()] * len(examples)
+        remarks.append(
+            f"{source.name}: most pictures have captions, which are learned from; to learn the names of their folders "
+            "as classes, give --method head"
+        )
     counts: Counter[str] = Counter()
     if kind != "pairs":
         counts = _counted(source, rows, labels, several)
         remarks += _remarks_on_classes(source, counts, several)
     good = sum(readable for _, readable in rows)
     return Examined(kind, good, dict(counts), len(bad), _transparent(examples), tuple(remarks))
+
+
+def _captions_beside(examples: Sequence[Example], labels: Sequence[tuple[str, ...]]) -> bool:
+    """Whether most pictures have captions, and nothing names a class but the folder that each lies in."""
+    captioned = sum(bool(example.captions) for example in examples)
+    folders = [
+        (example.image.parent.name,) if isinstance(example.image, Path) else () for example in examples
+    ]
+    named = (found in ((), folder) for found, folder in zip(labels, folders, strict=True))
+    return 2 * captioned > len(examples) and all(named)
 
 
 def _one(label: str | None) -> tuple[str, ...]:

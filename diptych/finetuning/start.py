@@ -20,11 +20,9 @@ from diptych.models.clip import CLIP, build_model
 from diptych.pretrained import load
 from diptych.training.feeding import open_examples
 from diptych.training.layout import START
-from diptych.training.methods import objective_of
+from diptych.training.methods import LABEL_METHODS, objective_of
 from diptych.training.settings import FinetuneSettings, Recipe
 from diptych.weights.checkpoint import load_checkpoint, save_checkpoint, verify_checkpoint
-
-_OF_LABELS = ("head", "full", "lp-ft", "wise-ft", "flyp")
 
 
 def prepare(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Recipe:
@@ -38,8 +36,10 @@ def prepare(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Recipe:
     settings = recipe.finetune
     assert settings is not None
     source, weights = open_examples(recipe.data, say)
-    found = examine(source, label_from=recipe.data.label_from, several=settings.several)
-    if found.kind == "pairs" and settings.method in _OF_LABELS:
+    found = examine(
+        source, label_from=recipe.data.label_from, several=settings.several, method=settings.method
+    )
+    if found.kind == "pairs" and settings.method in LABEL_METHODS:
         raise SettingsError(
             f"[finetune] method {settings.method!r} learns from labels, and {source.name} has captions alone; use "
             "contrastive, lit or lora, or give labels"

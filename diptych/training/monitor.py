@@ -1,5 +1,6 @@
 """What a run tells while it goes on: a bar on a terminal, JSON lines, TensorBoard."""
 
+import contextlib
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from diptych.atomic import write_text
+from diptych.data.stray_bytes import utf8_address
 from diptych.training.layout import METRICS
 
 # Share of the time in which steps wait for data, from which on a faster machine would not help.
@@ -45,6 +47,7 @@ class Monitor:
         self._smooth: float | None = None
         self._file: TextIO | None = None
         self._board: Any = None
+        self._addresses = contextlib.ExitStack()
         self._bar: Progress | None = None
         self._bar_task = TaskID(0)
 
@@ -59,7 +62,7 @@ class Monitor:
             ]
         write_text(metrics, "".join(f"{line}\n" for line in kept))
         self._file = metrics.open("a", encoding="utf-8")
-        self._board = _event_writer(self._run, self._resumed)
+        self._board = _event_writer(self._addresses.enter_context(utf8_address(self._run)), self._resumed)
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
@@ -81,6 +84,7 @@ class Monitor:
             self._file.close()
         if self._board is not None:
             self._board.close()
+        self._addresses.close()
 
     def step(self, step: int, record: Mapping[str, float]) -> None:
         """One optimizer step: moves the bar."""
@@ -141,9 +145,9 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
-def _event_writer(run: Path, step: int) -> Any:
+def _event_writer(run: str, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
     except ImportError:
         return None
-    return SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+    return SummaryWriter(os.path.join(run, "tensorboard"), purge_step=step + 1)

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from diptych.data.stray_bytes import utf8_address
 from diptych.errors import CheckpointError
 
 # A CLIP has some 1,400 tensors and its training state a few times as many.
@@ -89,7 +90,8 @@ class JoinedFiles:
 def _open(path: Path) -> Any:
     opener: Callable[..., Any] = safe_open
     try:
-        return opener(str(path), framework="pt", device="cpu")
+        with utf8_address(path) as address:
+            return opener(address, framework="pt", device="cpu")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({error}); it is damaged or was cut short: fetch it again"

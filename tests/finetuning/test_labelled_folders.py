@@ -87,6 +87,33 @@ def test_captions_beside_pictures_make_pairs_and_transparent_parts_are_seen(tmp_
     assert (found.kind, found.counts, found.transparent) == ("pairs", {}, True)
 
 
+def test_one_stray_caption_file_leaves_classes_of_folders(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "p")
+    (tmp_path / "p" / "red" / "3.txt").write_text("a circle")
+    found = found_in(tmp_path / "p")
+    assert (found.kind, found.classes, found.remarks) == ("labels", ("blue", "green", "red"), ())
+
+
+def test_class_folders_whose_pictures_have_captions_are_pairs_or_classes_by_the_method(
+    tmp_path: Path,
+) -> None:
+    write_pictures(tmp_path / "p")
+    for place in (tmp_path / "p").rglob("*.png"):
+        place.with_suffix(".txt").write_text("a circle")
+    source = open_source(tmp_path / "p")
+    for method in (None, "contrastive", "lit", "lora"):
+        found = examine(source, method=method)  # type: ignore[arg-type]
+        assert (found.kind, found.classes) == ("pairs", ())
+        assert "to learn the names of their folders as classes, give --method head" in found.remarks[0]
+    for method in ("head", "full", "lp-ft", "wise-ft", "flyp"):
+        found = examine(source, method=method)  # type: ignore[arg-type]
+        assert (found.kind, found.classes) == ("labels", ("blue", "green", "red"))
+    for place in (tmp_path / "p" / "red").glob("*.png"):
+        place.with_suffix(".json").write_text('{"label": "crimson"}')
+    found = found_in(tmp_path / "p")
+    assert (found.kind, found.classes) == ("labels", ("blue", "crimson", "green"))
+
+
 def test_a_picture_of_200_megapixels_among_others_is_no_reason_to_stop(tmp_path: Path) -> None:
     for name in ("a", "b"):
         for number in range(3):

@@ -6,7 +6,6 @@ LanceDB has threads of its own, which a forked child would lack: processes that 
 import asyncio
 import contextlib
 import dataclasses
-import os
 import shutil
 import threading
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -16,8 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from diptych.data.example import valid_unicode
-from diptych.data.stray_bytes import stored
+from diptych.data.stray_bytes import stored, utf8_address
 from diptych.errors import DiptychError, MissingExtraError, SearchIndexError
 from diptych.search.stores.files import THUMBNAILS, BucketFiles, Files, LocalFiles, thumbnail_path
 from diptych.search.stores.filters import Compare, CompareColumns, Contains, Filter, Not, OneOf, Together
@@ -258,7 +256,7 @@ class LanceDatabase:
         )
         self._options, self._freshness = dict(options or {}), timedelta(seconds=freshness)
         self._connection: Any = None
-        self._opened = -1  # the descriptor of the folder, where LanceDB needs one
+        self._addresses = contextlib.ExitStack()
 
     def read_manifest(self) -> bytes | None:
         return self._files.read(MANIFEST)
@@ -323,22 +321,13 @@ class LanceDatabase:
 
     def close(self) -> None:
         self._connection = None
-        if self._opened >= 0:
-            os.close(self._opened)
-            self._opened = -1
-
-    def _address(self) -> str:
-        """Where LanceDB finds the folder: by an open descriptor where the name is not UTF-8, which is all it takes."""
-        if self.place == valid_unicode(self.place):
-            return self.place
-        self._opened = os.open(self._folder, os.O_RDONLY)
-        return f"/proc/self/fd/{self._opened}"
+        self._addresses.close()
 
     def _connected(self) -> Any:
         if self._connection is None:
             self._connection = _LOOP.run(
                 lancedb.connect_async(
-                    self._address(),
+                    self._addresses.enter_context(utf8_address(self.place)),
                     storage_options=self._options or None,
                     read_consistency_interval=self._freshness,
                 )
