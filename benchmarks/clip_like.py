@@ -25,11 +25,14 @@ _SPECTRUM = 0.5  # the k-th direction of the difference has a deviation of k ** 
 _CHUNK = 65_536
 
 
-def real_embeddings() -> tuple[Floats, Floats]:
-    """Unit-length embeddings of the bundled images (n, 256), and of their captions and tags (m, 256)."""
+def real_embeddings(*names: str) -> tuple[Floats, Floats]:
+    """Return unit-length embeddings of the images of these sources (n, 256), and of their captions and tags (m, 256).
+
+    Without names, those of all bundled images.
+    """
     model, preprocess = load("diptych-mini")
     images, words = [], []
-    for name in ("sample:train", "sample:test"):
+    for name in names or ("sample:train", "sample:test"):
         source = open_source(name)
         for batch in embed_source(model, preprocess, source):
             images.append(batch.vectors)

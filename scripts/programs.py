@@ -15,6 +15,8 @@ from playwright.sync_api import Error, sync_playwright
 
 # Program -> Debian package. torch.compile calls the compiler.
 PACKAGES = {"chromium": "chromium", "g++": "g++", "git": "git"}
+# Playwright's driver loads libatomic.so.1.
+DRIVER_LIBRARY = "libatomic1"
 # torch.compile includes Python.h.
 HEADERS = f"python{sys.version_info.major}.{sys.version_info.minor}-dev"
 PLAYWRIGHT = str(Path(sys.executable).with_name("playwright"))
@@ -22,14 +24,17 @@ DOWNLOAD_SECONDS = 600
 
 
 def missing_packages() -> list[str]:
-    """Return the Debian packages of the programs and headers that are absent, without the browser's."""
+    """Return the Debian packages of the programs, headers and libraries that are absent, without the browser's."""
     missing = [
         package
         for program, package in PACKAGES.items()
         if program != "chromium" and shutil.which(program) is None
     ]
-    headers = Path(sysconfig.get_path("include"), "Python.h")
-    return missing if headers.exists() else [*missing, HEADERS]
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        missing.append(HEADERS)
+    if subprocess.run([PLAYWRIGHT, "--version"], capture_output=True, check=False).returncode != 0:
+        missing.append(DRIVER_LIBRARY)
+    return missing
 
 
 def browser_starts() -> bool:
@@ -57,27 +62,35 @@ def download_browser() -> bool:
     return done.returncode == 0
 
 
-def install(commands: list[list[str]]) -> None:
-    """Run the commands as root. A machine whose package lists are absent or old updates them once."""
+def apt_install(packages: list[str]) -> list[str]:
+    """Return the command that installs Debian packages."""
+    return ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
+
+
+def run_as_root(command: list[str]) -> None:
+    """Run a command that installs something. Update the package lists once where they are absent or old."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in commands:
-        print(" ".join(command), flush=True)
-        if subprocess.run(command, capture_output=True, check=False, env=environment).returncode != 0:
-            subprocess.run(["apt-get", "update", "--quiet=2"], check=True, env=environment)
-            subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env=environment)
+    print(" ".join(command), flush=True)
+    if subprocess.run(command, capture_output=True, check=False, env=environment).returncode != 0:
+        subprocess.run(["apt-get", "update", "--quiet=2"], check=True, env=environment)
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env=environment)
 
 
 def main() -> int:
     packages, commands = missing_packages(), []
-    if not browser_starts():
-        if not download_browser():
-            packages.append(PACKAGES["chromium"])
-        elif not browser_starts():
-            commands.append([PLAYWRIGHT, "install-deps", "chromium"])
+    can_install = os.geteuid() == 0 and shutil.which("apt-get") is not None
+    if packages and can_install:
+        run_as_root(apt_install(packages))
+        packages = []
+    if DRIVER_LIBRARY in packages or (not browser_starts() and not download_browser()):
+        packages.append(PACKAGES["chromium"])
+    elif not browser_starts():
+        commands.append([PLAYWRIGHT, "install-deps", "chromium"])
     if packages:
-        commands.insert(0, ["apt-get", "install", "--yes", "--no-install-recommends", *packages])
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        install(commands)
+        commands.append(apt_install(packages))
+    if can_install:
+        for command in commands:
+            run_as_root(command)
     elif commands:
         print(
             "The tests need programs that only root can install. Run this command, or install the same programs "

@@ -27,7 +27,7 @@ RUNS = {
     "serving": ("--quick", "| 2,000 | a picture |"),
     "isolation": ("--quick", "20 requests beside 20 slow clients"),
     "cold_search": ("--repetitions 1", '| `diptych search "a red bicycle"` |'),
-    "near_duplicates": ("--pictures 8", "| 0.97 |"),
+    "near_duplicates": ("--data sample:test --pictures 8", "| 0.97 |"),
     "query_weights": ("", "| -0.2 |"),
     "exact_batch": ("--batch 8 --chunk 4 --plain 4 --plain-steps 1 --repetitions 1", "| exact, 8 | 4 |"),
     "gpu_training": ("--dry-run", "| tiny | exact 8 | Diptych eager |"),
