@@ -150,8 +150,8 @@ def run_until_killed(writer: Process, ledger: Ledger, steps: int, pause: float) 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_killed_writers_lose_nothing_and_readers_see_no_torn_row(tmp_path: Path, mode: str) -> None:
-    ledger = kill_writers(tmp_path / "index", mode, kills=5)
-    assert len(ledger.sure) > 12
+    ledger = kill_writers(tmp_path / "index", mode, kills=2)
+    assert len(ledger.sure) > 6
     assert bool(ledger.gone) == (mode in ("delete", "purge"))
 
 

@@ -24,7 +24,7 @@ def experiments(scratch: Path, kills: int, *names: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return experiments(tmp_path_factory.mktemp("runs"), 25, "stopped", "killed", "twin")
+    return experiments(tmp_path_factory.mktemp("runs"), 6, "stopped", "killed", "twin")
 
 
 def test_a_run_stopped_after_each_of_its_40_steps_is_the_run_that_was_not_stopped(
@@ -35,7 +35,7 @@ def test_a_run_stopped_after_each_of_its_40_steps_is_the_run_that_was_not_stoppe
 
 
 def test_a_run_killed_at_random_moments_is_the_run_that_was_not_killed(found: dict[str, Any]) -> None:
-    assert found["killed"]["kills"] == 25
+    assert found["killed"]["kills"] == 6
     assert found["killed"]["differences"] == []
     # The moments are spread over the run, its first steps included.
     assert found["killed"]["with_checkpoints"] > 0
