@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "diptych"
 
-CORE = {"errors", "config", "atomic", "locks", "distributed"}
+CORE = {"errors", "config", "atomic", "locks", "printable", "distributed"}
 PARTS = {"models", "tokenizer", "objectives", "data"}
 ASSEMBLY = ("weights", "pretrained", "embed")  # in this order: each may import the ones before it
 WORK = {"training", "evaluation", "search"}

@@ -76,7 +76,9 @@ def _fail(message: str, code: int) -> int:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    from diptych.printable import printable  # noqa: PLC0415
+
+    return printable(" ".join(text.split()))
 
 
 def _show_warnings_plainly() -> None:

@@ -19,6 +19,7 @@ from diptych.cli.options import (
 )
 from diptych.cli.output import emit, percent, progress, say_left_out
 from diptych.errors import DataError
+from diptych.printable import printable
 
 if TYPE_CHECKING:
     from diptych.evaluation.calibration import Calibration
@@ -130,7 +131,7 @@ def report(answers: Sequence[Any], as_json: bool, places: Sequence[Path]) -> Non
             f"{guess['label']} {percent(guess['probability'])}" for guess in answer["predictions"]
         )
         nothing = "none of these; nearest: " if answer.get("none_of_these") else ""
-        print(f"{answer['image']}: {nothing}{best}")
+        print(f"{printable(answer['image'])}: {nothing}{best}")
 
 
 def _calibration(file: Path) -> "Calibration":

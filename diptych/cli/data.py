@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from diptych.cli.inputs import open_data
 from diptych.cli.options import NO_TABLE_OPTIONS, Json, SourcePlace, TableOptions, UsageError
 from diptych.cli.output import count_of, emit, percent, progress, say, say_left_out, table
+from diptych.printable import printable
 
 if TYPE_CHECKING:
     from diptych.data.inspection import Inspection, Range
@@ -141,7 +142,7 @@ def verify(
     print(f"{source}: {verdict.read:,} of {verdict.total:,} rows are good")
     _show_reasons(verdict.reasons, verdict.total)
     for row in verdict.bad[:_LISTED]:
-        print(f"row {row.position + 1:,}: {row.message}")
+        print(f"row {row.position + 1:,}: {printable(row.message)}")
     if len(verdict.bad) > _LISTED:
         print(f"... and {len(verdict.bad) - _LISTED:,} more")
     return 1 if verdict.bad else 0
@@ -243,7 +244,8 @@ def _show(found: "Inspection") -> None:
     for row in found.rows:
         words = " | ".join(row["captions"]) or row["label"] or "(no words)"
         print(
-            f"row {row['row'] + 1:,}  {row['key']}  {row['format']} {row['width']} x {row['height']}  {words}"
+            f"row {row['row'] + 1:,}  {printable(row['key'])}  {row['format']} {row['width']} x {row['height']}  "
+            f"{printable(words)}"
         )
 
 

@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from diptych.cli.options import Activation, Device, IndexPlace, Json, Precision, UsageError
 from diptych.cli.output import emit, say, table
 from diptych.errors import SearchIndexError, SettingsError
+from diptych.printable import printable
 
 if TYPE_CHECKING:
     from diptych.search.index import Index
@@ -247,8 +248,8 @@ def _print(results: "Sequence[Found]") -> None:
         [
             f"{found.score:.3f}",
             *([f"+{len(found.duplicates)}" if found.duplicates else ""] if grouped else []),
-            _printable(found.item.uri),
-            _printable(found.item.caption or ""),
+            printable(found.item.uri),
+            printable(found.item.caption or ""),
         ]
         for found in results
     ]
@@ -258,13 +259,6 @@ def _print(results: "Sequence[Found]") -> None:
         rows = [[*row[:-1], row[-1] if len(row[-1]) <= room else row[-1][: room - 1] + "…"] for row in rows]
     header = ("score", *(("same",) if grouped else ()), "picture", "caption")
     table(header, rows, right=(0, 1) if grouped else (0,))
-
-
-def _printable(text: str) -> str:
-    """On one line, and without what a terminal would obey: captions and file names come from anywhere."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
-    )
 
 
 @contextlib.contextmanager

@@ -11,7 +11,8 @@ from diptych.errors import DataError
 
 # fmt: off
 IMAGE_SUFFIXES = (
-    "jpg", "jpeg", "png", "webp", "avif", "gif", "bmp", "tif", "tiff", "jfif", "jpe", "mpo", "heic", "heif",
+    "jpg", "jpeg", "png", "webp", "avif", "gif", "bmp", "tif", "tiff", "jfif", "jpe", "mpo", "heic", "heif", "hif",
+    "apng",
 )
 # fmt: on
 """File suffixes taken for images, in order of preference where one key has several. The format of a file is told by its

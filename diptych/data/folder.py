@@ -22,7 +22,7 @@ _WORDS = {
 
 STATISTICS = "_stats.json"  # what img2dataset writes beside a shard once it is done
 
-_HEIC = (".heic", ".heif")
+_HEIC = (".heic", ".heif", ".hif")
 _VIDEOS = (".mov", ".mp4", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".3gp", ".mts", ".wmv")
 # Beside an image of the same name, iPhones keep the seconds around it in a file of one of these suffixes.
 _LIVE = (".mov", ".mp4")
@@ -39,6 +39,7 @@ _OWN = {
     "diptych.json": ({"format_version", "kind", "sha256"}, MODEL),
 }
 _LARGEST_OWN = 64 << 20  # bytes; a larger JSON file is not ours
+_LARGEST_WORDS = 64 << 20  # bytes of a caption file
 # What an index keeps beside its `index.json`, where that lies in the folder of images itself.
 _PARTS_OF_INDEX = ("thumbnails", ".lance")
 
@@ -124,7 +125,8 @@ def _reason(name: str, images: set[str], names: list[str]) -> str:
         return HEIC_NEEDS
     if suffix in _VIDEOS:
         live = suffix in _LIVE and (
-            stem in images or any(f"{stem}{heic}" in names for heic in (".heic", ".HEIC", ".heif", ".HEIF"))
+            stem in images
+            or any(f"{stem}{beside}" in names for heic in _HEIC for beside in (heic, heic.upper()))
         )
         return f"video of a Live Photo: {suffix}" if live else f"video: {suffix}"
     return f"not an image: {suffix or 'no suffix'}"
@@ -230,12 +232,20 @@ class FolderSource:
         if not 0 <= position < len(self):
             raise IndexError(position)
         name = self._listing.images[position]
+        try:
+            return self._example(name, self._listing.words[position])
+        except DataError as error:
+            error.image = str(self._folder / name)
+            raise
+
+    def _example(self, name: str, beside: int) -> Example:
+        """The example of an image; `beside` has the bits of its caption files."""
         path = self._folder / name
         _check_file(path)
         record: dict[str, Any] = {}
         texts = []
         for suffix, bit in _WORDS.items():
-            if self._listing.words[position] & bit:
+            if beside & bit:
                 words = path.with_suffix(suffix)
                 data = _read(words)
                 if suffix.lower() == ".json":
@@ -295,7 +305,15 @@ def _check_file(path: Path) -> None:
 
 
 def _read(path: Path) -> bytes:
+    """Return the bytes of a caption file. A link may lead to a pipe or a device, which have no end."""
     try:
-        return path.read_bytes()
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            reason = "not a file"
+        elif status.st_size > _LARGEST_WORDS:
+            reason = f"{status.st_size:,} bytes, at most {_LARGEST_WORDS:,} are"
+        else:
+            return path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+        reason = str(error.strerror)
+    raise DataError(f"{path}: this caption file cannot be read ({reason}); mend it or remove it")

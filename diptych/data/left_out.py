@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from diptych.printable import printable_name
+
 NAMED = 3  # names that are kept for each reason
 ORPHAN = "caption file without an image"
 HIDDEN = "hidden"  # counted like the rest, but no reason for a warning: most systems write such files
@@ -84,7 +86,7 @@ class LeftOut(Mapping[str, int]):
         more = self[reason] - len(first)
         if not first:
             return ""
-        return f": {', '.join(first)}" + (f", and {more:,} more" if more else "")
+        return f": {', '.join(map(printable_name, first))}" + (f", and {more:,} more" if more else "")
 
 
 def all_left_out(parts: Iterable[Mapping[str, int]]) -> LeftOut:

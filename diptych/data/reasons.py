@@ -15,6 +15,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
         "truncated image",
     ),
     (r"damaged or not readable|row group \d+: damaged|record batch \d+: damaged", "damaged image"),
+    (r"this caption file cannot be read", "unreadable caption file"),
     (re.escape(HEIC_NEEDS), HEIC_NEEDS),
     (r"not an image: begins with", "not an image"),
     (r": empty; expected one of", "empty image"),

@@ -247,7 +247,8 @@ def read_row(source: Source, position: int) -> Example | Skipped:
     try:
         return source[position]
     except DataError as error:
-        return Skipped(position, f"{source.name}#{position}", reason_of(error), str(error))
+        uri = f"{source.name}#{position}" if error.image is None else os.path.abspath(error.image)
+        return Skipped(position, uri, reason_of(error), str(error))
 
 
 def uri_of(source: Source, example: Example) -> str:

@@ -14,6 +14,7 @@ from diptych.data import folder as folder_module
 from diptych.data.folder import FolderSource, list_folder
 from diptych.data.left_out import left_out_of
 from diptych.data.storage import Strings
+from diptych.embed import Skipped, read_row
 from diptych.errors import DataError
 
 
@@ -278,6 +279,13 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert left_out_of(source).first("link in a circle") == ("around/",)
 
 
+def test_an_image_whose_caption_file_is_bad_is_named_itself(tmp_path: Path) -> None:
+    fill(tmp_path, a_jpg="", a_json="{", b_jpg="", b_json="{}")
+    row = read_row(open_source(tmp_path), 0)
+    assert isinstance(row, Skipped)
+    assert row.uri == str(tmp_path / "a.jpg")
+
+
 def test_an_image_that_went_away_is_an_error_when_it_is_read(tmp_path: Path) -> None:
     fill(tmp_path, a_jpg="", b_jpg="", b_txt="b")
     (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere.png")
@@ -286,7 +294,7 @@ def test_an_image_that_went_away_is_an_error_when_it_is_read(tmp_path: Path) -> 
     (tmp_path / "b.txt").unlink()
     with pytest.raises(DataError, match=r"a\.jpg: this image was there when the folder was listed"):
         source[0]
-    with pytest.raises(DataError, match=r"b\.txt: cannot be read"):
+    with pytest.raises(DataError, match=r"b\.txt: this caption file cannot be read"):
         source[1]
     with pytest.raises(DataError, match=r"dangling\.png"):
         source[2]

@@ -62,6 +62,12 @@ def beside(folder: Path, name: str, data: bytes) -> Example:
     return open_source(folder)[0]
 
 
+def endless_caption(folder: Path) -> Example:
+    (folder / "a.txt").symlink_to("/dev/zero")
+    (folder / "a.png").write_bytes(GOOD)
+    return open_source(folder)[0]
+
+
 def without_heic(_: Path) -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(images, "READS_HEIC", False)
@@ -80,6 +86,7 @@ BAD: dict[str, Callable[[Path], object]] = {
     "image is an address": lambda folder: from_table(folder, "t.jsonl", '{"image": "https://a/b.png"}\n'),
     "no image named": lambda folder: from_table(folder, "t.jsonl", '{"image": ""}\n'),
     "invalid JSON": lambda folder: beside(folder, "a.json", b"{"),
+    "unreadable caption file": endless_caption,
     "text is not UTF-8": lambda folder: beside(folder, "a.txt", b"caf\xe9"),
     "field of the wrong type": lambda folder: beside(folder, "a.json", b'{"caption": 1.5}'),
     "broken row": lambda folder: tokens(folder)[0],
