@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 FIGURES, PAGE = "finetune.json", "finetune.html"  # in the folder of the run
 _NOTHING = "none"  # of --keep
+BEFORE = (
+    "before: the model as it was loaded, asked by the names of the classes; start: the classifier that training began "
+    "with; after: the result"
+)
 
 
 def finetune(
@@ -170,11 +174,15 @@ def run_and_tell(recipe: "Recipe", folder: Path, *, resume: bool, device: str, a
     )
     print(f"{found.method}, alpha {found.alpha:g}: {which}; {found.result.step:,} steps were done")
     if found.before:
-        table(("task", "metric", "before", "after", "difference"), _rows(found), right=(2, 3, 4))
+        columns = ("task", "metric", "before", "start", "after", "after less before")
+        table(columns, _rows(found), right=(2, 3, 4, 5))
+        print(BEFORE)
+    if found.held_out is not None:
+        print(found.held_out.describe())
     for loss in found.losses:
         print(f"alarm: {loss}")
     print(f"{folder / PAGE}")
-    print(f"{found.result.checkpoint}: use it with diptych classify PICTURE --model {folder}")
+    print(f"{found.result.checkpoint}: use it with {_use(folder, bool(found.classes))}")
 
 
 def _run(
@@ -215,8 +223,21 @@ def _rows(found: "Finetuned") -> list[Sequence[str]]:
         around = (
             "" if paired is None else f" ({100 * paired.interval[0]:+.1f} to {100 * paired.interval[1]:+.1f})"
         )
-        rows.append((task, metric, percent(old), percent(new), f"{100 * (new - old):+.1f}{around}"))
+        start = headline(found.start[task])[1]
+        rows.append(
+            (task, metric, percent(old), percent(start), percent(new), f"{100 * (new - old):+.1f}{around}")
+        )
     return rows
+
+
+def _use(folder: Path, has_classes: bool) -> str:
+    """The command that uses the result: a model of pairs has no classes of its own."""
+    if has_classes:
+        return f"diptych classify IMAGE --model {folder}"
+    return (
+        f'diptych classify IMAGE --labels "cat,dog" --model {folder}, or diptych index IMAGES --index INDEX --model '
+        f"{folder} and diptych search WORDS --index INDEX"
+    )
 
 
 def _say_plan(recipe: "Recipe", images: int, classes: int) -> None:

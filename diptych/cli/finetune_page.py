@@ -45,6 +45,7 @@ def page(folder: Path, recipe: "Recipe", found: Finetuned, held_out: "Source | N
         tiles=_tiles(found),
         alarms="".join(f'<p class="notice">{escape(str(loss))}</p>' for loss in found.losses),
         tasks=_tasks(found),
+        split=_split(found),
         curve=_curve(found),
         calibration=_calibration(found),
         changes=_changes(found, held_out),
@@ -60,7 +61,7 @@ def _tiles(found: Finetuned) -> str:
     for task, before in found.before.items():
         metric, old = headline(before)
         new = headline(found.after[task])[1]
-        tiles.append((_words(task), percent(new), f"{_words(metric)}, {percent(old)} before"))
+        tiles.append((_words(task), percent(new), f"{_words(metric)}, {percent(old)} as loaded"))
     return "".join(
         f"<div><dt>{name}</dt><dd>{value}</dd><small>{note}</small></div>" for name, value, note in tiles
     )
@@ -73,7 +74,7 @@ def _tasks(found: Finetuned) -> str:
     for task, before in found.before.items():
         after = found.after[task]
         metric, old = headline(before)
-        new = headline(after)[1]
+        start, new = headline(found.start[task])[1], headline(after)[1]
         paired = paired_difference(task, before, after)
         moved = (
             "-" if paired is None else f"{100 * paired.interval[0]:+.1f} to {100 * paired.interval[1]:+.1f}"
@@ -82,13 +83,24 @@ def _tasks(found: Finetuned) -> str:
         rows.append(
             f'<tr><th scope="row">{_words(task)}<small>{_words(metric)}, {before.scores.count:,} images of '
             f"{escape(before.data)}</small></th><td>{percent(old)}</td>{_range(before, metric)}"
-            f"<td><b>{percent(new)}</b></td>{_range(after, metric)}<td>{100 * (new - old):+.1f}</td>"
-            f"<td>{moved}</td><td>{counts}</td></tr>"
+            f"<td>{percent(start)}</td><td><b>{percent(new)}</b></td>{_range(after, metric)}"
+            f"<td>{100 * (new - old):+.1f}</td><td>{moved}</td><td>{counts}</td></tr>"
         )
-    heads = ("task", "before", "95 %", "after", "95 %", "points", "95 %, paired", "gained / lost")
+    heads = ("task", "before", "95 %", "start", "after", "95 %", "points", "95 %, paired", "gained / lost")
     titles = "".join(f'<th scope="col">{head}</th>' for head in heads)
     head, body = f"<thead><tr>{titles}</tr></thead>", f"<tbody>{''.join(rows)}</tbody>"
     return f'<div class="panel scroll"><table>{head}{body}</table></div>'
+
+
+def _split(found: Finetuned) -> str:
+    """How the held-out part was made, and what to know of it."""
+    if found.held_out is None:
+        return ""
+    lines = found.held_out.describe().splitlines()
+    return "".join(
+        f'<p class="{"notice" if line.startswith("warning") else "hint"}">{escape(line[:1].upper() + line[1:])}.</p>'
+        for line in lines
+    )
 
 
 def _range(report: "Report", metric: str) -> str:
@@ -274,9 +286,12 @@ ${style}.hint code { white-space: nowrap; } .chart small b { margin-left: 0; }
 <dl class="tiles">$tiles</dl>
 $alarms
 <h2>Before and after</h2>
-<p class="hint">Intervals are about which images were tested. The held-out part chose the step, so that it flatters the
-result a little; data named with <code>--shift</code> or <code>--keep</code> did not.</p>
+<p class="hint">Before: the model as it was loaded, asked by the names of the classes. Start: the classifier that
+training began with. After: the result. The differences are from before to after. Intervals are about which images were
+tested. The held-out part chose the step, which flatters the result a little; data named with <code>--shift</code> or
+<code>--keep</code> did not.</p>
 $tasks
+$split
 $curve
 $calibration
 $changes

@@ -2,13 +2,15 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from diptych.finetuning.heads import zero_shot_head
+from diptych.models.architectures import Classifier
 from diptych.models.batch_statistics import batch_norms, estimate_statistics
-from diptych.models.clip import CLIP
+from diptych.models.clip import CLIP, build_model
 from diptych.models.low_rank import merged
 from diptych.training.settings import FinetuneSettings
 from diptych.weights.interpolation import interpolated
@@ -26,6 +28,18 @@ def finished(model: CLIP, settings: FinetuneSettings, *, by_words: bool) -> CLIP
         done.classifier.weight.copy_(weight)
         done.classifier.bias.copy_(bias)
     return done
+
+
+def by_names(model: CLIP, settings: FinetuneSettings) -> CLIP:
+    """A copy of a finished model whose classifier is made of the names of its classes: zero-shot classification."""
+    assert model.classifier is not None
+    old = model.classifier
+    size = Classifier(classes=old.classes, reads="embedding", several=old.several)
+    named = build_model(replace(model.architecture, classifier=size)).requires_grad_(False).eval()
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith("classifier.")}
+    weight, bias = zero_shot_head(model, old.classes, settings.words, settings.templates)
+    named.load_state_dict({**state, "classifier.weight": weight, "classifier.bias": bias})
+    return named.to(model.logit_scale.device)
 
 
 def between(start: CLIP, tuned: CLIP, alpha: float, batches: Sequence[Tensor]) -> CLIP:

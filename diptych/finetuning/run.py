@@ -11,17 +11,18 @@ from rich.console import Console
 from torch import Tensor, stack
 
 from diptych.config import plain
+from diptych.data.split import Split
 from diptych.data.transforms import Preprocess
 from diptych.errors import CheckpointError, DataError, SettingsError
 from diptych.evaluation.comparison import Difference, compare
 from diptych.evaluation.headlines import headlines
 from diptych.evaluation.report import Report
-from diptych.finetuning.product import between, finished
+from diptych.finetuning.product import between, by_names, finished
 from diptych.models.clip import CLIP
 from diptych.pretrained import load
 from diptych.training.best import Best
 from diptych.training.engine import NotFiniteError, Result, train
-from diptych.training.feeding import open_examples
+from diptych.training.feeding import open_examples, open_whole, split_of
 from diptych.training.layout import BEST, MODEL, START, TUNED
 from diptych.training.settings import Recipe
 from diptych.weights.checkpoint import read_manifest, save_checkpoint
@@ -61,19 +62,24 @@ class Loss:
 class Finetuned:
     """What a run came to.
 
-    alpha: of the result. step: whose weights it is made of; 0 where no step was better than the start. before, after:
-    the tasks' reports of the start and of the result. curve: each alpha that was measured, with its reports. losses: of
-    the result. result: of the engine.
+    alpha: of the result. step: whose weights it is made of; 0 where no step was better than the start. before: the
+    tasks' reports of the model as it was loaded, asked by the names of the classes. start: those of what training
+    begins with, which may have a probe. after: those of the result. curve: each alpha that was measured, with its
+    reports. losses: from before to the result. result: of the engine. held_out: None where nothing is. classes: of the
+    model's own classifier; empty after pairs.
     """
 
     method: str
     alpha: float
     step: int
     before: Reports
+    start: Reports
     after: Reports
     curve: tuple[tuple[float, Reports], ...]
     losses: tuple[Loss, ...]
     result: Result
+    held_out: Split | None
+    classes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The figures, without what became of each example."""
@@ -85,9 +91,11 @@ class Finetuned:
             "steps": self.result.step,
             "best": None if self.result.best is None else plain(self.result.best),
             "before": {name: report.to_json() for name, report in self.before.items()},
+            "start": {name: report.to_json() for name, report in self.start.items()},
             "after": {name: report.to_json() for name, report in self.after.items()},
             "curve": [{"alpha": alpha, "metrics": metrics_of(reports)} for alpha, reports in self.curve],
             "lost": [plain(loss) for loss in self.losses],
+            "held_out": None if self.held_out is None else self.held_out.to_json(),
         }
 
 
@@ -118,7 +126,7 @@ def finetune(
         evaluate=watch.evaluate if watch.before else None,
         console=console,
     )
-    step = _best_step(result, watch.before, recipe.optimizer.learning_rate, say)
+    step = _best_step(result, watch.start_reports, recipe.optimizer.learning_rate, say)
     tuned = watch.start
     if step:
         tuned = watch.finished(
@@ -129,7 +137,19 @@ def finetune(
     product = watch.between(tuned, alpha)
     after = dict(curve).get(alpha) or watch.measured(product)
     lost = tuple(losses(watch.before, after, settings.most_lost))
-    found = Finetuned(settings.method, alpha, step, watch.before, after, curve, lost, result)
+    found = Finetuned(
+        method=settings.method,
+        alpha=alpha,
+        step=step,
+        before=watch.before,
+        start=watch.start_reports,
+        after=after,
+        curve=curve,
+        losses=lost,
+        result=result,
+        held_out=split_of(recipe.data, open_whole(recipe.data)[0]) if recipe.data.validation else None,
+        classes=() if watch.start.classifier is None else watch.start.classifier.classes,
+    )
     _deliver(recipe, out, watch.preprocess, {TUNED: tuned, MODEL: product}, found)
     return found
 
@@ -137,8 +157,9 @@ def finetune(
 class _Watch:
     """What would be delivered at any step, measured, beside the start.
 
-    before: the start's reports. alpha: of what is measured on the way. sweeps: whether further ones are measured at the
-    end.
+    before: the reports of the model as it was loaded, against which losses are counted. start_reports: those of the
+    start, which a step has to beat. alpha: of what is measured on the way. sweeps: whether further ones are measured at
+    the end.
     """
 
     def __init__(
@@ -153,7 +174,8 @@ class _Watch:
         self.sweeps = self.settings.method == "wise-ft" or self.settings.share == "best"
         blends = self.sweeps or self.alpha != 1
         self._images = statistics_images(recipe, self.preprocess) if blends else []
-        self.before = measure(self.start, self.preprocess)
+        self.start_reports = measure(self.start, self.preprocess)
+        self.before = self._measured_by_names()
         if self.settings.share == "best" and not self.before:
             raise SettingsError(
                 '[finetune] alpha = "best": nothing is measured; keep a part of the data with [data] validation, and '
@@ -166,6 +188,18 @@ class _Watch:
             else {}
         )
         self._warned: set[str] = set()
+
+    def _measured_by_names(self) -> Reports:
+        """The reports of the model as it was loaded. Its towers are the start's: only another classifier differs."""
+        if (
+            self.start.classifier is None
+            or self.settings.begins == "zero-shot"
+            or self._recipe.objective.name != "classifier"
+        ):
+            return self.start_reports
+        same = {name: report for name, report in self.start_reports.items() if report.task != "labels"}
+        found = {**same, **self._measure(by_names(self.start, self.settings), self.preprocess, skip=same)}
+        return {name: found[name] for name in self.start_reports}
 
     def finished(self, model: CLIP) -> CLIP:
         """See `product.finished`."""
@@ -201,16 +235,16 @@ class _Watch:
         return tuple((alpha, self.measured(self.between(tuned, alpha))) for alpha in alphas)
 
 
-def _best_step(result: Result, before: Reports, learning_rate: float, say: Callable[[str], None]) -> int:
+def _best_step(result: Result, at_start: Reports, learning_rate: float, say: Callable[[str], None]) -> int:
     """The step whose weights are delivered: the best by the recipe's metric, of which the start, step 0, is one."""
     best = result.best
     if best is None:
         return result.step
-    start = Best(best.metric, 0, metrics_of(before)[best.metric])
+    start = Best(best.metric, 0, metrics_of(at_start)[best.metric])
     if best.beats(start):
         return best.step
     say(
-        f"warning: no step is better than the start: {best.metric} was {start.value:.4g} before, and at best "
+        f"warning: no step is better than the start: {best.metric} was {start.value:.4g} there, and at best "
         f"{best.value:.4g}, after step {best.step:,}; the result is the start. A lower optimizer.learning_rate than "
         f"{learning_rate:g} may help, or more data"
     )

@@ -41,11 +41,15 @@ def test_one_command_fine_tunes_tells_what_changed_and_writes_a_page(
     assert told.json["method"] == "wise-ft"
     assert told.json["alpha"] == 0.5
     assert [point["alpha"] for point in told.json["curve"]] == [0.0, 0.5, 1.0]
-    assert set(told.json["before"]) == set(told.json["after"]) == {"held_out"}
+    assert set(told.json["before"]) == set(told.json["start"]) == set(told.json["after"]) == {"held_out"}
+    assert told.json["held_out"]["grouped_by"] == "near copies"
+    assert "held out 6 of 24, by whole groups (near copies)" in told.err
     assert "24 pictures of 3 classes, 20% held out: wise-ft for at most" in told.err
     page = (tmp_path / "run" / "finetune.html").read_text()
     for words in (
         "Before and after",
+        "asked by the names of the classes",
+        "Held out 6 of 24, by whole groups (near copies)",
         "Between both models",
         "Reliability before",
         "Reliability after",
@@ -256,6 +260,7 @@ def test_the_result_of_a_far_too_high_learning_rate_is_the_start(
     assert "no step is better than the start" in told.err
     assert "A lower optimizer.learning_rate than 1 may help" in told.err
     assert told.json["step"] == 0
-    assert told.json["after"] == told.json["before"]
+    assert told.json["after"] == told.json["start"]
+    assert told.json["before"] != told.json["start"]
     start, result = (load_file(tmp_path / "run" / name / "model.safetensors") for name in ("start", "model"))
     assert all(torch.equal(value, result[name]) for name, value in start.items())

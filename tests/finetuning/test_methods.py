@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import diptych
-from diptych.cli.train import reports_of
+from diptych.cli.train import held_out_part, reports_of
 from diptych.data.labelled import Prompted
 from diptych.data.sources import open_source
 from diptych.embed import embed_images, image_features
 from diptych.errors import DataError, SettingsError
-from diptych.evaluation.zero_shot import classifier
+from diptych.evaluation.own_classes import evaluate_own_classes
+from diptych.evaluation.zero_shot import classifier, evaluate_zero_shot
 from diptych.finetuning.heads import probe_head
 from diptych.finetuning.product import between, finished
 from diptych.finetuning.run import Finetuned, finetune
@@ -273,11 +274,34 @@ def test_the_start_is_delivered_where_no_step_is_better(
     said: list[str] = []
     # The probe is right about every picture that is held out: no step can be better.
     found = finetune(prepared, tmp_path, measure=reports_of(prepared), say=said.append)
-    assert found.before["held_out"].scores.metrics["top1"] == 1
+    assert found.start["held_out"].scores.metrics["top1"] == 1
     assert (found.step, found.curve) == (0, ())
-    assert any("no step is better than the start: held_out_top1 was 1 before" in line for line in said)
+    assert any("no step is better than the start: held_out_top1 was 1 there" in line for line in said)
     first, second = weights_of(tmp_path / "start"), weights_of(tmp_path / "model")
     assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.mark.parametrize(
+    ("method", "head"), [("head", None), ("lp-ft", None), ("full", "zero"), ("full", None)]
+)
+def test_before_is_the_model_as_it_was_loaded_asked_by_the_names_of_the_classes(
+    method: str, head: str | None, vit: str, pictures: Path, tmp_path: Path
+) -> None:
+    prepared, found = run(recipe(pictures, vit, method, head=head), tmp_path)
+    loaded, preprocess = diptych.load(vit, device="cpu")
+    source = held_out_part(prepared)
+    zero_shot = evaluate_zero_shot(loaded, preprocess, source, model_name="loaded")
+    metrics = found.before["held_out"].scores.metrics
+    assert metrics["top1"] == pytest.approx(zero_shot.scores.metrics["top1"])
+    start, _ = diptych.load(str(tmp_path / "start"), device="cpu")
+    own = evaluate_own_classes(start, preprocess, source, model_name="start")
+    assert found.start["held_out"].scores.metrics["top1"] == pytest.approx(own.scores.metrics["top1"])
+    if (method, head) in (("head", None), ("lp-ft", None)):
+        assert metrics["top1"] < 0.6
+        assert found.start["held_out"].scores.metrics["top1"] == 1
+    told = found.to_json()
+    assert told["start"]["held_out"]["metrics"] == found.start["held_out"].scores.metrics
+    assert told["held_out"]["count"] == 6
 
 
 def test_low_rank_training_leaves_every_weight_of_the_base_alone(
