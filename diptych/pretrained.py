@@ -34,6 +34,7 @@ Precision = Literal["float32", "float16", "bfloat16"]
 FEATURE_VERSION = 1
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_RESULT = "model"  # in the folder of a run
 _WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
 # The hash of the weights that a model in half precision was made from; such a model is for use, not for training.
@@ -61,8 +62,8 @@ def load(
     """A model in evaluation mode, and the preprocessing that it was trained with.
 
     `name` is one of `available_models()`, or the path of a file (OpenAI's archives, a state dict) or of a folder
-    (Diptych, open_clip, transformers). A published model is downloaded on first use; its SHA-256 is verified
-    before it is read. No file is ever executed.
+    (Diptych, open_clip, transformers; a run's folder stands for the model in it). A published model is downloaded on
+    first use; its SHA-256 is verified before it is read. No file is ever executed.
 
     A file of weights alone is read with the configuration beside it. A state dict that `torch.save` wrote from a
     model of Diptych says itself what it is. OpenAI's files and TorchScript archives have "quick_gelu". Any other
@@ -151,6 +152,12 @@ def fingerprint(model: CLIP, preprocess: Preprocess) -> str:
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
+def model_of_run(path: Path) -> Path:
+    """Return the model in a run's folder, of training or fine-tuning; any other path as it is."""
+    inside = path / _RESULT
+    return inside if not (path / MANIFEST).exists() and (inside / MANIFEST).is_file() else path
+
+
 def _bundled() -> dict[str, Path]:
     return {folder.parent.name: folder.parent for folder in sorted(_WEIGHTS_FOLDER.glob(f"*/{MANIFEST}"))}
 
@@ -173,7 +180,7 @@ def _locate(
             f"{os.fspath(name)}: neither a file, nor a folder, nor the name of a model; "
             f"{config.nearest(os.fspath(name), available_models())}"
         )
-    return path
+    return model_of_run(path)
 
 
 @contextmanager

@@ -56,6 +56,17 @@ def forms(tmp_path: Path) -> dict[str, Path]:
     return paths
 
 
+def test_the_folder_of_a_run_stands_for_the_model_in_it(tmp_path: Path) -> None:
+    model = _model()
+    save_checkpoint(tmp_path / "run" / "model", model, config.plain(PREPROCESS))
+    (tmp_path / "run" / "recipe.json").write_text("{}")
+    loaded, preprocess = diptych.load(tmp_path / "run", device="cpu")
+    assert fingerprint(loaded, preprocess) == fingerprint(model, PREPROCESS)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="empty"):
+        diptych.load(tmp_path / "empty")
+
+
 def test_every_form_of_a_model_loads_as_the_same_model(
     forms: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

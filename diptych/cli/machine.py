@@ -11,7 +11,7 @@ from diptych.config import nearest
 from diptych.data.transforms import Preprocess
 from diptych.errors import SettingsError
 from diptych.models.clip import CLIP
-from diptych.pretrained import available_models, load, usable_device
+from diptych.pretrained import available_models, load, model_of_run, usable_device
 from diptych.weights.naming import split_name, with_activation
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -28,9 +28,7 @@ def load_model(
     """
     chosen_device, chosen_precision = choose(device, precision)
     place, stated = split_name(with_activation(name, activation))
-    path = Path(place)
-    if (path / "model" / "diptych.json").is_file():
-        path /= "model"
+    path = model_of_run(Path(place))
     full_name = place if place in available_models() or not path.exists() else str(path.resolve())
     full_name = with_activation(full_name, stated)
     model, preprocess = load(full_name, chosen_device, precision=chosen_precision)

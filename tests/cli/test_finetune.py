@@ -16,6 +16,7 @@ from command_line import Run
 from PIL import Image
 from safetensors.torch import load_file
 
+import diptych
 from tests.training.label_pictures import write_pictures
 
 QUICK = (
@@ -264,3 +265,23 @@ def test_the_result_of_a_far_too_high_learning_rate_is_the_start(
     assert told.json["before"] != told.json["start"]
     start, result = (load_file(tmp_path / "run" / name / "model.safetensors") for name in ("start", "model"))
     assert all(torch.equal(value, result[name]) for name, value in start.items())
+
+
+def test_after_pairs_the_last_line_names_commands_that_work(run: Run, tiny: Path, tmp_path: Path) -> None:
+    source = write_pictures(tmp_path / "classes")
+    (tmp_path / "pairs").mkdir()
+    for file in source.rglob("*.png"):
+        name = f"{file.parent.name}{file.stem}"
+        file.rename(tmp_path / "pairs" / f"{name}.png")
+        (tmp_path / "pairs" / f"{name}.txt").write_text(f"a {file.parent.name} square")
+    out = tmp_path / "run"
+    told = run("finetune", tmp_path / "pairs", "--model", tiny, "--out", out, *QUICK)
+    assert told.code == 0, told.err
+    last = told.out.strip().splitlines()[-1]
+    command = re.search(r'diptych (classify) IMAGE (--labels) "(cat,dog)" (--model) (\S+?),', last)
+    assert command is not None, last
+    image = next((tmp_path / "pairs").glob("*.png"))
+    verb, *options = command.groups()
+    assert run(verb, image, *options).code == 0
+    loaded, _ = diptych.load(out, device="cpu")  # the folder of the run, as on the command line
+    assert loaded.classifier is None

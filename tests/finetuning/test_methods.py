@@ -17,6 +17,7 @@ from diptych.embed import embed_images, image_features
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.own_classes import evaluate_own_classes
 from diptych.evaluation.zero_shot import classifier, evaluate_zero_shot
+from diptych.finetuning.examination import examine
 from diptych.finetuning.heads import probe_head
 from diptych.finetuning.product import between, finished
 from diptych.finetuning.run import Finetuned, finetune
@@ -438,9 +439,12 @@ def test_labels_of_which_an_image_has_several_are_learned(vit: str, pictures: Pa
 
 
 def test_pairs_go_on_contrastively_and_methods_of_labels_refuse_them(vit: str, tmp_path: Path) -> None:
-    folder = write_pictures(tmp_path / "pairs")
-    for file in folder.rglob("*.png"):
-        file.with_suffix(".txt").write_text(f"a {file.parent.name} square, number {file.stem}")
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for file in write_pictures(tmp_path / "classes").rglob("*.png"):
+        name = f"{file.parent.name}{file.stem}"
+        file.rename(folder / f"{name}.png")
+        (folder / f"{name}.txt").write_text(f"a {file.parent.name} square, number {file.stem}")
     values = recipe(folder, vit, "contrastive")
     task = type(values.evaluation.tasks[0])(name="held_out", task="retrieval", data="held-out")
     evaluation = type(values.evaluation)(tasks=(task,))
@@ -451,6 +455,19 @@ def test_pairs_go_on_contrastively_and_methods_of_labels_refuse_them(vit: str, t
     for method in ("head", "full", "wise-ft"):
         with pytest.raises(SettingsError, match="captions alone"):
             prepare(recipe(folder, vit, method), tmp_path / method, silent)
+
+
+def test_captions_in_class_folders_are_pairs_unless_the_method_learns_from_labels(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "albums")
+    for file in folder.rglob("*.png"):
+        file.with_suffix(".txt").write_text(f"a square, number {file.stem}")
+    source = open_source(folder)
+    assert examine(source).kind == "pairs"
+    assert examine(source, method="contrastive").kind == "pairs"
+    assert examine(source, method="head").classes == ("blue", "green", "red")
+    for file in sorted(folder.rglob("*.txt"))[2:]:
+        file.unlink()
+    assert examine(open_source(folder)).kind == "labels"  # two stray captions
 
 
 def test_words_for_a_class_that_the_data_lack_are_refused(vit: str, pictures: Path, tmp_path: Path) -> None:
