@@ -1,14 +1,16 @@
 """Examples from the rows of Arrow tables: Parquet, and what the `datasets` library saves."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from diptych.data.columns import Columns, choose_columns, example_from_row, image_path, remarks_on_cells
 from diptych.data.example import Example
 from diptych.data.image_root import find_image_root
 from diptych.data.places import Place, image_at
+from diptych.data.row_keys import Integers, NamedPaths, content_key, path_key
 from diptych.errors import DataError
 
 Row = Mapping[str, Any]
@@ -24,6 +26,7 @@ class ArrowRows:
     chosen: which of them hold what.
     label_names: the names behind numbered labels, where the `datasets` library left them in the schema.
     folder: what paths in the image column are relative to.
+    earlier: how many earlier rows name the same path as each row; see `NamedPaths`.
     remarks: what a user should know of how the table is read, a sentence each.
     """
 
@@ -31,6 +34,7 @@ class ArrowRows:
     chosen: Columns
     label_names: Sequence[str]
     folder: Place
+    earlier: Integers
     remarks: tuple[str, ...] = ()
 
     def example(self, position: int, row: Mapping[str, Any], where: str) -> Example:
@@ -39,10 +43,12 @@ class ArrowRows:
         cell = row[self.chosen.image or ""]
         if isinstance(cell, dict):
             cell = cell.get("bytes") or cell.get("path")
-        key, image = str(position), cell
-        if not isinstance(cell, bytes):
-            place = image_path(cell, self.folder, where)
-            key, image = f"{position}:{place.name}", image_at(place, where, self.folder)
+        if isinstance(cell, bytes):
+            image: Path | bytes = cell
+            key = content_key(cell)
+        else:
+            image = image_at(image_path(cell, self.folder, where), where, self.folder)
+            key = path_key(str(cell), self.earlier, position)
         label = row.get(self.chosen.label or "")
         numbered = isinstance(label, int | float) and not isinstance(label, bool)
         if numbered and label in range(len(self.label_names)):
@@ -58,11 +64,12 @@ def arrow_rows(
     beside: Place,
     image_root: Place | None,
     first_rows: Callable[[Sequence[str]], Sequence[Row]],
+    cells_of: Callable[[str], Iterable[Any]],
 ) -> ArrowRows:
     """How the rows of a table with this pyarrow schema become examples.
 
     table: for messages. beside: the folder that it lies in. image_root: what paths in the image column are relative
-    to; found when not given. first_rows: some rows of the table, with the given columns alone.
+    to; found when not given. first_rows: some rows of the table, with the given columns alone. cells_of: a column.
 
     Raises:
         DataError: see `choose_columns`; or the image column holds neither paths nor encoded images.
@@ -80,6 +87,8 @@ def arrow_rows(
             "paths, encoded images, or a struct of `bytes` and `path`; "
             "choose another with image_column (--image-column)"
         )
+    # Of a struct of both, the bytes decide; a rare row without them has the plain path as its key.
+    images_inside = "bytes" in fields or "binary" in str(kind)
     paths = chosen.image if str(kind) in ("string", "large_string") else None
     looked_at = [name for name in (paths, chosen.caption, chosen.label) if name is not None]
     rows = first_rows(looked_at) if looked_at else []
@@ -92,8 +101,21 @@ def arrow_rows(
     root = find_image_root(str(table), beside, image_root, named)
     remarks = (f"{table}: {remark}" for remark in remarks_on_cells(rows, chosen))
     return ArrowRows(
-        names, chosen, _label_names(schema, chosen.label), root.folder, (*root.remarks, *remarks)
+        names,
+        chosen,
+        _label_names(schema, chosen.label),
+        root.folder,
+        NamedPaths().earlier() if images_inside else _earlier(cells_of(chosen.image or "")),
+        (*root.remarks, *remarks),
     )
+
+
+def _earlier(cells: Iterable[Any]) -> Integers:
+    named = NamedPaths()
+    for cell in cells:
+        path = cell.get("path") if isinstance(cell, dict) else cell
+        named.add(path if isinstance(path, str) else "")
+    return named.earlier()
 
 
 def _label_names(schema: Any, label: str | None) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from diptych.data.columns import Columns, choose_columns, image_path
 from diptych.data.places import Place
+from diptych.data.row_keys import NamedPaths
 from diptych.data.table import Row, Rows, TextTable, lines_of, open_csv
 from diptych.errors import DataError
 
@@ -60,7 +61,7 @@ def _open_lines(
     header: bool = False,
 ) -> TextTable:
     """Open a table with one row a line, whatever quotes are in it; broken rows are counted."""
-    starts, numbers, broken = array("q"), array("q"), array("q")
+    starts, numbers, broken, named = array("q"), array("q"), array("q"), NamedPaths()
     problem: DataError | None = None
     with lines_of(path) as lines:
         if header:
@@ -69,18 +70,21 @@ def _open_lines(
         for text in lines:
             if text.strip():
                 where = f"{path}, line {lines.count:,}"
+                image = ""
                 try:
-                    image_path(parse(text, where)[chosen.image or ""], path.parent, where)
+                    image = parse(text, where)[chosen.image or ""]
+                    image_path(image, path.parent, where)
                 except DataError as error:
                     problem = problem or error
                     broken.append(lines.count)
+                named.add(image)
                 starts.append(start)
                 numbers.append(lines.count)
             start = lines.position
         starts.append(start)
     if problem is not None and len(broken) > min(len(numbers) - 1, max(10, len(numbers) // 10)):
         raise DataError(f"{problem}; {len(broken):,} of {len(numbers):,} rows are like that")
-    rows = Rows(columns, form, starts, numbers, lines.sha256, lines.version, parse, broken)
+    rows = Rows(columns, form, starts, numbers, lines.sha256, lines.version, parse, named.earlier(), broken)
     return TextTable(path, rows, chosen, image_root)
 
 

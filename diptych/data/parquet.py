@@ -9,7 +9,7 @@ import hashlib
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -52,7 +52,13 @@ class ParquetSource:
             raise DataError(f"{path}: no rows; expected one row an image")
         schema = self._file.schema_arrow
         self._rows = arrow_rows(
-            schema, wanted, path, beside=path.parent, image_root=image_root, first_rows=self._first_rows
+            schema,
+            wanted,
+            path,
+            beside=path.parent,
+            image_root=image_root,
+            first_rows=self._first_rows,
+            cells_of=self._cells_of,
         )
         groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
         self._ends = list(accumulate(groups))
@@ -132,6 +138,15 @@ class ParquetSource:
             return list(next(batches).to_pylist())
         except (OSError, pyarrow.ArrowException) as error:
             raise DataError(f"{self._path}, row group 0: damaged ({error})") from None
+
+    def _cells_of(self, column: str) -> Iterator[Any]:
+        for number in range(self._file.metadata.num_row_groups):
+            try:
+                group = self._file.read_row_group(number, columns=[column], use_threads=False)
+                yield from group.column(0).to_pylist()
+            except (OSError, pyarrow.ArrowException):
+                # Whoever reads its rows gets the error; the other groups are as good as before.
+                yield from [None] * self._file.metadata.row_group(number).num_rows
 
     def _downloaded(self) -> npt.NDArray[np.int64]:
         status = self._file.read(["status"], use_threads=False)["status"].to_pylist()

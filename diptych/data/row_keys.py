@@ -21,12 +21,12 @@ class NamedPaths:
         self._hashes = array("q")
 
     def add(self, path: str) -> None:
-        """Note the path of the next row."""
-        digest = hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        """Note the path of the next row; empty where the row has none."""
+        digest = hashlib.blake2b(path.strip().encode("utf-8", "surrogatepass"), digest_size=8).digest()
         self._hashes.append(int.from_bytes(digest, "little", signed=True))
 
     def earlier(self) -> Integers:
-        """Return (n,): how many earlier rows name the same path as each row."""
+        """Return (n,): how many earlier rows name the same path as each row; empty where no path is named twice."""
         hashes = np.frombuffer(self._hashes, np.int64)
         order = np.argsort(hashes, kind="stable")
         begins = np.ones(len(hashes), np.bool_)
@@ -35,12 +35,13 @@ class NamedPaths:
         counts = np.diff(first, append=len(hashes))
         earlier = np.empty(len(hashes), np.int32)
         earlier[order] = np.arange(len(hashes)) - np.repeat(first, counts)
-        return earlier
+        return earlier if earlier.any() else np.empty(0, np.int32)
 
 
-def path_key(path: str, earlier: int) -> str:
-    """Return the key of a row that names `path` after `earlier` other rows."""
-    return f"{path}/{earlier + 1}" if earlier else path
+def path_key(path: str, earlier: Integers, row: int) -> str:
+    """Return the key of a row that names `path`. earlier: see `NamedPaths`."""
+    before = int(earlier[row]) if len(earlier) else 0
+    return f"{path.strip()}/{before + 1}" if before else path.strip()
 
 
 def content_key(image: bytes) -> str:

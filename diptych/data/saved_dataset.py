@@ -8,7 +8,7 @@ memory: nothing is loaded before it is asked for, and random access costs what t
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,13 @@ class SavedDataset:
             raise DataError(f"{folder}: no rows; expected one row an image")
         schema = self._batches[0].schema
         self._rows = arrow_rows(
-            schema, wanted, folder, beside=folder, image_root=image_root, first_rows=self._first_rows
+            schema,
+            wanted,
+            folder,
+            beside=folder,
+            image_root=image_root,
+            first_rows=self._first_rows,
+            cells_of=self._cells_of,
         )
 
     @property
@@ -107,6 +113,10 @@ class SavedDataset:
     def _first_rows(self, columns: Sequence[str]) -> list[dict[str, Any]]:
         batch = next(batch for batch in self._batches if batch.num_rows).slice(0, LOOKED_FOR)
         return list(batch.select(list(columns)).to_pylist())
+
+    def _cells_of(self, column: str) -> Iterator[Any]:
+        for batch in self._batches:
+            yield from batch.column(column).to_pylist()
 
     def _start(self) -> None:
         self._batches: list[Any] = []

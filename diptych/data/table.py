@@ -29,6 +29,7 @@ from diptych.data.image_root import find_image_root, spread
 from diptych.data.left_out import LeftOut
 from diptych.data.places import Place, image_at, read_range, stream
 from diptych.data.remote import RemotePath
+from diptych.data.row_keys import Integers, NamedPaths, path_key
 from diptych.data.storage import Version
 from diptych.errors import DataError, SettingsError
 
@@ -50,6 +51,7 @@ class Rows:
     sha256: of the text.
     version: of the file.
     parse: a row's cells by column, from its text and where it is; DataError where it is broken.
+    earlier: how many earlier rows name the same image as each row; see `NamedPaths`.
     broken: the numbers of the lines that are.
     """
 
@@ -60,6 +62,7 @@ class Rows:
     sha256: str
     version: Version
     parse: Callable[[str, str], Row]
+    earlier: Integers
     broken: Sequence[int] = ()
 
 
@@ -99,7 +102,8 @@ class TextTable:
         named = row.get(self._chosen.image or "")
         path = image_path(named, self._root, where)
         image = image_at(path, where, self._root)
-        return example_from_row(f"{position}:{named}", image, row, self._chosen, where)
+        key = path_key(str(named), self._rows.earlier, position)
+        return example_from_row(key, image, row, self._chosen, where)
 
     def describe(self) -> str:
         """What was found in a few lines; the images of the first thousand rows are looked for."""
@@ -158,7 +162,7 @@ def open_csv(
     delimiter = _find_delimiter(path, wanted) if delimiter is None else delimiter.replace("\\t", "\t")
     if len(delimiter) != 1 or delimiter in '"\r\n':
         raise SettingsError(f"delimiter {delimiter!r}: expected one character, such as ',' or ';' or a tab")
-    starts, numbers = array("q"), array("q")
+    starts, numbers, named = array("q"), array("q"), NamedPaths()
     with lines_of(path) as lines:
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         columns = _next_row(reader, lines) or []
@@ -178,12 +182,13 @@ def open_csv(
                         f'({", ".join(map(repr, columns))}); put text that holds {delimiter!r} in "quotes"'
                     )
                 image_path(row[image], path.parent, where)
+                named.add(row[image])
                 starts.append(start)
                 numbers.append(number)
         starts.append(lines.position)
     form = f"columns divided by a {_DELIMITERS.get(delimiter, repr(delimiter))}"
     parse = functools.partial(_parse_csv, columns=tuple(columns), delimiter=delimiter)
-    rows = Rows(columns, form, starts, numbers, lines.sha256, lines.version, parse)
+    rows = Rows(columns, form, starts, numbers, lines.sha256, lines.version, parse, named.earlier())
     return TextTable(path, rows, chosen, image_root)
 
 
@@ -193,7 +198,7 @@ def open_jsonl(path: Place, wanted: Columns, image_root: Place | None = None) ->
     Raises:
         DataError: see `choose_columns`; or a line is not a JSON object, or has no image. Names the line.
     """
-    starts, numbers = array("q"), array("q")
+    starts, numbers, named = array("q"), array("q"), NamedPaths()
     columns: dict[str, None] = {}
     image = ""
     with lines_of(path) as lines:
@@ -205,6 +210,7 @@ def open_jsonl(path: Place, wanted: Columns, image_root: Place | None = None) ->
                 if not columns:
                     image = choose_columns(list(row), Columns(wanted.image), where).image or ""
                 image_path(row.get(image), path.parent, where)
+                named.add(row[image])
                 columns |= dict.fromkeys(row)
                 starts.append(start)
                 numbers.append(lines.count)
@@ -223,6 +229,7 @@ def open_jsonl(path: Place, wanted: Columns, image_root: Place | None = None) ->
         lines.sha256,
         lines.version,
         _parse_json,
+        named.earlier(),
     )
     return TextTable(path, rows, chosen, image_root)
 

@@ -103,7 +103,7 @@ def test_parquet_is_read_without_the_rows_that_failed(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     assert read_all(source) == EXPECTED
     assert source[2].image == png(1)
-    assert len({source[position].key for position in range(4)}) == 4
+    assert len({source[position].key for position in range(4)}) == 2  # those of the images
     assert getattr(source, "parts", None) == (2, 2)
     assert source.describe().count("left out: 1 rows whose image was not downloaded") == 2
     assert read_all(open_source(f"{tmp_path}/*.parquet")) == EXPECTED

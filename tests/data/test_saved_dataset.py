@@ -9,6 +9,7 @@ import pytest
 from tar_files import png
 
 from diptych.data import Example, open_source
+from diptych.data.row_keys import content_key
 from diptych.errors import DataError, SettingsError
 
 IMAGES = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
@@ -61,7 +62,11 @@ def read_all(folder: Path) -> list[Example]:
 def test_every_row_of_every_file_is_an_example(saved: Path) -> None:
     assert read_all(saved) == [
         Example(
-            str(row), png(row), (f"caption {row}",), (), ("cat", "dog")[row % 2], metadata={"source": "web"}
+            key=content_key(png(row)),
+            image=png(row),
+            captions=(f"caption {row}",),
+            label=("cat", "dog")[row % 2],
+            metadata={"source": "web"},
         )
         for row in range(7)
     ]
