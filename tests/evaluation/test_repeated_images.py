@@ -19,6 +19,7 @@ from diptych.data import Example, Source, open_source, shards
 from diptych.data.transforms import Preprocess
 from diptych.evaluation import retrieval
 from diptych.evaluation.calibration import calibrate
+from diptych.evaluation.comparison import compare
 from diptych.evaluation.linear_probe import evaluate_linear_probe
 from diptych.evaluation.metrics import wilson
 from diptych.evaluation.multi_label import evaluate_multi_label
@@ -268,7 +269,7 @@ def test_one_image_with_two_labels_is_reported_and_counts_for_both(
     assert report.scores.count == 5
     assert report.remarks == (
         "8 rows show 4 images",
-        f"1 image has different labels in different rows, such as '0:{labelled[0][0]}': 'cat' and 'dog'; "
+        f"1 image has different labels in different rows, such as {labelled[0][0]!r}: 'cat' and 'dog'; "
         "each label counts",
     )
 
@@ -314,3 +315,25 @@ def test_intervals_of_word_order_count_images(
     assert report.scores.confidence["accuracy"] == wilson(report.scores.metrics["accuracy"], 4)
     assert report.groups["all"].confidence == report.scores.confidence
     assert report.remarks == ("20 rows show 4 images",)
+
+
+def test_after_one_row_was_removed_the_rest_is_still_compared(
+    tiny_clip: CLIP, tiny_preprocess: Preprocess, tiny_images: list[Path], tmp_path: Path
+) -> None:
+    rows = [(path.name, label) for path, label in zip(tiny_images, ("cat", "dog", "dog", "cat"), strict=True)]
+    cells = [
+        {"image": {"bytes": path.read_bytes(), "path": "x.png"}, "label": label}
+        for path, (_, label) in zip(tiny_images, rows, strict=True)
+    ]
+    parquet.write_table(pyarrow.Table.from_pylist(cells), tmp_path / "whole.parquet")
+    parquet.write_table(pyarrow.Table.from_pylist(cells[1:]), tmp_path / "cut.parquet")
+    sources = [
+        (label_table(tmp_path, rows, "whole.csv"), label_table(tmp_path, rows[1:], "cut.csv")),
+        (open_source(tmp_path / "whole.parquet"), open_source(tmp_path / "cut.parquet")),
+    ]
+    for pair in sources:
+        whole, cut = (
+            evaluate_zero_shot(tiny_clip, tiny_preprocess, source, model_name="tiny") for source in pair
+        )
+        found = compare("task", whole, cut)
+        assert (found.count, found.only_first, found.only_second, found.changes) == (3, 1, 0, ())

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+import pyarrow
 import pytest
 from fake_encoder import DAMAGED, Contained, FakeEncoder, Folder, preview_of, vector_of
+from pyarrow import parquet
 
+from diptych.data import Example, Source, open_source
+from diptych.data.row_keys import content_key
 from diptych.errors import DataError, SearchIndexError
 from diptych.search.build import Summary, refresh
 from diptych.search.index import Index
@@ -501,3 +505,37 @@ def test_a_full_disk_is_an_error_that_leaves_the_index_as_it_was(tmp_path: Path)
     assert str(tmp_path / "index") in first
     assert "File too large" in first
     assert last == "goes on"
+
+
+class RowNumbers:
+    """A source whose keys are row numbers, as those of tables with images inside once were."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.name, self.fingerprint = source.name, source.fingerprint
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, position: int, /) -> Example:
+        return dataclasses.replace(self._source[position], key=str(position))
+
+    def describe(self) -> str:
+        return self.name
+
+
+def test_rows_of_an_index_made_with_row_numbers_as_keys_are_not_embedded_again(tmp_path: Path) -> None:
+    images = [b"apple", b"bread", b"apple", b"cat"]
+    cells = [{"image": {"bytes": image, "path": None}, "caption": image.decode()} for image in images]
+    parquet.write_table(pyarrow.Table.from_pylist(cells), tmp_path / "t.parquet")
+    source, encoder = open_source(tmp_path / "t.parquet"), FakeEncoder()
+    made = refresh(tmp_path / "index", RowNumbers(source), encoder, thumbnails=False)
+    assert counts(made) == {"added": 4, "total": 4}
+    encoder.embedded.clear()
+    done = refresh(tmp_path / "index", source, encoder, thumbnails=False)
+    assert encoder.embedded == []
+    assert (done.moved, done.added, done.total) == (3, 0, 3)
+    assert counts(refresh(tmp_path / "index", source, encoder, thumbnails=False))["unchanged"] == 3
+    assert {item.uri.partition("#")[2] for item in Index(tmp_path / "index").items()} == {
+        content_key(image) for image in images
+    }
