@@ -1,8 +1,10 @@
 """`diptych index`: build an index, or bring it up to date."""
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -24,6 +26,9 @@ from diptych.cli.output import emit, progress, say_left_out
 from diptych.cli.threads import wait_without_spinning
 from diptych.errors import DataError
 
+if TYPE_CHECKING:
+    from diptych.data.sources import Source
+
 
 def index(
     source: SourcePlace,
@@ -38,6 +43,14 @@ def index(
     thumbnails: Annotated[
         bool, Parameter(help="Keep a small copy of each picture in the index, for pages of results.")
     ] = True,
+    force: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="Remove what is gone even if that is most of the source, or all of it: otherwise a disk that is not "
+            "mounted would empty the index.",
+        ),
+    ] = False,
     embeddings: Annotated[
         Path | None,
         Parameter(
@@ -59,8 +72,15 @@ def index(
     from diptych.search.build import refresh  # noqa: PLC0415
     from diptych.search.encoder import Encoder  # noqa: PLC0415
     from diptych.search.recorded import Recorded  # noqa: PLC0415
+    from diptych.search.separate import check_separate  # noqa: PLC0415
+    from diptych.search.vanished import without_source  # noqa: PLC0415
 
-    rows = open_data(source, columns)
+    check_separate(folder, source)
+    with _losses_as_json(folder, as_json):
+        try:
+            rows: Source = open_data(source, columns)
+        except DataError as error:
+            rows = without_source(folder, source, error, force=force)
     encoder: Encoder | Recorded
     if embeddings is not None:
         encoder = Recorded(embeddings, batch_size=batch_size)
@@ -69,8 +89,16 @@ def index(
         encoder = Encoder(network, preprocess, name, batch_size=batch_size)
     is_new = not Path(folder).exists()
     try:
-        with progress("indexing", len(rows)) as advance:
-            done = refresh(folder, rows, encoder, rebuild=rebuild, thumbnails=thumbnails, progress=advance)
+        with _losses_as_json(folder, as_json), progress("indexing", len(rows)) as advance:
+            done = refresh(
+                folder,
+                rows,
+                encoder,
+                rebuild=rebuild,
+                force=force,
+                thumbnails=thumbnails,
+                progress=advance,
+            )
     except DataError:
         # Not one picture could be read: of a new index that leaves only its empty folder.
         if is_new:
@@ -93,3 +121,17 @@ def index(
         return
     changes = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     print(f"{folder}: {done.total:,} pictures ({changes})")
+
+
+@contextlib.contextmanager
+def _losses_as_json(folder: str, as_json: bool) -> Iterator[None]:
+    """Print what a refresh refuses to remove, where JSON was asked for; the error goes on."""
+    from diptych.search.vanished import LostPicturesError  # noqa: PLC0415
+
+    try:
+        yield
+    except LostPicturesError as error:
+        if as_json:
+            lost = {"source": error.source, "count": error.count, "total": error.total, "first": error.first}
+            emit({"index": folder, "refused": lost})
+        raise

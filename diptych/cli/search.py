@@ -9,23 +9,27 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 
 from diptych.cli.options import Activation, Device, IndexPlace, Json, Precision, UsageError
 from diptych.cli.output import emit, say, table
+from diptych.data.example import IMAGE_SUFFIXES
 from diptych.errors import SearchIndexError, SettingsError
 from diptych.printable import printable
 
 if TYPE_CHECKING:
     from diptych.search.index import Index
-    from diptych.search.query import Answer, Found, Part, Question
+    from diptych.search.query import Answer, Found, Part, Question, Sort
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _NOTHING = (
     'nothing to search for; give words ("a red bicycle"), a picture with --image FILE, or one of the index with '
-    "--like FILE"
+    "--like FILE; or list pictures with --filter CONDITION, --sort newest or both"
+)
+_LIST_ONLY = (
+    "--weight, --min-score, --unique and --diversity need a question; give words or a picture with them"
 )
 _NARROWEST = 20  # characters of a caption that are shown however narrow the terminal is
 
@@ -75,7 +79,14 @@ def search(
     filter_: Annotated[
         str | None,
         Parameter(
-            name="--filter", help='Only pictures that meet it, such as: width >= 1000 and tag = "sea".'
+            name=["--filter", "--where"],
+            help='Only pictures that meet it, such as: taken >= 2024-06-01 and tag = "sea".',
+        ),
+    ] = None,
+    sort: Annotated[
+        Literal["newest", "oldest"] | None,
+        Parameter(
+            help="By the date when they were taken: the best matches, or without a question all pictures."
         ),
     ] = None,
     min_score: Annotated[
@@ -103,10 +114,24 @@ def search(
 ) -> None:
     """Find pictures by words, by pictures, or by both. The options for parts of a question add up."""
     words = _one_text(query)
-    spelt = _parts(query=words, text=text, image=image, like=like)
+    pictures = list(image or ())
+    if words and _names_an_image(words[0]):
+        say(f"{words[0]}: is an image file, and is taken as --image; for these words use --text")
+        words, pictures = [], [words[0], *pictures]
+    for one, option in (
+        *((one, "--image") for one in words),
+        *((one, "--not-image") for one in not_text or ()),
+    ):
+        _check_words(one, option)
+    spelt = _parts(query=words, text=text, image=pictures, like=like)
     spelt += _parts(wanted=False, text=not_text, image=not_image, like=not_like)
     if not spelt:
-        raise UsageError(_NOTHING)
+        if filter_ is None and sort is None:
+            raise UsageError(_NOTHING)
+        if weight or min_score is not None or unique or diversity:
+            raise UsageError(_LIST_ONLY)
+        _list(folder, filter_, sort or "newest", offset=offset, count=count, as_json=as_json)
+        return
     given = _given(spelt, weight or [])
     with _no_collection():
         from diptych.search.index import Index  # noqa: PLC0415
@@ -123,6 +148,7 @@ def search(
                 group_duplicates=unique,
                 diversity=diversity,
                 exact=exact,
+                sort=sort,
             )
             named = with_activation(model or index.manifest.current.model, activation)
             answer = _answer(index, question, named, device, precision)
@@ -131,7 +157,7 @@ def search(
     if as_json:
         _emit("".join(words) or None, question, answer)
     elif answer.found:
-        _print(answer.found)
+        _print(answer.found, sort is not None)
 
 
 def _one_text(words: Sequence[str]) -> list[str]:
@@ -142,6 +168,60 @@ def _one_text(words: Sequence[str]) -> list[str]:
             f'{" ".join(words)!r}: the words of a text need quotes around them, as in: diptych search "a red bicycle"'
         )
     return [word for word in words if word]
+
+
+def _check_words(text: str, option: str) -> None:
+    """Refuse an address or the name of a file as words: it would be searched for letter by letter."""
+    if re.match(r"https?://\S+$", text):
+        raise UsageError(
+            f"{text}: an address, which is not fetched; download the picture and give it with {option} FILE, or use "
+            "--text for words"
+        )
+    if _names_an_image(text):
+        raise UsageError(f"{text}: is an image file; expected words; give it with {option} {text}")
+    suffix = os.path.splitext(text)[1].lower().removeprefix(".")
+    if suffix in IMAGE_SUFFIXES and not re.search(r"\s", text):
+        raise UsageError(
+            f"{text}: no such image file; expected words, or a picture; check the path, or use --text for words"
+        )
+
+
+def _names_an_image(text: str) -> bool:
+    """Whether words are the path of a file that begins as images do."""
+    if not os.path.isfile(text):
+        return False
+    from diptych.data.images import format_of  # noqa: PLC0415
+
+    try:
+        with open(text, "rb") as file:
+            return format_of(file.read(256)) is not None
+    except OSError:
+        return False
+
+
+def _list(folder: str, filter_: str | None, sort: "Sort", *, offset: int, count: int, as_json: bool) -> None:
+    """Print pictures by their date, where nothing is asked."""
+    from diptych.search.index import Index  # noqa: PLC0415
+    from diptych.search.query import check_page, listed  # noqa: PLC0415
+
+    try:
+        check_page(count, offset)
+        with Index(folder) as index:
+            items = index.first(count + 1, offset=offset, filter_=filter_, sort=sort)
+    except SettingsError as error:
+        raise UsageError(str(error)) from None
+    page, more = items[:count], len(items) > count
+    if as_json:
+        results = [listed(item) for item in page]
+        emit({"query": None, "parts": [], "results": results, "more": more, "seconds": {}})
+    elif page:
+        rows = [
+            [printable(item.taken or ""), printable(item.uri), printable("; ".join(item.captions))]
+            for item in page
+        ]
+        table(("taken", "picture", "caption"), _narrow(rows))
+    else:
+        say("nothing found")
 
 
 def _parts(*, wanted: bool = True, **options: Sequence[str] | None) -> list[_Spelt]:
@@ -241,24 +321,31 @@ def _emit(words: str | None, question: "Question", answer: "Answer") -> None:
     emit({"query": words, "parts": parts, "results": results, "more": answer.more, "seconds": seconds})
 
 
-def _print(results: "Sequence[Found]") -> None:
-    """A table: with the number of duplicates where any were grouped; on a terminal, no wider than that."""
+def _print(results: "Sequence[Found]", dated: bool) -> None:
+    """A table: with the number of duplicates where any were grouped, with dates where they are the order; on a
+    terminal, no wider than that."""
     grouped = any(found.duplicates for found in results)
     rows = [
         [
             f"{found.score:.3f}",
             *([f"+{len(found.duplicates)}" if found.duplicates else ""] if grouped else []),
+            *([printable(found.item.taken or "")] if dated else []),
             printable(found.item.uri),
-            printable(found.item.caption or ""),
+            printable("; ".join(found.item.captions)),
         ]
         for found in results
     ]
-    if sys.stdout.isatty():
-        others = sum(max((len(row[column]) for row in rows), default=0) + 2 for column in range(2 + grouped))
-        room = max(_NARROWEST, shutil.get_terminal_size().columns - others)
-        rows = [[*row[:-1], row[-1] if len(row[-1]) <= room else row[-1][: room - 1] + "…"] for row in rows]
-    header = ("score", *(("same",) if grouped else ()), "picture", "caption")
-    table(header, rows, right=(0, 1) if grouped else (0,))
+    header = ("score", *(("same",) if grouped else ()), *(("taken",) if dated else ()), "picture", "caption")
+    table(header, _narrow(rows), right=(0, 1) if grouped else (0,))
+
+
+def _narrow(rows: list[list[str]]) -> list[list[str]]:
+    """On a terminal, with the last column cut to its width."""
+    if not sys.stdout.isatty() or not rows:
+        return rows
+    others = sum(max(len(row[column]) for row in rows) + 2 for column in range(len(rows[0]) - 1))
+    room = max(_NARROWEST, shutil.get_terminal_size().columns - others)
+    return [[*row[:-1], row[-1] if len(row[-1]) <= room else row[-1][: room - 1] + "…"] for row in rows]
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from diptych.search.catalogue import Catalogue
 from diptych.search.manifest import Embedder, Manifest, drop_leftovers, read_manifest, require
 from diptych.search.origin import Origin
 from diptych.search.rewriting import upgraded
+from diptych.search.separate import check_separate
 from diptych.search.snapshot import Snapshot, item_of, read, stamp, with_photograph
 from diptych.search.stores.connect import connected
 from diptych.search.stores.protocol import Database, VectorStore
@@ -88,10 +89,13 @@ def refresh(
     and the old index answers until the new one takes its place.
 
     Raises:
-        SearchIndexError: the index belongs to another model, is damaged, or is being written to.
+        SearchIndexError: the index belongs to another model, is damaged, or is being written to; or `place` is the
+            source, or a folder of other things.
         LostPicturesError: most pictures of the source have vanished, and `force` is off.
         DataError: not one picture of the source can be read; the index is left as it is.
     """
+    if isinstance(place, str | Path):
+        check_separate(str(place), source.name)
     with connected(place, options) as database, database.writing():
         manifest = read_manifest(database)
         if manifest is not None and not rebuild:

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from diptych.data.sources import Source
 from diptych.data.stray_bytes import original
-from diptych.errors import SearchIndexError
+from diptych.errors import DataError, SearchIndexError
 from diptych.search.catalogue import Catalogue
-from diptych.search.origin import Origin, is_file_of
+from diptych.search.manifest import read_manifest
+from diptych.search.origin import NoExamples, Origin, is_file_of
+from diptych.search.stores.connect import connected
 from diptych.search.stores.filters import OneOf, Together, condition
 from diptych.search.stores.protocol import VectorStore
 
@@ -91,14 +94,29 @@ def check_replaced(place: str, store: VectorStore, source: str) -> None:
         raise LostPicturesError(place, source, lost, len(uris))
 
 
-def check_vanished(place: str, store: VectorStore, source: str) -> None:
-    """Refuse to go on with a source that has vanished as a whole, and of which the index has pictures.
+def without_source(place: str, name: str, error: DataError, *, force: bool) -> Source:
+    """Return a source without pictures in place of one that cannot be opened, so that a refresh removes what the index
+    at `place` has of it.
+
+    name: of the source. error: what came in the way of opening it.
 
     Raises:
-        LostPicturesError: it has any.
+        LostPicturesError: the index has pictures of it, and `force` is off.
+        DataError: the same `error`; the index has none, or there is no index.
     """
-    if uris := _uris_of(store, source):
-        raise LostPicturesError(place, source, uris, len(uris))
+    gone = NoExamples(name)
+    with connected(place) as database:
+        manifest = read_manifest(database)
+        if manifest is None:
+            raise error
+        store = database.open(manifest.current.name)
+        source = Origin(gone, Catalogue(store).sources).name
+        uris = _uris_of(store, source)
+    if not uris:
+        raise error
+    if not force:
+        raise LostPicturesError(place, source, uris, len(uris)) from error
+    return gone
 
 
 def _uris_of(store: VectorStore, source: str) -> list[str]:

@@ -208,5 +208,5 @@ class Tokenizer:
             size = f"more than {context_length} tokens"
         return (
             f"{name} has {size} with its start and end, and at most {context_length} are read: "
-            f"{_shortened(text)}; shorten it, or pass truncate=True to cut it"
+            f"{_shortened(text)}; shorten it (in Python, truncate=True cuts it)"
         )

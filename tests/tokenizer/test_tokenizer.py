@@ -73,7 +73,7 @@ def test_a_text_that_is_too_long_is_named_with_its_size_and_the_remedy(tokenizer
         tokenizer(["a dog", "one two three four"], context_length=5)
     assert str(caught.value) == (
         "texts[1] has 6 tokens with its start and end, and at most 5 are read: 'one two three four'; "
-        "shorten it, or pass truncate=True to cut it"
+        "shorten it (in Python, truncate=True cuts it)"
     )
     with pytest.raises(TextError, match=r"^text has more than 77 tokens .*: '(dog ){14}d'\.\.\.; shorten it"):
         tokenizer("dog " * 30_000)
