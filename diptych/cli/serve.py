@@ -35,7 +35,10 @@ def serve(
         bool, Parameter(negative="", help="Let requests name pictures by their public addresses on the web.")
     ] = False,
     originals: Annotated[
-        bool, Parameter(help="Hand out the pictures themselves, beside their thumbnails.")
+        bool,
+        Parameter(
+            help="Hand out the pictures themselves, beside their thumbnails, and tell where they were taken."
+        ),
     ] = True,
     model: Annotated[
         str | None,

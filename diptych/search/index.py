@@ -178,7 +178,8 @@ class Index:
         in the order of their ids.
 
         Raises:
-            SettingsError: the filter is not well formed, or pictures are to be sorted after one that is not here.
+            SettingsError: the filter is not well formed, pictures are to be sorted after one that is not here, or an
+                index of an older format lacks what is asked for.
         """
         chosen = self._parsed(filter_)
         if sort is None:

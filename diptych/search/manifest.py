@@ -129,14 +129,14 @@ def check_columns(place: str, manifest: Manifest, filter_: Filter | None) -> Non
     """Refuse a filter on what the index does not record yet.
 
     Raises:
-        SearchIndexError: the index is of an older format, whose tables lack a column of the filter.
+        SettingsError: the index is of an older format, whose tables lack a column of the filter.
     """
     if manifest.format_version == FORMAT_VERSION or filter_ is None:
         return
     if absent := sorted(columns_of(filter_) & ADDED_COLUMNS):
-        raise SearchIndexError(
-            f"{place}: written by an older Diptych, without {absent[0].removesuffix('_folded')}; bring it up to date "
-            f"first: diptych index SOURCE --index {place}"
+        raise SettingsError(
+            f"filter, sort: {place} was written by an older Diptych, without {absent[0].removesuffix('_folded')}; "
+            f"bring it up to date first: diptych index SOURCE --index {place}"
         )
 
 

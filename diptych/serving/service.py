@@ -1,6 +1,7 @@
 """What a server can do, for the API and the page alike: search, look at pictures, embed, classify, change the index."""
 
 import asyncio
+import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,9 @@ from diptych.errors import SearchIndexError, SettingsError, TextError
 from diptych.evaluation.classify import Prediction, ranked_classes, ranked_labels
 from diptych.evaluation.prompts import check_templates, fill
 from diptych.search.index import Index
-from diptych.search.query import Answer, Question
+from diptych.search.query import Answer, Question, Sort
 from diptych.search.searcher import Searcher
+from diptych.search.stores.filters import columns_of, parse
 from diptych.search.stores.rows import Item
 from diptych.serving import uploads
 from diptych.serving.batching import Room
@@ -99,32 +101,46 @@ class Service:
         vectors = await self._embedded(question)
         seconds = loop.time() - start
         try:
+            self._check_filter(question.filter)
             answer = await self._read("search", self._searcher.answer, question, vectors)
         except SearchIndexError:
             for part in question.parts:
                 if part.id is not None and await self.item(part.id) is None:
                     raise NotFoundError(f"no picture of the index has the id {part.id!r}; check it") from None
             raise
-        return Answer(answer.found, answer.more, seconds, answer.seconds_searching)
+        found = tuple(
+            dataclasses.replace(
+                one, item=self._shown(one.item), duplicates=tuple(map(self._shown, one.duplicates))
+            )
+            for one in answer.found
+        )
+        return Answer(found, answer.more, seconds, answer.seconds_searching)
 
     async def item(self, id_: str) -> Item | None:
         """One picture of the index."""
         found = await self._read("get", self.index.get, [id_])
-        return found.items[0] if found.items else None
+        return self._shown(found.items[0]) if found.items else None
 
     async def items(
-        self, filter_: str | None = None, *, offset: int = 0, count: int = 50, after: str = ""
+        self,
+        filter_: str | None = None,
+        *,
+        offset: int = 0,
+        count: int = 50,
+        after: str = "",
+        sort: Sort | None = None,
     ) -> tuple[list[Item], int]:
-        """`count` pictures in the order of their ids, those after the id `after`, without the first `offset`; and how
-        many meet the filter in all.
+        """`count` pictures in the order of their ids or of `sort`, those after the id `after`, without the first
+        `offset`; and how many meet the filter in all.
 
         Raises:
-            SettingsError: the filter is not well formed.
+            SettingsError: the filter is not well formed. ForbiddenError: it asks for places, which are not told.
         """
+        self._check_filter(filter_)
 
         def both() -> tuple[list[Item], int]:
-            items = self.index.first(count, offset=offset, after=after, filter_=filter_)
-            return items, self.index.count(filter_)
+            items = self.index.first(count, offset=offset, after=after, filter_=filter_, sort=sort)
+            return list(map(self._shown, items)), self.index.count(filter_)
 
         return await self._read("list", both)
 
@@ -240,6 +256,21 @@ class Service:
         except SearchIndexError as error:
             return str(error)
         return None
+
+    def _check_filter(self, filter_: str | None) -> None:
+        """Refuse a filter by places where they are not told: its answers would tell them."""
+        if filter_ is None or self.settings.originals:
+            return
+        if columns_of(parse(filter_)) & {"latitude", "longitude"}:
+            raise ForbiddenError(
+                "filter: this server does not tell where pictures were taken; it was started with --no-originals"
+            )
+
+    def _shown(self, item: Item) -> Item:
+        """The item without its place, unless its file, whose EXIF has the place as well, is handed out."""
+        if self.settings.originals:
+            return item
+        return dataclasses.replace(item, latitude=None, longitude=None)
 
     async def _embedded(self, question: Question) -> Vectors:
         """The vectors (n, dim) of the question's texts and pictures, in the order of its parts."""

@@ -10,7 +10,7 @@ from photograph_files import exif_of, photograph_file
 
 from diptych.data.example import Example
 from diptych.data.photograph import Photograph
-from diptych.errors import SearchIndexError
+from diptych.errors import SettingsError
 from diptych.search import rewriting, snapshot
 from diptych.search.build import refresh
 from diptych.search.index import Index
@@ -53,15 +53,17 @@ def test_an_old_index_is_read_as_it_is(old: Path) -> None:
 
 @pytest.mark.parametrize("filter_", ["taken > 2024-01-01", "camera contains x", 'place near "1, 2, 3 km"'])
 def test_what_an_old_index_does_not_record_is_refused(old: Path, filter_: str) -> None:
-    with pytest.raises(SearchIndexError, match=r"written by an older Diptych, without .*bring it up to date"):
+    with pytest.raises(
+        SettingsError, match=r"was written by an older Diptych, without .*bring it up to date"
+    ):
         Index(old).count(filter_)
-    with pytest.raises(SearchIndexError, match="older Diptych"):
+    with pytest.raises(SettingsError, match="older Diptych"):
         remove(old, parse(filter_))
     assert Index(old).manifest.format_version == 2
 
 
 def test_sorting_an_old_index_is_refused(old: Path) -> None:
-    with pytest.raises(SearchIndexError, match="older Diptych, without taken"):
+    with pytest.raises(SettingsError, match="older Diptych, without taken"):
         Index(old).first(3, sort="newest")
 
 

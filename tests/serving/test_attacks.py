@@ -133,7 +133,8 @@ def in_all_fields(words: str) -> list[str]:
     """One address of a page that shows what it was asked, in each of its fields."""
     terms = ["q", "not", "like", "unlike", "picture", "notpicture"]
     filters = ["name", "caption", "label", "tags", "shape", "width", "height", "after", "before", "filter"]
-    numbers = ["q_weight", "min", "hide", "unique", "variety", "offset"]
+    filters += ["taken_from", "taken_to", "camera", "near"]
+    numbers = ["q_weight", "min", "hide", "unique", "variety", "offset", "sort"]
     pairs = [(name, words) for name in terms + filters + numbers]
     return ["/?" + urlencode(pairs)]
 

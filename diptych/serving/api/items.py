@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import BaseModel, Field
 
-from diptych.search.query import DEEPEST
+from diptych.search.query import DEEPEST, Sort
 from diptych.search.stores.rows import Item
 from diptych.serving.api.pictures import WHOLE, Picture, Served, Strict, read_picture
 from diptych.serving.api.problems import responses
@@ -33,6 +33,10 @@ Limit = Annotated[
 Offset = Annotated[
     int, Field(ge=0, lt=DEEPEST - 200, description="Pictures to leave out at the beginning."), WHOLE
 ]
+SortBy = Annotated[
+    Sort | None,
+    Field(description="By the time when pictures were taken; those without one come last.", examples=[None]),
+]
 IfNoneMatch = Annotated[str | None, Header(description="The ETag of what the client has already.")]
 
 
@@ -41,7 +45,8 @@ class ItemOut(BaseModel):
 
     id: str = Field(examples=[ID])
     uri: str = Field(description="Where it lies: a path, or SOURCE#KEY.", examples=["/pictures/heart.png"])
-    caption: str | None = Field(examples=["a red heart"])
+    caption: str | None = Field(description="The first caption.", examples=["a red heart"])
+    captions: list[str] = Field(description="Every caption.", examples=[["a red heart", "love"]])
     label: str | None = Field(examples=[None])
     tags: list[str] = Field(examples=[["love"]])
     metadata: dict[str, Any] = Field(examples=[{"author": "Ann"}])
@@ -49,6 +54,15 @@ class ItemOut(BaseModel):
     height: int | None = Field(examples=[480])
     bytes: int = Field(description="Of its file.", examples=[48_213])
     modified: str | None = Field(description="Of its file, UTC.", examples=["2026-05-31T12:00:00+00:00"])
+    taken: str | None = Field(
+        description="When it was taken, by the camera's clock; with the offset from UTC where the camera recorded one.",
+        examples=["2024-06-01T14:30:05+02:00"],
+    )
+    camera: str | None = Field(description="Maker and model.", examples=["Apple iPhone 15"])
+    latitude: float | None = Field(
+        description="Degrees, WGS 84. Null also where the server hands out no originals.", examples=[47.377]
+    )
+    longitude: float | None = Field(examples=[8.542])
     thumbnail: str | None = Field(
         description="The address of a small copy (JPEG). It changes when the picture does.",
         examples=[f"/v1/items/{ID}/thumbnail?v=0123"],
@@ -56,7 +70,7 @@ class ItemOut(BaseModel):
 
 
 class ItemPage(BaseModel):
-    """Pictures in the order of their ids."""
+    """Pictures in the order of their ids, or of `sort`."""
 
     items: list[ItemOut]
     total: int = Field(description="Pictures that meet the filter, on all pages.", examples=[500])
@@ -90,6 +104,7 @@ def item_out(item: Item) -> ItemOut:
         id=item.id,
         uri=_plain(item.uri),
         caption=_plain(item.caption),
+        captions=_plain(list(item.captions)),
         label=_plain(item.label),
         tags=_plain(list(item.tags)),
         metadata=_plain(dict(item.metadata)),
@@ -97,6 +112,10 @@ def item_out(item: Item) -> ItemOut:
         height=item.height or None,
         bytes=item.size,
         modified=None if moment is None else moment.isoformat(),
+        taken=item.taken,
+        camera=_plain(item.camera),
+        latitude=item.latitude,
+        longitude=item.longitude,
         thumbnail=f"/v1/items/{item.id}/thumbnail?v={version}" if version else None,
     )
 
@@ -109,8 +128,9 @@ async def list_items(
     after: Annotated[
         str | None, Query(pattern="^[0-9a-f]{32}$", description="The last page's `next`.")
     ] = None,
+    sort: Annotated[SortBy, Query()] = None,
 ) -> ItemPage:
-    found, total = await service.items(filter, count=limit + 1, after=after or "")
+    found, total = await service.items(filter, count=limit + 1, after=after or "", sort=sort)
     page = found[:limit]
     return ItemPage(
         items=[item_out(item) for item in page],

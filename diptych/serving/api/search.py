@@ -7,7 +7,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 
 from diptych.errors import SettingsError
 from diptych.search.query import LARGEST_WEIGHT, MOST_PARTS, Answer, Part, Question
-from diptych.serving.api.items import Filter, Id, ItemOut, Limit, Offset, item_out
+from diptych.serving.api.items import Filter, Id, ItemOut, Limit, Offset, SortBy, item_out
 from diptych.serving.api.pictures import Picture, Served, Strict, form_of, read_picture
 from diptych.serving.api.problems import responses
 from diptych.serving.service import Service
@@ -66,6 +66,7 @@ class SearchIn(Strict):
     exact: bool = Field(
         default=False, description="Compare with every picture, also where an index would do."
     )
+    sort: SortBy = None
 
 
 class FoundOut(ItemOut):
@@ -108,6 +109,7 @@ async def search(service: Served, question: SearchIn) -> SearchOut:
                 group_duplicates=question.unique,
                 diversity=question.diversity,
                 exact=question.exact,
+                sort=question.sort,
             )
         ),
         question.offset + question.limit,

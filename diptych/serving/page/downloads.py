@@ -13,7 +13,10 @@ from diptych.serving.page.state import State
 # Enough for a contact sheet or a first data set; more is the API's work.
 MOST = 1000
 
-_COLUMNS = ("id", "uri", "score", "caption", "label", "tags", "width", "height")
+_COLUMNS = (
+    *("id", "uri", "score", "caption", "label", "tags", "width", "height"),
+    *("taken", "camera", "latitude", "longitude", "further captions"),
+)
 # Spreadsheets run a cell that begins with one of these. OWASP, "CSV Injection".
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -39,7 +42,9 @@ def as_csv(found: Sequence[Found]) -> str:
 def _row(item: Item, score: float) -> list[Any]:
     texts = (item.caption or "", item.label or "", ", ".join(item.tags))
     caption, label, tags = map(_inert, texts)
-    return [item.id, _inert(item.uri), f"{score:.6f}", caption, label, tags, item.width, item.height]
+    known = [item.id, _inert(item.uri), f"{score:.6f}", caption, label, tags, item.width, item.height]
+    further = _inert("\n".join(item.further_captions))
+    return [*known, item.taken, _inert(item.camera or ""), item.latitude, item.longitude, further]
 
 
 def _inert(text: str) -> str:

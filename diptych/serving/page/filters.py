@@ -21,7 +21,11 @@ class Filters:
     shape: str = ""  # one of SHAPES
     width: str = ""  # pixels, at least
     height: str = ""
-    after: str = ""  # first day, as 2024-05-31, UTC
+    taken_from: str = ""  # first day by the camera's clock, as 2024-05-31
+    taken_to: str = ""  # last day
+    camera: str = ""  # part of its name
+    near: str = ""  # latitude, longitude and distance, as "47.377, 8.54, 5 km"
+    after: str = ""  # first day of the file's last change, as 2024-05-31, UTC
     before: str = ""  # last day
     filter: str = ""  # a condition in the filter language
 
@@ -46,28 +50,40 @@ class Filters:
         return together
 
     def _conditions(self) -> Iterator[str]:
-        if self.name:
-            yield f"uri contains {quoted(self.name)}"
-        if self.caption:
-            yield f"caption contains {quoted(self.caption)}"
-        if self.label:
-            yield f"label = {quoted(self.label)}"
+        for name, condition in _TEXTS.items():
+            if value := getattr(self, name):
+                yield f"{condition} {quoted(value)}"
         for tag in self.tags.split(","):
             if tag.strip():
                 yield f"tag = {quoted(tag.strip())}"
-        if self.shape:
-            yield f"shape = {quoted(self.shape)}"
-        for side in ("width", "height"):
-            if value := getattr(self, side):
-                yield f"{side} >= {quoted(value)}"
-        if self.after:
-            yield f"modified >= {_day('after', self.after).isoformat()}"
-        if self.before:
-            yield f"modified < {_day_after('before', self.before).isoformat()}"
+        for name, (field, is_first) in _DAYS.items():
+            if value := getattr(self, name):
+                day = _day(name, value) if is_first else _day_after(name, value)
+                yield f"{field} {'>=' if is_first else '<'} {day.isoformat()}"
         if self.filter:
             # Alone first: `a) or (b` would be well formed between the parentheses.
             parse(self.filter)
             yield f"({self.filter})"
+
+
+# Fields of the form, and what they are compared with.
+_TEXTS = {
+    "name": "uri contains",
+    "caption": "caption contains",
+    "label": "label =",
+    "shape": "shape =",
+    "width": "width >=",
+    "height": "height >=",
+    "camera": "camera contains",
+    "near": "place near",
+}
+# Days: the field of the language, and whether it is the first day or the last.
+_DAYS = {
+    "taken_from": ("taken", True),
+    "taken_to": ("taken", False),
+    "after": ("modified", True),
+    "before": ("modified", False),
+}
 
 
 def quoted(value: str) -> str:

@@ -210,7 +210,7 @@ class _Page:
             if answer.found:
                 return {"results": view.found_results(state, answer)}
             return {"message": no_matches(state)}
-        items, total = await self._service.items(filter_, offset=state.offset, count=PAGE)
+        items, total = await self._service.items(filter_, offset=state.offset, count=PAGE, sort=state.sort)
         if items:
             heading = view.browsed_heading(state, total)
             return {"heading": heading, "results": view.browsed_results(state, items, total=total)}
@@ -243,6 +243,7 @@ class _Page:
             offset=state.offset,
             group_duplicates=state.unique,
             diversity=state.variety / 100,
+            sort=state.sort,
         )
 
     def _part(self, term: Term) -> Part:
@@ -298,6 +299,7 @@ class _Page:
             "searched": bool(state.terms),
             "heading": view.heading(state),
             "shapes": SHAPES,
+            "places": self._settings.originals,
             **more,
         }
 

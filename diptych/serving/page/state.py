@@ -9,6 +9,7 @@
     name ... filter   the fields of `diptych.serving.page.filters.Filters`
     min, hide         matches below this score are weak; hide=1 leaves them out
     unique, variety   duplicates as one stack; 0..100 of rearranging for unlike results
+    sort              newest or oldest: by the time when pictures were taken, and then without variety
     offset            results before the first one shown
 
 `State.read` takes what a form sends, and `State.query` writes the one short form of it: reading that gives the same
@@ -18,10 +19,10 @@ state again.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import urlencode
 
-from diptych.search.query import DEEPEST, LARGEST_WEIGHT, MOST_PARTS, UNWANTED
+from diptych.search.query import DEEPEST, LARGEST_WEIGHT, MOST_PARTS, UNWANTED, Sort
 from diptych.serving.page.filters import Filters
 
 Kind = Literal["q", "like", "picture"]
@@ -83,6 +84,7 @@ class State:
     unique: bool = False
     variety: int = 0  # 0..100
     offset: int = 0
+    sort: Sort | None = None
 
     @classmethod
     def read(cls, pairs: Sequence[tuple[str, str]]) -> tuple["State", tuple[str, ...]]:
@@ -92,13 +94,15 @@ class State:
         """
         reader = _Reader(pairs)
         filters = Filters(**{name: reader.one(name) for name in _FILTERS})
+        sort = reader.sort()
         state = cls(
             terms=reader.terms(),
             filters=filters,
             min_score=reader.number("min", -1, 1),
             hide_weak=reader.one("hide") == "1",
             unique=reader.one("unique") == "1",
-            variety=int(reader.number("variety", 0, 100) or 0),
+            variety=0 if sort else int(reader.number("variety", 0, 100) or 0),
+            sort=sort,
             offset=int(reader.number("offset", 0, DEEPEST - PAGE) or 0),
         )
         return state, tuple(reader.problems)
@@ -124,6 +128,8 @@ class State:
             )
             if value
         ]
+        if self.sort is not None:
+            found.append(("sort", self.sort))
         return found
 
     def query(self) -> str:
@@ -178,6 +184,15 @@ class _Reader:
             self.problems.append(f"{name}: {_quoted(value)}; expected a number from {least:g} to {most:g}")
             return None
         return round(number, 3)
+
+    def sort(self) -> Sort | None:
+        value = self.one("sort")
+        for sort in get_args(Sort):
+            if value == sort:
+                return sort  # type: ignore[no-any-return]
+        if value:
+            self.problems.append(f"sort: {_quoted(value)}; expected newest or oldest")
+        return None
 
     def terms(self) -> tuple[Term, ...]:
         found = dict.fromkeys(term for name in _NAMES for term in self._named(name))

@@ -25,8 +25,12 @@ _FILTER_NAMES = {
     "shape": "shape",
     "width": "at least wide",
     "height": "at least high",
-    "after": "from",
-    "before": "until",
+    "taken_from": "taken from",
+    "taken_to": "taken until",
+    "camera": "camera",
+    "near": "near",
+    "after": "changed from",
+    "before": "changed until",
     "filter": "filter",
 }
 
@@ -48,6 +52,7 @@ class Card:
     caption: str
     alt: str
     score: str  # empty where nothing was searched for
+    taken: str  # the day; empty where the order is another one, or it is not known
     weak: bool
     thumbnail: str  # its address; empty where the index has none
     width: int
@@ -163,6 +168,7 @@ def card(state: State, item: Item, score: float | None = None, duplicates: Seque
         caption=caption,
         alt=caption or name_of(item),
         score="" if score is None else f"{score:.3f}",
+        taken=(item.taken or "")[:10] if state.sort else "",
         weak=score is not None and state.min_score is not None and score < state.min_score,
         thumbnail=thumbnail_of(item),
         width=item.width,
@@ -280,6 +286,13 @@ def facts(item: Item) -> tuple[tuple[str, str], ...]:
     known: list[tuple[str, str]] = [("File", shown(item.uri)), ("Source", shown(item.source))]
     if item.width:
         known.append(("Size", f"{item.width:,} by {item.height:,} pixels, {_bytes(item.size)}"))
+    known += [("Caption", shown(caption)) for caption in item.captions[1:]]
+    if item.taken is not None:
+        known.append(("Taken", _clock(item.taken)))
+    if item.camera is not None:
+        known.append(("Camera", shown(item.camera)))
+    if item.latitude is not None and item.longitude is not None:
+        known.append(("Place", f"{item.latitude:.6f}, {item.longitude:.6f}"))
     if item.mtime_ns is not None:
         known.append(("Modified", f"{_moment(item.mtime_ns)} UTC"))
     if item.label:
@@ -316,6 +329,13 @@ def _moment(nanoseconds: int) -> str:
         return datetime.fromtimestamp(nanoseconds / 1e9, UTC).strftime("%Y-%m-%d %H:%M")
     except (OverflowError, ValueError):
         return f"{nanoseconds / 1e9:.0f} seconds after 1970"
+
+
+def _clock(taken: str) -> str:
+    """The time by the camera's clock to the second, with the offset from UTC where it is known."""
+    moment = datetime.fromisoformat(taken)
+    offset = moment.strftime("%z")
+    return f"{moment:%Y-%m-%d %H:%M:%S}" + (f" (UTC{offset[:3]}:{offset[3:]})" if offset else "")
 
 
 def _value(value: Any) -> str:

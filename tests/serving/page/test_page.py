@@ -157,7 +157,7 @@ def test_the_fields_become_one_filter() -> None:
         filter='label = "a" or label = "b"',
     )
     assert filters.text() == (
-        'uri contains "holiday" and tag = "beach" and tag = "sea" and shape = "landscape" and width >= "1000" and '
+        'uri contains "holiday" and shape = "landscape" and width >= "1000" and tag = "beach" and tag = "sea" and '
         'modified >= 2024-05-01 and modified < 2024-06-01 and (label = "a" or label = "b")'
     )
     assert Filters().text() is None
@@ -365,7 +365,20 @@ def test_results_are_files_for_programs_and_for_spreadsheets(html: TestClient) -
     found = response.json()
     assert found["query"] == "q=clock&offset=48"
     assert len(found["results"]) > PAGE
-    assert set(found["results"][0]) == {"id", "uri", "score", "caption", "duplicates"}
+    assert set(found["results"][0]) == {
+        *(
+            "id",
+            "uri",
+            "score",
+            "caption",
+            "captions",
+            "taken",
+            "camera",
+            "latitude",
+            "longitude",
+            "duplicates",
+        )
+    }
     rows = list(csv.DictReader(io.StringIO(html.get("/results.csv?q=clock").text)))
     assert [row["id"] for row in rows] == [row["id"] for row in found["results"]]
     assert html.get("/results.csv").status_code == 400
