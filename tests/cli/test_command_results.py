@@ -133,7 +133,20 @@ def test_index_and_search_by_picture_find_that_picture(tiny: Path, pictures: Pat
     assert found["query"] is None
     assert len(found["results"]) == 2
     best = found["results"][0]
-    assert best.keys() == {"id", "uri", "score", "caption", "duplicates"}
+    assert best.keys() == {
+        *(
+            "id",
+            "uri",
+            "score",
+            "caption",
+            "captions",
+            "taken",
+            "camera",
+            "latitude",
+            "longitude",
+            "duplicates",
+        )
+    }
     assert best["uri"] == str(pictures / "green.png")
     assert best["score"] == pytest.approx(1, abs=0.01)
     assert best["caption"] == "a green square"

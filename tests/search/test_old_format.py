@@ -1,5 +1,5 @@
-"""An index that the version before wrote: `index_of_format_2.tar.gz`, six pictures of the fake encoder, made by 0.5's
-code. Each had two captions, of which that version kept the first."""
+"""An index of format 2, `index_of_format_2.tar.gz`: six pictures by the fake encoder, written by the code before format
+3. Each had two captions, of which that code kept the first."""
 
 import tarfile
 from pathlib import Path
