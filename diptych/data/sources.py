@@ -38,7 +38,8 @@ class Source(Protocol):
 
     Attributes:
         name: what was opened, for messages.
-        fingerprint: 64 hexadecimal digits, equal for equal lists of examples; a run resumes only on the same.
+        fingerprint: a text that differs for other lists of examples; a run resumes only on the same. Each source says
+            what it covers: a folder, for one, the names in it and not the contents.
     """
 
     @property

@@ -18,8 +18,10 @@ Under torchrun every process runs `train`; the first one reports and writes.
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -43,6 +45,7 @@ from diptych.training.optimizer import build_optimizer
 from diptych.training.parallel import share_model
 from diptych.training.positives import with_positives
 from diptych.training.precision import loss_scale
+from diptych.training.resuming import data_of, refuse_other_data, refuse_other_settings
 from diptych.training.run_files import RunFiles
 from diptych.training.saving import Saver
 from diptych.training.schedule import learning_rate
@@ -142,12 +145,17 @@ class _Engine:
         self.seconds = 0.0
         self.loss = math.nan
         self.not_finite = 0  # steps in a row
+        self.resumed_from: Mapping[str, Any] | None = (
+            None  # the values of the checkpoint, of a run that goes on
+        )
+        self.data: Mapping[str, Any] = {}  # what is noted of the data
 
     def restore(self) -> None:
         """Go back to the newest whole checkpoint of the run, if there is one."""
         values = self.files.restore(self.model, self.optimizer, self.ema, self._say)
         if values is None:
             return
+        self.resumed_from = values
         self.scaling.load(values)
         self.step, self.seconds, self.loss = (
             int(values["step"]),
@@ -167,6 +175,9 @@ class _Engine:
     def run(self) -> Result:
         recipe, total = self.recipe, self.recipe.training.total_steps
         loader = open_training_data(recipe, self.model, self.preprocess, self._say)
+        self.data = data_of(loader)
+        if self.resumed_from is not None and not self._done():
+            refuse_other_data(self.files.folder, self.resumed_from.get("data"), loader, self._say)
         started, first, before = time.perf_counter(), self.step, self.seconds
         last_save = started
         chance = math.log(recipe.training.batch_size) if recipe.objective.name == "clip" else None
@@ -297,6 +308,7 @@ class _Engine:
             "not_finite": self.not_finite,
             "best": None if self.evaluation.best is None else plain(self.evaluation.best),
             "chunking": [self.chunking.images, self.chunking.texts, self.chunking.keep],
+            "data": self.data,
             **self.scaling.state(),
         }
         self.files.save(saver, self.model, self.optimizer, self.ema, values)
@@ -321,7 +333,6 @@ def _silent() -> Console:
 
 
 def _prepare(run: Path, recipe: Recipe, resume: bool) -> None:
-    wanted = plain(recipe)
     asked = run / RECIPE
     for name in (RECIPE, METRICS):
         # What a start that was killed has left half-written.
@@ -333,20 +344,12 @@ def _prepare(run: Path, recipe: Recipe, resume: bool) -> None:
         ):
             raise SettingsError(f"{run}: is a folder with other files; name a new folder with --out")
         run.mkdir(parents=True, exist_ok=True)
-        write_text(asked, json.dumps(wanted, indent=2) + "\n")
+        write_text(asked, json.dumps(plain(recipe), indent=2) + "\n")
         return
     if not resume:
         raise SettingsError(
             f"{run}: holds a run already; go on with --resume, or name another folder with --out"
         )
-    before = json.loads(asked.read_text("utf-8"))
-    # How many threads read is no part of what is trained.
-    before["data"]["workers"] = wanted["data"]["workers"]
-    changed = [section for section in wanted if wanted[section] != before.get(section)]
-    if changed:
-        raise SettingsError(
-            f"{asked}: the run was started with other settings in {', '.join(f'[{name}]' for name in changed)}; "
-            "resume with the recipe that it was started with, or name another folder with --out"
-        )
+    refuse_other_settings(asked, json.loads(asked.read_text("utf-8")), recipe)
     if not checkpoints(run) and (run / MODEL).exists():
         raise CheckpointError(f"{run}: the run is done, but its checkpoints are gone; nothing to resume")

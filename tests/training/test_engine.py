@@ -175,7 +175,7 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     train(tiny(16), tmp_path / "run")
     with pytest.raises(SettingsError, match="--resume"):
         train(tiny(16), tmp_path / "run")
-    with pytest.raises(SettingsError, match=r"\[training\]"):
+    with pytest.raises(SettingsError, match=r"training\.samples was "):
         train(tiny(24), tmp_path / "run", resume=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("dear")

@@ -1,0 +1,129 @@
+"""A run goes on with the settings and the data that it was started with, or says what differs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diptych.config import build
+from diptych.errors import SettingsError
+from diptych.training.engine import train
+from diptych.training.feeding import open_training_data
+from diptych.training.layout import checkpoints
+from diptych.training.resuming import refuse_other_data
+from diptych.training.settings import Recipe
+from diptych.training.starting import starting_model
+
+IMAGES = 12
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(IMAGES):
+        Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"drawing {number}")
+    return folder
+
+
+@pytest.fixture
+def table(images: Path) -> Path:
+    path = images.parent / "pairs.csv"
+    path.write_text(_rows(IMAGES))
+    return path
+
+
+def _rows(count: int, words: str = "drawing") -> str:
+    return "image,caption\n" + "".join(f"images/{number}.png,{words} {number}\n" for number in range(count))
+
+
+def _recipe(data: dict[str, object], rate: float = 1e-3) -> Recipe:
+    values = {
+        "model": {
+            "architecture": {
+                "embed_dim": 8,
+                "image": {"resolution": 32, "patch": 16, "width": 64, "layers": 1},
+                "text": {"width": 8, "context_length": 8},
+            }
+        },
+        "data": {"workers": 0, **data},
+        "optimizer": {"learning_rate": rate},
+        "schedule": {"warmup_steps": 1},
+        "training": {"steps": 2, "batch_size": 4},
+        "checkpoint": {"every_steps": 1},
+    }
+    return build(Recipe, values, "test")
+
+
+def _stopped(run: Path, data: dict[str, object]) -> Recipe:
+    """A run that was stopped after the first of its two steps."""
+    recipe = _recipe(data)
+    train(recipe, run)
+    shutil.rmtree(checkpoints(run)[-1])
+    shutil.rmtree(run / "model")
+    return recipe
+
+
+def test_a_run_goes_on_with_the_data_it_was_started_with(table: Path, tmp_path: Path) -> None:
+    recipe = _stopped(tmp_path / "run", {"train": str(table)})
+    assert train(recipe, tmp_path / "run", resume=True).step == 2
+
+
+def test_another_table_in_the_place_of_the_first_is_refused(table: Path, tmp_path: Path) -> None:
+    recipe = _stopped(tmp_path / "run", {"train": str(table)})
+    for text, now in ((_rows(IMAGES, "picture"), 12), (_rows(IMAGES - 3), 9)):
+        table.write_text(text)
+        with pytest.raises(
+            SettingsError, match=rf"pairs\.csv has changed.*12 of 12 .* then, {now} of {now} now"
+        ):
+            train(recipe, tmp_path / "run", resume=True)
+    table.write_text(_rows(IMAGES))
+    assert train(recipe, tmp_path / "run", resume=True).step == 2
+
+
+def test_another_image_in_a_folder_of_a_mixture_is_refused(images: Path, table: Path, tmp_path: Path) -> None:
+    recipe = _stopped(tmp_path / "run", {"mixture": {str(images): 1.0, str(table): 2.0}})
+    shutil.copy(images / "0.png", images / "new.png")
+    (images / "new.txt").write_text("new")
+    with pytest.raises(SettingsError, match=r"24 of 24 examples used then, 25 of 25 now"):
+        train(recipe, tmp_path / "run", resume=True)
+
+
+def test_a_run_that_is_done_needs_its_data_no_more(table: Path, tmp_path: Path) -> None:
+    recipe = _recipe({"train": str(table)})
+    train(recipe, tmp_path / "run")
+    table.write_text(_rows(IMAGES - 1))
+    assert train(recipe, tmp_path / "run", resume=True).step == 2
+
+
+def test_a_run_of_an_older_version_says_that_its_data_were_not_checked(table: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    recipe = _recipe({"train": str(table)})
+    model, preprocess = starting_model(recipe, said.append)
+    loader = open_training_data(recipe, model, preprocess, said.append)
+    refuse_other_data(tmp_path / "run", None, loader, said.append)
+    assert "was not checked" in said[-1]
+
+
+def test_the_setting_that_differs_is_named(table: Path, tmp_path: Path) -> None:
+    _stopped(tmp_path / "run", {"train": str(table)})
+    with pytest.raises(
+        SettingsError, match=r"optimizer\.learning_rate was 0\.001, is now 0\.002\. Resume with"
+    ):
+        train(_recipe({"train": str(table)}, 2e-3), tmp_path / "run", resume=True)
+    with pytest.raises(SettingsError, match=r"data\.caption_column was not set, is now 'caption'"):
+        train(_recipe({"train": str(table), "caption_column": "caption"}), tmp_path / "run", resume=True)
+
+
+def test_a_setting_that_came_later_does_not_stop_an_older_run(table: Path, tmp_path: Path) -> None:
+    recipe = _stopped(tmp_path / "run", {"train": str(table)})
+    asked = tmp_path / "run" / "recipe.json"
+    values = json.loads(asked.read_text())
+    del values["data"]["balance"], values["objective"]["margin"]
+    asked.write_text(json.dumps(values))
+    assert train(recipe, tmp_path / "run", resume=True).step == 2
