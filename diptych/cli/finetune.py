@@ -111,6 +111,7 @@ def finetune(
     from diptych.finetuning.examination import examine  # noqa: PLC0415
     from diptych.pretrained import load  # noqa: PLC0415
     from diptych.training.settings import Recipe  # noqa: PLC0415
+    from diptych.training.unread import refuse_unread  # noqa: PLC0415
     from diptych.weights.naming import with_activation  # noqa: PLC0415
 
     classes = read_labels(labels_file) if labels_file is not None else None
@@ -138,6 +139,8 @@ def finetune(
     tower = load(asked.init, device="cpu")[0].visual
     recipe = recipe_for(asked, found, sum(value.numel() for value in tower.parameters()))
     recipe = build(Recipe, override(plain(recipe), assignments), "finetune")
+    written = override({} if head is None else {"finetune": {"head": head}}, assignments)
+    refuse_unread(written, recipe, "finetune")
     if dry_run:
         print(recipe_text(recipe), end="")
         return

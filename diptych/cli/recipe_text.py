@@ -5,11 +5,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from diptych.config import plain
+from diptych.training.settings import Recipe
+from diptych.training.unread import without_unread
 
 
-def recipe_text(recipe: Any) -> str:
-    """A whole recipe as TOML, which `diptych train` reads again; sections that are as always are there too."""
-    return "\n\n".join(section_text(name, values) for name, values in plain(recipe).items()) + "\n"
+def recipe_text(recipe: Recipe) -> str:
+    """A whole recipe as TOML, which `diptych train` reads again; sections that are as always are there too.
+
+    Settings of other approaches, optimizers and methods are left out.
+    """
+    values = without_unread(plain(recipe), recipe)
+    return "\n\n".join(section_text(name, section) for name, section in values.items()) + "\n"
 
 
 def section_text(section: str, values: Any) -> str:

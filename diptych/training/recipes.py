@@ -7,6 +7,7 @@ from diptych.config import build, nearest, override, read_toml
 from diptych.errors import SettingsError
 from diptych.training.settings import Recipe
 from diptych.training.tasks import TASKS
+from diptych.training.unread import refuse_unread
 
 
 def load_recipe(location: str, assignments: tuple[str, ...] = ()) -> Recipe:
@@ -19,12 +20,14 @@ def load_recipe(location: str, assignments: tuple[str, ...] = ()) -> Recipe:
     for asked, other in (("steps", "samples"), ("samples", "steps")):
         if any(assignment.split("=")[0].strip() == f"training.{asked}" for assignment in assignments):
             values.get("training", {}).pop(other, None)
-    recipe = build(Recipe, override(values, assignments), str(file))
+    values = override(values, assignments)
+    recipe = build(Recipe, values, str(file))
     approach = recipe.objective.name
     if approach not in TASKS:
         raise SettingsError(
             f"{file} [objective] name: {approach!r} is no approach; {nearest(approach, TASKS)}"
         )
+    refuse_unread(values, recipe, str(file))
     return recipe
 
 

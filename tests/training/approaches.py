@@ -66,9 +66,9 @@ class Approach:
 
 
 def plain(name: str, *settings: str) -> Callable[[Path], Recipe]:
-    return lambda _: load_recipe(
-        "sample", (f"objective.name={name}", "augmentation={name='none'}", *settings)
-    )
+    # A recipe that samples texts is not one for labels.
+    base = "labels" if name.startswith("label") else "sample"
+    return lambda _: load_recipe(base, (f"objective.name={name}", "augmentation={name='none'}", *settings))
 
 
 def two_views(_: Path) -> Recipe:
