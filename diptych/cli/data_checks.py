@@ -23,6 +23,7 @@ from diptych.data.transforms import Preprocess
 from diptych.errors import DataError, DiptychError
 from diptych.models.architectures import LabelHead
 from diptych.tokenizer import default_tokenizer
+from diptych.training.first_loss import guessing_loss
 from diptych.training.settings import Recipe
 from diptych.training.tasks import TASKS
 
@@ -213,21 +214,28 @@ def _texts_to_predict(captions: Sequence[str]) -> Check:
 
 
 def _something_to_learn(captions: Sequence[str], recipe: Recipe) -> Check:
-    """Whether the loss can fall below ln N, that of guessing."""
+    """Whether captions differ enough for a loss below that of guessing."""
     batch = recipe.training.batch_size
-    guessing = math.log(batch)
+    guessing = guessing_text(recipe)
     if recipe.data.permute_captions:
         return Check(
             "something to learn",
             "warn",
-            f"data.permute_captions is on: pictures have the words of others, and the loss stays near ln {batch:,} = "
-            f"{guessing:.2f}, which is the purpose of that control; for a model, switch it off",
+            f"data.permute_captions is on: pictures have the words of others, and the loss stays "
+            f"{'where it starts' if guessing is None else f'near {guessing}'}, which is the purpose of that control; "
+            "for a model, switch it off",
         )
     least = least_loss(captions, batch)
-    detail = (
-        f"the loss starts at ln {batch:,} = {guessing:.2f}; equal captions keep it above about {least:.2f}"
-    )
-    if least > STUCK * guessing:
+    if guessing is None:
+        detail = "what guessing costs depends on the teacher or the classes"
+    elif recipe.model.init == "scratch":
+        detail = f"the loss starts at {guessing}"
+    else:
+        detail = f"guessing would give a loss of {guessing}"
+    if guessing is not None and guessing.startswith("ln "):
+        # Other losses have another floor.
+        detail += f"; equal captions keep it above about {least:.2f}"
+    if least > STUCK * math.log(batch):
         common, count = Counter(" ".join(caption.split()) for caption in captions).most_common(1)[0]
         return Check(
             "something to learn",
@@ -236,6 +244,14 @@ def _something_to_learn(captions: Sequence[str], recipe: Recipe) -> Check:
             "of the captions with data.caption_column",
         )
     return Check("something to learn", "ok", detail)
+
+
+def guessing_text(recipe: Recipe) -> str | None:
+    """Return the loss of a model that cannot tell anything apart, as `ln 128 = 4.85` or a number; None if unknown."""
+    loss, batch = guessing_loss(recipe, recipe.model.resolve()), recipe.training.batch_size
+    if loss is None:
+        return None
+    return f"ln {batch:,} = {loss:.2f}" if math.isclose(loss, math.log(batch)) else f"{loss:.2f}"
 
 
 def least_loss(captions: Sequence[str], batch: int) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diptych.cli.data_checks import Weights, data_checks
+from diptych.cli.data_checks import Weights, data_checks, guessing_text
 from diptych.cli.machine import has_native_bfloat16
 from diptych.cli.machine_checks import Check, size
 from diptych.cli.output import count_of, duration
@@ -105,7 +105,8 @@ def _precision(recipe: Recipe, device: str) -> Check:
 
 def _learning_rate(recipe: Recipe) -> Check:
     rate = recipe.optimizer.learning_rate
-    guessing = f"the loss would stay at ln {recipe.training.batch_size:,} = {math.log(recipe.training.batch_size):.2f}"
+    known = guessing_text(recipe)
+    guessing = f"the loss would stay {'where it starts' if known is None else f'at {known}'}"
     low, high = LEARNING_RATES
     if not rate > 0:
         return Check(

@@ -374,3 +374,12 @@ def test_machine_is_fine_where_the_tests_run() -> None:
     assert found["versions"].status == "ok"
     assert found["device"].detail.startswith("c")
     assert [name for name, check in found.items() if check.status == "fail"] == []
+
+
+def test_the_first_loss_is_that_of_the_approach(find: Find) -> None:
+    """ln N is that of CLIP; SigLIP begins with a bias of -10, which costs each pair 10."""
+    assert find("something to learn").detail.startswith("the loss starts at ln 4 = 1.39; equal captions keep")
+    siglip = find("something to learn", "objective.name=siglip").detail
+    assert siglip == "the loss starts at 10.00"
+    rate = find("learning rate", "objective.name=siglip", "optimizer.learning_rate=0.0").detail
+    assert "the loss would stay at 10.00" in rate
