@@ -282,3 +282,15 @@ def test_an_unknown_kind_of_file_is_refused_before_any_work(tmp_path: Path) -> N
         write_embeddings(tmp_path / "out.csv", [])
     with pytest.raises(SettingsError, match="does not exist"):
         write_embeddings(tmp_path / "absent" / "out.npy", [])
+
+
+def test_previews_note_the_size_in_the_file_of_an_image_that_is_read_reduced(
+    tiny_clip: CLIP, tiny_preprocess: Preprocess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.effect_noise((600, 400), 90).save(tmp_path / "a.jpg", exif=exif)
+    Image.new("RGB", (60, 40)).save(tmp_path / "b.png")
+    monkeypatch.setenv("DIPTYCH_MAX_PIXELS", "60000")
+    (batch,) = embed_source(tiny_clip, tiny_preprocess, open_source(tmp_path), previews=True)
+    assert [(one.width, one.height) for one in batch.previews] == [(400, 600), (60, 40)]

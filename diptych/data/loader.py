@@ -283,7 +283,7 @@ class Loader:
                 name = example.key
                 row = self._row(example)
             except DataError as error:
-                self._bad[at] = _Bad(reason_of(error), str(error), name)
+                self._bad[at] = _Bad(reason_of(error), str(error), error.image or name)
                 continue
             if self.cache:
                 self._rows[at] = row

@@ -30,7 +30,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
     (r"not UTF-8|is not UTF-8", "text is not UTF-8"),
     (r"expected a string or a (list of strings|whole number)", "field of the wrong type"),
     (r"the file changed while it was in use", "file changed"),
-    (r"cannot be read \(", "unreadable file"),
+    (r"cannot be read \(|: not a file; expected", "unreadable file"),
     (r": no caption$", NO_CAPTION),
 )
 

@@ -286,6 +286,15 @@ def test_an_image_whose_caption_file_is_bad_is_named_itself(tmp_path: Path) -> N
     assert row.uri == str(tmp_path / "a.jpg")
 
 
+def test_an_image_that_went_away_is_counted_by_its_path(tmp_path: Path) -> None:
+    fill(tmp_path, a_jpg="", b_jpg="")
+    source = open_source(tmp_path)
+    (tmp_path / "a.jpg").unlink()
+    row = read_row(source, 0)
+    assert isinstance(row, Skipped)
+    assert (row.uri, row.reason) == (str(tmp_path / "a.jpg"), "missing image")
+
+
 def test_an_image_that_went_away_is_an_error_when_it_is_read(tmp_path: Path) -> None:
     fill(tmp_path, a_jpg="", b_jpg="", b_txt="b")
     (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere.png")

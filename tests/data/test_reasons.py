@@ -112,6 +112,9 @@ def test_further_forms_of_a_reason(tmp_path: Path) -> None:
             read_rgb(whole[: 2 * len(whole) // 3])
         assert reason_of(cut.value) == "truncated image", kind
     assert reason_of(DataError("a: cannot be read (Input/output error)")) == "unreadable file"
+    with pytest.raises(ImageError) as folder:
+        read_rgb(tmp_path)
+    assert reason_of(folder.value) == "unreadable file"
     assert reason_of(DataError("something new")) == "unreadable"
 
 
