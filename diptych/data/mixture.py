@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diptych.data.joined import JoinedSource, parts_of
-from diptych.data.sources import Source, has_delimiter, is_table, open_source
+from diptych.data.sources import Source, open_source, table_options_for
 from diptych.errors import SettingsError
 
 
@@ -44,7 +44,7 @@ def open_mixture(times: Mapping[str, float], **options: str | None) -> MixtureSo
     """Open the sources of a mixture.
 
     times: location of a source (see `open_source`) = how often each of its examples is seen in an epoch, above 0.
-    options: those of `open_source`, for the tables among them; the delimiter for the text tables among those.
+    options: those of `open_source`, each for the tables among them that take it.
 
     Raises:
         SettingsError: no source, or a number that is not above 0.
@@ -58,18 +58,11 @@ def open_mixture(times: Mapping[str, float], **options: str | None) -> MixtureSo
                 f"[data] mixture {place!r} = {value}: expected how often its examples are seen in an epoch, above 0; "
                 "leave out a source that is not to be seen"
             )
-    tables = [place for place in times if is_table(place)] or list(times)
-    delimited = [place for place in tables if has_delimiter(place)] or tables
     given = {name: value for name, value in options.items() if value is not None}
+    # An option that no place takes is an error of each.
+    takers = {name: [place for place in times if name in table_options_for(place)] or times for name in given}
     sources = [
-        open_source(
-            place,
-            **{
-                name: value
-                for name, value in given.items()
-                if place in (delimited if name == "delimiter" else tables)
-            },
-        )
+        open_source(place, **{name: value for name, value in given.items() if place in takers[name]})
         for place in times
     ]
     return MixtureSource(sources, list(times), list(times.values()), name=" + ".join(times))

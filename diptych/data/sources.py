@@ -172,6 +172,19 @@ def has_delimiter(name: Location) -> bool:
     return os.path.splitext(name)[1].lower() in _DELIMITED
 
 
+def table_options_for(name: Location) -> tuple[str, ...]:
+    """Return the options of `open_source` that a table takes, by its suffix; none for anything else."""
+    if not is_table(name):
+        return ()
+    if has_delimiter(name):
+        return ("image_column", "caption_column", "label_column", "delimiter", "image_root")
+    suffix = os.path.splitext(name)[1].lower()
+    # What is left beside these are annotations, with a split or without.
+    if suffix in (".jsonl", ".ndjson", ".parquet"):
+        return ("image_column", "caption_column", "label_column", "image_root")
+    return ("image_root",)
+
+
 def is_saved_dataset(folder: Path) -> bool:
     """Whether a folder is what `save_to_disk` of the `datasets` library wrote, or holds splits that are."""
     # Both files of the first kind: beside an image `state.png` there may be a `state.json`.

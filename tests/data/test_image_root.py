@@ -107,6 +107,11 @@ def test_one_image_that_is_missing_changes_no_root(folder: Path) -> None:
 
 def test_options_reach_the_tables_of_a_mixture_that_take_them(folder: Path) -> None:
     (folder / "tables" / "t.csv").write_text("image|caption\nb/1.jpg|one\n")
-    times = {str(folder / "tables" / name): 1.0 for name in ("t.csv", "t.jsonl")} | {"sample:test": 1.0}
-    mixture = open_mixture(times, delimiter="|", image_root=str(folder / "pics"))
-    assert [mixture[row].captions for row in range(3)] == [("one",), ("one",), ("two",)]
+    images = [{"id": 1, "file_name": "b/1.jpg"}]
+    annotations = {"images": images, "annotations": [{"image_id": 1, "caption": "three"}]}
+    (folder / "tables" / "c.json").write_text(json.dumps(annotations))
+    names = ("t.csv", "t.jsonl", "c.json")
+    times = {str(folder / "tables" / name): 1.0 for name in names} | {"sample:test": 1.0}
+    root = str(folder / "pics")
+    mixture = open_mixture(times, delimiter="|", caption_column="caption", image_root=root)
+    assert [mixture[row].captions for row in range(4)] == [("one",), ("one",), ("two",), ("three",)]
