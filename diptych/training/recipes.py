@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import diptych
-from diptych.config import build, nearest, override, read_toml
+from diptych.config import Values, build, nearest, override, read_toml
 from diptych.errors import SettingsError
 from diptych.training.settings import Recipe
 from diptych.training.tasks import TASKS
-from diptych.training.unread import refuse_unread
+from diptych.training.unread import refuse_unread, without_unread
 
 
 def load_recipe(location: str, assignments: tuple[str, ...] = ()) -> Recipe:
@@ -20,15 +20,25 @@ def load_recipe(location: str, assignments: tuple[str, ...] = ()) -> Recipe:
     for asked, other in (("steps", "samples"), ("samples", "steps")):
         if any(assignment.split("=")[0].strip() == f"training.{asked}" for assignment in assignments):
             values.get("training", {}).pop(other, None)
-    values = override(values, assignments)
-    recipe = build(Recipe, values, str(file))
+    given = override(values, assignments)
+    recipe = build(Recipe, given, str(file))
+    if _chosen(given) != _chosen(values):
+        # An assignment chose another approach: what only the file's own one reads goes with it.
+        given = override(without_unread(values, recipe), assignments)
+        recipe = build(Recipe, given, str(file))
     approach = recipe.objective.name
     if approach not in TASKS:
         raise SettingsError(
             f"{file} [objective] name: {approach!r} is no approach; {nearest(approach, TASKS)}"
         )
-    refuse_unread(values, recipe, str(file))
+    refuse_unread(given, recipe, str(file))
     return recipe
+
+
+def _chosen(values: Values) -> list[object]:
+    """The approach, the optimizer and the method that a recipe's values name."""
+    keys = (("objective", "name"), ("optimizer", "name"), ("finetune", "method"))
+    return [values.get(section, {}).get(key) for section, key in keys]
 
 
 def path(name: str) -> Path:

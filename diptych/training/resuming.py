@@ -26,9 +26,14 @@ def refuse_other_settings(asked: Path, before: Mapping[str, Any], recipe: Recipe
     found = list(_differences(before, wanted, ""))
     if found:
         more = f", and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+        hint = (
+            ""
+            if recipe.finetune is None
+            else " (diptych finetune takes them from the data, which may have changed)"
+        )
         raise SettingsError(
-            f"{asked}: the run was started with other settings: {'; '.join(found[:_MOST_NAMED])}{more}. Resume with "
-            "the recipe that it was started with, or name another folder with --out"
+            f"{asked}: the run was started with other settings: {'; '.join(found[:_MOST_NAMED])}{more}{hint}. Resume "
+            "with the recipe that it was started with, or name another folder with --out"
         )
 
 

@@ -112,9 +112,7 @@ def test_a_run_of_an_older_version_says_that_its_data_were_not_checked(table: Pa
 
 def test_the_setting_that_differs_is_named(table: Path, tmp_path: Path) -> None:
     _stopped(tmp_path / "run", {"train": str(table)})
-    with pytest.raises(
-        SettingsError, match=r"optimizer\.learning_rate was 0\.001, is now 0\.002\. Resume with"
-    ):
+    with pytest.raises(SettingsError, match=r"optimizer\.learning_rate was 0\.001, is now 0\.002\. Resume"):
         train(_recipe({"train": str(table)}, 2e-3), tmp_path / "run", resume=True)
     with pytest.raises(SettingsError, match=r"data\.caption_column was not set, is now 'caption'"):
         train(_recipe({"train": str(table), "caption_column": "caption"}), tmp_path / "run", resume=True)

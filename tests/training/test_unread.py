@@ -42,6 +42,14 @@ def test_a_setting_of_another_approach_or_optimizer_is_refused(
         load_recipe(recipe, (assignment,))
 
 
+def test_who_chooses_another_approach_leaves_the_settings_of_the_files_own_one_behind() -> None:
+    recipe = load_recipe("clip-distillation", ("objective.name=clip",))
+    assert recipe.objective == schema.ObjectiveSettings(positives=recipe.objective.positives)
+    assert load_recipe("simclr", ("optimizer.name=adamw",)).optimizer.name == "adamw"
+    with pytest.raises(SettingsError, match=r"objective\.affinity_weight is not read by the approach 'clip'"):
+        load_recipe("clip-distillation", ("objective.name=clip", "objective.affinity_weight=1"))
+
+
 def test_a_setting_in_a_file_and_in_a_sweep_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(recipe_text(load_recipe("sample")).replace("[objective]", "[objective]\nmargin = 0.2"))
