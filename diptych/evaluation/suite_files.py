@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from diptych.atomic import atomic_write, write_text
+from diptych.data.left_out import LeftOut
 from diptych.errors import DataError
 from diptych.evaluation.report import Outcomes, Report, Scores
 
@@ -114,17 +115,34 @@ def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _report(values: Mapping[str, Any], outcomes: Outcomes | None) -> Report:
+    unused, skipped = _left_out(values)
     return Report(
         task=values["task"],
         model=values["model"],
         data=values["data"],
         scores=_scores(values),
         groups={name: _scores(part) for name, part in values["groups"].items()},
-        skipped=values["skipped"],
+        skipped=skipped,
+        unused=unused,
         remarks=tuple(values.get("remarks", ())),  # of version 0.1: none
         details=values["details"],
         outcomes=outcomes,
     )
+
+
+def _left_out(values: Mapping[str, Any]) -> tuple[LeftOut, LeftOut]:
+    """What the sources left out, and the skipped rows; the file has their sum, with the names of `unused` first."""
+    skipped = values["skipped"]
+    unnamed = {reason: {"count": count, "first": ()} for reason, count in skipped.items()}
+    parts: tuple[dict[str, Any], dict[str, Any]] = {}, {}
+    for reason, told in values.get("left_out", unnamed).items():  # version 0.1 wrote no names
+        mine = skipped.get(reason, 0)
+        unused = told["count"] - mine
+        if unused:
+            parts[0][reason] = {"count": unused, "first": told["first"][:unused]}
+        if mine:
+            parts[1][reason] = {"count": mine, "first": told["first"][unused:]}
+    return LeftOut.from_json(parts[0]), LeftOut.from_json(parts[1])
 
 
 def _scores(values: Mapping[str, Any]) -> Scores:
