@@ -120,7 +120,7 @@ def _curve(found: Finetuned) -> str:
         ]
         lines.append((task, number, points))
     charts = _plot(
-        "From the model as it was to the fine-tuned one",
+        "From the start to the fine-tuned model",
         "Across: alpha, the share of the fine-tuned weights. Up: "
         + ", ".join(f'<b class="c{number}">{_words(task)}</b>' for task, number, _ in lines),
         lines,
@@ -276,6 +276,7 @@ _PAGE = Template("""<!doctype html>
 <title>$title - Diptych fine-tuning</title>
 <style>
 ${style}.hint code { white-space: nowrap; } .chart small b { margin-left: 0; }
+.panel + .hint, .panel + .notice { margin-top: 1rem; }
 </style>
 </head>
 <body>

@@ -24,7 +24,7 @@ _Pixels = npt.NDArray[np.uint8]
 
 # Correlations from which two images are taken for one, the next for a group of more than a third of its class: images
 # of one simple thing on an empty ground are alike without being copies.
-LEVELS = (0.87, 0.92, 0.96, 0.98, 0.99)
+LEVELS = (0.85, 0.92, 0.96, 0.98, 0.99)
 
 _SIDE = 32  # pixels of the small square that stands for an image
 _PARTS = (0.9, 0.8)  # sides of the parts that are compared besides the whole, as shares of it

@@ -1,7 +1,7 @@
 """Features of labelled images: computed once, for probes of any number of examples."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -40,6 +40,7 @@ class ProbeData(ABC):
     """Features of one dataset's images with what they show, be that one class each or several.
 
     features: (n, width), not of unit length. keys, positions: (n,), of the examples in the source called `data`.
+    groups: (n,), equal for images that stay on one side of a split; empty where each is alone.
     skipped: images that could not be read, by reason. remarks: see `Report.remarks`.
     """
 
@@ -52,6 +53,7 @@ class ProbeData(ABC):
     positions: tuple[int, ...]
     skipped: Mapping[str, int]
     remarks: tuple[str, ...] = ()
+    groups: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.features)
@@ -63,6 +65,7 @@ class ProbeData(ABC):
             self,
             keys=tuple(self.keys[row] for row in rows),
             positions=tuple(self.positions[row] for row in rows),
+            groups=tuple(self.groups[row] for row in rows) if self.groups else (),
             **arrays,
         )
 
@@ -77,7 +80,7 @@ class ProbeData(ABC):
             for name in ("features", *self.labels_in)
         }
         return replace(
-            self, keys=self.keys + other.keys, positions=self.positions + other.positions, **arrays
+            self, keys=self.keys + other.keys, positions=self.positions + other.positions, groups=(), **arrays
         )
 
     def parts(self, seed: int) -> tuple[Self, Self]:
@@ -142,7 +145,7 @@ class LabelledFeatures(ProbeData):
         )
 
     def kept_out(self, seed: int) -> Flags:
-        return held_out(self.target, VALIDATION_SHARE, seed)
+        return held_out(self.target, VALIDATION_SHARE, seed, self.groups)
 
     def likelihood(self) -> OneOf:
         if len(self.classes) < 2:
@@ -219,18 +222,36 @@ def labelled_features(
     return LabelledFeatures.of(source.name, labelled, rows)
 
 
-def held_out(target: Integers, share: float, seed: int) -> Flags:
+def held_out(target: Integers, share: float, seed: int, groups: Sequence[int] = ()) -> Flags:
     """Which of n examples to keep from a fit: `share` of each class, at least one, and never a class's only one.
 
-    target: (n,) classes. Equal seeds keep equal examples.
+    target: (n,) classes. groups: (n,), equal for examples that stay on one side; each is alone when not given. A class
+    of one group keeps none; its smallest group is kept where no other brings it nearer to the share. Equal seeds keep
+    equal examples.
     """
     kept = np.zeros(len(target), np.bool_)
     for label in np.unique(target):
         members = np.flatnonzero(target == label)
         if len(members) > 1:
             number = max(1, round(share * len(members)))
-            kept[shuffled(members, seed, int(label))[:number]] = True
+            order = shuffled(members, seed, int(label))
+            kept[_whole_groups(order, number, groups) if len(groups) else order[:number]] = True
     return kept
+
+
+def _whole_groups(order: Integers, number: int, groups: Sequence[int]) -> list[int]:
+    """About `number` of the examples in `order`, by whole groups, never all of them."""
+    together: dict[int, list[int]] = {}
+    for row in order.tolist():
+        together.setdefault(groups[row], []).append(row)
+    taken: list[int] = []
+    for rows in together.values():
+        # Nearer to the number with it than without it.
+        if len(rows) < 2 * (number - len(taken)) and len(taken) + len(rows) < len(order):
+            taken += rows
+    if not taken and len(together) > 1:
+        taken = min(together.values(), key=len)
+    return taken
 
 
 def shuffled(members: Integers, seed: int, label: int) -> Integers:

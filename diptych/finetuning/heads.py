@@ -43,8 +43,12 @@ def probe_head(
     label_from: LabelFrom,
     several: bool,
     seed: int = 0,
+    groups: Integers | None = None,
 ) -> Head:
-    """A logistic regression on the features, before the projection, of the examples at `positions`."""
+    """A logistic regression on the features, before the projection, of the examples at `positions`.
+
+    groups: (rows of the source,), equal for images that stay together where a part is kept to choose the strength with.
+    """
     rows = encoded_rows(
         image_features(model),
         preprocess,
@@ -57,13 +61,19 @@ def probe_head(
     fit = (
         _several(source, rows, classes)
         if several
-        else _one_each(source, rows, classes, label_from=label_from, seed=seed)
+        else _one_each(source, rows, classes, label_from=label_from, seed=seed, groups=groups)
     )
     return fit.weights.float(), fit.intercept.float()
 
 
 def _one_each(
-    source: Source, rows: EmbeddedRows, classes: tuple[str, ...], *, label_from: LabelFrom, seed: int
+    source: Source,
+    rows: EmbeddedRows,
+    classes: tuple[str, ...],
+    *,
+    label_from: LabelFrom,
+    seed: int,
+    groups: Integers | None,
 ) -> Fit:
     number = {name: place for place, name in enumerate(classes)}
     examples = [source[position] for position in rows.positions]
@@ -78,8 +88,9 @@ def _one_each(
         keys=tuple(example.key for example in examples),
         positions=tuple(rows.positions),
         skipped={},
+        groups=() if groups is None else tuple(groups[rows.positions].tolist()),
     )
-    if np.bincount(target, minlength=len(classes)).min() > 1:
+    if np.bincount(target, minlength=len(classes)).min() > 1 and data.kept_out(seed).any():
         return fit_probe(data, None, headline="top1", seed=seed, device=torch.device("cpu")).fit
     # No image of some class can be spared to choose the strength with.
     return data.regression(torch.device("cpu")).fit(one_shot_strength(rows.vectors))

@@ -18,7 +18,7 @@ from diptych.finetuning.heads import Head, probe_head, zero_shot_head
 from diptych.models.architectures import Classifier, LowRank
 from diptych.models.clip import CLIP, build_model
 from diptych.pretrained import load
-from diptych.training.feeding import open_examples
+from diptych.training.feeding import open_examples, split_of
 from diptych.training.layout import START
 from diptych.training.methods import LABEL_METHODS, objective_of
 from diptych.training.settings import FinetuneSettings, Recipe
@@ -70,6 +70,7 @@ def prepare(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Recipe:
                 label_from=recipe.data.label_from,
                 several=settings.several,
                 seed=recipe.training.seed,
+                groups=split_of(recipe.data, source).groups if recipe.data.validation else None,
             ),
         )
         _write(folder, started, preprocess, recipe, settings)

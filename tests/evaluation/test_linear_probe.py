@@ -293,3 +293,14 @@ def test_several_classes_an_image_are_read_from_metadata(
     assert data.judged.tolist() == [[True, True], [False, True], [True, True]]
     with pytest.raises(DataError, match=r"no image to learn from shows the class 'cat'|every image"):
         data.only(np.array([1, 2])).regression(CPU)
+
+
+def test_the_part_that_chooses_the_strength_is_cut_by_whole_groups() -> None:
+    target = np.repeat([0, 1, 2], [40, 12, 3])
+    groups = [*np.repeat(np.arange(10), 4), *np.repeat([20, 21, 22], 4), 30, 30, 30]
+    kept = held_out(target, 0.2, 3, groups)
+    for group in set(groups):
+        assert len({bool(kept[row]) for row in range(len(groups)) if groups[row] == group}) == 1
+    assert [int(kept[target == label].sum()) for label in range(3)] == [8, 4, 0]
+    alone = held_out(target, 0.2, 3, list(range(len(target))))
+    assert (alone == held_out(target, 0.2, 3)).all()
