@@ -15,7 +15,6 @@ from cyclopts import Parameter
 
 from diptych.cli.options import Activation, Device, IndexPlace, Json, Precision, UsageError
 from diptych.cli.output import emit, say, table
-from diptych.data.example import IMAGE_SUFFIXES
 from diptych.errors import SearchIndexError, SettingsError
 from diptych.printable import printable
 
@@ -172,6 +171,8 @@ def _one_text(words: Sequence[str]) -> list[str]:
 
 def _check_words(text: str, option: str) -> None:
     """Refuse an address or the name of a file as words: it would be searched for letter by letter."""
+    from diptych.data.example import IMAGE_SUFFIXES  # noqa: PLC0415
+
     if re.match(r"https?://\S+$", text):
         raise UsageError(
             f"{text}: an address, which is not fetched; download the picture and give it with {option} FILE, or use "
