@@ -28,6 +28,7 @@ from diptych.training.methods import FinetuneMethod
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from diptych.data.left_out import LeftOut
     from diptych.finetuning.run import Finetuned
     from diptych.training.settings import Recipe
 
@@ -146,7 +147,9 @@ def finetune(
         return
     _say_plan(recipe, found.images, len(found.classes))
     folder = out if out is not None else Path("runs") / "finetuned"
-    run_and_tell(recipe, folder, resume=resume, device=pick_device(device), as_json=as_json)
+    run_and_tell(
+        recipe, folder, resume=resume, device=pick_device(device), as_json=as_json, examined=found.left_out
+    )
 
 
 def run_recipe(
@@ -161,13 +164,26 @@ def run_recipe(
         _run(recipe, folder, resume=resume, device=device, console=console)
 
 
-def run_and_tell(recipe: "Recipe", folder: Path, *, resume: bool, device: str, as_json: bool) -> None:
-    """Fine-tune as a recipe says, and print what was gained and lost."""
+def run_and_tell(
+    recipe: "Recipe",
+    folder: Path,
+    *,
+    resume: bool,
+    device: str,
+    as_json: bool,
+    examined: "LeftOut | None" = None,
+) -> None:
+    """Fine-tune as a recipe says, and print what was gained and lost.
+
+    examined: what was left out when the data were examined, which is more than the run came to, unless it came to
+    pictures that were not decoded then.
+    """
     from diptych.data.left_out import all_left_out  # noqa: PLC0415
 
     found = _run(recipe, folder, resume=resume, device=device)
     held_out = [report.skipped for task, report in found.before.items() if task == HELD_OUT]
-    left_out = all_left_out([found.result.left_out, *held_out])
+    met = all_left_out([found.result.left_out, *held_out])
+    left_out = met if examined is None or met.total > examined.total else examined
     say_left_out(left_out)
     if as_json:
         emit({**found.to_json(), "left_out": left_out.to_json(), "report": str(folder / PAGE)})

@@ -2,13 +2,15 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from diptych.data.example import Example
 from diptych.data.images import WHITE, open_image, read_rgb
 from diptych.data.labelled import LabelFrom, classes_of, label_of
+from diptych.data.left_out import LeftOut, all_left_out, left_out_of
+from diptych.data.reasons import reason_of
 from diptych.data.sources import Source
 from diptych.errors import DataError
 from diptych.training.methods import LABEL_METHODS, FinetuneMethod
@@ -26,6 +28,7 @@ class Examined:
 
     images: that can be read, as far as was looked. counts: of each class, by name; empty for pairs. unreadable: of what
     was decoded. transparent: whether most pictures have transparent parts. remarks: what does not hinder, but matters.
+    left_out: what the data's source left out, and the rows that cannot be used, as far as was looked.
     """
 
     kind: Kind
@@ -34,6 +37,7 @@ class Examined:
     unreadable: int
     transparent: bool
     remarks: tuple[str, ...]
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -62,7 +66,7 @@ def examine(
         DataError: fewer than two pictures or two classes, neither labels nor captions, pictures without a label among
             others, labels that differ in case or spacing only, a class none of whose pictures can be read.
     """
-    rows, bad = _readable(source)
+    rows, bad, left_out = _readable(source)
     if len(rows) < 2:
         what = f"; {bad[0]}" if bad else ""
         raise DataError(f"{source.name}: {len(rows)} pictures can be read, expected two or more{what}")
@@ -88,7 +92,7 @@ def examine(
         counts = _counted(source, rows, labels, several)
         remarks += _remarks_on_classes(source, counts, several)
     good = sum(readable for _, readable in rows)
-    return Examined(kind, good, dict(counts), len(bad), _transparent(examples), tuple(remarks))
+    return Examined(kind, good, dict(counts), len(bad), _transparent(examples), tuple(remarks), left_out)
 
 
 def _captions_beside(examples: Sequence[Example], labels: Sequence[tuple[str, ...]]) -> bool:
@@ -105,8 +109,12 @@ def _one(label: str | None) -> tuple[str, ...]:
     return () if label is None else (label,)
 
 
-def _readable(source: Source) -> tuple[list[tuple[Example, bool]], list[str]]:
-    """Each row that says something, with whether its picture can be decoded; and what is wrong with the others."""
+def _readable(source: Source) -> tuple[list[tuple[Example, bool]], list[str], LeftOut]:
+    """Each row that says something, with whether its picture can be decoded; and what is wrong with the others.
+
+    The last is what is wrong with them by reason, and what the source left out.
+    """
+    left_out = all_left_out([left_out_of(source)])
     every = max(1, len(source) // _DECODED)
     rows: list[tuple[Example, bool]] = []
     bad: list[str] = []
@@ -115,16 +123,18 @@ def _readable(source: Source) -> tuple[list[tuple[Example, bool]], list[str]]:
             example = source[position]
         except DataError as error:
             bad.append(str(error))
+            left_out.add(reason_of(error), error.image or f"{source.name}#{position}")
             continue
         try:
             if position % every == 0:
                 read_rgb(example.image, WHITE)
         except DataError as error:
             bad.append(str(error))
+            left_out.add(reason_of(error), example.key)
             rows.append((example, False))
         else:
             rows.append((example, True))
-    return ([] if not any(readable for _, readable in rows) else rows), bad
+    return ([] if not any(readable for _, readable in rows) else rows), bad, left_out
 
 
 def _counted(

@@ -86,7 +86,7 @@ def test_inspect_classify_train_and_finetune_say_the_same(mess: Path, tiny: Path
     assert len(outcome.json) == 6
     for reason, count in LEFT_OUT.items():
         assert (f"warning: left out {count} ({reason}): " in outcome.err) == (reason != "hidden")
-    options = ("--set", "training.steps=4", "--keep", "none", "--device", "cpu", "--model", tiny)
+    options = ("--set", "training.steps=1", "--keep", "none", "--device", "cpu", "--model", tiny)
     outcome = run("finetune", mess, "--out", "f", *options, "--json")
     assert outcome.code == 0, outcome.err
     assert counts(outcome.json["left_out"]) == LEFT_OUT
