@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -71,8 +72,24 @@ def _initial_model(recipe: Recipe, say: Callable[[str], None]) -> tuple[CLIP, Pr
     if architecture == model.architecture:
         return model, preprocess
     if not _gives_its_tower(model.architecture, architecture):
-        raise SettingsError(f"[model] init {init!r} has another architecture than the recipe asks for")
+        raise SettingsError(
+            f"[model] init {init!r} has another architecture than the recipe asks for: "
+            f"{_differences(plain(model.architecture), plain(architecture))}; set them to those of the checkpoint, or "
+            "leave `architecture` out of the recipe, which then takes all of them from it"
+        )
     return _with_tower_of(model, architecture, lambda what: say(f"from {init}: {what}")), preprocess
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any], place: str = "") -> str:
+    """Name each field that differs, with the checkpoint's value and the recipe's."""
+    named = []
+    for name in sorted(found.keys() | wanted.keys()):
+        has, asks = found.get(name), wanted.get(name)
+        if isinstance(has, dict) and isinstance(asks, dict) and has != asks:
+            named.append(_differences(has, asks, f"{place}{name}."))
+        elif has != asks:
+            named.append(f"{place}{name} is {has!r}, the recipe has {asks!r}")
+    return "; ".join(named)
 
 
 def _gives_its_tower(found: Architecture, wanted: Architecture) -> bool:
