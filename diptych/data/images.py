@@ -30,6 +30,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from diptych.data.truncation import is_cut
 from diptych.errors import ImageError, SettingsError
 
 try:
@@ -137,7 +138,7 @@ def open_image(source: ImageSource, limits: Limits | None = None) -> Image.Image
         return _decode(source, _name(source))
     limits = limits or default_limits()
     data, name = _read(source, limits)
-    return _decode(_parse_to_decode(data, name, limits), name)
+    return _decode(_parse_to_decode(data, name, limits), name, data)
 
 
 def to_rgb(image: Image.Image, background: Colour = WHITE) -> Image.Image:
@@ -172,7 +173,7 @@ def read_rgb(source: ImageSource, background: Colour = WHITE, limits: Limits | N
     data, name = _read(source, limits)
     parsed = _parse_to_decode(data, name, limits)
     pixels = _decode_jpeg(data, parsed) if parsed.format == "JPEG" else None
-    return np.array(to_rgb(_decode(parsed, name), background)) if pixels is None else pixels
+    return np.array(to_rgb(_decode(parsed, name, data), background)) if pixels is None else pixels
 
 
 def read_file(path: Path | str, limits: Limits | None = None) -> bytes:
@@ -264,7 +265,7 @@ def _parse(data: bytes, name: str, limits: Limits) -> ImageFile.ImageFile:
         raise ImageError(f"{name}: this build of Pillow reads no AVIF; convert it to JPEG or PNG")
     if kind == "GIF":
         _check_size(_gif_canvas(data), name, limits)
-    with _decoding(name):
+    with _decoding(name, data):
         parsed = _DECODERS[kind][1](io.BytesIO(data), name)
         if isinstance(parsed, TiffImagePlugin.TiffImageFile) and parsed.tag_v2.get(258) == (12,):
             raise ImageError(f"{name}: a TIFF of 12 bits a pixel; save it with 8 or 16 bits a channel")
@@ -327,8 +328,8 @@ def _gif_canvas(data: bytes) -> tuple[int, int]:
     return width, height
 
 
-def _decode(image: Image.Image, name: str) -> Image.Image:
-    with _decoding(name):
+def _decode(image: Image.Image, name: str, data: bytes = b"") -> Image.Image:
+    with _decoding(name, data):
         image.load()
         method = _UPRIGHT.get(_orientation(image))
         if method is None:
@@ -380,14 +381,19 @@ def _name(image: Image.Image) -> str:
 
 
 @contextlib.contextmanager
-def _decoding(name: str) -> Iterator[None]:
-    """Turns what a decoder raises into `ImageError`: on damaged data that is any type, not only OSError."""
+def _decoding(name: str, data: bytes = b"") -> Iterator[None]:
+    """Turn what a decoder raises into `ImageError`: on damaged data that is any type, not only OSError.
+
+    data: the whole file, where it is known; one that lacks its end is said to be truncated.
+    """
     try:
         yield
     except ImageError:
         raise
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
+        if is_cut(data, str(format_of(data))):
+            reason = f"truncated: {reason}"
         raise ImageError(
             f"{name}: damaged or not readable ({reason}); fetch it again or leave it out"
         ) from error

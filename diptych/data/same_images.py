@@ -117,6 +117,8 @@ def mark(example: Example) -> Mark:
 
 def _content(example: Example) -> Mark:
     data = example.image if isinstance(example.image, bytes) else read_file(example.image)
+    if not data:  # what a failed download leaves behind: equal bytes, but no image that they could both show
+        raise DataError(f"{example.key}: empty; expected an image; fetch it again or leave it out")
     return _CONTENT, len(data), *_halves(data)
 
 

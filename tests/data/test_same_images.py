@@ -86,6 +86,13 @@ def test_rows_that_cannot_be_read_are_images_of_their_own(folder: Path) -> None:
     assert same_images(source).tolist() == [0, 1, 0, 3]
 
 
+def test_empty_files_are_not_one_image_because_their_bytes_are_equal(folder: Path) -> None:
+    for name in ("empty.png", "empty too.png"):
+        (folder / name).touch()
+    source = table(folder, ["empty.png", "a.png", "empty too.png", "empty.png", "copy of a.png"])
+    assert same_images(source).tolist() == [0, 1, 2, 0, 1]
+
+
 @pytest.mark.parametrize("workers", [0, 1, 4])
 def test_images_inside_shards_and_parquet_are_told_by_their_bytes(tmp_path: Path, workers: int) -> None:
     shades = [3, 1, 2, 1, 3, 3]
