@@ -218,8 +218,12 @@ def test_files_in_a_folder_that_may_not_be_entered_are_bad_rows(
     fill(tmp_path, a_jpg="")
     source = open_source(tmp_path)
 
-    def refuse(path: Any) -> Any:
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+    stat = os.stat
+
+    def refuse(path: Any, **options: Any) -> Any:
+        if str(path) == str(tmp_path / "a.jpg"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **options)
 
     monkeypatch.setattr(folder_module.os, "stat", refuse)
     with pytest.raises(DataError, match=r"a\.jpg: cannot be read \(Permission denied\)"):
