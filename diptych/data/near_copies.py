@@ -26,6 +26,9 @@ _Pixels = npt.NDArray[np.uint8]
 # of one simple thing on an empty ground are alike without being copies.
 LEVELS = (0.85, 0.92, 0.96, 0.98, 0.99)
 
+# Images of a class that are compared with one another: some minutes on two cores.
+MOST = 50_000
+
 _SIDE = 32  # pixels of the small square that stands for an image
 _PARTS = (0.9, 0.8)  # sides of the parts that are compared besides the whole, as shares of it
 _PLACES = 3  # of such a part, across and down
@@ -37,40 +40,51 @@ _CELLS = 1 << 24  # correlations at once
 
 @dataclass(frozen=True)
 class NearCopies:
-    """What was found. groups: (n,), for each image the first of those it is joined with; its own position if none.
+    """What was found.
 
-    strict: classes whose images are so alike that a level above the first was used.
+    groups: (n,), for each image the first of those it is joined with; its own position if none. strict: classes whose
+    images are so alike that a level above the first was used. unsearched: classes of more than `most` images.
     """
 
     groups: Groups
     strict: tuple[str, ...]
+    unsearched: tuple[str, ...]
 
 
-def near_copies(source: Source, positions: Sequence[int], labels: Sequence[str | None]) -> NearCopies:
+def near_copies(
+    source: Source, positions: Sequence[int], labels: Sequence[str | None], *, most: int = MOST
+) -> NearCopies:
     """Group the images of a source that are near copies of one another, within each class.
 
-    positions: (n,) rows of the source. labels: (n,) their classes; None is a class.
+    positions: (n,) rows of the source. labels: (n,) their classes; None is a class. most: images of a class that are
+    compared; a larger class is not searched, because the time grows with the square of its size.
 
     A group is connected: each member is a near copy of some other member. An image that cannot be read, or that is of
     one colour, is alone. The result is a function of the images: of no seed, no model, and no other class.
     """
-    small = np.zeros((len(positions), _SIDE, _SIDE, 3), np.uint8)
-    found = examine(source, _small, positions=positions, need_caption=False)
-    for row, one in enumerate(found):
-        if isinstance(one, Good):
-            small[row] = one.found
     members: dict[str | None, list[int]] = defaultdict(list)
-    for row in np.flatnonzero(small.std(axis=(1, 2, 3)) >= _FLAT).tolist():
-        members[labels[row]].append(row)
+    for row, label in enumerate(labels):
+        members[label].append(row)
     groups = np.arange(len(positions))
-    strict = []
+    strict, unsearched = [], []
     for label, rows in members.items():
-        own = np.array(rows)
-        joined, level = _joined(small[own], most=max(_FEW, len(own) // 3))
+        name = "" if label is None else label
+        if len(rows) > most:
+            unsearched.append(name)
+            continue
+        # A class at a time: its small images are all that is held.
+        small = np.zeros((len(rows), _SIDE, _SIDE, 3), np.uint8)
+        found = examine(source, _small, positions=[positions[row] for row in rows], need_caption=False)
+        for place, one in enumerate(found):
+            if isinstance(one, Good):
+                small[place] = one.found
+        seen = np.flatnonzero(small.std(axis=(1, 2, 3)) >= _FLAT)
+        own = np.array(rows)[seen]
+        joined, level = _joined(small[seen], most=max(_FEW, len(own) // 3))
         groups[own] = own[joined]
         if level:
-            strict.append("" if label is None else label)
-    return NearCopies(groups, tuple(sorted(strict)))
+            strict.append(name)
+    return NearCopies(groups, tuple(sorted(strict)), tuple(sorted(unsearched)))
 
 
 def _small(example: Example) -> _Pixels:

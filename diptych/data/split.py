@@ -12,7 +12,7 @@ from diptych.config import nearest
 from diptych.data.example import Example
 from diptych.data.held_out import Flags, Labels, held_out
 from diptych.data.labelled import LabelFrom, label_of
-from diptych.data.near_copies import Groups, near_copies
+from diptych.data.near_copies import MOST, Groups, near_copies
 from diptych.data.same_images import same_images
 from diptych.data.sources import Source
 from diptych.errors import DataError
@@ -27,14 +27,15 @@ class Split:
     """A held-out part.
 
     held_out: (n,) rows of the source. groups: (n,) numbers, equal for rows that stay on one side. grouped_by: what
-    makes a group: "near copies", "equal images" or a metadata field. strict: see `near_copies`. without: classes of two
-    images or more that none could be held out of.
+    makes a group: "near copies", "equal images" or a metadata field. strict, unsearched: see `NearCopies`. without:
+    classes of two images or more that none could be held out of.
     """
 
     held_out: Flags
     groups: Groups
     grouped_by: str
     strict: tuple[str, ...]
+    unsearched: tuple[str, ...]
     without: tuple[str, ...]
 
     def describe(self) -> str:
@@ -49,6 +50,11 @@ class Split:
             lines.append(
                 f"warning: images of {_some(self.strict)} are so alike that only the nearest count as copies; name "
                 "the groups with [data] group_by, or --group-by, where a column has them"
+            )
+        if self.unsearched:
+            lines.append(
+                f"warning: {_some(self.unsearched)}: more than {MOST:,} images, among which near copies are not looked "
+                "for, only equal images; name the groups with [data] group_by, or --group-by, where a column has them"
             )
         if self.without:
             lines.append(
@@ -91,6 +97,7 @@ def split(
     images = same_images(source)
     groups, by = images, "equal images"
     strict: tuple[str, ...] = ()
+    unsearched: tuple[str, ...] = ()
     if group_by is not None:
         groups, by = _joined(images, values), group_by
     elif copies:
@@ -99,9 +106,10 @@ def split(
         found = near_copies(source, firsts.tolist(), [labels[row] for row in firsts.tolist()])
         groups = images.copy()
         groups[firsts] = firsts[found.groups]
-        groups, by, strict = groups[images], "near copies", found.strict
+        groups, by = groups[images], "near copies"
+        strict, unsearched = found.strict, found.unsearched
     flags = held_out(keys, labels, share, groups)
-    return Split(flags, groups, by, strict, _without(flags, labels))
+    return Split(flags, groups, by, strict, unsearched, _without(flags, labels))
 
 
 def _read(

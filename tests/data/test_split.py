@@ -161,3 +161,20 @@ def test_the_bundled_drawings_do_not_collapse() -> None:
     sizes = np.unique(found.groups, return_counts=True)[1]
     assert len(sizes) > 1_000
     assert sizes.max() < len(source) / 3
+
+
+def test_a_class_too_large_to_search_is_not_decoded_and_is_named(tmp_path: Path) -> None:
+    source = open_source(write_bursts(tmp_path / "bursts", classes=2, scenes=3, frames=4))
+    labels = [source[row].label for row in range(len(source))]
+    labels[-1] = labels[0]  # 13 images against 11
+    found = near_copies(source, range(len(source)), labels, most=12)
+    assert found.unsearched == (labels[0],)
+    large = [row for row, label in enumerate(labels) if label == labels[0]]
+    assert found.groups[large].tolist() == large
+    others = [row for row, label in enumerate(labels) if label != labels[0]]
+    assert len(set(found.groups[others].tolist())) < len(others)
+
+
+def test_what_was_not_searched_is_said() -> None:
+    found = Split(np.array([True, False]), np.arange(2), "near copies", (), ("cats",), ())
+    assert "'cats': more than 50,000 images" in found.describe()
