@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diptych.data.example import IMAGE_SUFFIXES, Example, decode_text, example_from_record, parse_record
+from diptych.data.example import (
+    IMAGE_SUFFIXES,
+    Example,
+    decode_text,
+    example_from_record,
+    is_nothing,
+    parse_record,
+)
 from diptych.data.images import HEIC_NEEDS, READS_HEIC
 from diptych.data.left_out import HIDDEN, ORPHAN, LeftOut, all_left_out
 from diptych.data.storage import Strings
@@ -252,7 +259,7 @@ class FolderSource:
                     record |= parse_record(data, str(words))
                 else:
                     texts.append(decode_text(data, str(words)))
-        if record.get("label") in (None, ""):
+        if is_nothing(record.get("label")) or record["label"] == "":
             record["label"] = _class_folder(name)
         return example_from_record(name, path, record, str(path.with_suffix(".json")), "\n".join(texts))
 

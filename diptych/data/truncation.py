@@ -16,16 +16,17 @@ def is_cut(data: bytes, kind: str) -> bool:
 
 
 def _boxes_are_cut(data: bytes) -> bool:
-    """AVIF and HEIC: boxes one after another, each with its size; a size of 0 reaches to the end of the file."""
-    at = 0
+    """AVIF and HEIC: boxes one after another, each with its size (0: to the end of the file), one with the pixels."""
+    at, kinds = 0, set()
     while at < len(data):
         size = int(struct.unpack_from(">I", data, at)[0])
+        kinds.add(data[at + 4 : at + 8])
         if size == 1:  # the size follows in 64 bits
             size = int(struct.unpack_from(">Q", data, at + 8)[0])
         if size < 8:
             return False
         at += size
-    return at > len(data)
+    return at > len(data) or b"mdat" not in kinds
 
 
 # Bytes of a value, by the number of its type.

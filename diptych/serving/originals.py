@@ -9,7 +9,7 @@ from pathlib import Path
 from diptych.data.images import DEFAULT_LIMITS, format_of
 from diptych.search.stores.rows import Item
 
-# What browsers show; other formats are handed out as files to keep.
+# Every format that is read.
 _TYPES = {
     "JPEG": "image/jpeg",
     "PNG": "image/png",
@@ -18,6 +18,7 @@ _TYPES = {
     "AVIF": "image/avif",
     "BMP": "image/bmp",
     "TIFF": "image/tiff",
+    "HEIC": "image/heic",
 }
 
 

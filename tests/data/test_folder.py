@@ -283,6 +283,14 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert left_out_of(source).first("link in a circle") == ("around/",)
 
 
+def test_a_label_in_json_that_says_nothing_leaves_the_name_of_the_folder(tmp_path: Path) -> None:
+    nothing = ['{"label": NaN}', '{"label": null}', '{"label": ""}', "{}"]
+    for number, text in enumerate(nothing):
+        fill(tmp_path, **{f"red__{number}_jpg": "", f"red__{number}_json": text})
+    source = open_source(tmp_path)
+    assert [source[position].label for position in range(len(nothing))] == ["red"] * len(nothing)
+
+
 def test_an_image_whose_caption_file_is_bad_is_named_itself(tmp_path: Path) -> None:
     fill(tmp_path, a_jpg="", a_json="{", b_jpg="", b_json="{}")
     row = read_row(open_source(tmp_path), 0)

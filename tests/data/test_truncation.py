@@ -30,6 +30,11 @@ def test_a_whole_file_is_not_cut_and_a_part_of_it_is(kind: str) -> None:
         assert reason_of(caught.value) == "truncated image", part
 
 
+def test_boxes_that_are_whole_without_the_last_are_cut() -> None:
+    whole = WHOLE["AVIF"]
+    assert is_cut(whole[: whole.index(b"mdat") - 4], "AVIF")
+
+
 def test_damage_inside_a_whole_file_is_damage() -> None:
     webp = WHOLE["WebP"]
     with pytest.raises(ImageError) as caught:

@@ -12,11 +12,13 @@ from PIL import Image
 from starlette.testclient import TestClient
 from tiny_model import preprocessing
 
+from diptych.data.images import DEFAULT_LIMITS
 from diptych.data.sources import open_source
 from diptych.models.clip import CLIP
 from diptych.search.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.search.stores.memory import MemoryDatabase
+from diptych.serving import originals
 from diptych.serving.app import create_app
 from diptych.serving.service import Service
 from diptych.serving.settings import Settings
@@ -137,6 +139,10 @@ def test_the_picture_itself_is_the_recorded_file_and_no_other(writing: TestClien
             path.unlink()
         replace(path)
         assert writing.get(f"/v1/items/{items['1.png']}/picture").status_code == 404
+
+
+def test_every_format_that_is_read_has_a_type_to_be_handed_out_with() -> None:
+    assert originals._TYPES.keys() == set(DEFAULT_LIMITS.formats)
 
 
 def test_a_picture_inside_another_file_is_not_handed_out(client: TestClient) -> None:

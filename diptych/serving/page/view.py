@@ -132,7 +132,7 @@ def original_of(item: Item) -> str:
 
 def shows_in_browsers(item: Item) -> bool:
     """Whether browsers show a file of that name, and need not be sent a copy."""
-    return item.uri.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif"))
+    return item.uri.lower().endswith((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".avif"))
 
 
 def tags(item: Item) -> tuple[tuple[str, str], ...]:
