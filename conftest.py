@@ -36,6 +36,7 @@ SLOW = (
     "evaluation/test_survey.py",
     "experiments",
     "finetuning",
+    "messy/test_messy_folder.py",
     "models/test_compile_blocks.py",
     "models/test_published_models.py",
     "parity",
