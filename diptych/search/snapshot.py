@@ -14,7 +14,7 @@ from diptych.data.sources import Source
 from diptych.embed import uri_of
 from diptych.errors import ImageError
 from diptych.search.origin import Origin
-from diptych.search.stores.rows import Item, item_id
+from diptych.search.stores.rows import READING, Item, item_id
 
 NOTHING = Photograph()
 
@@ -88,6 +88,7 @@ def item_of(
         label=example.label,
         tags=example.tags,
         metadata=_plain(example.metadata),
+        reading=READING,
     )
     return with_photograph(item, camera_says)
 

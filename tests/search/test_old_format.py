@@ -103,11 +103,29 @@ def test_exif_of_pictures_that_an_old_index_has_is_read_by_the_next_refresh(
     data = {"x": photograph_file(exif_of(taken="2024:06:01 10:00:00", model="X100"))}
     place = tmp_path / "index"
     with monkeypatch.context() as patch:
-        patch.setattr(rows, "_READING", rows._READING - 1)
+        patch.setattr(snapshot, "READING", rows.READING - 1)
         patch.setattr(snapshot, "photograph", lambda _: Photograph())
         refresh(place, Contained(NAME, data), FakeEncoder())
     (found,) = Index(place).items()
     assert found.taken is None
+    encoder = FakeEncoder()
+    refresh(place, Contained(NAME, data), encoder)
+    (found,) = Index(place).items()
+    assert (found.taken, found.camera, encoder.embedded) == ("2024-06-01T10:00:00", "X100", [])
+
+
+def test_exif_is_read_also_where_another_source_brought_the_index_up_to_date_first(tmp_path: Path) -> None:
+    """The rows are copied to a table of the present format before anything is read of their pictures."""
+    data = {"x": photograph_file(exif_of(taken="2024:06:01 10:00:00", model="X100"))}
+    place = tmp_path / "index"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshot, "READING", rows.READING - 1)
+        patch.setattr(snapshot, "photograph", lambda _: Photograph())
+        refresh(place, Contained(NAME, data), FakeEncoder())
+    database = connect(place)
+    manifest = read_manifest(database)
+    assert manifest is not None
+    rewriting.rewritten(database, manifest)
     encoder = FakeEncoder()
     refresh(place, Contained(NAME, data), encoder)
     (found,) = Index(place).items()

@@ -51,8 +51,9 @@ UNKNOWN_PLACE = -(10**9)
 ADDED_COLUMNS = frozenset({"taken", "camera", "camera_folded", "latitude", "longitude"})
 
 _CAPTION_END = "\x1e"  # between captions in one column: a control character, which nobody searches for
-# Changes where more is read of a picture than before: then the next refresh reads it again, without embedding.
-_READING = 2
+# What is read of a picture now. Changes where more is read than before: then the next refresh reads it again, without
+# embedding.
+READING = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,9 @@ class Item:
     camera: str | None = None
     latitude: float | None = None  # degrees, WGS 84, north positive
     longitude: float | None = None  # east positive
+    reading: int = (
+        1  # the `READING` by which it was read, which stays when its row is copied to another table
+    )
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -121,7 +125,7 @@ class Item:
     def told(self) -> str:
         """16 hexadecimal digits that change with anything that a source says of a picture; not with its pixels."""
         values = (self.uri, self.source, self.captions, self.label, self.tags, self.size, self.mtime_ns)
-        text = json.dumps([_READING, *values, dict(self.metadata)], sort_keys=True)
+        text = json.dumps([self.reading, *values, dict(self.metadata)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @classmethod
@@ -145,7 +149,7 @@ class Item:
 
     def to_json(self) -> dict[str, Any]:
         """The picture for other programs."""
-        return {name: getattr(self, name) for name in _FIELDS}
+        return {name: getattr(self, name) for name in _FIELDS if name != "reading"}
 
     def _record(self) -> str:
         # In ASCII: what is no Unicode in a file name survives as an escape.
