@@ -18,6 +18,7 @@ _NAME_COLUMNS = ("label", "labels", "class", "class_name", "classname", "categor
 _PHRASE_COLUMNS = ("phrase", "phrases", "prompt", "text", "description")
 _QUOTED = re.compile(r"""(["'])(?P<name>.*)\1,?""")
 _SYNSET = re.compile(r"n\d{8}")  # WordNet's name of a noun, as ImageNet's folders have it
+_COUNTED = re.compile(r"(?P<head>\d+|n\d{8})[.:)]?\s+\S")
 _JSON_FORMS = (
     'expected a list of names (["cat", "dog"]), an object from a name to one or more phrases, or one from an index to '
     'a name ({"0": "cat"}), as ImageNet\'s class index'
@@ -52,10 +53,26 @@ def read_lines(file: Path) -> tuple[str, ...]:
             f"{file}: looks like a table (its first line is {_cut(lines[0])}), but is named as text with one a line; "
             f"name it {file.with_suffix('.csv').name}, or leave one label a line"
         )
+    # A line of a template may hold commas; it has {} where the name goes.
+    if (len(lines) == 1 and "," in lines[0].strip(",") and "{}" not in lines[0]) or _is_counted(lines):
+        raise SettingsError(
+            f"{file}: its first line is {_cut(lines[0])}; expected one label a line, and nothing else; numbers and "
+            f"codes beside the names belong into a table: {file.with_suffix('.csv').name}"
+        )
     quoted = [_QUOTED.fullmatch(line) for line in lines]
     if all(quoted):
         return tuple(match["name"].strip() for match in quoted if match is not None)
     return lines
+
+
+def _is_counted(lines: Sequence[str]) -> bool:
+    """Return whether every line begins with its number, from 0 or 1, or with WordNet's name of a class."""
+    found = [_COUNTED.match(line) for line in lines]
+    heads = [match["head"] for match in found if match is not None]
+    if len(lines) < 2 or len(heads) < len(lines):
+        return False
+    first = [str(number) for number in range(len(lines))], [str(number + 1) for number in range(len(lines))]
+    return heads in first or all(map(_SYNSET.fullmatch, heads))
 
 
 def read_json(file: Path) -> Any:
@@ -88,9 +105,9 @@ def phrases_in_json(content: Any, file: Path) -> Phrases:
 def phrases_in_table(file: Path) -> Phrases:
     """Return the classes of a CSV or TSV file.
 
-    With column names, one of them is that of the classes (`label`, `class`, `name`, ...), and one may be that of a
-    phrase for each (`phrase`, `prompt`, `text`, ...). Without, a row is a name, a number and a name, or a name and a
-    phrase for it.
+    With column names, one of them is that of the classes (`label`, `class`, `name`, ...; of several, the first that is
+    not all numbers), and one may be that of a phrase for each (`phrase`, `prompt`, `text`, ...). Without, a row is a
+    name, a number and a name, a name and a number, or a name and a phrase for it.
 
     Raises:
         DataError: the file is not UTF-8. SettingsError: it is none of these.
@@ -106,8 +123,14 @@ def phrases_in_table(file: Path) -> Phrases:
     except csv.Error as error:
         raise SettingsError(f"{file}: cannot be read as a table ({error}); close every quote") from None
     rows = [row for row in rows if any(row)]
-    names = _column(rows[0], _NAME_COLUMNS) if rows else None
+    names = _name_column(rows) if rows else None
     if names is not None:
+        longer = next((row for row in rows[1:] if any(row[len(rows[0]) :])), None)
+        if longer is not None:
+            raise SettingsError(
+                f"{file}: the row {_cut(', '.join(longer))} has more cells than the {len(rows[0])} columns; put a name "
+                'with a comma in quotes: "dog, big"'
+            )
         said = _column(rows[0], _PHRASE_COLUMNS)
         return _phrases(
             ((_cell(row, names), () if said is None else (_cell(row, said),)) for row in rows[1:]), file
@@ -117,11 +140,13 @@ def phrases_in_table(file: Path) -> Phrases:
         return _phrases(((row[0], ()) for row in rows), file)
     if widths == {2} and all(row[0].isdecimal() for row in rows):
         return _phrases(((name, ()) for _, name in rows), file)
-    if widths == {2}:
+    if widths == {2} and all(row[1].isdecimal() for row in rows):
+        return _phrases(((name, ()) for name, _ in rows), file)
+    if widths == {2} and len(rows) > 1:  # a single row is as likely a list of names
         return _phrases(((name, (phrase,)) for name, phrase in rows), file)
     raise SettingsError(
         f"{file}: the first row is {_cut(', '.join(rows[0]) if rows else '')}; expected a column named "
-        f"{', '.join(_NAME_COLUMNS)}, or rows of a name, of a number and a name, or of a name and a phrase"
+        f"{', '.join(_NAME_COLUMNS)}, or a row a class: a name, a number and a name, or a name and a phrase"
     )
 
 
@@ -139,6 +164,14 @@ def _column(cells: Sequence[str], usual: Sequence[str]) -> int | None:
     """Return the position of the first usual name among cells that may be the names of columns."""
     names = [cell.strip().strip("\"'").lower() for cell in cells]
     return next((names.index(name) for name in usual if name in names), None)
+
+
+def _name_column(rows: Sequence[Sequence[str]]) -> int | None:
+    """Return the position of the column of the classes: the first with a usual name whose cells are not all numbers."""
+    heads = [cell.strip("\"'").lower() for cell in rows[0]]
+    usual = [heads.index(name) for name in _NAME_COLUMNS if name in heads]
+    words = (at for at in usual if not all(_cell(row, at).isdecimal() for row in rows[1:]))
+    return next(words, usual[0] if usual else None)
 
 
 def _cell(row: Sequence[str], position: int) -> str:

@@ -33,6 +33,9 @@ def written(folder: Path, name: str, text: str) -> Path:
         ("l.csv", "0,bicycle\n1,polar_bear\n"),
         ("l.csv", "id;label\n0;bicycle\n1;polar_bear\n"),
         ("l.tsv", "0\tbicycle\n1\tpolar_bear\n"),
+        ("l.csv", "bicycle,0\npolar_bear,1\n"),
+        ("l.csv", "label,name\n0,bicycle\n1,polar_bear\n"),
+        ("l.csv", "class;label\nbicycle;0\npolar_bear;1\n"),
     ],
 )
 def test_names_of_classes_are_read_from_every_usual_file(tmp_path: Path, name: str, text: str) -> None:
@@ -93,6 +96,13 @@ def test_json_may_hold_templates(tmp_path: Path) -> None:
         ("l.csv", "", "expected a column named"),
         ("l.csv", "a,b,c\n1,2,3\n", "the first row is 'a, b, c'; expected a column named label"),
         ("l.csv", "id,label\n0,cat\n1,\n", "a label is empty"),
+        ("l.csv", "label\ncat\ndog, big\n", "more cells than the 1 columns"),
+        ("l.csv", '"cat","dog"\n', "expected .* a row a class"),
+        ("l.txt", "cat,dog\n", "expected one label a line"),
+        ("l.txt", '"cat", "dog"\n', "expected one label a line"),
+        ("l.txt", "0 cat\n1 dog\n", "expected one label a line"),
+        ("l.txt", "1. cat\n2. dog\n", "expected one label a line"),
+        ("l.txt", "n01440764 tench, Tinca\nn01443537 goldfish\n", "expected one label a line"),
         ("l.csv", '"cat\ndog\n', "cannot be read as a table"),
     ],
 )
@@ -117,6 +127,14 @@ def test_a_file_that_is_not_labels_is_refused_with_what_is_read(
 )
 def test_quotes_around_names_are_not_part_of_them(text: str, names: tuple[str, ...]) -> None:
     assert labels_from(text).names == names
+
+
+def test_names_that_begin_with_numbers_stay_names(tmp_path: Path) -> None:
+    assert read_labels(written(tmp_path, "l.txt", "3 musketeers\n5 o'clock\n")).names == (
+        "3 musketeers",
+        "5 o'clock",
+    )
+    assert read_templates(written(tmp_path, "t.txt", "a {}, a bird\n")) == ("a {}, a bird",)
 
 
 def test_a_quote_that_is_never_closed_is_an_error() -> None:

@@ -152,6 +152,11 @@ def test_results_have_the_shape_that_programs_rely_on() -> None:
         "uri": "a.png",
         "score": 0.5,
         "caption": "a cat",
+        "captions": ["a cat"],
+        "taken": None,
+        "camera": None,
+        "latitude": None,
+        "longitude": None,
         "duplicates": [{"id": "2" * 32, "uri": "b.png"}],
     }
     assert result_of(Found(other, 0.5))["caption"] is None
