@@ -18,6 +18,9 @@ IMAGE_SUFFIXES = (
 """File suffixes taken for images, in order of preference where one key has several. The format of a file is told by its
 bytes; a suffix only says that a file is worth opening."""
 
+_DEEPEST = (
+    100  # lists and objects in one another; what writes JSON, such as the server, stops at a few hundred
+)
 _WORDS = ("captions", "caption", "tags", "label", "code")
 
 
@@ -58,8 +61,9 @@ def example_from_record(
     empty text are nothing, in a list too.
 
     Raises:
-        DataError: a field has another type; `where` says in which file.
+        DataError: a field has another type, or lies too deep in others; `where` says in which file.
     """
+    _check_depth(record, where)
     code = record.get("code")
     captions = [*_strings(record, "captions", where), *_strings(record, "caption", where)]
     return Example(
@@ -73,6 +77,16 @@ def example_from_record(
             name: None if is_nothing(value) else value for name, value in record.items() if name not in _WORDS
         },
     )
+
+
+def _check_depth(record: Mapping[str, Any], where: str) -> None:
+    inside: list[Any] = [record]
+    for _ in range(_DEEPEST):
+        values = (value for one in inside for value in (one if isinstance(one, list) else one.values()))
+        inside = [value for value in values if isinstance(value, list | dict)]
+        if not inside:
+            return
+    raise DataError(f"{where}: JSON nested more than {_DEEPEST} deep; expected one object such as {_SHAPE}")
 
 
 def is_nothing(value: Any) -> bool:

@@ -26,7 +26,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
     (r"the image is an address", "image is an address"),
     (r"the cell of the image holds", "no image named"),
     (r"fields, but there are|expected IMAGE#NUMBER", "broken row"),
-    (r"not valid JSON|a JSON \w+; expected one object", "invalid JSON"),
+    (r"not valid JSON|a JSON \w+; expected one object|JSON nested more than", "invalid JSON"),
     (r"not UTF-8|is not UTF-8", "text is not UTF-8"),
     (r"expected a string or a (list of strings|whole number)", "field of the wrong type"),
     (r"the file changed while it was in use", "file changed"),

@@ -18,30 +18,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
+from messy_model import tiny_checkpoint
 
-from diptych import config
 from diptych.cli.__main__ import main as diptych
 from diptych.data.examination import verify_source
 from diptych.data.folder import list_folder
 from diptych.data.sources import open_source
-from diptych.data.transforms import Preprocess
-from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
-from diptych.models.clip import build_model
-from diptych.weights.checkpoint import save_checkpoint
 
 _MOST_MEMORY = 8 << 30  # bytes of addresses; an endless file would take all of a machine otherwise
-
-
-def tiny_model(folder: Path) -> None:
-    """Write a checkpoint of random weights: 32 pixels a side."""
-    torch.manual_seed(0)
-    architecture = Architecture(
-        embed_dim=16,
-        image=VisionTransformer(resolution=32, patch=16, width=64, layers=1),
-        text=TextTransformer(width=64, layers=1, context_length=32, embedding_width=8),
-    )
-    save_checkpoint(folder, build_model(architecture), config.plain(Preprocess(32)))
 
 
 def run(arguments: list[str], seconds: float) -> dict[str, Any]:
@@ -88,7 +72,7 @@ def _peak() -> int:
 def main() -> None:
     plan = json.loads(Path(sys.argv[1]).read_text())
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    tiny_model(Path(plan["model"]))
+    tiny_checkpoint(Path(plan["model"]))
     results: dict[str, Any] = {"commands": {}}
     for name, arguments in plan["commands"].items():
         print(f"{name}: diptych {' '.join(map(ascii, arguments))}", file=sys.stderr, flush=True)

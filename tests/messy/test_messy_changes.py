@@ -6,17 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from messy_damage import plain
+from messy_model import tiny_checkpoint
 from messy_pictures import seeds
 
-from diptych import config
 from diptych.cli.__main__ import main
 from diptych.data import sources
-from diptych.data.transforms import Preprocess
-from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
-from diptych.models.clip import build_model
-from diptych.weights.checkpoint import save_checkpoint
 
 KEPT = 12
 
@@ -65,15 +60,7 @@ CHANGES: dict[Callable[[Path], None], str] = {
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    architecture = Architecture(
-        embed_dim=16,
-        image=VisionTransformer(resolution=32, patch=16, width=64, layers=1),
-        text=TextTransformer(width=64, layers=1, context_length=32, embedding_width=8),
-    )
-    return save_checkpoint(
-        tmp_path_factory.mktemp("models") / "tiny", build_model(architecture), config.plain(Preprocess(32))
-    )
+    return tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture
