@@ -176,8 +176,9 @@ class _Engine:
         recipe, total = self.recipe, self.recipe.training.total_steps
         loader = open_training_data(recipe, self.model, self.preprocess, self._say)
         self.data = data_of(loader)
-        if self.resumed_from is not None and not self._done():
-            refuse_other_data(self.files.folder, self.resumed_from.get("data"), loader, self._say)
+        # A run that is done reads no more, but what follows may measure it on its held-out part.
+        if self.resumed_from is not None and (recipe.data.validation or not self._done()):
+            refuse_other_data(self.files.folder, self.resumed_from.get("data"), loader, recipe, self._say)
         started, first, before = time.perf_counter(), self.step, self.seconds
         last_save = started
         chance = math.log(recipe.training.batch_size) if recipe.objective.name == "clip" else None

@@ -1,13 +1,20 @@
 """Whether a run that goes on is the run that was started: the same settings, and the same data."""
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from diptych.config import build, plain
+from diptych.data.folder import FolderSource
+from diptych.data.held_out import held_out
+from diptych.data.labelled import labels_of
 from diptych.data.loader import Loader
 from diptych.errors import SettingsError
+from diptych.training.feeding import open_whole, split_of
 from diptych.training.settings import Recipe
 
 _MOST_NAMED = 5
@@ -60,29 +67,50 @@ def data_of(loader: Loader) -> dict[str, Any]:
         "fingerprint": loader.source.fingerprint,
         "examples": len(loader.source),
         "used": int((loader.weights > 0).sum()),
+        "rows": hashlib.sha256(np.packbits(loader.weights > 0).tobytes()).hexdigest()[:16],
     }
 
 
 def refuse_other_data(
-    run: Path, before: Mapping[str, Any] | None, loader: Loader, say: Callable[[str], None]
+    run: Path, before: Mapping[str, Any] | None, loader: Loader, recipe: Recipe, say: Callable[[str], None]
 ) -> None:
-    """Raise `SettingsError` where a run would go on with other data than it was started with.
+    """Raise `SettingsError` where a run would go on with other data than it was started with, or hold out others.
 
     before: `data_of` the run until now; None for one of an older version, about which a line is said.
     """
     now = data_of(loader)
     if before is None:
+        if recipe.data.validation and not _holds_out_as_before(recipe):
+            raise SettingsError(
+                f"{run}: the run was started by an older Diptych, which held out other examples of {now['name']}, so "
+                "that most of those that are held out now have been trained on. Start a new run with --out"
+            )
         say(
             f"{run}: does not say which data it was started with, so whether {now['name']} is the same was not checked"
         )
         return
-    if (before["fingerprint"], before["used"]) == (now["fingerprint"], now["used"]):
+    noted = ("fingerprint", "used", "rows")
+    if [before.get(name, now[name]) for name in noted] == [now[name] for name in noted]:
         return
     counts = (
         f"{before['used']:,} of {before['examples']:,} examples used then, "
         f"{now['used']:,} of {now['examples']:,} now"
     )
+    # What is held out of the new data may be among what the checkpoint was trained on.
+    hint = "" if recipe.data.validation else ", whose [model] init may name this run's newest checkpoint"
     raise SettingsError(
         f"{run}: the run was started with other data: {before['name']} has changed since ({counts}). Resume with the "
-        "data as they were, or start a new run with --out, whose [model] init may name this run's newest checkpoint"
+        f"data as they were, or start a new run with --out{hint}"
     )
+
+
+def _holds_out_as_before(recipe: Recipe) -> bool:
+    """Return whether an older version surely held out the same: of folders of classes, where near copies did not count.
+
+    The keys of tables and packed shards have changed since, and the labels of folders with captions.
+    """
+    source, _ = open_whole(recipe.data)
+    if not isinstance(source, FolderSource) or recipe.objective.name != "classifier":
+        return False
+    before = held_out(*labels_of(source, recipe.data.label_from), recipe.data.validation)
+    return np.array_equal(before, split_of(recipe.data, source).held_out)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ from PIL import Image
 
 from diptych.config import build
 from diptych.errors import SettingsError
+from diptych.training import feeding
 from diptych.training.engine import train
-from diptych.training.feeding import open_training_data
+from diptych.training.feeding import open_training_data, open_whole, split_of
 from diptych.training.layout import checkpoints
 from diptych.training.resuming import refuse_other_data
-from diptych.training.settings import Recipe
+from diptych.training.settings import ObjectiveSettings, Recipe
 from diptych.training.starting import starting_model
 
 IMAGES = 12
@@ -106,8 +108,62 @@ def test_a_run_of_an_older_version_says_that_its_data_were_not_checked(table: Pa
     recipe = _recipe({"train": str(table)})
     model, preprocess = starting_model(recipe, said.append)
     loader = open_training_data(recipe, model, preprocess, said.append)
-    refuse_other_data(tmp_path / "run", None, loader, said.append)
+    refuse_other_data(tmp_path / "run", None, loader, recipe, said.append)
     assert "was not checked" in said[-1]
+
+
+def test_a_run_of_an_older_version_that_held_out_other_rows_is_refused(table: Path, tmp_path: Path) -> None:
+    """The keys by which rows are held out were their numbers."""
+    recipe = _recipe({"train": str(table), "validation": 0.25})
+    model, preprocess = starting_model(recipe, lambda _: None)
+    loader = open_training_data(recipe, model, preprocess, lambda _: None)
+    with pytest.raises(
+        SettingsError, match=r"older Diptych, which held out other examples .* Start a new run"
+    ):
+        refuse_other_data(tmp_path / "run", None, loader, recipe, lambda _: None)
+
+
+def test_a_run_of_an_older_version_on_folders_of_classes_goes_on(images: Path, tmp_path: Path) -> None:
+    for number in range(IMAGES):
+        (tmp_path / "classes" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(images / f"{number}.png", tmp_path / "classes" / "ab"[number % 2])
+    recipe = replace(
+        _recipe({"train": str(tmp_path / "classes"), "validation": 0.25}),
+        objective=ObjectiveSettings(name="classifier"),
+    )
+    said: list[str] = []
+    model, preprocess = starting_model(_recipe({"train": str(images)}), said.append)
+    loader = open_training_data(_recipe({"train": str(images)}), model, preprocess, said.append)
+    refuse_other_data(tmp_path / "run", None, loader, recipe, said.append)
+    assert "was not checked" in said[-1]
+    shutil.copy(tmp_path / "classes" / "a" / "0.png", tmp_path / "classes" / "a" / "copy.png")
+    shutil.copy(tmp_path / "classes" / "a" / "0.png", tmp_path / "classes" / "a" / "second.png")
+    with pytest.raises(SettingsError, match="older Diptych"):
+        refuse_other_data(tmp_path / "run", None, loader, recipe, said.append)
+
+
+def test_a_run_that_is_done_is_not_measured_on_another_held_out_part(table: Path, tmp_path: Path) -> None:
+    recipe = _recipe({"train": str(table), "validation": 0.25})
+    train(recipe, tmp_path / "run")
+    assert train(recipe, tmp_path / "run", resume=True).step == 2
+    table.write_text(_rows(IMAGES - 1))
+    with pytest.raises(SettingsError, match=r"has changed since .* or start a new run with --out$"):
+        train(recipe, tmp_path / "run", resume=True)
+
+
+def test_images_that_join_other_groups_change_what_is_held_out(
+    images: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table's fingerprint does not cover its images, and as many may be held out as before."""
+    recipe = _stopped(tmp_path / "run", {"train": str(table), "validation": 0.25})
+    monkeypatch.setattr(feeding, "_splits", {})  # as in another process
+    flags = split_of(recipe.data, open_whole(recipe.data)[0]).held_out
+    held, kept = np.flatnonzero(flags)[0], np.flatnonzero(~flags)[-1]
+    shutil.copy(images / f"{kept}.png", images / f"{held}.png")
+    monkeypatch.setattr(feeding, "_splits", {})
+    assert (split_of(recipe.data, open_whole(recipe.data)[0]).held_out != flags).any()
+    with pytest.raises(SettingsError, match="has changed since"):
+        train(recipe, tmp_path / "run", resume=True)
 
 
 def test_the_setting_that_differs_is_named(table: Path, tmp_path: Path) -> None:
