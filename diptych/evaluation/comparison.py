@@ -235,7 +235,7 @@ class _Pairs:
         if not rows:
             raise DataError(
                 f"{name}: no example in common ({sides[0].keys[0]!r} is the first of one, {sides[1].keys[0]!r} "
-                "of the other); evaluate both models on the same data"
+                "of the other); evaluate both models on the same data, and again what an older Diptych has evaluated"
             )
         only_first, only_second = len(sides[0].keys) - len(rows), len(sides[1].keys) - len(rows)
         if first.task == "retrieval" and only_first + only_second:

@@ -175,6 +175,15 @@ def test_a_task_is_done_again_when_anything_that_it_depends_on_has_changed(
     assert run(tasks, subject, tmp_path)[1].begun == ["colours", "pairs"]
 
 
+def test_figures_of_the_version_that_counted_rows_are_made_again(
+    tasks: list[Task], subject: Subject, tmp_path: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suite_module, "EVALUATION_VERSION", 1)
+        run(tasks, subject, tmp_path / "out")
+    assert run(tasks, subject, tmp_path / "out")[1].begun == ["colours", "pairs"]
+
+
 def test_a_failed_task_is_recorded_and_tried_again_and_the_others_go_on(
     tasks: list[Task], subject: Subject, tmp_path: Path, captioned: Path
 ) -> None:
