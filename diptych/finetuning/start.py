@@ -1,6 +1,6 @@
 """What fine-tuning starts from: the model with the classifier or the updates that a method needs, as a checkpoint."""
 
-import shutil
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,29 +12,31 @@ import torch
 from diptych.config import plain
 from diptych.data.labelled import few_of_each
 from diptych.data.transforms import Preprocess
-from diptych.errors import CheckpointError, SettingsError
+from diptych.errors import SettingsError
 from diptych.finetuning.examination import Examined, examine
 from diptych.finetuning.heads import Head, probe_head, zero_shot_head
 from diptych.models.architectures import Classifier, LowRank
 from diptych.models.clip import CLIP, build_model
 from diptych.pretrained import load
 from diptych.training.feeding import open_examples, split_of
-from diptych.training.layout import START
+from diptych.training.layout import RECIPE, START, refuse_other_files
 from diptych.training.methods import LABEL_METHODS, objective_of
 from diptych.training.settings import FinetuneSettings, Recipe
-from diptych.weights.checkpoint import load_checkpoint, save_checkpoint, verify_checkpoint
+from diptych.weights.checkpoint import load_checkpoint, read_manifest, save_checkpoint, verify_checkpoint
 
 
 def prepare(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Recipe:
-    """Write the start into `out`, unless it is there, and return the recipe that the engine runs.
+    """Write the start into `out`, unless the run has begun, and return the recipe that the engine runs.
 
     It says everything that the data and the start decide: the objective, the architecture, the words of the classes.
 
     Raises:
-        SettingsError: the method does not go with the data. DataError: see `examine`.
+        SettingsError: the method does not go with the data; `out` holds other files, or a run of another model.
+        DataError: see `examine`. CheckpointError: what is in the place of the start is none.
     """
     settings = recipe.finetune
     assert settings is not None
+    started = _is_started(out, recipe.model.init)
     source, weights = open_examples(recipe.data, say)
     found = examine(
         source, label_from=recipe.data.label_from, several=settings.several, method=settings.method
@@ -47,7 +49,7 @@ def prepare(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Recipe:
     objective = objective_of(settings.method, labels=found.kind != "pairs")
     words = _words(settings, found) if found.kind == "labels" else {}
     folder = out / START
-    if not _is_whole(folder):
+    if not started:
         if recipe.data.labels_per_class is not None:
             weights = few_of_each(
                 source, weights, recipe.data.label_from, recipe.data.labels_per_class, recipe.training.seed
@@ -55,7 +57,7 @@ def prepare(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Recipe:
         model, preprocess = load(recipe.model.init, device="cpu")
         positions = np.flatnonzero(weights).tolist()
         say(f"{recipe.model.init}: preparing the start of {settings.method}")
-        started = _started(
+        beginning = _started(
             model,
             settings,
             found,
@@ -73,7 +75,7 @@ def prepare(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Recipe:
                 groups=split_of(recipe.data, source).groups if recipe.data.validation else None,
             ),
         )
-        _write(folder, started, preprocess, recipe, settings)
+        _write(folder, beginning, preprocess, recipe, settings)
     architecture = load_checkpoint(folder)[0].architecture
     return replace(
         recipe,
@@ -150,12 +152,21 @@ def _write(
     save_checkpoint(folder, model.eval(), plain(preprocess), history=[entry])
 
 
-def _is_whole(folder: Path) -> bool:
-    if not folder.exists():
+def _is_started(run: Path, init: str) -> bool:
+    """Return whether the run has begun from its start, which then stays.
+
+    Raises:
+        SettingsError: it began from another model than `init`. CheckpointError: its start is damaged.
+    """
+    if not (run / RECIPE).exists():
+        refuse_other_files(run)
+        if (run / START).exists():  # of a run that did not begin; the data or the model may be others now
+            read_manifest(run / START)
         return False
-    try:
-        verify_checkpoint(folder)
-    except (CheckpointError, OSError):
-        shutil.rmtree(folder)  # of a start that was killed
-        return False
+    before = verify_checkpoint(run / START).history[-1]["from"]
+    if before != init and os.path.realpath(before) != os.path.realpath(init):
+        raise SettingsError(
+            f"{run}: the run was started from {before}, not from {init}; resume with --model {before}, or name another "
+            "folder with --out"
+        )
     return True

@@ -39,7 +39,7 @@ from diptych.training.evaluating import Evaluate, Evaluation, to_evaluate
 from diptych.training.feeding import open_training_data
 from diptych.training.forecast import fitting_chunks
 from diptych.training.interrupt import StopRequest, interruption, on_interrupt
-from diptych.training.layout import METRICS, MODEL, RECIPE, START, checkpoints
+from diptych.training.layout import METRICS, MODEL, RECIPE, checkpoints, refuse_other_files
 from diptych.training.monitor import Monitor
 from diptych.training.optimizer import build_optimizer
 from diptych.training.parallel import share_model
@@ -340,10 +340,7 @@ def _prepare(run: Path, recipe: Recipe, resume: bool) -> None:
         for leftover in run.glob(f".{name}.*.tmp"):
             leftover.unlink()
     if not asked.exists():
-        if run.exists() and any(
-            not file.name.startswith(".") and file.name != START for file in run.iterdir()
-        ):
-            raise SettingsError(f"{run}: is a folder with other files; name a new folder with --out")
+        refuse_other_files(run)
         run.mkdir(parents=True, exist_ok=True)
         write_text(asked, json.dumps(plain(recipe), indent=2) + "\n")
         return

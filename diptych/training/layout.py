@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from diptych.errors import SettingsError
+
 RECIPE = "recipe.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -22,3 +24,9 @@ def checkpoint_folder(run: Path, step: int) -> Path:
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
     return sorted((run / CHECKPOINTS).glob("step-*"))
+
+
+def refuse_other_files(run: Path) -> None:
+    """Raise `SettingsError` where a run would begin in a folder that holds anything but the start of one."""
+    if run.exists() and any(not file.name.startswith(".") and file.name != START for file in run.iterdir()):
+        raise SettingsError(f"{run}: is a folder with other files; name a new folder with --out")
