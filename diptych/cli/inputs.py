@@ -104,10 +104,19 @@ def read_classes(labels: str | None, file: Path | None) -> "LabelSet":
 
 
 def templates_for(model_name: str) -> tuple[str, ...]:
-    """The words around a label that suit a model: captions were mere names for ours, sentences for others."""
-    from diptych.evaluation.prompts import TEMPLATES  # noqa: PLC0415
+    """Return the words around a label that suit a model: captions were mere names for ours, sentences for others.
 
-    ours = model_name == DEFAULT_MODEL or (Path(model_name) / "diptych.json").is_file()
+    One model has the same words, whether it is named by its folder, its run or a file.
+    """
+    from diptych.evaluation.prompts import TEMPLATES  # noqa: PLC0415
+    from diptych.pretrained import available_models, model_of_run  # noqa: PLC0415
+    from diptych.weights.formats import written_here  # noqa: PLC0415
+    from diptych.weights.naming import split_name  # noqa: PLC0415
+
+    place, _ = split_name(model_name)
+    path = model_of_run(Path(place))
+    named = place in available_models()
+    ours = place == DEFAULT_MODEL if named else path.exists() and written_here(path)
     return TEMPLATES["plain" if ours else "photo"]
 
 

@@ -16,6 +16,7 @@ from diptych.errors import CheckpointError, SettingsError
 from diptych.models.architectures import Activation
 from diptych.models.clip import CLIP
 from diptych.weights import checkpoint, open_clip, transformers
+from diptych.weights.archive import ArchivedTensors
 from diptych.weights.folders import read_json
 from diptych.weights.openai import archived_state
 from diptych.weights.plain_files import Facts, configuration_beside, read_plain_file
@@ -50,6 +51,19 @@ def load_path(
     return model, preprocess
 
 
+def written_here(path: Path) -> bool:
+    """Return whether Diptych wrote a model: a folder with diptych.json, a file in it, or a state dict of ours.
+
+    Raises `CheckpointError` for a file that holds no weights.
+    """
+    if path.is_dir():
+        return (path / checkpoint.MANIFEST).is_file()
+    if configuration_beside(path) == checkpoint.MANIFEST:
+        return True
+    source = _opened(path)
+    return isinstance(source, ArchivedTensors) and source.description is not None
+
+
 def _folder_of_its_own(path: Path) -> Path | None:
     """The folder of which `path` is the file of weights, or one of several: to load either is the same."""
     folder, mark = path.parent, configuration_beside(path)
@@ -75,7 +89,7 @@ def _load_folder(folder: Path) -> tuple[CLIP, Preprocess]:
             f"{folder / transformers.CONFIG}: model_type is {kind!r}; of transformers' models, Diptych reads 'clip'"
         )
     raise CheckpointError(
-        f"{folder}: holds none of {', '.join(_FOLDER_MARKS)}, so it is no model that Diptych reads"
+        f"{folder}: holds none of {', '.join(_FOLDER_MARKS)}, so it is not a model that Diptych reads"
     )
 
 

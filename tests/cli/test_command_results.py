@@ -2,12 +2,15 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command_line import Run
 
+import diptych
 from diptych import embed_images, embed_texts, load
 from diptych.cli.inputs import templates_for
 from diptych.evaluation.prompts import TEMPLATES
@@ -87,6 +90,16 @@ def test_templates_follow_what_a_model_was_trained_on(tiny: Path) -> None:
     assert templates_for("diptych-mini") == TEMPLATES["plain"]
     assert templates_for(str(tiny)) == TEMPLATES["plain"]
     assert templates_for("ViT-B/32") == TEMPLATES["photo"]
+
+
+def test_templates_are_the_same_however_a_model_is_named(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "run/model")
+    model, _ = diptych.load(tiny)
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    for place in (tmp_path / "run", tmp_path / "run/model/model.safetensors", tmp_path / "model.pt"):
+        assert templates_for(str(place)) == TEMPLATES["plain"], place
+    torch.save(dict(model.state_dict()), tmp_path / "plain.pt")
+    assert templates_for(f"{tmp_path / 'plain.pt'}?activation=gelu") == TEMPLATES["photo"]
 
 
 def test_auto_says_what_it_picked(tiny: Path, pictures: Path, run: Run) -> None:
