@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 FIGURES, PAGE = "finetune.json", "finetune.html"  # in the folder of the run
 _NOTHING = "none"  # of --keep
 BEFORE = (
-    "before: the model as it was loaded, asked by the names of the classes; start: the classifier that training began "
-    "with; after: the result"
+    "before: the model as it was loaded, asked by the names of the classes; start: what training began with; "
+    "after: the result"
 )
 
 
@@ -191,7 +191,15 @@ def run_and_tell(
     which = (
         f"the weights of step {found.step:,}" if found.step else "the start, which no step was better than"
     )
-    print(f"{found.method}, alpha {found.alpha:g}: {which}; {found.result.step:,} steps were done")
+    total, patience = recipe.training.total_steps, recipe.evaluation.patience
+    early = (
+        f" of {total:,}: {patience} evaluations in a row found no better one"
+        if found.result.step < total
+        else ""
+    )
+    print(
+        f"{found.method}, alpha {found.alpha:g}: {which}; training ended after step {found.result.step:,}{early}"
+    )
     if found.before:
         columns = ("task", "metric", "before", "start", "after", "after less before")
         table(columns, _rows(found), right=(2, 3, 4, 5))

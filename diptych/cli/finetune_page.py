@@ -20,6 +20,7 @@ from diptych.config import plain
 from diptych.data.images import read_rgb
 from diptych.errors import DataError
 from diptych.evaluation.comparison import Change, compare
+from diptych.evaluation.headlines import headlines
 from diptych.evaluation.suite_report import reliability
 from diptych.finetuning.run import OWN, Finetuned, Reports, headline, paired_difference
 
@@ -242,7 +243,8 @@ def _changes(found: Finetuned, held_out: "Source | None") -> str:
             of = f", {_SHOWN} of {len(chosen):,}" if len(chosen) > _SHOWN else f", {len(chosen):,}"
             parts.append(f'<h3>{title}{of}</h3><div class="mistakes">{figures}</div>')
     if not parts:
-        return "<h2>Examples that changed</h2><p>None of the held-out part.</p>"
+        asked = ", asked from image to text" if len(headlines(after)) > 1 else ""
+        return f"<h2>Examples that changed</h2><p>None of the held-out part{asked}.</p>"
     return f"<section><h2>Examples that changed</h2>{''.join(parts)}</section>"
 
 
@@ -287,7 +289,7 @@ ${style}.hint code { white-space: nowrap; } .chart small b { margin-left: 0; }
 <dl class="tiles">$tiles</dl>
 $alarms
 <h2>Before and after</h2>
-<p class="hint">Before: the model as it was loaded, asked by the names of the classes. Start: the classifier that
+<p class="hint">Before: the model as it was loaded, asked by the names of the classes. Start: what
 training began with. After: the result. The differences are from before to after. Intervals are about which images were
 tested. The held-out part chose the step, which flatters the result a little; data named with <code>--shift</code> or
 <code>--keep</code> did not.</p>

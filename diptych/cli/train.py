@@ -157,8 +157,8 @@ def held_out_part(recipe: "Recipe") -> "Source":
     if not positions:
         raise SettingsError(
             f"[evaluation] data = {HELD_OUT!r}: nothing can be held out: the images of each class are one group "
-            f"({found.grouped_by}); add other images, name the groups with [data] group_by, or set [data] "
-            "near_copies = false"
+            f"({found.grouped_by}); add other images, or group them by another column with [data] group_by"
+            + (", or set [data] near_copies = false" if recipe.data.group_by is None else "")
         )
     return Selected(source, positions, f"{source.name} (held out)")
 

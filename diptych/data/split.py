@@ -42,8 +42,8 @@ class Split:
         """What was held out, in a few lines."""
         figures = self.to_json()
         lines = [
-            f"held out {figures['count']:,} of {len(self.groups):,}, by whole groups ({self.grouped_by}): "
-            f"{figures['grouped']:,} are in {figures['groups']:,} groups of two or more, the largest has "
+            f"held out {figures['count']:,} of {len(self.groups):,} rows, by whole groups ({self.grouped_by}): "
+            f"{figures['grouped']:,} rows are in {figures['groups']:,} groups of two or more, the largest has "
             f"{figures['largest']:,}"
         ]
         if self.strict:

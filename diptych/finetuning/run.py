@@ -268,9 +268,13 @@ def headline(report: Report) -> tuple[str, float]:
 
 
 def paired_difference(task: str, before: Report, after: Report) -> Difference | None:
-    """The paired difference in the metric that stands for a task; None where it is no mean over examples."""
-    wanted = headlines(before)[0]
-    return next((one for one in compare(task, before, after).differences if one.metric == wanted), None)
+    """Return the paired difference in the metric that stands for a task.
+
+    None where that is not a mean over examples, and for retrieval, whose two directions have different examples.
+    """
+    wanted = headlines(before)
+    differences = compare(task, before, after).differences if len(wanted) == 1 else ()
+    return next((one for one in differences if one.metric == wanted[0]), None)
 
 
 def losses(before: Reports, after: Reports, most: float) -> list[Loss]:

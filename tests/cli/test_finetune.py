@@ -44,13 +44,13 @@ def test_one_command_fine_tunes_tells_what_changed_and_writes_a_page(
     assert [point["alpha"] for point in told.json["curve"]] == [0.0, 0.5, 1.0]
     assert set(told.json["before"]) == set(told.json["start"]) == set(told.json["after"]) == {"held_out"}
     assert told.json["held_out"]["grouped_by"] == "near copies"
-    assert "held out 6 of 24, by whole groups (near copies)" in told.err
+    assert "held out 6 of 24 rows, by whole groups (near copies)" in told.err
     assert "24 pictures of 3 classes, 20% held out: wise-ft for at most" in told.err
     page = (tmp_path / "run" / "finetune.html").read_text()
     for words in (
         "Before and after",
         "asked by the names of the classes",
-        "Held out 6 of 24, by whole groups (near copies)",
+        "Held out 6 of 24 rows, by whole groups (near copies)",
         "Between both models",
         "Reliability before",
         "Reliability after",
