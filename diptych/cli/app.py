@@ -5,6 +5,7 @@ from typing import NamedTuple
 from cyclopts import App
 
 import diptych
+from diptych.cli.options import example
 
 
 class Verb(NamedTuple):
@@ -13,6 +14,7 @@ class Verb(NamedTuple):
     place: str  # module:function, or module:app for a verb with tasks under it
     summary: str
     example: str | None = None  # shown under the verb's own help
+    reads_images: bool = True  # so that `--max-pixels` concerns it
 
 
 VERBS = {
@@ -21,7 +23,12 @@ VERBS = {
         "The whole story on bundled data: train briefly, evaluate, classify, search.",
         "diptych demo --out demo/",
     ),
-    "models": Verb("diptych.cli.models:models", "List what can be loaded, with sizes.", "diptych models"),
+    "models": Verb(
+        "diptych.cli.models:models",
+        "List what can be loaded, with sizes.",
+        "diptych models",
+        reads_images=False,
+    ),
     "classify": Verb(
         "diptych.cli.classify:classify",
         "Sort pictures into classes of your own, without training.",
@@ -51,11 +58,13 @@ VERBS = {
         "diptych.cli.remove:remove",
         "Take pictures out of a search index.",
         "diptych remove photos/private --index photos.index --purge",
+        reads_images=False,
     ),
     "serve": Verb(
         "diptych.cli.serve:serve",
         "Serve a search index: a page for people, an API for programs.",
         "diptych serve --index photos.index",
+        reads_images=False,
     ),
     "train": Verb(
         "diptych.cli.train:train",
@@ -79,6 +88,7 @@ VERBS = {
         "diptych.cli.compare:compare",
         "Compare two models example by example, with tests.",
         "diptych compare first/ second/",
+        reads_images=False,
     ),
     "data": Verb("diptych.cli.data:app", "Look at a dataset, check all of it, pack it into tar shards."),
     "doctor": Verb(
@@ -90,11 +100,13 @@ VERBS = {
         "diptych.cli.report:report",
         "Write the curves of a run, or of several, as one page.",
         "diptych report runs/first",
+        reads_images=False,
     ),
     "verify": Verb(
         "diptych.cli.verify:verify",
         "Check the files of a checkpoint or an index.",
         "diptych verify runs/first",
+        reads_images=False,
     ),
 }
 
@@ -112,8 +124,12 @@ def build_app() -> App:
         suppress_keyboard_interrupt=False,  # `main` answers it
     )
     for position, (name, verb) in enumerate(VERBS.items()):
-        extra = {} if verb.example is None else {"help_epilogue": f"Example: {verb.example}"}
-        app.command(verb.place, name=name, help=verb.summary, sort_key=position, **extra)
+        shown = {}
+        if verb.example is not None:
+            shown["help_epilogue"] = (
+                example(verb.example) if verb.reads_images else f"Example: {verb.example}"
+            )
+        app.command(verb.place, name=name, help=verb.summary, sort_key=position, **shown)
     return app
 
 

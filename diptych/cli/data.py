@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from diptych.cli.inputs import open_data
-from diptych.cli.options import NO_TABLE_OPTIONS, Json, SourcePlace, TableOptions, UsageError
+from diptych.cli.options import NO_TABLE_OPTIONS, Json, SourcePlace, TableOptions, UsageError, example
 from diptych.cli.output import count_of, emit, percent, progress, say, say_left_out, table
 from diptych.printable import printable
 
@@ -27,7 +27,7 @@ AllowNoCaption = Annotated[
 ]
 
 
-@app.command(help_epilogue="Example: diptych data inspect photos/")
+@app.command(help_epilogue=example("diptych data inspect photos/"))
 def inspect(
     source: SourcePlace,
     /,
@@ -71,7 +71,7 @@ def inspect(
     _show(found)
 
 
-@app.command(help_epilogue="Example: diptych data words captions.csv --least 5")
+@app.command(help_epilogue=example("diptych data words captions.csv --least 5"))
 def words(
     source: SourcePlace,
     /,
@@ -105,7 +105,7 @@ def words(
     print(f"known = {list(found.known)}")
 
 
-@app.command(help_epilogue="Example: diptych data verify 'shards/*.tar'")
+@app.command(help_epilogue=example("diptych data verify 'shards/*.tar'"))
 def verify(
     source: SourcePlace,
     /,
@@ -148,7 +148,7 @@ def verify(
     return 1 if verdict.bad else 0
 
 
-@app.command(help_epilogue="Example: diptych data pack photos/ --out shards/ --resize 256")
+@app.command(help_epilogue=example("diptych data pack photos/ --out shards/ --resize 256"))
 def pack(
     source: SourcePlace,
     /,

@@ -47,8 +47,9 @@ class _Seen:
 def data_checks(recipe: Recipe, source: Source, weights: Weights) -> Iterator[Check]:
     """Each check as soon as it is done."""
     used = np.flatnonzero(weights)
-    yield Check("data", "ok", f"{source.describe()}; {len(used):,} of {len(source):,} used")
-    yield from _left_out(source)
+    described = source.describe().replace("\n", "; ")
+    yield Check("data", "ok", f"{described}; {len(used):,} of {len(source):,} used")
+    yield from _left_out(source, described)
     yield _length_of_run(recipe, float(weights.sum()))
     yield _workers(recipe, source)
     seen = _look(source, _spread(used.tolist(), ROWS))
@@ -60,10 +61,13 @@ def data_checks(recipe: Recipe, source: Source, weights: Weights) -> Iterator[Ch
     yield from _words(seen.examples, recipe)
 
 
-def _left_out(source: Source) -> Iterator[Check]:
+def _left_out(source: Source, described: str) -> Iterator[Check]:
     """What the data's folders and shards hold that no run will use; the words are those of every command."""
-    lines = left_out_of(source).warnings()
-    if lines:
+    found = left_out_of(source)
+    for remark in found.remarks:
+        if remark.removeprefix(f"{source.name}: ") not in described:
+            yield Check("data", "warn", remark)
+    if lines := found.warnings()[len(found.remarks) :]:
         yield Check("left out", "warn", "; ".join(lines))
 
 

@@ -22,6 +22,7 @@ from diptych.cli.options import (
     Precision,
     TableOptions,
     UsageError,
+    example,
 )
 from diptych.cli.output import emit, progress, say_left_out
 
@@ -34,7 +35,7 @@ app = App(name="evaluate", help="Measure a model on a dataset, with chance besid
 
 
 @app.command(
-    name="zero-shot", help_epilogue="Example: diptych evaluate zero-shot --data birds/ --templates photo"
+    name="zero-shot", help_epilogue=example("diptych evaluate zero-shot --data birds/ --templates photo")
 )
 def zero_shot(
     *,
@@ -110,7 +111,7 @@ def zero_shot(
 
 @app.command(
     name="word-order",
-    help_epilogue="Example: diptych evaluate word-order --model runs/first --data scenes:binding",
+    help_epilogue=example("diptych evaluate word-order --model runs/first --data scenes:binding"),
 )
 def word_order(
     *,
@@ -140,7 +141,7 @@ def word_order(
 
 
 @app.command(
-    name="labels", help_epilogue="Example: diptych evaluate labels --data birds/ --model runs/labels/model"
+    name="labels", help_epilogue=example("diptych evaluate labels --data birds/ --model runs/labels/model")
 )
 def labels(
     *,
@@ -177,7 +178,7 @@ def labels(
         show(len(task.source), measure, here, as_json, [task.source])
 
 
-@app.command(name="retrieval", help_epilogue="Example: diptych evaluate retrieval --data captions.csv")
+@app.command(name="retrieval", help_epilogue=example("diptych evaluate retrieval --data captions.csv"))
 def retrieval(
     *,
     data: Data,
@@ -253,13 +254,13 @@ app.command(
     "diptych.cli.evaluate_calibrate:calibrate",
     name="calibrate",
     help="Find the temperature and the none-of-these threshold that suit your labelled pictures.",
-    help_epilogue="Example: diptych evaluate calibrate --data birds/ --none-data other/ --out birds.json",
+    help_epilogue=example("diptych evaluate calibrate --data birds/ --none-data other/ --out birds.json"),
 )
 app.command(
     "diptych.cli.evaluate_all:evaluate_all",
     name="all",
     help="Measure a model at every task of a suite, and write a report with tables, curves and mistakes.",
-    help_epilogue="Example: diptych evaluate all --model runs/first --out runs/first/evaluation",
+    help_epilogue=example("diptych evaluate all --model runs/first --out runs/first/evaluation"),
 )
 app.command(
     "diptych.cli.evaluate_datasets:datasets",
@@ -277,11 +278,11 @@ app.command(
     "diptych.cli.evaluate_probe:linear_probe",
     name="linear-probe",
     help="Accuracy of a logistic regression on a model's features.",
-    help_epilogue="Example: diptych evaluate linear-probe --train birds/train --test birds/test",
+    help_epilogue=example("diptych evaluate linear-probe --train birds/train --test birds/test"),
 )
 app.command(
     "diptych.cli.evaluate_probe:few_shot",
     name="few-shot",
     help="Accuracy of probes that learn from a few pictures a class.",
-    help_epilogue="Example: diptych evaluate few-shot --train birds/train --test birds/test --shots 1,2,4",
+    help_epilogue=example("diptych evaluate few-shot --train birds/train --test birds/test --shots 1,2,4"),
 )

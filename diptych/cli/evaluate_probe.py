@@ -192,7 +192,9 @@ def _training_split(test: str) -> str:
     from diptych.evaluation.datasets.benchmark import PREFIX, dataset_named  # noqa: PLC0415
 
     if not test.startswith(PREFIX):
-        raise UsageError(f"--train is missing: {test} is no published dataset, whose training split is known")
+        raise UsageError(
+            f"--train is missing: {test} is not a published dataset, whose training split is known"
+        )
     name = test.removeprefix(PREFIX).partition(":")[0]
     split = dataset_named(name).train_split
     if split is None:

@@ -26,6 +26,7 @@ LEAST_DISK = 2 << 30  # bytes: room for a large published model, or a few checkp
 EXTRAS = {
     "pyarrow": "data: reads and writes Parquet",
     "simplejpeg": "data: decodes JPEG twice as fast",
+    "pillow_heif": "heic: reads HEIC, the photographs of phones",
     "tensorboard": "train: curves in TensorBoard",
 }
 

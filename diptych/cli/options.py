@@ -44,6 +44,11 @@ def allow_pixels(arguments: Sequence[str]) -> list[str]:
     return rest
 
 
+def example(command: str) -> str:
+    """Return what stands below the help of a command that reads images: one call of it, and the option of all."""
+    return f"Example: {command}\n\nFor images of more than 50,000,000 pixels: --max-pixels N (see: diptych --help)"
+
+
 Model = Annotated[
     str,
     Parameter(

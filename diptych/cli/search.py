@@ -96,9 +96,7 @@ def search(
     unique: Annotated[
         bool, Parameter(negative="", help="Of pictures that are nearly the same, show the best alone.")
     ] = False,
-    diversity: Annotated[
-        float, Parameter(help="0 for the best pictures, up to 1 for such as differ from one another.")
-    ] = 0.0,
+    diversity: Annotated[float, Parameter(help="0 gives the best matches, 1 the most varied ones.")] = 0.0,
     exact: Annotated[
         bool, Parameter(negative="", help="Compare with every picture, in a large index too.")
     ] = False,

@@ -20,7 +20,7 @@ _AHEAD = 8  # examples a thread
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """An example that cannot be used. key: empty where even its record cannot be read."""
+    """An example that cannot be used. key: the image's file, or nothing, where even its record cannot be read."""
 
     position: int
     key: str
@@ -86,7 +86,7 @@ def examine(
                 return Bad(position, key, NO_CAPTION, f"{key}: {NO_CAPTION}")
             return Good(position, example, look(example))
         except DataError as error:
-            return Bad(position, key, reason_of(error), str(error))
+            return Bad(position, key or error.image or "", reason_of(error), str(error))
 
     rows = range(len(source)) if positions is None else positions
     return _in_threads(one, rows, workers) if workers else (one(row) for row in rows)

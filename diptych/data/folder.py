@@ -266,12 +266,12 @@ class FolderSource:
     def describe(self) -> str:
         """What was found, and what was left out, in a few lines."""
         captioned = self._listing.captioned
-        lines = [f"{self.name}: {len(self):,} images"]
+        lines = [f"{self.name}: {len(self):,} image{'s' if len(self) > 1 else ''}"]
         if captioned:
             lines[0] += f", {captioned:,} with captions beside them"
         labels = {_class_folder(name) for name in self._listing.images} - {""}
         if labels:
-            lines[0] += f" in {len(labels):,} class folders"
+            lines[0] += f" in {len(labels):,} class folder{'s' if len(labels) > 1 else ''}"
         elif not captioned:
             lines[0] += " without captions or class folders"
         if captioned < len(self) and captioned:
@@ -304,6 +304,10 @@ def _check_file(path: Path) -> None:
     try:
         regular = stat.S_ISREG(os.stat(path).st_mode)
     except FileNotFoundError:
+        if path.is_symlink():
+            raise DataError(
+                f"{path}: no such image: it is a link to {os.readlink(path)}, which is not there; mend the link"
+            ) from None
         raise DataError(f"{path}: this image was there when the folder was listed and is not now") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None

@@ -258,7 +258,8 @@ def _parse(data: bytes, name: str, limits: Limits) -> ImageFile.ImageFile:
     if kind not in limits.formats:
         found = kind or (f"not an image: begins with {data[:12]!r}" if data else "empty")
         known = ", ".join(limits.formats)
-        raise ImageError(f"{name}: {found}; expected one of {known}; convert it to JPEG or PNG")
+        remedy = "convert it to JPEG or PNG" if data else "fetch it again or leave it out"
+        raise ImageError(f"{name}: {found}; expected one of {known}; {remedy}")
     if kind == "HEIC" and not READS_HEIC:
         raise ImageError(f"{name}: {HEIC_NEEDS}; or convert it to JPEG or PNG")
     if kind == "AVIF" and not AvifImagePlugin.SUPPORTED:

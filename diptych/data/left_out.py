@@ -7,7 +7,11 @@ from diptych.printable import printable_name
 
 NAMED = 3  # names that are kept for each reason
 ORPHAN = "caption file without an image"
+TOO_LARGE = "image too large"
 HIDDEN = "hidden"  # counted like the rest, but no reason for a warning: most systems write such files
+
+# What a command can do about a reason, beside what the reason itself says.
+_REMEDIES = {TOO_LARGE: "; --max-pixels N decodes images of more pixels"}
 
 
 class LeftOut(Mapping[str, int]):
@@ -57,8 +61,10 @@ class LeftOut(Mapping[str, int]):
         return sum(self._counts.values())
 
     def warnings(self) -> list[str]:
-        """What a command says on stderr: the remarks, and a line for each reason but `HIDDEN`."""
-        reasons = (f"left out {self._line(reason)}" for reason in self if reason != HIDDEN)
+        """Return what a command says on stderr: the remarks, and a line for each reason but `HIDDEN`."""
+        reasons = (
+            f"left out {self._line(reason)}{_REMEDIES.get(reason, '')}" for reason in self if reason != HIDDEN
+        )
         return [*self.remarks, *reasons]
 
     def lines(self) -> list[str]:

@@ -27,6 +27,7 @@ from diptych.data.examination import Bad, Good, examine
 from diptych.data.example import Example
 from diptych.data.images import open_image, read_header, to_rgb
 from diptych.data.left_out import LeftOut
+from diptych.data.reasons import NO_CAPTION
 from diptych.data.shards import index_shard
 from diptych.data.sources import Source
 from diptych.errors import DataError, SettingsError
@@ -126,8 +127,14 @@ def pack_source(
             pack.shards.append(shard)
             _keep(out, pack)
     if not pack.examples:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in pack.reasons.items())
+        remedy = (
+            "; --allow-no-caption (need_caption=False) packs images alone"
+            if NO_CAPTION in pack.reasons
+            else ""
+        )
         raise DataError(
-            f"{source.name}: nothing to pack: not one of its {pack.total:,} rows is good {pack.reasons}"
+            f"{source.name}: nothing to pack: not one of its {pack.total:,} rows is good ({reasons}){remedy}"
         )
     return pack
 

@@ -3,6 +3,7 @@
 import re
 
 from diptych.data.images import HEIC_NEEDS
+from diptych.data.left_out import TOO_LARGE
 from diptych.errors import DataError
 
 NO_CAPTION = "no caption"
@@ -19,7 +20,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
     (re.escape(HEIC_NEEDS), HEIC_NEEDS),
     (r"not an image: begins with", "not an image"),
     (r": empty; expected one of", "empty image"),
-    (r"larger than [\d,]+ bytes|pixels; at most", "image too large"),
+    (r"larger than [\d,]+ bytes|pixels; at most", TOO_LARGE),
     (r"its pixels are|a TIFF of 12 bits", "pixels of unknown range"),
     (r"; expected one of .*; convert it|reads no AVIF", "format not read"),
     (r"no such image|was there when the folder was listed|No such file", "missing image"),

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from diptych.data.left_out import ORPHAN, left_out_of
 from diptych.data.sources import Source
 from diptych.embed import Preprocessing, Progress, count_reasons, embed_texts
 from diptych.errors import DataError
@@ -79,7 +80,9 @@ def evaluate_retrieval(
     captions = {position: texts for position, texts in of_images.items() if texts}
     distinct = list(dict.fromkeys(text for texts in captions.values() for text in texts))
     if not distinct:
-        raise DataError(f"{source.name}: no image has a caption; retrieval needs one or more an image")
+        alone = left_out_of(source).first(ORPHAN)
+        hint = f"; if they are in {alone[0]}, name that file in place of the folder" if alone else ""
+        raise DataError(f"{source.name}: no image has a caption; retrieval needs one or more an image{hint}")
     # Texts first: one that is too long stops the work before it has begun.
     texts = embed_texts(model, distinct, truncate=truncate)
     place = {text: row for row, text in enumerate(distinct)}

@@ -52,7 +52,7 @@ def open_training_data(
     if data.permute_captions:
         source = PermutedCaptions(source, training.seed)
     used = int((weights > 0).sum())
-    say(f"{source.describe()}; {used:,} of {len(source):,} used")
+    say(f"{source.describe()}\nused: {used:,} of {len(source):,} rows")
     return Loader(
         source=source,
         canvas=canvas_for(recipe.augmentation, preprocess),

@@ -29,7 +29,7 @@ def load_recipe(location: str, assignments: tuple[str, ...] = ()) -> Recipe:
     approach = recipe.objective.name
     if approach not in TASKS:
         raise SettingsError(
-            f"{file} [objective] name: {approach!r} is no approach; {nearest(approach, TASKS)}"
+            f"{file} [objective] name: {approach!r} is not an approach; {nearest(approach, TASKS)}"
         )
     refuse_unread(given, recipe, str(file))
     return recipe

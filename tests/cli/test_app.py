@@ -58,6 +58,11 @@ def test_every_verb_has_help_with_its_summary(run: Run) -> None:
         assert " ".join(verb.summary.split()[:3]) in " ".join(own.out.split()) or name == "evaluate"
 
 
+@pytest.mark.parametrize("command", ["index", "classify", "train", "data pack", "evaluate retrieval"])
+def test_the_help_of_what_reads_images_names_the_option_for_large_ones(command: str, run: Run) -> None:
+    assert "--max-pixels" in run(*command.split(), "--help").out
+
+
 def test_version_names_torch_and_the_device(run: Run) -> None:
     outcome = run("--version")
     assert outcome.code == 0

@@ -124,3 +124,11 @@ def test_neighbouring_rows_of_one_image_are_seen_in_a_large_table(tmp_path: Path
     found = inspect_source(open_source(tmp_path / "t.csv"), len, most=400)
     assert found.looked_at == 400
     assert found.same_images > 280
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").symlink_to("gone.jpg")
+    (tmp_path / "b.png").write_bytes(encoded(drawing(), "PNG"))
+    found = verify_source(open_source(tmp_path), need_caption=False)
+    assert found.left_out.to_json() == {"missing image": {"count": 1, "first": [str(tmp_path / "a.jpg")]}}
+    assert "it is a link to gone.jpg, which is not there" in found.bad[0].message

@@ -12,7 +12,7 @@ import pytest
 from diptych.data import Example, open_source
 from diptych.data import folder as folder_module
 from diptych.data.folder import FolderSource, list_folder
-from diptych.data.left_out import left_out_of
+from diptych.data.left_out import TOO_LARGE, LeftOut, left_out_of
 from diptych.data.storage import Strings
 from diptych.embed import Skipped, read_row
 from diptych.errors import DataError
@@ -381,3 +381,17 @@ def test_a_listing_is_that_of_a_walk(tmp_path: Path) -> None:
     listing = list_folder(tmp_path)
     assert list(listing.images) == walked
     assert len(FolderSource(tmp_path, listing)) == 5
+
+
+def test_a_warning_of_images_that_are_too_large_names_the_option() -> None:
+    left_out = LeftOut()
+    left_out.add(TOO_LARGE, "huge.png")
+    assert left_out.warnings() == [
+        "left out 1 (image too large): huge.png; --max-pixels N decodes images of more pixels"
+    ]
+    assert left_out.lines() == ["1 (image too large): huge.png"]
+
+
+def test_one_class_folder_is_not_several(tmp_path: Path) -> None:
+    fill(tmp_path, DCIM__1_png="")
+    assert open_source(tmp_path).describe().endswith(": 1 image in 1 class folder")

@@ -123,7 +123,6 @@ def test_an_endless_stream_is_refused() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"",
         b"<html><body>404</body></html>",
         b'<svg xmlns="http://www.w3.org/2000/svg"/>',
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
@@ -143,6 +142,14 @@ def test_other_formats_are_refused_by_name_with_a_remedy(data: bytes, tmp_path: 
         ImageError, match=r"photo\.jpg: .*expected one of JPEG, PNG.*convert it to JPEG or PNG"
     ):
         open_image(path)
+
+
+def test_an_empty_file_is_not_to_be_converted(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(
+        ImageError, match=r"photo\.jpg: empty; expected one of JPEG, .*fetch it again or leave it out"
+    ):
+        open_image(tmp_path / "photo.jpg")
 
 
 def test_places_without_a_file_are_refused_by_name(tmp_path: Path) -> None:

@@ -140,6 +140,16 @@ def test_data_without_captions_is_an_error(
         evaluate_retrieval(tiny_clip, tiny_preprocess, open_source(photos), model_name="tiny")
 
 
+def test_a_folder_beside_its_table_of_captions_is_an_error_that_names_the_table(
+    tiny_clip: CLIP, tiny_preprocess: Preprocess, photos: Path
+) -> None:
+    for file in photos.glob("*.txt"):
+        file.unlink()
+    (photos / "captions.txt").write_text("image,caption\n")
+    with pytest.raises(DataError, match=r"in captions\.txt, name that file in place of the folder"):
+        evaluate_retrieval(tiny_clip, tiny_preprocess, open_source(photos), model_name="tiny")
+
+
 def test_a_long_caption_stops_the_work_before_an_image_is_embedded(tiny_clip: CLIP, photos: Path) -> None:
     (photos / "1.txt").write_text("long " * 100)
     with pytest.raises(TextError):

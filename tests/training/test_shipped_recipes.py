@@ -43,7 +43,7 @@ def test_a_folder_of_a_recipes_name_does_not_stand_in_its_way(
 
 
 def test_an_approach_that_is_not_there_is_named_with_the_nearest() -> None:
-    with pytest.raises(SettingsError, match=r"'simcir' is no approach; did you mean 'simclr'"):
+    with pytest.raises(SettingsError, match=r"'simcir' is not an approach; did you mean 'simclr'"):
         load_recipe("simclr", ("objective.name=simcir",))
 
 

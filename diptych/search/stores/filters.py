@@ -337,7 +337,7 @@ def _between(column: str, least: int, most: int) -> Filter:
 
 def _integer(field: str, value: str | int, limit: int) -> int:
     if not re.fullmatch(r"-?\d{1,19}", str(value)) or abs(int(value)) > limit:
-        raise SettingsError(f"filter: {field}: {value!r} is no whole number up to {limit:,}")
+        raise SettingsError(f"filter: {field}: {value!r} is not a whole number; expected one up to {limit:,}")
     return int(value)
 
 

@@ -96,7 +96,7 @@ def _day(field: str, value: str) -> datetime.date:
         return datetime.date.fromisoformat(value)
     except ValueError:
         raise SettingsError(
-            f"filter: {field}: {value!r} is no day; expected one such as 2024-05-31"
+            f"filter: {field}: {value!r} is not a day; expected one such as 2024-05-31"
         ) from None
 
 

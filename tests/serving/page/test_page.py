@@ -170,8 +170,8 @@ def test_the_fields_become_one_filter() -> None:
         ("filter", "widht > 3", "did you mean 'width'"),
         ("width", "wide", "width: 'wide'"),
         ("shape", "round", "shape"),
-        ("after", "yesterday", "after: 'yesterday' is no day"),
-        ("before", "2024-02-30", "before: '2024-02-30' is no day"),
+        ("after", "yesterday", "after: 'yesterday' is not a day"),
+        ("before", "2024-02-30", "before: '2024-02-30' is not a day"),
     ],
 )
 def test_a_field_with_a_mistake_is_named(field: str, value: str, said: str) -> None:
