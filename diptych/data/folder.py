@@ -259,7 +259,8 @@ class FolderSource:
                     record |= parse_record(data, str(words))
                 else:
                     texts.append(decode_text(data, str(words)))
-        if is_nothing(record.get("label")) or record["label"] == "":
+        label = record.get("label")
+        if is_nothing(label) or not str(label).strip():
             record["label"] = _class_folder(name)
         return example_from_record(name, path, record, str(path.with_suffix(".json")), "\n".join(texts))
 

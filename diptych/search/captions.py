@@ -1,4 +1,4 @@
-"""Tables with a row for each caption: every row of a file gets the captions of all its rows."""
+"""Tables with a row for each caption: every row of an image gets the captions of all its rows."""
 
 import dataclasses
 import os
@@ -8,26 +8,28 @@ import numpy as np
 
 from diptych.data.example import Example
 from diptych.data.folder import FolderSource
+from diptych.data.row_keys import content_key
 from diptych.data.sources import Source
 from diptych.embed import Skipped, read_row
 from diptych.search.stores.rows import item_id
 
 
 def with_all_captions(source: Source) -> Source:
-    """The source, in which each row of a file that has several knows all their captions and tags.
+    """The source, in which each row of an image that has several knows all their captions and tags.
 
-    All rows are read once; eight bytes of each are held in memory.
+    Rows of one image name the same file, or have the hash of the same bytes as their key. All rows are read once; eight
+    bytes of each are held in memory.
     """
     if isinstance(source, FolderSource) or not len(source):
         return source
     heads = np.zeros(len(source), np.uint64)
     for position in range(len(source)):
         example = read_row(source, position)
-        if isinstance(example, Skipped) or not isinstance(example.image, Path):
-            if position == 0 and not isinstance(example, Skipped):
-                return source  # its images are bytes: they have no name that could stand twice
+        if isinstance(example, Skipped):
             continue
-        heads[position] = int(_id(example.image)[:16], 16)
+        if position == 0 and isinstance(example.image, bytes) and not _is_known_by_content(example):
+            return source  # its images lie in shards, where no key stands twice
+        heads[position] = int(_id(example)[:16], 16)
     order = np.argsort(heads, kind="stable")
     same = heads[order][1:] == heads[order][:-1]
     repeated = np.zeros(len(source), np.bool_)
@@ -43,9 +45,9 @@ class _Merged:
         self._words: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
         for position in np.flatnonzero(repeated).tolist():
             example = read_row(source, position)
-            if isinstance(example, Skipped) or not isinstance(example.image, Path):
+            if isinstance(example, Skipped):
                 continue
-            captions, tags = self._words.setdefault(_id(example.image), ({}, {}))
+            captions, tags = self._words.setdefault(_id(example), ({}, {}))
             captions |= dict.fromkeys(example.captions)
             tags |= dict.fromkeys(example.tags)
 
@@ -54,7 +56,7 @@ class _Merged:
 
     def __getitem__(self, position: int) -> Example:
         example = self._source[position]
-        words = self._words.get(_id(example.image)) if isinstance(example.image, Path) else None
+        words = self._words.get(_id(example))
         if words is None:
             return example
         return dataclasses.replace(example, captions=tuple(words[0]), tags=tuple(words[1]))
@@ -63,5 +65,10 @@ class _Merged:
         return self._source.describe()
 
 
-def _id(image: Path) -> str:
-    return item_id(os.path.abspath(image))
+def _is_known_by_content(example: Example) -> bool:
+    # Of several tables, the key has the name of its own in front.
+    return isinstance(example.image, bytes) and example.key.endswith(content_key(example.image))
+
+
+def _id(example: Example) -> str:
+    return item_id(os.path.abspath(example.image) if isinstance(example.image, Path) else f"#{example.key}")

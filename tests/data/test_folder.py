@@ -284,7 +284,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
 
 
 def test_a_label_in_json_that_says_nothing_leaves_the_name_of_the_folder(tmp_path: Path) -> None:
-    nothing = ['{"label": NaN}', '{"label": null}', '{"label": ""}', "{}"]
+    nothing = ['{"label": NaN}', '{"label": null}', '{"label": ""}', '{"label": " "}', "{}"]
     for number, text in enumerate(nothing):
         fill(tmp_path, **{f"red__{number}_jpg": "", f"red__{number}_json": text})
     source = open_source(tmp_path)

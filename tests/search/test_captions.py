@@ -105,3 +105,18 @@ def test_rows_are_joined_by_the_file_whatever_its_spelling() -> None:
     assert len(joined) == 6
     unique = Rows(["x/a", "x/b"])
     assert with_all_captions(unique) is unique
+
+
+def test_every_caption_of_an_image_inside_a_parquet_table_is_found(tmp_path: Path) -> None:
+    """Rows of one image have one key there, and so one place in the index."""
+    table, images = pytest.importorskip("pyarrow"), [b"one", b"other", b"one"]
+    columns = {
+        "image": [{"bytes": image, "path": "x.png"} for image in images],
+        "caption": ["first", "b", "second"],
+    }
+    pytest.importorskip("pyarrow.parquet").write_table(table.table(columns), tmp_path / "rows.parquet")
+    database = MemoryDatabase()
+    summary = refresh(database, open_source(tmp_path / "rows.parquet"), FakeEncoder())
+    assert (summary.added, summary.repeated) == (2, 1)
+    captions = {item.captions for item in Index(database).items()}
+    assert captions == {("first", "second"), ("b",)}
