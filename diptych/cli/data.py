@@ -239,8 +239,11 @@ def _show(found: "Inspection") -> None:
             f"so {readable:,} rows show {readable - found.same_images:,} images, and an evaluation counts those; for "
             'training see [objective] positives = "image"'
         )
-    if found.differing_labels:
-        print(f"images of which two rows have different labels: {found.differing_labels:,}")
+    if (first := found.first_differing) is not None:
+        print(
+            f"images of which two rows have different labels: {found.differing_labels:,}, such as "
+            f"{printable(first['key'])} ({printable(', '.join(first['labels']))})"
+        )
     for row in found.rows:
         words = " | ".join(row["captions"]) or row["label"] or "(no words)"
         print(

@@ -81,9 +81,13 @@ def train(
     else:
         if best is not None:
             print(f"{folder / BEST}: {best.metric} {best.value:.4g}, the best, after step {best.step:,}")
-        print(
-            f"{result.checkpoint}: {result.step:,} steps, {result.samples:,} pairs, loss {result.loss:.3f}, "
+        pace = (
             f"{result.samples_per_second:,.0f} pairs a second"
+            if result.samples_per_second
+            else "done before: nothing was left to train"
+        )
+        print(
+            f"{result.checkpoint}: {result.step:,} steps, {result.samples:,} pairs, loss {result.loss:.3f}, {pace}"
         )
 
 

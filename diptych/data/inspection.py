@@ -37,7 +37,7 @@ class Inspection:
     without_caption: rows. tokens: of each caption, start and end included; None where there is none.
     too_long: captions of more tokens than `context_length`, of `captions` in all.
     same_images: rows whose image file equals one of an earlier row, to the byte.
-    differing_labels: images of which two rows have different labels.
+    differing_labels: images of which two rows have different labels. first_differing: one of them, and its labels.
     same_captions: rows whose first caption equals one of an earlier row, in letters and words.
     rows: a few of them.
     """
@@ -58,6 +58,7 @@ class Inspection:
     differing_labels: int
     same_captions: int
     rows: list[dict[str, Any]]
+    first_differing: dict[str, Any] | None = None
 
 
 def inspect_source(
@@ -90,10 +91,13 @@ def inspect_source(
     tokens = [count_tokens(caption) for caption in captions]
     first = [row.example.captions[0] for row in good if row.example.captions]
     few = min(shown, len(good))
-    labels: defaultdict[str, set[str]] = defaultdict(set)  # of each image
+    labels: defaultdict[str, dict[str, str]] = defaultdict(
+        dict
+    )  # of each image, with the first row of each label
     for row in good:
         if row.example.label is not None:
-            labels[row.found.sha256].add(row.example.label)
+            labels[row.found.sha256].setdefault(row.example.label, row.example.key)
+    differing = [rows for rows in labels.values() if len(rows) > 1]
     return Inspection(
         count=len(source),
         looked_at=len(positions),
@@ -108,9 +112,12 @@ def inspect_source(
         context_length=context_length,
         too_long=sum(count > context_length for count in tokens),
         same_images=len(good) - len({header.sha256 for header in headers}),
-        differing_labels=sum(len(names) > 1 for names in labels.values()),
+        differing_labels=len(differing),
         same_captions=len(first) - len(set(map(group_id, first))),
         rows=[_described(good[row * len(good) // few]) for row in range(few)],
+        first_differing=(
+            {"key": next(iter(differing[0].values())), "labels": list(differing[0])} if differing else None
+        ),
     )
 
 

@@ -114,6 +114,7 @@ def test_an_inspection_counts_images_with_different_labels(tmp_path: Path) -> No
     (tmp_path / "t.csv").write_text("image,label\n" + "\n".join(lines) + "\n")
     found = inspect_source(open_source(tmp_path / "t.csv"), len)
     assert (found.same_images, found.differing_labels) == (3, 1)
+    assert found.first_differing == {"key": "b.png", "labels": ["dog", "fox"]}
 
 
 def test_neighbouring_rows_of_one_image_are_seen_in_a_large_table(tmp_path: Path) -> None:
