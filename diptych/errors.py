@@ -24,7 +24,7 @@ class SettingsError(DiptychError):
 
 
 class DataError(DiptychError):
-    """A dataset cannot be read as it stands; names the file and, where there is one, the line or the key.
+    """A dataset cannot be read; names the file and, where there is one, the line or the key.
 
     image: the file of the image, where something beside it is at fault.
     """

@@ -67,7 +67,7 @@ def load(
 
     A file of weights alone is read with the configuration beside it. A state dict that `torch.save` wrote from a
     model of Diptych says itself what it is. OpenAI's files and TorchScript archives have "quick_gelu". Any other
-    file needs `activation` or `like`; what is then assumed is told by an `AssumedWarning`.
+    file needs `activation` or `like`; an `AssumedWarning` says what is then assumed.
 
     activation: "gelu" or "quick_gelu", with which a file of weights was trained; `name` may end in `?activation=gelu`.
     like: the name of a model of the same architecture, whose sizes, activation and preprocessing a file of weights has.

@@ -75,7 +75,7 @@ def finetune(
         list[str] | None,
         Parameter(
             negative="",
-            help="Data whose zero-shot accuracy is watched, for it is not to be lost; sample:test without it, or none.",
+            help="Data whose zero-shot accuracy should not be lost, and is measured; sample:test without it, or none.",
         ),
     ] = None,
     shift: Annotated[
@@ -89,8 +89,8 @@ def finetune(
     group_by: Annotated[
         str | None,
         Parameter(
-            help="A column, or folder: images with one value of it are all held out or all trained on. Without it, "
-            "near copies of an image, such as a burst's frames."
+            help="A column, or folder: images with one value of it stay on one side, held out or trained on. Without "
+            "it: near copies of an image, such as the frames of a burst."
         ),
     ] = None,
     columns: TableOptions = NO_TABLE_OPTIONS,
@@ -175,8 +175,8 @@ def run_and_tell(
 ) -> None:
     """Fine-tune as a recipe says, and print what was gained and lost.
 
-    examined: what was left out when the data were examined, which is more than the run came to, unless it came to
-    pictures that were not decoded then.
+    examined: what was left out when the data were examined: more than the run has read, unless it read pictures that
+    were not decoded then.
     """
     from diptych.data.left_out import all_left_out  # noqa: PLC0415
 

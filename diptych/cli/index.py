@@ -47,8 +47,8 @@ def index(
         bool,
         Parameter(
             negative="",
-            help="Remove what is gone even if that is most of the source, or all of it: otherwise a disk that is not "
-            "mounted would empty the index.",
+            help="Remove what is gone from the source, even if that is most of it. Without this such a refresh removes "
+            "nothing: the disk may not be mounted.",
         ),
     ] = False,
     embeddings: Annotated[

@@ -58,7 +58,7 @@ Model = Annotated[
 Activation = Annotated[
     Literal["gelu", "quick_gelu"] | None,
     Parameter(
-        help="The one that a file of weights was trained with, where neither it nor a configuration beside it says so."
+        help="The activation of a file of weights, where neither the file nor a configuration beside it states one."
     ),
 ]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]

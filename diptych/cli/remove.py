@@ -43,4 +43,5 @@ def remove(
     if as_json:
         emit({"index": folder, "removed": count, "purged": purge})
         return
-    print(f"{folder}: {count:,} pictures removed{', and nothing of them is left' if purge else ''}")
+    what, them = ("picture", "it") if count == 1 else ("pictures", "them")
+    print(f"{folder}: {count:,} {what} removed{f', and nothing of {them} is left' if purge else ''}")

@@ -85,7 +85,7 @@ def search(
     sort: Annotated[
         Literal["newest", "oldest"] | None,
         Parameter(
-            help="By the date when they were taken: the best matches, or without a question all pictures."
+            help="Order by the date when pictures were taken: the best matches, or without a question all pictures."
         ),
     ] = None,
     min_score: Annotated[
@@ -218,7 +218,7 @@ def _list(folder: str, filter_: str | None, sort: "Sort", *, offset: int, count:
             [printable(item.taken or ""), printable(item.uri), printable("; ".join(item.captions))]
             for item in page
         ]
-        table(("taken", "picture", "caption"), _narrow(rows))
+        _table(("taken", "picture", "caption"), rows)
     else:
         say("nothing found")
 
@@ -335,7 +335,15 @@ def _print(results: "Sequence[Found]", dated: bool) -> None:
         for found in results
     ]
     header = ("score", *(("same",) if grouped else ()), *(("taken",) if dated else ()), "picture", "caption")
-    table(header, _narrow(rows), right=(0, 1) if grouped else (0,))
+    _table(header, rows, right=(0, 1) if grouped else (0,))
+
+
+def _table(header: tuple[str, ...], rows: list[list[str]], right: Sequence[int] = ()) -> None:
+    """Print the rows, whose last column has the captions; without it where no picture has any."""
+    if any(row[-1] for row in rows):
+        table(header, _narrow(rows), right=right)
+    else:
+        table(header[:-1], [row[:-1] for row in rows], right=right)
 
 
 def _narrow(rows: list[list[str]]) -> list[list[str]]:

@@ -87,7 +87,7 @@ def arrow_rows(
             "paths, encoded images, or a struct of `bytes` and `path`; "
             "choose another with image_column (--image-column)"
         )
-    # Of a struct of both, the bytes decide; a rare row without them has the plain path as its key.
+    # The bytes decide in a struct of both; a rare row without them has the plain path as its key.
     images_inside = "bytes" in fields or "binary" in str(kind)
     paths = chosen.image if str(kind) in ("string", "large_string") else None
     looked_at = [name for name in (paths, chosen.caption, chosen.label) if name is not None]

@@ -72,7 +72,7 @@ class Exif:
 
 
 def parse_exif(data: bytes) -> Exif:
-    """Open EXIF as it stands in an image, or a whole TIFF file; one without tables for anything else."""
+    """Open the raw EXIF of an image, or a whole TIFF file; one without tables for anything else."""
     data = data.removeprefix(_PREFIX)
     order = _ORDERS.get(data[:4])
     return Exif(b"", "<") if order is None else Exif(data, order)

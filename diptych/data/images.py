@@ -182,7 +182,7 @@ def read_file(path: Path | str, limits: Limits | None = None) -> bytes:
 
 
 def read_exif(data: bytes, limits: Limits | None = None) -> bytes:
-    """The EXIF of an encoded image, as it stands there; of a TIFF, whose tags are such, the whole file. No pixel is
+    """Return the raw EXIF of an encoded image; of a TIFF, whose tags are such, the whole file. No pixel is
     decoded. Raises `ImageError` as `open_image` does."""
     limits = limits or default_limits()
     parsed = _parse(*_read(data, limits), limits)

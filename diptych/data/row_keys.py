@@ -1,8 +1,8 @@
 """Keys of a table's rows, which stay when rows are added, removed or sorted anew.
 
 A row is known by the path of its image, as the table writes it. The second row that names a path has `/2` behind it,
-which is no file's path. An image inside a table is known by the hash of its bytes, whatever name stands beside it; rows
-with equal bytes have equal keys.
+which is not the path of a file. An image inside a table is known by the hash of its bytes, whatever name stands beside
+it; rows with equal bytes have equal keys.
 """
 
 import hashlib

@@ -88,7 +88,7 @@ def split(
     """Hold out about `share` of each class of a source, so that no image is on both sides.
 
     copies: also near copies of an image stay on its side. group_by: a metadata field in their place, or "folder": rows
-    with one value stay on one side. Rows of one image always do. say: is told what takes long.
+    with one value stay on one side. Rows of one image always do. say: gets a line about work that takes long.
 
     Raises:
         DataError: no row has the field. SettingsError: see `held_out`.

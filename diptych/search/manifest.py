@@ -22,7 +22,7 @@ from diptych.search.stores.protocol import Database
 from diptych.search.stores.rows import ADDED_COLUMNS
 
 FORMAT_VERSION = 3
-# Of the format before: read as it is, and brought up to the present one by the next writer. Its tables lack columns.
+# The format before is read, and the next writer upgrades it. Its tables lack columns.
 _BEFORE = 2
 
 

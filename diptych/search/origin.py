@@ -1,4 +1,4 @@
-"""Under which name an index remembers a source, and how sources that overlap are told apart."""
+"""Under which name an index remembers a source, and how overlapping sources are distinguished."""
 
 import os
 from collections.abc import Iterable

@@ -134,7 +134,7 @@ def _flagged(classes: Sequence[str]) -> Tokenize:
 
 
 def table_options(settings: DataSettings | EvaluationTask) -> dict[str, str | None]:
-    """Return what `open_source` is told of a table, by its names there."""
+    """Return the options of `open_source` for a table, by their names there."""
     return {
         "image_column": settings.image_column,
         "caption_column": settings.caption_column,

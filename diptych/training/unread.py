@@ -1,4 +1,4 @@
-"""Settings that a recipe gives and that its run does not read: an error, for they would change nothing in silence."""
+"""Refuse settings that a recipe gives and that its run does not read: silently, they would have no effect."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -8,7 +8,7 @@ Shapes give the sizes. They give neither the activation, nor the heads, nor the 
 4. OpenAI's, for a file with the SHA-256 of one of theirs and for a TorchScript archive, the form that they published,
 5. the activation that the caller gives. The rest is assumed, and a warning says so.
 
-Any other file is refused, because the wrong activation gives wrong features without a word.
+Any other file is refused, because the wrong activation silently gives wrong features.
 """
 
 import json

@@ -121,6 +121,18 @@ def test_unique_shows_one_of_equal_pictures(search: Run, pictures: Path) -> None
     assert lines[1].split()[1] == "+1"
 
 
+def test_a_table_of_pictures_without_captions_has_no_column_for_them(
+    pictures: Path, tiny: Path, tmp_path: Path, run: Run
+) -> None:
+    (tmp_path / "photos").mkdir()
+    shutil.copy(pictures / "red.png", tmp_path / "photos/a b.png")
+    assert run("index", tmp_path / "photos", "--index", tmp_path / "i", "--model", tiny).code == 0
+    listed = run("search", "--sort", "newest", "--index", tmp_path / "i")
+    assert listed.out.splitlines()[0].split() == ["taken", "picture"]
+    removed = run("remove", tmp_path / "photos/a b.png", "--index", tmp_path / "i", "--purge")
+    assert removed.out == f"{tmp_path / 'i'}: 1 picture removed, and nothing of it is left\n"
+
+
 def test_diversity_moves_an_equal_picture_back(search: Run, pictures: Path) -> None:
     plain = names(search("--image", pictures / "red.png", "--json"))
     diverse = names(search("--image", pictures / "red.png", "--diversity", 0.9, "--json"))
