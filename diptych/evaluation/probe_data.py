@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diptych.data.left_out import all_left_out
 from diptych.data.sources import Source
 from diptych.embed import Preprocessing, Progress, count_reasons
 from diptych.errors import DataError
@@ -70,8 +71,10 @@ class ProbeData(ABC):
         )
 
     def remarks_beside(self, train: "ProbeData") -> tuple[str, ...]:
-        """Return these remarks, and those of the training images under their name."""
-        return (*self.remarks, *(f"{train.data}: {remark}" for remark in train.remarks))
+        """Return these remarks, and those of the training images, and what of them was skipped, under their name."""
+        skipped = all_left_out([train.skipped]).lines() if train.data != self.data else []
+        told = (*train.remarks, *(f"left out {line}" for line in skipped))
+        return (*self.remarks, *(f"{train.data}: {remark}" for remark in told))
 
     def joined(self, other: Self) -> Self:
         """These images, then others."""

@@ -220,6 +220,15 @@ def test_a_probe_of_pictures_tells_light_from_dark(
     assert {"C", "fits", "converged", "tried", "unconverged", "validated_with"} <= shown["details"].keys()
 
 
+def test_training_images_that_cannot_be_read_are_told() -> None:
+    test = labelled_digits(slice(0, 20))
+    train = replace(
+        labelled_digits(slice(20, 60)), data="train", skipped={"truncated image": 3}, remarks=("a remark",)
+    )
+    assert test.remarks_beside(train) == ("train: a remark", "train: left out 3 (truncated image)")
+    assert test.remarks_beside(replace(train, data=test.data, remarks=())) == ()
+
+
 def test_what_cannot_be_measured_is_an_error_that_says_so() -> None:
     data = labelled_digits(slice(0, 100))
     few = data.only(np.flatnonzero(data.target < 9))
