@@ -41,10 +41,13 @@ class Split:
     def describe(self) -> str:
         """What was held out, in a few lines."""
         figures = self.to_json()
-        lines = [
-            f"held out {figures['count']:,} of {len(self.groups):,} rows, by whole groups ({self.grouped_by}): "
+        found = (
             f"{figures['grouped']:,} rows are in {figures['groups']:,} groups of two or more, the largest has "
             f"{figures['largest']:,}"
+        )
+        lines = [
+            f"held out {figures['count']:,} of {len(self.groups):,} rows, by whole groups ({self.grouped_by}): "
+            f"{found if figures['groups'] else 'there are none, each row is alone'}"
         ]
         if self.strict:
             lines.append(

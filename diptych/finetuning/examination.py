@@ -181,7 +181,8 @@ def _refuse_near_equals(source: Source, labels: Sequence[tuple[str, ...]]) -> No
 def _remarks(source: Source, bad: Sequence[str]) -> list[str]:
     if not bad:
         return []
-    return [f"{source.name}: {len(bad):,} pictures cannot be read and are left out: {_some(bad)}"]
+    what = "picture cannot be read and is" if len(bad) == 1 else "pictures cannot be read and are"
+    return [f"{source.name}: {len(bad):,} {what} left out: {_some(bad)}"]
 
 
 def _remarks_on_classes(source: Source, counts: Counter[str], several: bool) -> list[str]:

@@ -178,3 +178,14 @@ def test_a_class_too_large_to_search_is_not_decoded_and_is_named(tmp_path: Path)
 def test_what_was_not_searched_is_said() -> None:
     found = Split(np.array([True, False]), np.arange(2), "near copies", (), ("cats",), ())
     assert "'cats': more than 50,000 images" in found.describe()
+
+
+def test_rows_without_near_copies_are_said_to_be_alone() -> None:
+    rows = np.arange(4)
+    found = Split(
+        held_out=rows == 0, groups=rows, grouped_by="near copies", strict=(), unsearched=(), without=()
+    )
+    assert (
+        found.describe()
+        == "held out 1 of 4 rows, by whole groups (near copies): there are none, each row is alone"
+    )
