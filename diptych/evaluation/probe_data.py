@@ -71,10 +71,16 @@ class ProbeData(ABC):
         )
 
     def remarks_beside(self, train: "ProbeData") -> tuple[str, ...]:
-        """Return these remarks, and those of the training images, and what of them was skipped, under their name."""
-        skipped = all_left_out([train.skipped]).lines() if train.data != self.data else []
-        told = (*train.remarks, *(f"left out {line}" for line in skipped))
-        return (*self.remarks, *(f"{train.data}: {remark}" for remark in told))
+        """Return these remarks, and those of the training images, and what of them was skipped, under their name.
+
+        A source that is both gets a remark of its own.
+        """
+        if train.data == self.data:
+            both = len({*self.keys} & {*train.keys})
+            told = (f"{both:,} of {len(self):,} test images were trained on",) if both else ()
+            return (*self.remarks, *told)
+        left_out = (f"left out {line}" for line in all_left_out([train.skipped]).lines())
+        return (*self.remarks, *(f"{train.data}: {remark}" for remark in (*train.remarks, *left_out)))
 
     def joined(self, other: Self) -> Self:
         """These images, then others."""

@@ -161,7 +161,13 @@ def split_of(data: DataSettings, source: Source, say: Callable[[str], None] = la
 
     say: gets what takes long, and what was found, the first time.
     """
-    choices = (data.label_from, data.validation, data.near_copies, data.group_by)
+    choices = (
+        data.label_from,
+        data.validation,
+        data.near_copies,
+        data.group_by,
+        *table_options(data).values(),
+    )
     # A relative name is another folder from another one.
     place = (source.fingerprint, source.name, os.getcwd(), *choices)
     found = _splits.get(place)

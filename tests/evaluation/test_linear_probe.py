@@ -229,6 +229,11 @@ def test_training_images_that_cannot_be_read_are_told() -> None:
     assert test.remarks_beside(replace(train, data=test.data, remarks=())) == ()
 
 
+def test_test_images_that_were_trained_on_are_told() -> None:
+    whole = labelled_digits(slice(0, 20))
+    assert whole.remarks_beside(whole.only(np.arange(5))) == ("5 of 20 test images were trained on",)
+
+
 def test_what_cannot_be_measured_is_an_error_that_says_so() -> None:
     data = labelled_digits(slice(0, 100))
     few = data.only(np.flatnonzero(data.target < 9))

@@ -166,6 +166,20 @@ def test_images_that_join_other_groups_change_what_is_held_out(
         train(recipe, tmp_path / "run", resume=True)
 
 
+def test_another_column_of_labels_is_another_split(images: Path, tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    rows = [f"{images / f'{number}.png'},{number % 2},{number // 2}\n" for number in range(8)]
+    table.write_text("".join(["image,label,other\n", *rows]))
+    found = []
+    for column in ("label", "other"):
+        data = _recipe({"train": str(table), "label_column": column, "validation": 0.25}).data
+        source = open_whole(data)[0]
+        held = np.flatnonzero(split_of(data, source).held_out)
+        found.append({source[int(row)].label for row in held})
+    assert found[0] == {"0", "1"}  # some of each class of its own column
+    assert found[1] == {"0", "1", "2", "3"}
+
+
 def test_the_setting_that_differs_is_named(table: Path, tmp_path: Path) -> None:
     _stopped(tmp_path / "run", {"train": str(table)})
     with pytest.raises(SettingsError, match=r"optimizer\.learning_rate was 0\.001, is now 0\.002\. Resume"):
