@@ -50,7 +50,7 @@ class ShardIndex:
     places: for `image`, `json`, `text` and `label`, an array (examples, 2) of offset and size in bytes; the
         size is -1 where an example has no such file.
     version: of the shard; an index of another is out of date.
-    left_out: keys that have files but no image, which are no examples; and members that belong to no example: hidden
+    left_out: keys that have files but no image, which are not examples; and members that belong to no example: hidden
         files and unknown suffixes.
     """
 

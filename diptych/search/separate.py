@@ -16,7 +16,7 @@ _LISTED = 3  # of the names that are not an index's, in the message
 def check_separate(place: str, source: str) -> None:
     """Refuse to make an index in a folder that holds other things, or of itself: its two arguments may be swapped.
 
-    place, source: as they were typed. Addresses of buckets and databases are no folders, and pass.
+    place, source: as they were typed. Addresses of buckets and databases are not folders, and pass.
 
     Raises:
         SearchIndexError: the folder is the source, or exists, is not empty and is not an index.

@@ -18,7 +18,7 @@ from diptych.training.feeding import open_whole, split_of
 from diptych.training.settings import Recipe
 
 _MOST_NAMED = 5
-_NO_PART = "data.workers"  # how many threads read is no part of what is trained
+_NO_PART = "data.workers"  # the number of threads that read does not change what is trained
 
 
 def refuse_other_settings(asked: Path, before: Mapping[str, Any], recipe: Recipe) -> None:

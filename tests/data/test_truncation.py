@@ -1,4 +1,4 @@
-"""Files that end too early are told from damaged ones, in every format."""
+"""Distinguish files that end too early from damaged ones, in every format."""
 
 import pytest
 from image_files import drawing, encoded, patched, tiff

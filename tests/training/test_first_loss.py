@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _losses(name: str, folder: Path, objective: str | None = None) -> tuple[float, float | None]:
-    """Of the first step, and as expected."""
+    """Return the loss of the first step, and the expected one."""
     approach = APPROACHES[name]
     recipe = (approach.recipe if objective is None else plain(objective))(folder)
     recipe = dataclasses.replace(
