@@ -33,17 +33,25 @@ def requirements(extras: tuple[str, ...]) -> list[Requirement]:
 
 
 def constraints() -> dict[str, str]:
-    """Package -> pinned version."""
+    """Package -> pinned version, of the pins for this Python."""
     lines = (
         line.partition("#")[0].strip() for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     )
     pins = [Requirement(line) for line in lines if line]
     assert all(re.fullmatch(r"==[\w.!]+", str(pin.specifier)) for pin in pins), "a pin is `name==version`"
-    return {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
+    return {
+        canonicalize_name(pin.name): str(pin.specifier).removeprefix("==")
+        for pin in pins
+        if pin.marker is None or pin.marker.evaluate()
+    }
+
+
+# What the ordinary build of torch brings and its CPU build does not: torch itself names their versions.
+BROUGHT_BY_CUDA = re.compile(r"nvidia-|cuda-|triton$")
 
 
 def installed_closure() -> dict[str, str]:
-    """Package -> version, for everything that the project with all its extras has installed here."""
+    """Package -> version, for everything that the project with all its extras has installed here, CUDA's aside."""
     found: dict[str, str] = {}
     waiting = [(line, frozenset[str]()) for line in requirements(tuple(EXTRAS))]
     while waiting:
@@ -52,6 +60,8 @@ def installed_closure() -> dict[str, str]:
         if requirement.marker and not any(requirement.marker.evaluate(each) for each in environments):
             continue
         name = canonicalize_name(requirement.name)
+        if BROUGHT_BY_CUDA.match(name):
+            continue
         if name in found and not requirement.extras:
             continue
         distribution = importlib.metadata.distribution(name)

@@ -155,7 +155,7 @@ def _tags(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
 
 def _name(record: Mapping[str, Any], name: str, where: str) -> str | None:
     value = record.get(name)
-    if is_nothing(value) or value == "":
+    if is_nothing(value) or not str(value).strip():
         return None
     if isinstance(value, float) and value.is_integer():
         # pandas makes the whole numbers of a column decimal where one of them is missing.

@@ -73,14 +73,13 @@ class ProbeData(ABC):
     def remarks_beside(self, train: "ProbeData") -> tuple[str, ...]:
         """Return these remarks, and those of the training images, and what of them was skipped, under their name.
 
-        A source that is both gets a remark of its own.
+        Images of one source that are on both sides are counted; what that source left out is said once.
         """
-        if train.data == self.data:
-            both = len({*self.keys} & {*train.keys})
-            told = (f"{both:,} of {len(self):,} test images were trained on",) if both else ()
-            return (*self.remarks, *told)
-        left_out = (f"left out {line}" for line in all_left_out([train.skipped]).lines())
-        return (*self.remarks, *(f"{train.data}: {remark}" for remark in (*train.remarks, *left_out)))
+        left_out = all_left_out([train.skipped]).lines() if train.data != self.data else []
+        told = (*train.remarks, *(f"left out {line}" for line in left_out))
+        both = len({*self.keys} & {*train.keys}) if train.data == self.data else 0
+        overlap = (f"{both:,} of {len(self):,} test images were trained on",) if both else ()
+        return (*self.remarks, *(f"{train.data}: {remark}" for remark in told), *overlap)
 
     def joined(self, other: Self) -> Self:
         """These images, then others."""

@@ -64,9 +64,8 @@ FORMS = [jsonl, beside, in_tar, in_parquet, saved]
 @pytest.mark.parametrize("read", FORMS)
 @pytest.mark.parametrize("nothing", NOTHING, ids=repr)
 def test_nothing_is_no_caption_no_label_and_no_tag(tmp_path: Path, read: Any, nothing: Any) -> None:
-    example = read(tmp_path, {"caption": nothing, "label": nothing or None, "tags": nothing})
-    label = (nothing or None) if isinstance(nothing, str) else None
-    assert (example.captions, example.label, example.tags) == ((), label, ())
+    example = read(tmp_path, {"caption": nothing, "label": nothing, "tags": nothing})
+    assert (example.captions, example.label, example.tags) == ((), None, ())
 
 
 @pytest.mark.parametrize("read", [jsonl, beside, in_tar])

@@ -250,7 +250,11 @@ def test_labels_of_repeated_images_count_once(
     assert len(features[0]) == 4
     reports = [evaluate_linear_probe(part, part, part, model_name="tiny") for part in features]
     assert reports[0].scores == reports[1].scores
-    assert reports[0].remarks == ("7 rows show 4 images", f"{repeated.name}: 7 rows show 4 images")
+    assert reports[0].remarks == (
+        "7 rows show 4 images",
+        f"{repeated.name}: 7 rows show 4 images",
+        "4 of 4 test images were trained on",
+    )
     fitted = [
         calibrate(tiny_clip, tiny_preprocess, source, model_name="tiny", none_of_these=source)
         for source in (repeated, once)
