@@ -262,20 +262,23 @@ document.addEventListener("keydown", (event) => {
 let showing = ""; // the address of the picture in the lightbox
 
 async function open(address, how = lightbox.open ? "replace" : "push") {
+  const before = showing;
+  showing = address; // at once: a second step that is taken while this one loads goes on from here
   let found;
   try {
     found = await fetched(address);
   } catch (error) {
-    if (error.name !== "AbortError") complain(error.message);
-    return;
+    if (error.name === "AbortError") return;
+    showing = before;
+    return complain(error.message);
   }
   const picture = find("#picture", found.page);
+  if (!picture) showing = before;
   if (!picture) return complain(find("#heading", found.page)?.textContent ?? "This picture cannot be shown.");
   if (how === "push") {
     history.replaceState({ scroll: scrollY }, "");
     history.pushState({ above: true }, "", address);
   } else if (how === "replace") history.replaceState(history.state, "", address);
-  showing = address;
   find("#lightbox-content").replaceChildren(document.adoptNode(picture));
   find("#lightbox-previous").hidden = !beside(-1);
   find("#lightbox-next").hidden = !beside(1);
@@ -301,17 +304,22 @@ function shut() {
 // Going back is what opened it, the other way round; then `popstate` shuts it.
 const close = () => history.back();
 
+function turn(step) {
+  const link = beside(step);
+  if (link) open(link.href);
+}
+
 function keyInLightbox(event) {
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (step && beside(step)) open(beside(step).href);
+  if (step) turn(step);
   else if (event.key === "s" || event.key === "x") {
     if (localStorage.getItem("shortcuts") === "off") return;
     all(".do a", lightbox)[event.key === "s" ? 0 : 1].click();
   }
 }
 
-find("#lightbox-previous").addEventListener("click", () => open(beside(-1).href));
-find("#lightbox-next").addEventListener("click", () => open(beside(1).href));
+find("#lightbox-previous").addEventListener("click", () => turn(-1));
+find("#lightbox-next").addEventListener("click", () => turn(1));
 find("#lightbox-close").addEventListener("click", close);
 lightbox.addEventListener("cancel", (event) => {
   event.preventDefault();
