@@ -37,7 +37,7 @@ class Captioned(Contained):
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
     with tarfile.open(Path(__file__).with_name("index_of_format_2.tar.gz")) as archive:
-        # A file of ours; Python before 3.11.4 has no filters, and 3.14 wants to be told of one.
+        # Python before 3.11.4 may have no filters, and 3.12 warns where none is chosen.
         archive.extraction_filter = getattr(tarfile, "data_filter", None)
         archive.extractall(tmp_path)
     return tmp_path / "index"

@@ -273,8 +273,10 @@ async function open(address, how = lightbox.open ? "replace" : "push") {
     return complain(error.message);
   }
   const picture = find("#picture", found.page);
-  if (!picture) showing = before;
-  if (!picture) return complain(find("#heading", found.page)?.textContent ?? "This picture cannot be shown.");
+  if (!picture) {
+    showing = before;
+    return complain(find("#heading", found.page)?.textContent ?? "This picture cannot be shown.");
+  }
   if (how === "push") {
     history.replaceState({ scroll: scrollY }, "");
     history.pushState({ above: true }, "", address);
