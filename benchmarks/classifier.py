@@ -25,12 +25,12 @@ from peers import TINY, import_open_clip, open_clip_model
 from timing import alternate, describe_machine, ratio_with_spread
 from torch import Tensor
 
-from diptych.evaluation.zero_shot import classifier
+from diptych.evaluation.zero_shot.classification import classifier
 from diptych.models.architectures import PUBLISHED, Architecture
 from diptych.models.clip import CLIP, build_model
-from diptych.models.packing import order_of_batches, pack
+from diptych.models.layers.text_packing import order_of_batches, pack
 from diptych.tokenizer import tokenize
-from diptych.weights.precision import to_half
+from diptych.weights.half_precision import to_half
 
 BATCH = 256  # as in embed_texts
 PEERS = ("open_clip float32", "open_clip bfloat16 autocast", "open_clip bfloat16")

@@ -12,7 +12,7 @@ images (their best cosine is far below 1), which is where approximate search is 
 import numpy as np
 from numpy.typing import NDArray
 
-from diptych.data.sources import open_source
+from diptych.data.sources.opening import open_source
 from diptych.embed import embed_source, embed_texts
 from diptych.pretrained import load
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from diptych.models.architectures import PUBLISHED, Architecture
 from diptych.models.clip import build_model
 from diptych.tokenizer import tokenize
-from diptych.weights.precision import to_half
+from diptych.weights.half_precision import to_half
 
 REFERENCE = "open_clip float32"
 SHORTEST = 0.3  # seconds for which a case runs in each repetition

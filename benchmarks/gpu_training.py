@@ -31,7 +31,7 @@ from trainers import Diptych, OpenClip, synthetic_batch
 
 from diptych.data.loader import Batch
 from diptych.models.architectures import PUBLISHED, Architecture, TextTransformer, VisionTransformer
-from diptych.training.forecast import fitting_chunks
+from diptych.training.planning.forecast import fitting_chunks
 from diptych.training.towers import Chunking
 
 IMPLEMENTATIONS = ("open_clip eager", "open_clip compiled", "Diptych eager", "Diptych compiled")

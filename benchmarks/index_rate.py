@@ -34,19 +34,19 @@ import torch
 from PIL import Image
 from timing import alternate, describe_machine
 
-from diptych.cli.machine import pick_precision
 from diptych.cli.threads import wait_without_spinning
-from diptych.data.images import read_rgb
-from diptych.data.sources import Source, open_source
-from diptych.data.thumbnails import preview
-from diptych.data.transforms import Preprocess
+from diptych.data.images.decoding import read_rgb
+from diptych.data.images.thumbnails import preview
+from diptych.data.images.transforms import Preprocess
+from diptych.data.sources.opening import Source, open_source
 from diptych.embed import EmbeddedBatch, encode_pixels, uri_of
+from diptych.hardware import pick_precision
 from diptych.models.architectures import PUBLISHED, Architecture
 from diptych.models.clip import CLIP, build_model
 from diptych.pretrained import load
-from diptych.search.build import refresh
+from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
-from diptych.weights.precision import to_half
+from diptych.weights.half_precision import to_half
 
 BATCH = 64
 SIDES = (640, 1600, 4000)  # pixels of the longer side of a photograph

@@ -26,9 +26,9 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 from timing import alternate, describe_machine, median_ratio
 
-from diptych.data.images import read_rgb
-from diptych.serving.connections import GuardedConfig
-from diptych.serving.decoding import DecodingPool
+from diptych.data.images.decoding import read_rgb
+from diptych.serving.guard.connections import GuardedConfig
+from diptych.serving.guard.decoding import DecodingPool
 
 SIZES = ((256, 256), (640, 480), (2000, 1500), (4000, 3000))
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

@@ -26,13 +26,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression as ReferenceRegression
 from timing import alternate, describe_machine, ratio_with_spread
 
-from diptych.data.images import open_image
+from diptych.data.images.decoding import open_image
 from diptych.evaluation.datasets.benchmark import default_root, open_benchmark
-from diptych.evaluation.likelihood import OneOf
-from diptych.evaluation.linear_probe import fit_probe
-from diptych.evaluation.logistic_regression import MAX_ITERATIONS, LogisticRegression
 from diptych.evaluation.metrics import Floats
-from diptych.evaluation.probe_data import LabelledFeatures
+from diptych.evaluation.probes.linear_probe import fit_probe
+from diptych.evaluation.probes.log_losses import OneOf
+from diptych.evaluation.probes.logistic_regression import MAX_ITERATIONS, LogisticRegression
+from diptych.evaluation.probes.probe_data import LabelledFeatures
 
 STRENGTHS = (1e-4, 1e-1, 1e2, 1e6)  # of the sweep's range
 PIXELS = 500  # of the 60,000 training pictures of Fashion-MNIST

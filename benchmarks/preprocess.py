@@ -21,8 +21,8 @@ from peers import import_open_clip
 from PIL import Image, ImageDraw
 from timing import alternate, describe_machine, median_ratio
 
-from diptych.data import images
-from diptych.data.transforms import CLIP_STD, Preprocess
+from diptych.data.images import decoding
+from diptych.data.images.transforms import CLIP_STD, Preprocess
 
 SIZES: tuple[tuple[int, int], ...] = ((640, 480), (2000, 1500))
 REFERENCE = "open_clip (Pillow + torchvision)"
@@ -60,7 +60,7 @@ def reference_pipeline() -> Pipeline:
 
 
 def with_pillow_alone(data: bytes) -> torch.Tensor:
-    with mock.patch.object(images, "simplejpeg", None):
+    with mock.patch.object(decoding, "simplejpeg", None):
         return Preprocess(224)(data)
 
 

@@ -14,7 +14,7 @@ from collections import Counter
 import numpy as np
 
 from diptych import load
-from diptych.data.sources import open_source
+from diptych.data.sources.opening import open_source
 from diptych.embed import embed_images, embed_texts
 from diptych.search.diversity import diversified
 from diptych.search.query import combine

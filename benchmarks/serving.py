@@ -37,21 +37,21 @@ from PIL import Image
 from timing import describe_machine
 from vector_index import made_item
 
-from diptych.cli.machine import pick_precision
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.embed import embed_images, embed_texts
+from diptych.hardware import pick_precision
 from diptych.models.architectures import PUBLISHED, Architecture
 from diptych.models.clip import CLIP
 from diptych.pretrained import fingerprint, load
-from diptych.search.index import Index
+from diptych.search.image_index import Index
 from diptych.search.manifest import FORMAT_VERSION, Manifest, next_table, write_manifest
 from diptych.search.stores.connect import connect
+from diptych.search.stores.image_rows import Batch
 from diptych.search.stores.memory import MemoryDatabase
 from diptych.search.stores.protocol import Database
-from diptych.search.stores.rows import Batch
-from diptych.serving.decoding import DecodingPool
-from diptych.serving.run import address_of, build_server, build_service, listening
-from diptych.serving.settings import Settings
+from diptych.serving.guard.decoding import DecodingPool
+from diptych.serving.server import address_of, build_server, build_service, listening
+from diptych.serving.server_settings import Settings
 
 HEADER = "| what | path | batch wait ms | a second | p50 ms | p99 ms | p99 / p50 | mean batch | x faster unbatched |"
 

@@ -11,18 +11,18 @@ from captions import captions
 from peers import import_open_clip, open_clip_model
 from torch import Tensor, nn
 
-from diptych.data.augmentations import CentreCrop, random_table
+from diptych.data.images.augmentations import CentreCrop, random_table
+from diptych.data.images.transforms import CLIP_MEAN, CLIP_STD, Preprocess
 from diptych.data.loader import Batch
-from diptych.data.transforms import CLIP_MEAN, CLIP_STD, Preprocess
 from diptych.models.architectures import Architecture
-from diptych.models.blocks import compile_blocks
 from diptych.models.clip import build_model
+from diptych.models.layers.blocks import compile_blocks
 from diptych.tokenizer import tokenize
-from diptych.training.optimizer import build_optimizer
-from diptych.training.precision import Precision
+from diptych.training.approaches import TASKS
+from diptych.training.optim.mixed_precision import Precision
+from diptych.training.optim.optimizer import build_optimizer
 from diptych.training.settings import DataSettings, ModelSettings, Recipe, TrainingSettings
 from diptych.training.step import training_step
-from diptych.training.tasks import TASKS
 from diptych.training.towers import WHOLE, Chunking
 
 LEARNING_RATE = 1e-5  # what a step costs does not depend on it; small, so that noise trains without overflow

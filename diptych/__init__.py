@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from diptych.errors import SearchIndexError as SearchIndexError
     from diptych.errors import SettingsError as SettingsError
     from diptych.errors import TextError as TextError
+    from diptych.errors import UsageError as UsageError
     from diptych.pretrained import available_models as available_models
     from diptych.pretrained import load as load
     from diptych.pretrained import save as save
@@ -34,6 +35,7 @@ _HOMES = {
     "embed_texts": "diptych.embed",
     "DiptychError": "diptych.errors",
     "SettingsError": "diptych.errors",
+    "UsageError": "diptych.errors",
     "DataError": "diptych.errors",
     "ImageError": "diptych.errors",
     "TextError": "diptych.errors",

@@ -5,6 +5,7 @@ prints the message alone and exits with status 1; a library caller catches `Dipt
 
     DiptychError
     ├── SettingsError      a recipe, an option or an argument
+    ├── UsageError         options that do not go together
     ├── DataError          a dataset, a row, a label file
     │   └── ImageError     one image that cannot be read
     ├── TextError          a text that cannot be tokenized
@@ -21,6 +22,10 @@ class DiptychError(Exception):
 
 class SettingsError(DiptychError):
     """A recipe, an option or an argument has a value that cannot be used."""
+
+
+class UsageError(DiptychError):
+    """Options that do not go together, or one that is missing; exit code 2, as for an unknown option."""
 
 
 class DataError(DiptychError):

@@ -14,18 +14,18 @@ import torch
 from torch import nn
 
 from diptych import config
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError, SettingsError
 from diptych.models.architectures import Activation
 from diptych.models.clip import CLIP
 from diptych.tokenizer import default_tokenizer
-from diptych.weights import published
 from diptych.weights.checkpoint import MANIFEST, save_checkpoint
+from diptych.weights.foreign import published
+from diptych.weights.foreign.plain_files import Facts
+from diptych.weights.foreign.published import Progress
 from diptych.weights.formats import load_path
+from diptych.weights.half_precision import to_half
 from diptych.weights.naming import split_name, with_activation
-from diptych.weights.plain_files import Facts
-from diptych.weights.precision import to_half
-from diptych.weights.published import Progress
 from diptych.weights.resize import at_resolution
 
 Precision = Literal["float32", "float16", "bfloat16"]

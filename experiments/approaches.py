@@ -20,7 +20,7 @@ from approaches_rows import ROWS, Row
 from jobs import Result, do_all, keep_result, options, read_result
 
 from diptych.atomic import write_text
-from diptych.evaluation.student_t import margin
+from diptych.evaluation.robustness.student_t import margin
 
 PAGE = """\
 # Every approach at work

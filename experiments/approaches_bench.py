@@ -12,18 +12,18 @@ from packed_scenes import packed
 
 import diptych
 from diptych.atomic import write_text
-from diptych.data.sources import Source, open_source
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
+from diptych.data.sources.opening import Source, open_source
 from diptych.embed import image_features
-from diptych.evaluation.captions import write_captions
-from diptych.evaluation.labels import LabelSet
-from diptych.evaluation.linear_probe import evaluate_linear_probe
-from diptych.evaluation.probe_data import LabelledFeatures
+from diptych.evaluation.generated_captions import write_captions
+from diptych.evaluation.probes.linear_probe import evaluate_linear_probe
+from diptych.evaluation.probes.probe_data import LabelledFeatures
 from diptych.evaluation.retrieval import evaluate_retrieval
 from diptych.evaluation.sounds import evaluate_sound_retrieval
 from diptych.evaluation.survey import encoded_rows
 from diptych.evaluation.word_order import evaluate_word_order
-from diptych.evaluation.zero_shot import evaluate_zero_shot, survey_labels
+from diptych.evaluation.zero_shot.class_labels import LabelSet
+from diptych.evaluation.zero_shot.classification import evaluate_zero_shot, survey_labels
 from diptych.models.clip import CLIP, build_model
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe

@@ -7,7 +7,7 @@ from pathlib import Path
 from approaches_bench import PLAIN, RESNET, Bench
 from jobs import Result
 
-from diptych.data.sources import open_source
+from diptych.data.sources.opening import open_source
 from diptych.training.recipes import load_recipe
 
 TRANSFORMER = "model.architecture.text={width=128, layers=3, heads=4, context_length=40}"

@@ -13,8 +13,7 @@ from statistics import fmean
 
 from diptych.atomic import write_text
 from diptych.evaluation.metrics import Interval, wilson
-from diptych.evaluation.natural_shift import IMAGENET_A_PIVOT, IMAGENET_A_PIVOT_ALL_CLASSES, SHIFTS, class_map
-from diptych.evaluation.robustness import (
+from diptych.evaluation.robustness.effective import (
     Baseline,
     Counts,
     Standing,
@@ -24,7 +23,14 @@ from diptych.evaluation.robustness import (
     fit_pivoted_line,
     mean_count,
 )
-from diptych.evaluation.robustness_plot import Point, plot_robustness
+from diptych.evaluation.robustness.natural_shift import (
+    IMAGENET_A_PIVOT,
+    IMAGENET_A_PIVOT_ALL_CLASSES,
+    SHIFTS,
+    class_map,
+)
+from diptych.evaluation.robustness.robustness_table import Point
+from diptych.reports.robustness_plot import plot_robustness
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "docs" / "results"

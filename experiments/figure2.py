@@ -22,15 +22,15 @@ from figure2_page import write_page
 from jobs import Result, do_all, keep_result, options, read_result
 from torch.utils.flop_counter import FlopCounterMode
 
-from diptych.data.sources import Source
-from diptych.data.transforms import Preprocess
-from diptych.evaluation.zero_shot import evaluate_zero_shot
+from diptych.data.images.transforms import Preprocess
+from diptych.data.sources.opening import Source
+from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
 from diptych.models.clip import CLIP, build_model
+from diptych.training.approaches import TASKS
 from diptych.training.engine import train
 from diptych.training.feeding import open_training_data
 from diptych.training.settings import Recipe
 from diptych.training.step import training_step
-from diptych.training.tasks import TASKS
 
 
 def looked_at(steps: int, points: int) -> list[int]:

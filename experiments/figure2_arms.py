@@ -9,12 +9,12 @@ from pathlib import Path
 from packed_scenes import packed
 
 from diptych.atomic import write_text
-from diptych.data.augmentations import Augmentation, CentreCrop, Drawings
 from diptych.data.example import Example
-from diptych.data.scene_pictures import CLASSES
-from diptych.data.sources import Source, open_source
+from diptych.data.images.augmentations import Augmentation, CentreCrop, Drawings
+from diptych.data.scenes.scene_images import CLASSES
+from diptych.data.sources.opening import Source, open_source
 from diptych.data.text_sampling import TextSampling
-from diptych.evaluation.labels import LabelSet
+from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.models.architectures import (
     Architecture,
     BagOfWords,

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from diptych.atomic import atomic_write, write_text
-from diptych.evaluation.student_t import margin
+from diptych.evaluation.robustness.student_t import margin
 
 Job = Mapping[str, Any]
 Curve = Sequence[tuple[float, float]]  # (pictures, accuracy), by pictures

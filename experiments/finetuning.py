@@ -23,15 +23,15 @@ from jobs import Result, do_all, keep_result, options
 from torch import stack
 
 from diptych.cli.__main__ import main as diptych
-from diptych.data.sources import open_source
-from diptych.data.transforms import Preprocess
-from diptych.evaluation.labels import LabelSet
-from diptych.evaluation.own_classes import evaluate_own_classes
-from diptych.evaluation.report import Report
-from diptych.evaluation.zero_shot import evaluate_zero_shot
-from diptych.finetuning.product import between
+from diptych.data.images.transforms import Preprocess
+from diptych.data.sources.opening import open_source
+from diptych.evaluation.task_report import Report
+from diptych.evaluation.zero_shot.class_labels import LabelSet
+from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
+from diptych.evaluation.zero_shot.own_classes import evaluate_own_classes
 from diptych.models.clip import CLIP
 from diptych.pretrained import load
+from diptych.runs.finetune_product import between
 
 MODEL = "diptych-mini"
 START = "start"  # the control: the model as it is, by words

@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from diptych.data.example import Example
-from diptych.data.sources import Source, open_source
+from diptych.data.sources.opening import Source, open_source
 from diptych.evaluation.datasets.benchmark import default_root, open_benchmark
 
 GROUPS = (

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from diptych.data.packing import pack_source
-from diptych.data.sources import open_source
+from diptych.data.sources.opening import open_source
 from diptych.locks import alone
 
 

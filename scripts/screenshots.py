@@ -15,14 +15,14 @@ import chromium
 from playwright.sync_api import sync_playwright
 
 import diptych
-from diptych.data.sources import open_source
-from diptych.search.build import refresh
+from diptych.data.sources.opening import open_source
+from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
-from diptych.search.index import Index
+from diptych.search.image_index import Index
 from diptych.search.stores.memory import MemoryDatabase
-from diptych.serving.decoding import DecodingPool
-from diptych.serving.run import address_of, build_server, build_service, listening
-from diptych.serving.settings import Settings
+from diptych.serving.guard.decoding import DecodingPool
+from diptych.serving.server import address_of, build_server, build_service, listening
+from diptych.serving.server_settings import Settings
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images"
 SIZE: Any = {"width": 1280, "height": 800}

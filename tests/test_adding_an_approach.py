@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from diptych.training.tasks import TASKS
-from diptych.training.tasks.clip import ClipTask
+from diptych.training.approaches import TASKS
+from diptych.training.approaches.contrastive import ClipTask
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "adding-an-approach.md").read_text("utf-8")
@@ -24,7 +24,7 @@ def test_what_a_task_can_override_is_there() -> None:
 
 
 def test_every_approach_has_one_file_and_one_entry() -> None:
-    folder = ROOT / "diptych" / "training" / "tasks"
+    folder = ROOT / "diptych" / "training" / "approaches"
     for name, task in TASKS.items():
-        assert task.__module__.startswith("diptych.training.tasks."), name
+        assert task.__module__.startswith("diptych.training.approaches."), name
         assert (folder / f"{task.__module__.rpartition('.')[2]}.py").exists()

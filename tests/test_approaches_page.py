@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from diptych.cli.app import build_app
+from diptych.cli.verbs import build_app
+from diptych.training.approaches import TASKS
 from diptych.training.recipes import load_recipe
-from diptych.training.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "approaches.md").read_text("utf-8")

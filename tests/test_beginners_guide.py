@@ -17,8 +17,8 @@ from PIL import Image
 import diptych
 from diptych.models.architectures import PUBLISHED
 from diptych.models.clip import build_model
-from diptych.weights import published
-from diptych.weights.precision import to_half
+from diptych.weights.foreign import published
+from diptych.weights.half_precision import to_half
 
 # As printed. What it leaves out is added below: numpy, the two lists, the indentation.
 GUIDE = """

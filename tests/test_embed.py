@@ -13,10 +13,10 @@ from PIL import Image
 from tiny_model import preprocessing, random_clip
 
 import diptych
-from diptych.data.sources import Source, open_source
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
+from diptych.data.sources.opening import Source, open_source
 from diptych.embed import count_reasons, embed_images, embed_source, embed_texts, uri_of
-from diptych.embed.files import part_of, write_embeddings
+from diptych.embed.embedding_files import part_of, write_embeddings
 from diptych.errors import CheckpointError, DataError, ImageError, SettingsError, TextError
 from diptych.models.clip import CLIP
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diptych.embed import Skipped
-from diptych.embed.files import ROW_GROUP, About, EmbeddingsFile, Part, Row, write_embeddings
-from diptych.embed.shards import Shard, join_shards, missing_shards, write_shard
+from diptych.embed.embedding_files import ROW_GROUP, About, EmbeddingsFile, Part, Row, write_embeddings
+from diptych.embed.embedding_pieces import Shard, join_shards, missing_shards, write_shard
 from diptych.errors import DataError, SettingsError
 
 DIM = 4

@@ -8,9 +8,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "diptych"
 
-CORE = {"errors", "config", "atomic", "locks", "printable", "distributed"}
+CORE = {"errors", "config", "atomic", "locks", "printable", "distributed", "wording"}
 PARTS = {"models", "tokenizer", "objectives", "data"}
-ASSEMBLY = ("weights", "pretrained", "embed")  # in this order: each may import the ones before it
+ASSEMBLY = ("weights", "pretrained", "hardware", "embed")  # in this order: each may import the ones before it
 WORK = {"training", "evaluation", "search"}
 BELOW_WORK = CORE | PARTS | set(ASSEMBLY)
 
@@ -19,9 +19,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(CORE | PARTS, CORE),
     **{name: CORE | PARTS | set(ASSEMBLY[:place]) for place, name in enumerate(ASSEMBLY)},
     **dict.fromkeys(WORK, BELOW_WORK),
+    "runs": BELOW_WORK | WORK,
+    "doctor": BELOW_WORK | WORK | {"runs"},
+    "reports": BELOW_WORK | WORK | {"runs", "doctor"},
     "serving": BELOW_WORK | WORK,
-    "finetuning": BELOW_WORK | {"training", "evaluation"},
-    "cli": BELOW_WORK | WORK | {"serving", "finetuning"},
+    "cli": BELOW_WORK | WORK | {"runs", "doctor", "reports", "serving"},
 }
 # The command line is imported by nobody; `diptych/__init__.py` names the homes of the public functions.
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
@@ -94,8 +96,8 @@ def test_reference_implementations_are_never_imported() -> None:
 
 
 def test_nothing_unpickles_and_nothing_scripts() -> None:
-    # weights/openai.py reads archives with a restricted unpickler of its own; nobody else touches pickle.
-    readers = {"weights.openai", "weights.archive"}
+    # weights/foreign/openai.py reads archives with a restricted unpickler of its own; nobody else touches pickle.
+    readers = {"weights.foreign.openai", "weights.foreign.archive"}
     found = [
         f"diptych.{module} imports {imported}"
         for module, source in modules().items()
@@ -110,7 +112,10 @@ def test_nothing_unpickles_and_nothing_scripts() -> None:
     [
         ("models.clip", "from diptych.tokenizer import tokenize"),  # parts are strangers
         ("data.loader", "import diptych.models.clip"),
-        ("weights.openai", "from diptych.pretrained import load"),  # weights, then pretrained, then embed
+        (
+            "weights.foreign.openai",
+            "from diptych.pretrained import load",
+        ),  # weights, then pretrained, then embed
         ("pretrained", "from diptych import embed"),
         ("errors", "def late():\n    from diptych.data import sources"),  # inside a function too
         ("training.engine", "from diptych.evaluation import metrics"),
@@ -128,8 +133,11 @@ def test_an_import_that_goes_up_or_sideways_is_found(module: str, source: str) -
     [
         ("pretrained", "from diptych.weights import published"),
         ("embed", "from diptych.pretrained import load"),
-        ("training.tasks", "from diptych.models.clip import CLIP\nfrom diptych.objectives import infonce"),
-        ("cli.search", "from diptych.search.index import Index"),
+        (
+            "training.approaches",
+            "from diptych.models.clip import CLIP\nfrom diptych.objectives import infonce",
+        ),
+        ("cli.search", "from diptych.search.image_index import Index"),
         ("models.clip", "from .transformer import Block\nimport torch"),
         ("weights.checkpoint", "from diptych import __version__"),
     ],

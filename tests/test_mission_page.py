@@ -10,7 +10,7 @@ import torch
 from diptych.models.architectures import PUBLISHED, VisionTransformer
 from diptych.models.clip import build_model
 from diptych.tokenizer import Tokenizer
-from diptych.weights.published import FILES
+from diptych.weights.foreign.published import FILES
 
 PAGE = (Path(__file__).parents[1] / "docs" / "mission.md").read_text("utf-8")
 STATES = {"Built", "Planned", "Erratum", "Figure", "Background"}

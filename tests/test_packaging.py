@@ -129,7 +129,7 @@ def test_installed_wheel_reads_its_own_data(wheel: Path, tmp_path: Path) -> None
     zipfile.ZipFile(wheel).extractall(site)
     code = (
         "import diptych; print(diptych.__file__); print(diptych.tokenize('a diagram')[0, :4].tolist());"
-        "from diptych.data.sources import open_source; print(len(open_source('sample:test')))"
+        "from diptych.data.sources.opening import open_source; print(len(open_source('sample:test')))"
     )
     result = subprocess.run(
         [sys.executable, "-c", code],

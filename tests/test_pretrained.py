@@ -13,17 +13,17 @@ from PIL import Image
 import diptych
 from diptych import config
 from diptych.atomic import sha256_of
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError, DownloadError, SettingsError
 from diptych.models.architectures import PUBLISHED, Architecture, TextTransformer, VisionTransformer
 from diptych.models.clip import CLIP, build_model
 from diptych.pretrained import fingerprint
 from diptych.weights import verify
 from diptych.weights.checkpoint import save_checkpoint
-from diptych.weights.open_clip import write_open_clip_folder
-from diptych.weights.openai import openai_layout
-from diptych.weights.published import FILES, PublishedFile, cache_folder
-from diptych.weights.transformers import write_transformers_folder
+from diptych.weights.foreign.open_clip import write_open_clip_folder
+from diptych.weights.foreign.openai import openai_layout
+from diptych.weights.foreign.published import FILES, PublishedFile, cache_folder
+from diptych.weights.foreign.transformers import write_transformers_folder
 
 ARCHITECTURE = Architecture(
     embed_dim=32,

@@ -21,7 +21,7 @@ ALWAYS_THERE = {"apt-get", "bash", "mkdir", "tar"}
 OF_THE_ENVIRONMENT = {"diptych", "python"}
 # Programs whose names are not literals where they are looked up.
 COMPUTED = {
-    "diptych/models/blocks.py": {"g++"},  # compilers; clang++ on macOS, gcc or clang beside a GPU
+    "diptych/models/layers/blocks.py": {"g++"},  # compilers; clang++ on macOS, gcc or clang beside a GPU
     "scripts/programs.py": set(programs.PACKAGES),
     "tests/test_readme.py": {"bash"},
 }

@@ -20,6 +20,7 @@ PUBLIC = {
     "SearchIndexError",
     "SettingsError",
     "TextError",
+    "UsageError",
     "__version__",
     "available_models",
     "embed_images",

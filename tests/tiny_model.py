@@ -2,7 +2,7 @@
 
 import torch
 
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
 from diptych.models.clip import CLIP, build_model
 

@@ -40,9 +40,9 @@ def _run(arguments: list[str]) -> int:
     # Imported here so that Ctrl-C during the imports is caught above.
     from cyclopts import CycloptsError  # noqa: PLC0415
 
-    from diptych.cli.app import build_app  # noqa: PLC0415
-    from diptych.cli.options import UsageError, allow_pixels  # noqa: PLC0415
-    from diptych.errors import DiptychError  # noqa: PLC0415
+    from diptych.cli.options import allow_pixels  # noqa: PLC0415
+    from diptych.cli.verbs import build_app  # noqa: PLC0415
+    from diptych.errors import DiptychError, UsageError  # noqa: PLC0415
 
     try:
         arguments = allow_pixels(arguments)

@@ -6,9 +6,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from diptych.cli.inputs import find_pictures
-from diptych.cli.options import Activation, Device, Json, Precision, UsageError
+from diptych.cli.options import Activation, Device, Json, Precision
 from diptych.cli.output import emit, progress, say_left_out
-from diptych.errors import DataError, ImageError
+from diptych.errors import DataError, ImageError, UsageError
 
 
 def caption(
@@ -39,7 +39,7 @@ def caption(
     pictures = find_pictures(images)
 
     from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.evaluation.captions import write_captions  # noqa: PLC0415
+    from diptych.evaluation.generated_captions import write_captions  # noqa: PLC0415
 
     _, network, preprocess = load_model(model, device, precision, activation)
     written = []

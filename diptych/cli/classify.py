@@ -7,22 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from diptych.cli.inputs import KeepNothing, classifier_builder, find_pictures, read_classes, templates_for
-from diptych.cli.options import (
-    DEFAULT_MODEL,
-    Activation,
-    Device,
-    Json,
-    LabelsFile,
-    Model,
-    Precision,
-    UsageError,
-)
-from diptych.cli.output import emit, percent, progress, say_left_out
-from diptych.errors import DataError
+from diptych.cli.options import Activation, Device, Json, LabelsFile, Model, Precision
+from diptych.cli.output import emit, progress, say_left_out
+from diptych.errors import DataError, UsageError
 from diptych.printable import printable
+from diptych.weights.naming import DEFAULT_MODEL
+from diptych.wording import percent
 
 if TYPE_CHECKING:
-    from diptych.evaluation.calibration import Calibration
+    from diptych.evaluation.zero_shot.calibration import Calibration
 
 
 def classify(
@@ -82,8 +75,8 @@ def classify(
     pictures = find_pictures(images)
 
     from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.evaluation import classify as classification  # noqa: PLC0415
-    from diptych.evaluation.own_classes import own_head  # noqa: PLC0415
+    from diptych.evaluation.zero_shot import own_labels as classification  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.own_classes import own_head  # noqa: PLC0415
 
     name, network, preprocess = load_model(model, device, precision, activation)
     if calibrated is not None:
@@ -135,6 +128,6 @@ def report(answers: Sequence[Any], as_json: bool, places: Sequence[Path]) -> Non
 
 
 def _calibration(file: Path) -> "Calibration":
-    from diptych.evaluation.calibration import read_calibration  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.calibration import read_calibration  # noqa: PLC0415
 
     return read_calibration(file)

@@ -11,7 +11,7 @@ from diptych.cli.output import emit, say, table
 
 if TYPE_CHECKING:
     from diptych.evaluation.comparison import Change, Comparison, Difference, TaskComparison
-    from diptych.evaluation.report import Report
+    from diptych.evaluation.task_report import Report
 
 Place = Annotated[
     Path, Parameter(help="What diptych evaluate all wrote: its folder, or the JSON file of one task in it.")
@@ -55,8 +55,8 @@ def compare(
 
 def _reports(first: Path, second: Path) -> "tuple[Mapping[str, Report], Mapping[str, Report]]":
     """The reports of both by task; two files of one task each are that task, whatever they are called."""
-    from diptych.evaluation.suite import read_suite_folder  # noqa: PLC0415
-    from diptych.evaluation.suite_files import read_result  # noqa: PLC0415
+    from diptych.evaluation.suite.suite_files import read_result  # noqa: PLC0415
+    from diptych.evaluation.suite.suite_run import read_suite_folder  # noqa: PLC0415
 
     sides = []
     for place in (first, second):

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from diptych.cli.inputs import open_data
-from diptych.cli.options import NO_TABLE_OPTIONS, Json, SourcePlace, TableOptions, UsageError, example
-from diptych.cli.output import count_of, emit, percent, progress, say, say_left_out, table
+from diptych.cli.options import NO_TABLE_OPTIONS, Json, SourcePlace, TableOptions, example
+from diptych.cli.output import emit, progress, say, say_left_out, table
+from diptych.errors import UsageError
 from diptych.printable import printable
+from diptych.wording import count_of, percent
 
 if TYPE_CHECKING:
     from diptych.data.inspection import Inspection, Range

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from diptych.cli.demo_page import Accuracy, Answer, Found, Picture, Story, duration, page
-from diptych.cli.options import DEFAULT_MODEL, Json, UsageError
-from diptych.cli.output import emit, percent, progress, say, table
-from diptych.errors import SettingsError
+from diptych.cli.options import Json
+from diptych.cli.output import emit, progress, say, table
+from diptych.errors import SettingsError, UsageError
+from diptych.reports.demo_page import Accuracy, Answer, Found, Picture, Story, duration, page
+from diptych.weights.naming import DEFAULT_MODEL
+from diptych.wording import percent
 
 if TYPE_CHECKING:
     from diptych.data.example import Example
-    from diptych.data.sources import Source
-    from diptych.data.transforms import Preprocess
-    from diptych.evaluation.report import Report
+    from diptych.data.images.transforms import Preprocess
+    from diptych.data.sources.opening import Source
+    from diptych.evaluation.task_report import Report
     from diptych.models.clip import CLIP
     from diptych.search.stores.protocol import Database
     from diptych.training.settings import Recipe
@@ -51,8 +53,8 @@ def demo(
     started = time.perf_counter()
     _make_room(out)
 
-    from diptych.cli.selection import where  # noqa: PLC0415
-    from diptych.data.sources import open_source  # noqa: PLC0415
+    from diptych.data.sources.opening import open_source  # noqa: PLC0415
+    from diptych.data.subsets.selection import where  # noqa: PLC0415
     from diptych.pretrained import load  # noqa: PLC0415
     from diptych.search.stores.connect import connect  # noqa: PLC0415
     from diptych.training.engine import train  # noqa: PLC0415
@@ -112,7 +114,7 @@ def _fitted(recipe: "Recipe", seconds: float) -> "Recipe":
     """The recipe, with as many of its steps as this machine does in `seconds`, in a precision that it is fast in."""
     from rich.console import Console  # noqa: PLC0415
 
-    from diptych.cli.machine import has_native_bfloat16  # noqa: PLC0415
+    from diptych.hardware import has_native_bfloat16  # noqa: PLC0415
     from diptych.training.engine import train  # noqa: PLC0415
     from diptych.training.settings import EvaluationSettings  # noqa: PLC0415
 
@@ -153,7 +155,7 @@ def _untrained(recipe: "Recipe") -> "CLIP":
 
 
 def _measured(model: "CLIP", preprocess: "Preprocess", source: "Source", name: str) -> "Report":
-    from diptych.evaluation.zero_shot import evaluate_zero_shot  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.classification import evaluate_zero_shot  # noqa: PLC0415
 
     with progress(name, len(source)) as advance:
         return evaluate_zero_shot(
@@ -171,7 +173,7 @@ def _chance(report: "Report") -> Accuracy:
 
 
 def _losses(run: Path) -> list[tuple[int, float]]:
-    from diptych.training.layout import METRICS  # noqa: PLC0415
+    from diptych.training.saving.layout import METRICS  # noqa: PLC0415
 
     records = map(json.loads, (run / METRICS).read_text("utf-8").splitlines())
     return [(record["step"], record["loss"]) for record in records]
@@ -181,8 +183,8 @@ def _answers(model: "CLIP", preprocess: "Preprocess", source: "Source") -> list[
     """Pictures chosen at random, among all names of the source."""
     import numpy as np  # noqa: PLC0415
 
-    from diptych.evaluation.classify import classify  # noqa: PLC0415
-    from diptych.evaluation.labels import LabelSet  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.class_labels import LabelSet  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.own_labels import classify  # noqa: PLC0415
 
     labels = LabelSet.of(sorted({source[position].captions[0] for position in range(len(source))}))
     chosen = np.random.default_rng(0).choice(len(source), SHOWN, replace=False)
@@ -200,9 +202,9 @@ def _answers(model: "CLIP", preprocess: "Preprocess", source: "Source") -> list[
 
 def _searches(model: "CLIP", preprocess: "Preprocess", source: "Source", database: "Database") -> list[Found]:
     from diptych.embed import uri_of  # noqa: PLC0415
-    from diptych.search.build import refresh  # noqa: PLC0415
+    from diptych.search.building.build import refresh  # noqa: PLC0415
     from diptych.search.encoder import Encoder  # noqa: PLC0415
-    from diptych.search.index import Index  # noqa: PLC0415
+    from diptych.search.image_index import Index  # noqa: PLC0415
 
     encoder = Encoder(model, preprocess, DEFAULT_MODEL)
     with progress("indexing", len(source)) as advance:

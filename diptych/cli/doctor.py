@@ -11,7 +11,7 @@ from diptych.cli.output import emit
 from diptych.cli.train import Assignments
 
 if TYPE_CHECKING:
-    from diptych.cli.machine_checks import Check
+    from diptych.doctor.machine_checks import Check
 
 MARKS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
 
@@ -32,9 +32,9 @@ def doctor(
 
     Exit code 1 if anything would fail.
     """
-    from diptych.cli.machine import pick_device  # noqa: PLC0415
-    from diptych.cli.machine_checks import machine_checks  # noqa: PLC0415
-    from diptych.cli.recipe_checks import recipe_checks  # noqa: PLC0415
+    from diptych.doctor.machine_checks import machine_checks  # noqa: PLC0415
+    from diptych.doctor.recipe_checks import recipe_checks  # noqa: PLC0415
+    from diptych.hardware import pick_device  # noqa: PLC0415
 
     chosen = pick_device(device)
     found: list[Check] = []

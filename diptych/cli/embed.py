@@ -9,7 +9,6 @@ from cyclopts import Parameter
 
 from diptych.cli.inputs import open_data
 from diptych.cli.options import (
-    DEFAULT_MODEL,
     NO_TABLE_OPTIONS,
     Activation,
     BatchSize,
@@ -19,16 +18,17 @@ from diptych.cli.options import (
     Precision,
     SourcePlace,
     TableOptions,
-    UsageError,
 )
 from diptych.cli.output import emit, progress, say_left_out
 from diptych.cli.threads import wait_without_spinning
+from diptych.errors import UsageError
+from diptych.weights.naming import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from diptych.data.sources import Source
-    from diptych.data.transforms import Preprocess
-    from diptych.embed.files import About, Part, Written
-    from diptych.embed.shards import Shard
+    from diptych.data.images.transforms import Preprocess
+    from diptych.data.sources.opening import Source
+    from diptych.embed.embedding_files import About, Part, Written
+    from diptych.embed.embedding_pieces import Shard
     from diptych.models.clip import CLIP
 
 Embed = Callable[[range], "Iterable[Part]"]
@@ -66,8 +66,8 @@ def embed(
 
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
-    from diptych.embed.files import about, check_name, write_embeddings  # noqa: PLC0415
-    from diptych.embed.shards import Shard  # noqa: PLC0415
+    from diptych.embed.embedding_files import about, check_name, write_embeddings  # noqa: PLC0415
+    from diptych.embed.embedding_pieces import Shard  # noqa: PLC0415
     from diptych.pretrained import fingerprint  # noqa: PLC0415
 
     check_name(out)
@@ -105,7 +105,7 @@ def _one_shard(
     as_json: bool,
 ) -> None:
     """Write one piece, and where it was the last, the whole."""
-    from diptych.embed.shards import join_shards, missing_shards, write_shard  # noqa: PLC0415
+    from diptych.embed.embedding_pieces import join_shards, missing_shards, write_shard  # noqa: PLC0415
 
     with progress("embedding", len(positions)) as advance:
         written = write_shard(
@@ -139,7 +139,7 @@ def _here(
     network: "CLIP", preprocess: "Preprocess", rows: "Source", batch_size: int, positions: range
 ) -> "Iterable[Part]":
     from diptych.embed import embed_source  # noqa: PLC0415
-    from diptych.embed.files import part_of  # noqa: PLC0415
+    from diptych.embed.embedding_files import part_of  # noqa: PLC0415
 
     batches = embed_source(network, preprocess, rows, positions=positions, batch_size=batch_size, hashes=True)
     return map(part_of, batches)

@@ -10,7 +10,6 @@ from cyclopts import App, Parameter
 from diptych.cli.evaluate_datasets import Root
 from diptych.cli.inputs import KeepNothing, LabelSource, Metric, Templates, open_data
 from diptych.cli.options import (
-    DEFAULT_MODEL,
     NO_TABLE_OPTIONS,
     Activation,
     BatchSize,
@@ -21,15 +20,16 @@ from diptych.cli.options import (
     Model,
     Precision,
     TableOptions,
-    UsageError,
     example,
 )
 from diptych.cli.output import emit, progress, say_left_out
+from diptych.errors import UsageError
+from diptych.weights.naming import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from diptych.data.sources import Source
+    from diptych.data.sources.opening import Source
     from diptych.distributed import World
-    from diptych.evaluation.report import Report
+    from diptych.evaluation.task_report import Report
 
 app = App(name="evaluate", help="Measure a model on a dataset, with chance beside and a confidence interval.")
 
@@ -64,8 +64,8 @@ def zero_shot(
     """Top-1 and top-5 accuracy of naming pictures by their classes' names alone."""
     from diptych.cli.inputs import classifier_builder, templates_for, zero_shot_data  # noqa: PLC0415
     from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.evaluation.multi_label import evaluate_multi_label  # noqa: PLC0415
-    from diptych.evaluation.zero_shot import evaluate_zero_shot  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.classification import evaluate_zero_shot  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.multi_label import evaluate_multi_label  # noqa: PLC0415
 
     task = zero_shot_data(data, labels_file, templates, root=root, columns=columns)
     headline = metric or task.metric
@@ -158,7 +158,7 @@ def labels(
     """Accuracy of a model that was trained with labels, at its own classes."""
     from diptych.cli.inputs import zero_shot_data  # noqa: PLC0415
     from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.evaluation.own_classes import evaluate_own_classes  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.own_classes import evaluate_own_classes  # noqa: PLC0415
 
     task = zero_shot_data(data, None, None, columns=columns)
     with everybody(device) as here:
@@ -216,8 +216,8 @@ def retrieval(
 @contextlib.contextmanager
 def everybody(device: str) -> "Iterator[World]":
     """All processes that torchrun started, or this one alone; before a model is loaded onto a GPU."""
-    from diptych.cli.machine import pick_device  # noqa: PLC0415
     from diptych.distributed import processes  # noqa: PLC0415
+    from diptych.hardware import pick_device  # noqa: PLC0415
 
     with processes(pick_device(device)) as here:
         yield here

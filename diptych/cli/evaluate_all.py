@@ -11,17 +11,18 @@ from cyclopts import Parameter
 
 from diptych.cli.evaluate_datasets import Root
 from diptych.cli.inputs import KeepNothing
-from diptych.cli.options import DEFAULT_MODEL, Activation, BatchSize, Device, Json, Model, Precision
+from diptych.cli.options import Activation, BatchSize, Device, Json, Model, Precision
 from diptych.cli.output import emit, progress, say, say_left_out, table
 from diptych.errors import DataError
+from diptych.weights.naming import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from diptych.cli.suite_page import Mistake
-    from diptych.data.sources import Source
-    from diptych.evaluation.report import Outcomes
-    from diptych.evaluation.suite_files import Result
-    from diptych.evaluation.suite_jobs import Subject
-    from diptych.evaluation.suite_tasks import Task
+    from diptych.data.sources.opening import Source
+    from diptych.evaluation.suite.suite_files import Result
+    from diptych.evaluation.suite.suite_jobs import Subject
+    from diptych.evaluation.suite.suite_tasks import Task
+    from diptych.evaluation.task_report import Outcomes
+    from diptych.reports.suite_page import Mistake
 
 _MISTAKES = 24  # pictures of a task
 _SIDE = 128  # pixels of a picture
@@ -51,12 +52,12 @@ def evaluate_all(
     Under torchrun all processes share the work.
     """
     from diptych.atomic import write_text  # noqa: PLC0415
-    from diptych.cli.machine import pick_device  # noqa: PLC0415
-    from diptych.cli.suite_page import page  # noqa: PLC0415
     from diptych.distributed import processes  # noqa: PLC0415
-    from diptych.evaluation.suite import run_suite  # noqa: PLC0415
-    from diptych.evaluation.suite_report import markdown  # noqa: PLC0415
-    from diptych.evaluation.suite_tasks import default_suite, read_suite  # noqa: PLC0415
+    from diptych.evaluation.suite.suite_report import markdown  # noqa: PLC0415
+    from diptych.evaluation.suite.suite_run import run_suite  # noqa: PLC0415
+    from diptych.evaluation.suite.suite_tasks import default_suite, read_suite  # noqa: PLC0415
+    from diptych.hardware import pick_device  # noqa: PLC0415
+    from diptych.reports.suite_page import page  # noqa: PLC0415
     from diptych.weights.naming import with_activation  # noqa: PLC0415
 
     tasks = default_suite(root) if suite is None else read_suite(suite)
@@ -106,8 +107,9 @@ class _Terminal:
 def _subject(model: str, device: str, precision: str, *, leads: bool, keep: bool) -> "Subject":
     """The model; of several processes, the first one alone says what was chosen."""
     from diptych.cli.inputs import classifier_builder, templates_for  # noqa: PLC0415
-    from diptych.cli.machine import choose, load_model, pick_device, pick_precision  # noqa: PLC0415
-    from diptych.evaluation.suite_jobs import Subject  # noqa: PLC0415
+    from diptych.cli.machine import choose, load_model  # noqa: PLC0415
+    from diptych.evaluation.suite.suite_jobs import Subject  # noqa: PLC0415
+    from diptych.hardware import pick_device, pick_precision  # noqa: PLC0415
     from diptych.pretrained import fingerprint  # noqa: PLC0415
 
     if leads:
@@ -128,8 +130,8 @@ def _subject(model: str, device: str, precision: str, *, leads: bool, keep: bool
 
 
 def _mistakes(task: "Task", subject: "Subject", result: "Result") -> "list[Mistake]":
-    from diptych.evaluation.suite_jobs import prepare  # noqa: PLC0415
-    from diptych.evaluation.suite_report import outcomes_in_words, sample_mistakes  # noqa: PLC0415
+    from diptych.evaluation.suite.suite_jobs import prepare  # noqa: PLC0415
+    from diptych.evaluation.suite.suite_report import outcomes_in_words, sample_mistakes  # noqa: PLC0415
 
     outcomes = outcomes_in_words(result)
     if outcomes is None or not outcomes.positions:
@@ -145,8 +147,8 @@ def _mistake(source: "Source", outcomes: "Outcomes", row: int) -> "Mistake | Non
     """A wrong answer with its picture; None where that cannot be read any more."""
     from PIL import Image  # noqa: PLC0415
 
-    from diptych.cli.suite_page import Mistake  # noqa: PLC0415
-    from diptych.data.images import read_rgb  # noqa: PLC0415
+    from diptych.data.images.decoding import read_rgb  # noqa: PLC0415
+    from diptych.reports.suite_page import Mistake  # noqa: PLC0415
 
     assert outcomes.target is not None
     assert outcomes.predicted is not None
@@ -168,7 +170,7 @@ def _mistake(source: "Source", outcomes: "Outcomes", row: int) -> "Mistake | Non
 
 
 def _tell(model: str, out: Path, results: "Sequence[Result]", as_json: bool) -> None:
-    from diptych.evaluation.suite_report import headline_rows, interval_shown, shown  # noqa: PLC0415
+    from diptych.evaluation.suite.suite_report import headline_rows, interval_shown, shown  # noqa: PLC0415
 
     if as_json:
         emit(

@@ -9,7 +9,6 @@ from diptych.cli.evaluate import everybody
 from diptych.cli.evaluate_datasets import Root
 from diptych.cli.inputs import KeepNothing, LabelSource, Templates
 from diptych.cli.options import (
-    DEFAULT_MODEL,
     NO_TABLE_OPTIONS,
     Activation,
     BatchSize,
@@ -21,11 +20,13 @@ from diptych.cli.options import (
     Precision,
     TableOptions,
 )
-from diptych.cli.output import emit, percent, progress, say, say_left_out, table
+from diptych.cli.output import emit, progress, say, say_left_out, table
 from diptych.errors import SettingsError
+from diptych.weights.naming import DEFAULT_MODEL
+from diptych.wording import percent
 
 if TYPE_CHECKING:
-    from diptych.evaluation.calibration import Calibration
+    from diptych.evaluation.zero_shot.calibration import Calibration
 
 
 def calibrate(
@@ -64,7 +65,7 @@ def calibrate(
     from diptych.cli.inputs import classifier_builder, templates_for, zero_shot_data  # noqa: PLC0415
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
-    from diptych.evaluation import calibration  # noqa: PLC0415
+    from diptych.evaluation.zero_shot import calibration  # noqa: PLC0415
 
     task = zero_shot_data(data, labels_file, templates, root=root, columns=columns)
     others = zero_shot_data(none_data, None, None, root=root).source if none_data is not None else None

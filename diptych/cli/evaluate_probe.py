@@ -10,7 +10,6 @@ from diptych.cli.evaluate import everybody, show
 from diptych.cli.evaluate_datasets import Root
 from diptych.cli.inputs import LabelSource, Metric, ZeroShotData, zero_shot_data
 from diptych.cli.options import (
-    DEFAULT_MODEL,
     NO_TABLE_OPTIONS,
     Activation,
     BatchSize,
@@ -19,18 +18,20 @@ from diptych.cli.options import (
     Model,
     Precision,
     TableOptions,
-    UsageError,
 )
-from diptych.cli.output import percent, progress, say
+from diptych.cli.output import progress, say
+from diptych.errors import UsageError
+from diptych.weights.naming import DEFAULT_MODEL
+from diptych.wording import percent
 
 if TYPE_CHECKING:
-    from diptych.data.sources import Source
-    from diptych.data.transforms import Preprocess
+    from diptych.data.images.transforms import Preprocess
+    from diptych.data.sources.opening import Source
     from diptych.distributed import World
     from diptych.embed import Progress
-    from diptych.evaluation.labels import LabelSet
-    from diptych.evaluation.probe_data import LabelledFeatures, ProbeData
-    from diptych.evaluation.report import Report
+    from diptych.evaluation.probes.probe_data import LabelledFeatures, ProbeData
+    from diptych.evaluation.task_report import Report
+    from diptych.evaluation.zero_shot.class_labels import LabelSet
     from diptych.models.clip import CLIP
 
 Features = TypeVar("Features", bound="ProbeData")
@@ -93,8 +94,8 @@ def linear_probe(
 ) -> None:
     """Accuracy of a logistic regression on the model's features, its regularisation swept as in the CLIP paper."""
     from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.evaluation.linear_probe import MOST_FITS, evaluate_linear_probe  # noqa: PLC0415
-    from diptych.evaluation.multi_label_features import multi_label_features  # noqa: PLC0415
+    from diptych.evaluation.probes.linear_probe import MOST_FITS, evaluate_linear_probe  # noqa: PLC0415
+    from diptych.evaluation.probes.multi_label_features import multi_label_features  # noqa: PLC0415
 
     data = _Places(root, columns).open(train, test, validation)
     headline = metric or data[1].metric
@@ -155,7 +156,7 @@ def few_shot(
 ) -> None:
     """Accuracy of probes that learn from 1, 2, 4, 8 and 16 pictures a class, with the spread over draws of them."""
     from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.evaluation.few_shot import evaluate_few_shot  # noqa: PLC0415
+    from diptych.evaluation.probes.few_shot import evaluate_few_shot  # noqa: PLC0415
 
     numbers = _numbers(shots)
     data = _Places(root, columns).open(train, test)
@@ -217,7 +218,7 @@ def _labelled(
     model: "CLIP", preprocess: "Preprocess", label_from: Literal["label", "caption"] | None, batch_size: int
 ) -> "Callable[[ZeroShotData, LabelSet | None, Progress], LabelledFeatures]":
     """What computes the features of pictures of one class each."""
-    from diptych.evaluation.probe_data import labelled_features  # noqa: PLC0415
+    from diptych.evaluation.probes.probe_data import labelled_features  # noqa: PLC0415
 
     def compute(data: ZeroShotData, classes: "LabelSet | None", advance: "Progress") -> "LabelledFeatures":
         return labelled_features(
@@ -238,7 +239,7 @@ def _all_features(
     compute: "Callable[[ZeroShotData, LabelSet | None, Progress], Features]",
 ) -> "list[Features]":
     """The features of each; the classes are those of the first, which is learned from."""
-    from diptych.evaluation.labels import LabelSet  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.class_labels import LabelSet  # noqa: PLC0415
 
     with progress("computing features", sum(len(part.source) for part in data)) as advance:
         learned = compute(data[0], None, advance)

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from diptych.cli.options import Json, UsageError
-from diptych.cli.output import emit, percent, say
-from diptych.errors import DataError
+from diptych.cli.options import Json
+from diptych.cli.output import emit, say
+from diptych.errors import DataError, UsageError
+from diptych.wording import percent
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from diptych.evaluation.metrics import Interval
-    from diptych.evaluation.robustness_table import Measurement, Placed, ShiftSummary
+    from diptych.evaluation.robustness.robustness_table import Measurement, Placed, ShiftSummary
 
 
 def robustness(
@@ -51,7 +52,7 @@ def robustness(
     A line is fitted to the standard models, on logit axes. Effective robustness is the height above it; relative
     robustness is what a change of a model gained under the shift.
     """
-    from diptych.evaluation.robustness_table import summarise  # noqa: PLC0415
+    from diptych.evaluation.robustness.robustness_table import summarise  # noqa: PLC0415
 
     measurements = _read((table, *others), id_data, standard, metric)
     summaries = summarise(measurements, dict(map(_pivot, pivot)), seed=seed)
@@ -74,7 +75,7 @@ def _read(
     files: Sequence[Path], id_data: str | None, standard: Sequence[str], metric: str
 ) -> list["Measurement"]:
     """Tables, or reports, but not both."""
-    from diptych.evaluation.robustness_table import from_reports, read_table  # noqa: PLC0415
+    from diptych.evaluation.robustness.robustness_table import from_reports, read_table  # noqa: PLC0415
 
     if id_data is None:
         if standard:
@@ -109,7 +110,7 @@ def _pivot(text: str) -> tuple[str, float]:
 
 
 def _draw(summaries: Sequence["ShiftSummary"], plot: Path) -> list[Path | None]:
-    from diptych.evaluation.robustness_plot import plot_robustness  # noqa: PLC0415
+    from diptych.reports.robustness_plot import plot_robustness  # noqa: PLC0415
 
     files: list[Path | None] = []
     plot.parent.mkdir(parents=True, exist_ok=True)

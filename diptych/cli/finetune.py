@@ -9,27 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from diptych.cli.inputs import open_data, templates_for
-from diptych.cli.options import (
-    DEFAULT_MODEL,
-    NO_TABLE_OPTIONS,
-    Activation,
-    Device,
-    Json,
-    LabelsFile,
-    Model,
-    TableOptions,
-    UsageError,
-)
-from diptych.cli.output import emit, percent, say, say_left_out, table
-from diptych.cli.train import Assignments, evaluation_of, held_out_part, reports_of
-from diptych.training.layout import HELD_OUT
+from diptych.cli.options import NO_TABLE_OPTIONS, Activation, Device, Json, LabelsFile, Model, TableOptions
+from diptych.cli.output import emit, say, say_left_out, table
+from diptych.cli.train import Assignments
+from diptych.errors import UsageError
+from diptych.runs.evaluations import evaluation_of, held_out_part, reports_of
 from diptych.training.methods import FinetuneMethod
+from diptych.training.saving.layout import HELD_OUT
+from diptych.weights.naming import DEFAULT_MODEL
+from diptych.wording import percent
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from diptych.data.left_out import LeftOut
-    from diptych.finetuning.run import Finetuned
+    from diptych.runs.finetune_run import Finetuned
     from diptych.training.settings import Recipe
 
 FIGURES, PAGE = "finetune.json", "finetune.html"  # in the folder of the run
@@ -104,13 +98,13 @@ def finetune(
     as_json: Json = False,
 ) -> None:
     """Fine-tune a model on your own classes or pairs; settings follow from the data, and a page says what was lost."""
-    from diptych.cli.machine import pick_device  # noqa: PLC0415
-    from diptych.cli.recipe_text import recipe_text  # noqa: PLC0415
     from diptych.config import build, override, plain  # noqa: PLC0415
-    from diptych.evaluation.labels import read_labels  # noqa: PLC0415
-    from diptych.finetuning.defaults import KEPT, Asked, recipe_for  # noqa: PLC0415
-    from diptych.finetuning.examination import examine  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.class_labels import read_labels  # noqa: PLC0415
+    from diptych.hardware import pick_device  # noqa: PLC0415
     from diptych.pretrained import load  # noqa: PLC0415
+    from diptych.runs.finetune_data import examine  # noqa: PLC0415
+    from diptych.runs.finetune_recipe import KEPT, Asked, recipe_for  # noqa: PLC0415
+    from diptych.runs.recipe_text import recipe_text  # noqa: PLC0415
     from diptych.training.settings import Recipe  # noqa: PLC0415
     from diptych.training.unread import refuse_unread  # noqa: PLC0415
     from diptych.weights.naming import with_activation  # noqa: PLC0415
@@ -216,10 +210,10 @@ def _run(
     recipe: "Recipe", folder: Path, *, resume: bool, device: str, console: "Console | None" = None
 ) -> "Finetuned":
     from diptych.atomic import write_text  # noqa: PLC0415
-    from diptych.cli.finetune_page import page  # noqa: PLC0415
     from diptych.errors import SettingsError  # noqa: PLC0415
-    from diptych.finetuning.run import finetune as run  # noqa: PLC0415
-    from diptych.finetuning.start import prepare  # noqa: PLC0415
+    from diptych.reports.finetune_page import page  # noqa: PLC0415
+    from diptych.runs.finetune_run import finetune as run  # noqa: PLC0415
+    from diptych.runs.finetune_start import prepare  # noqa: PLC0415
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SettingsError("fine-tuning runs in one process; start it without torchrun")
@@ -240,7 +234,7 @@ def _run(
 
 
 def _rows(found: "Finetuned") -> list[Sequence[str]]:
-    from diptych.finetuning.run import headline, paired_difference  # noqa: PLC0415
+    from diptych.runs.finetune_run import headline, paired_difference  # noqa: PLC0415
 
     rows: list[Sequence[str]] = []
     for task, before in found.before.items():

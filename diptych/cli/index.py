@@ -10,7 +10,6 @@ from cyclopts import Parameter
 
 from diptych.cli.inputs import open_data
 from diptych.cli.options import (
-    DEFAULT_MODEL,
     NO_TABLE_OPTIONS,
     Activation,
     BatchSize,
@@ -25,9 +24,10 @@ from diptych.cli.options import (
 from diptych.cli.output import emit, progress, say_left_out
 from diptych.cli.threads import wait_without_spinning
 from diptych.errors import DataError
+from diptych.weights.naming import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from diptych.data.sources import Source
+    from diptych.data.sources.opening import Source
 
 
 def index(
@@ -69,11 +69,11 @@ def index(
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
     from diptych.embed import count_reasons  # noqa: PLC0415
-    from diptych.search.build import refresh  # noqa: PLC0415
+    from diptych.search.building.build import refresh  # noqa: PLC0415
+    from diptych.search.building.recorded import Recorded  # noqa: PLC0415
+    from diptych.search.building.separate import check_separate  # noqa: PLC0415
+    from diptych.search.building.vanished import without_source  # noqa: PLC0415
     from diptych.search.encoder import Encoder  # noqa: PLC0415
-    from diptych.search.recorded import Recorded  # noqa: PLC0415
-    from diptych.search.separate import check_separate  # noqa: PLC0415
-    from diptych.search.vanished import without_source  # noqa: PLC0415
 
     check_separate(folder, source)
     with _losses_as_json(folder, as_json):
@@ -126,7 +126,7 @@ def index(
 @contextlib.contextmanager
 def _losses_as_json(folder: str, as_json: bool) -> Iterator[None]:
     """Print what a refresh refuses to remove, where JSON was asked for; the error goes on."""
-    from diptych.search.vanished import LostPicturesError  # noqa: PLC0415
+    from diptych.search.building.vanished import LostPicturesError  # noqa: PLC0415
 
     try:
         yield

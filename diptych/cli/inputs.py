@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from cyclopts import Parameter
 
-from diptych.cli.options import DEFAULT_MODEL, NO_TABLE_OPTIONS, TableOptions, UsageError
-from diptych.errors import DataError, ImageError, SettingsError
+from diptych.cli.options import NO_TABLE_OPTIONS, TableOptions
+from diptych.errors import DataError, ImageError, SettingsError, UsageError
+from diptych.weights.naming import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from diptych.data.images.transforms import Preprocess
     from diptych.data.left_out import LeftOut
-    from diptych.data.sources import Source
-    from diptych.data.transforms import Preprocess
-    from diptych.evaluation.labels import LabelSet
-    from diptych.evaluation.zero_shot import BuildClassifier
+    from diptych.data.sources.opening import Source
+    from diptych.evaluation.zero_shot.class_labels import LabelSet
+    from diptych.evaluation.zero_shot.classification import BuildClassifier
 
 Templates = Annotated[
     str | None,
@@ -51,7 +52,7 @@ class ZeroShotData(NamedTuple):
 
 def open_data(place: str, columns: TableOptions = NO_TABLE_OPTIONS) -> "Source":
     """Open what `SOURCE` or `--data` names, with the options of a table; raises what `open_source` raises."""
-    from diptych.data.sources import open_source  # noqa: PLC0415
+    from diptych.data.sources.opening import open_source  # noqa: PLC0415
 
     return open_source(place, **vars(columns))
 
@@ -69,8 +70,8 @@ def zero_shot_data(
     A published dataset, `benchmark:NAME`, brings its own labels, templates and metric where none are given.
     """
     from diptych.evaluation.datasets.benchmark import benchmark_from  # noqa: PLC0415
-    from diptych.evaluation.labels import read_labels  # noqa: PLC0415
-    from diptych.evaluation.prompts import templates_named  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.class_labels import read_labels  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.prompts import templates_named  # noqa: PLC0415
 
     given = templates_named(templates) if templates is not None else None
     labels = read_labels(labels_file) if labels_file is not None else None
@@ -94,7 +95,7 @@ def zero_shot_data(
 
 def read_classes(labels: str | None, file: Path | None) -> "LabelSet":
     """The classes, from exactly one of `--labels "cat,dog"` and `--labels-file FILE`."""
-    from diptych.evaluation.labels import labels_from, read_labels  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.class_labels import labels_from, read_labels  # noqa: PLC0415
 
     if labels is not None and file is None:
         return labels_from(labels)
@@ -108,7 +109,7 @@ def templates_for(model_name: str) -> tuple[str, ...]:
 
     One model has the same words, whether it is named by its folder, its run or a file.
     """
-    from diptych.evaluation.prompts import TEMPLATES  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.prompts import TEMPLATES  # noqa: PLC0415
     from diptych.pretrained import available_models, model_of_run  # noqa: PLC0415
     from diptych.weights.formats import written_here  # noqa: PLC0415
     from diptych.weights.naming import split_name  # noqa: PLC0415
@@ -122,8 +123,8 @@ def templates_for(model_name: str) -> tuple[str, ...]:
 
 def classifier_builder(preprocess: "Preprocess", *, keep: bool) -> "BuildClassifier":
     """What makes a zero-shot classifier of a model with this preprocessing; with `keep`, the cache does."""
-    from diptych.evaluation.classifier_cache import cached_classifier  # noqa: PLC0415
-    from diptych.evaluation.zero_shot import classifier  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.classification import classifier  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.classifier_cache import cached_classifier  # noqa: PLC0415
 
     return functools.partial(cached_classifier, preprocess=preprocess) if keep else classifier
 
@@ -151,8 +152,8 @@ class Pictures:
 
 def find_pictures(places: Sequence[Path]) -> Pictures:
     """The files among `places`, and the pictures in the folders among them, at any depth."""
-    from diptych.data.folder import FolderSource, list_folder  # noqa: PLC0415
     from diptych.data.left_out import LeftOut, all_left_out  # noqa: PLC0415
+    from diptych.data.sources.folder import FolderSource, list_folder  # noqa: PLC0415
 
     named: list[Path] = []
     found: list[Path] = []

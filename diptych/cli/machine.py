@@ -1,21 +1,13 @@
-"""Which device and which precision `auto` means on this machine."""
+"""The model of `--model`, on the device and in the precision that `auto` means here; what was chosen is said."""
 
 from pathlib import Path
-from typing import Literal, cast
 
-import torch
-
-from diptych.cli.options import UsageError
 from diptych.cli.output import say
-from diptych.config import nearest
-from diptych.data.transforms import Preprocess
-from diptych.errors import SettingsError
+from diptych.data.images.transforms import Preprocess
+from diptych.hardware import Precision, pick_device, pick_precision
 from diptych.models.clip import CLIP
-from diptych.pretrained import available_models, load, model_of_run, usable_device
+from diptych.pretrained import available_models, load, model_of_run
 from diptych.weights.naming import split_name, with_activation
-
-Precision = Literal["float32", "bfloat16", "float16"]
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 def load_model(
@@ -42,40 +34,3 @@ def choose(device: str, precision: str) -> tuple[str, Precision]:
     if "auto" in (device, precision):
         say(f"computing on {chosen_device} in {chosen_precision}")
     return chosen_device, chosen_precision
-
-
-def pick_device(wanted: str) -> str:
-    """`wanted`, checked; `auto` is CUDA, else Apple's GPU, else the processor."""
-    if wanted == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    kind = wanted.partition(":")[0]
-    if kind not in ("cpu", "cuda", "mps"):
-        raise UsageError(f"--device {wanted!r}: {nearest(kind, ('auto', 'cpu', 'cuda', 'mps'))}")
-    try:
-        usable_device(wanted)
-    except SettingsError as error:
-        raise UsageError(f"--device {wanted!r}: {error}; use --device auto") from None
-    return wanted
-
-
-def pick_precision(wanted: str, device: str) -> Precision:
-    """`wanted`, checked; `auto` is bfloat16 where it is computed natively, else float32."""
-    if wanted not in PRECISIONS:
-        raise UsageError(f"--precision {wanted!r}: {nearest(wanted, PRECISIONS)}")
-    if wanted != "auto":
-        return cast(Precision, wanted)
-    return "bfloat16" if has_native_bfloat16(device) else "float32"
-
-
-def has_native_bfloat16(device: str) -> bool:
-    """Whether `device` multiplies bfloat16 matrices in hardware; emulation is slower than float32."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_capability(device)[0] >= 8
-    if device != "cpu":
-        return False
-    features: dict[str, object] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # absent from older versions of torch
-    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))

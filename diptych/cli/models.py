@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import diptych
 from diptych.cli.options import Json
-from diptych.cli.output import count_of, emit, table
+from diptych.cli.output import emit, table
+from diptych.wording import count_of
 
 if TYPE_CHECKING:
     from diptych.models.architectures import Architecture
@@ -62,7 +63,7 @@ def _bundled_architecture(name: str) -> "Architecture":
 
 
 def _state(name: str) -> str:
-    from diptych.weights.published import FILES, cache_folder  # noqa: PLC0415
+    from diptych.weights.foreign.published import FILES, cache_folder  # noqa: PLC0415
 
     if name not in FILES:
         return "bundled"

@@ -8,14 +8,11 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from diptych.errors import DiptychError
+from diptych.errors import UsageError
 
-DEFAULT_MODEL = "diptych-mini"
-MOST_PIXELS = "DIPTYCH_MAX_PIXELS"  # as in diptych/data/images.py, whose libraries `--help` does not wait for
-
-
-class UsageError(DiptychError):
-    """Options that do not go together, or one that is missing; exit code 2, as for an unknown option."""
+MOST_PIXELS = (
+    "DIPTYCH_MAX_PIXELS"  # as in diptych/data/images/decoding.py, whose libraries `--help` does not wait for
+)
 
 
 def allow_pixels(arguments: Sequence[str]) -> list[str]:

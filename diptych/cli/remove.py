@@ -4,8 +4,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from diptych.cli.options import IndexPlace, Json, UsageError
+from diptych.cli.options import IndexPlace, Json
 from diptych.cli.output import emit
+from diptych.errors import UsageError
 
 
 def remove(
@@ -35,7 +36,7 @@ def remove(
     if (what is None) == (where is None):
         raise UsageError("expected what to remove: WHAT (a picture, a folder, an id), or --where FILTER")
 
-    from diptych.search.remove import chosen_by, remove  # noqa: PLC0415
+    from diptych.search.building.removal import chosen_by, remove  # noqa: PLC0415
     from diptych.search.stores.filters import parse  # noqa: PLC0415
 
     chosen = parse(where) if where is not None else chosen_by(what or "")

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from diptych.cli.options import Json, UsageError
-from diptych.cli.output import emit
-from diptych.errors import DiptychError
+from diptych.cli.options import Json
+from diptych.cli.output import emit, progress
+from diptych.errors import DiptychError, UsageError
 
 if TYPE_CHECKING:
-    from diptych.training.run_report import RunReport
+    from diptych.runs.run_summary import RunReport
 
 
 def report(
@@ -37,14 +37,14 @@ def report(
     A run that is going on, was stopped or was killed is shown as far as it came.
     """
     from diptych.atomic import write_text  # noqa: PLC0415
-    from diptych.cli.report_page import page  # noqa: PLC0415
     from diptych.config import plain  # noqa: PLC0415
-    from diptych.training.run_report import SWEEP, read_run  # noqa: PLC0415
+    from diptych.reports.run_page import page  # noqa: PLC0415
+    from diptych.runs.run_summary import SWEEP, read_run  # noqa: PLC0415
 
     folders: list[Path] = []
     for place in (run, *others):
         if (place / SWEEP).is_file():
-            from diptych.training.sweep import best_trials  # noqa: PLC0415 - torch, which a run does not need
+            from diptych.runs.trials import best_trials  # noqa: PLC0415 - torch, which a run does not need
 
             folders += best_trials(place)
         else:
@@ -92,10 +92,11 @@ def _captions(run: "RunReport", asked: str | None) -> str:
     if data is None:
         return ""
     # torch and a model, which other runs do without
-    from diptych.cli.report_captions import caption_held_out, captions_section, missing_captions  # noqa: PLC0415
+    from diptych.reports.caption_gallery import COUNT, caption_held_out, captions_section, missing_captions  # noqa: PLC0415
 
     try:
-        shown = caption_held_out(run.folder, data)
+        with progress("writing captions", COUNT) as advance:
+            shown = caption_held_out(run.folder, data, advance)
     except DiptychError as error:
         if asked is not None:
             raise

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 
-from diptych.cli.options import Activation, Device, IndexPlace, Json, Precision, UsageError
+from diptych.cli.options import Activation, Device, IndexPlace, Json, Precision
 from diptych.cli.output import emit, say, table
-from diptych.errors import SearchIndexError, SettingsError
+from diptych.errors import SearchIndexError, SettingsError, UsageError
 from diptych.printable import printable
 
 if TYPE_CHECKING:
-    from diptych.search.index import Index
+    from diptych.search.image_index import Index
     from diptych.search.query import Answer, Found, Part, Question, Sort
 
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -131,7 +131,7 @@ def search(
         return
     given = _given(spelt, weight or [])
     with _no_collection():
-        from diptych.search.index import Index  # noqa: PLC0415
+        from diptych.search.image_index import Index  # noqa: PLC0415
         from diptych.weights.naming import with_activation  # noqa: PLC0415
 
         with Index(folder) as index:
@@ -189,7 +189,7 @@ def _names_an_image(text: str) -> bool:
     """Whether words are the path of a file that begins as images do."""
     if not os.path.isfile(text):
         return False
-    from diptych.data.images import format_of  # noqa: PLC0415
+    from diptych.data.images.decoding import format_of  # noqa: PLC0415
 
     try:
         with open(text, "rb") as file:
@@ -200,7 +200,7 @@ def _names_an_image(text: str) -> bool:
 
 def _list(folder: str, filter_: str | None, sort: "Sort", *, offset: int, count: int, as_json: bool) -> None:
     """Print pictures by their date, where nothing is asked."""
-    from diptych.search.index import Index  # noqa: PLC0415
+    from diptych.search.image_index import Index  # noqa: PLC0415
     from diptych.search.query import check_page, listed  # noqa: PLC0415
 
     try:
@@ -271,7 +271,7 @@ def _part(index: "Index", spelt: _Spelt, given: float | None) -> "Part":
 
 def _id(index: "Index", what: str) -> str:
     """The id of a picture of the index that is named by its file, its uri or its id."""
-    from diptych.search.stores.rows import item_id  # noqa: PLC0415
+    from diptych.search.stores.image_rows import item_id  # noqa: PLC0415
 
     ids = [item_id(what), item_id(os.path.abspath(what))]
     known = index.get([what, *ids] if _ID.fullmatch(what) else ids).items

@@ -49,10 +49,10 @@ def serve(
     precision: Precision = "auto",
 ) -> None:
     """Serve an index: a page for people, an API for programs."""
-    from diptych.search.index import Index  # noqa: PLC0415
-    from diptych.serving.run import serve as run  # noqa: PLC0415
-    from diptych.serving.settings import Settings  # noqa: PLC0415
-    from diptych.serving.tokens import Tokens  # noqa: PLC0415
+    from diptych.search.image_index import Index  # noqa: PLC0415
+    from diptych.serving.guard.tokens import Tokens  # noqa: PLC0415
+    from diptych.serving.server import serve as run  # noqa: PLC0415
+    from diptych.serving.server_settings import Settings  # noqa: PLC0415
 
     settings = Settings(
         host=host,

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from diptych.cli.finetune import run_recipe
-from diptych.cli.options import Device, Json, UsageError
+from diptych.cli.options import Device, Json
 from diptych.cli.output import emit, say
 from diptych.cli.train import Assignments, RecipePlace
+from diptych.errors import UsageError
 from diptych.training.best import lower_is_better
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from diptych.training.sweep import Goal, Trial
+    from diptych.runs.trials import Goal, Trial
 
 _SHOWN_ERROR = 60  # characters of an error in the table; sweep.json has all of it
 
@@ -59,8 +60,8 @@ def sweep(
     """Train a recipe with many settings and list which were best. The same command goes on with a sweep."""
     from rich.console import Console  # noqa: PLC0415
 
-    from diptych.cli.machine import pick_device  # noqa: PLC0415
-    from diptych.training.sweep import Sweep, parse_grid, parse_range, run_sweep  # noqa: PLC0415
+    from diptych.hardware import pick_device  # noqa: PLC0415
+    from diptych.runs.trials import Sweep, parse_grid, parse_range, run_sweep  # noqa: PLC0415
 
     goal = _goal(metric, minimise, maximise)
     if trials is not None and trials < 1:

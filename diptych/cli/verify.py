@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from diptych.cli.options import Json
 from diptych.cli.output import emit
 from diptych.errors import DataError
-from diptych.training.layout import RESULTS, checkpoints
+from diptych.training.saving.layout import RESULTS, checkpoints
 
 
 def verify(
@@ -51,7 +51,7 @@ def _checked(folder: Path) -> dict[str, Any]:
 
 
 def _index(place: str) -> dict[str, Any]:
-    from diptych.search.verify import verify as verify_index  # noqa: PLC0415
+    from diptych.search.integrity import verify as verify_index  # noqa: PLC0415
 
     found = verify_index(place)
     return {

@@ -4,6 +4,6 @@
 """
 
 from diptych.data.example import Example
-from diptych.data.sources import Source, open_source
+from diptych.data.sources.opening import Source, open_source
 
 __all__ = ["Example", "Source", "open_source"]

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from diptych.data.example import Example
-from diptych.data.images import read_rgb
+from diptych.data.images.decoding import read_rgb
 from diptych.data.left_out import LeftOut
 from diptych.data.reasons import NO_CAPTION, reason_of
-from diptych.data.sources import Source
+from diptych.data.sources.opening import Source
 from diptych.errors import DataError
 
 T = TypeVar("T")

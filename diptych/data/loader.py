@@ -15,15 +15,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from diptych.data.augmentations import random_table
-from diptych.data.canvas import Canvas
 from diptych.data.example import Example
-from diptych.data.joined import parts_of
+from diptych.data.images.augmentations import random_table
+from diptych.data.images.canvas import Canvas
 from diptych.data.left_out import LeftOut, all_left_out, left_out_of
 from diptych.data.order import Indices, batches, row_seeds
 from diptych.data.reasons import NO_CAPTION, reason_of
-from diptych.data.same_images import image_id
-from diptych.data.sources import Source
+from diptych.data.sources.opening import Source
+from diptych.data.subsets.joined import parts_of
+from diptych.data.subsets.same_images import image_id
 from diptych.data.text_sampling import TextSampling, joined, sample_text
 from diptych.distributed import World, share
 from diptych.errors import DataError, SettingsError

@@ -25,11 +25,11 @@ from PIL import Image
 from diptych.atomic import atomic_write, sha256_of, write_text
 from diptych.data.examination import Bad, Good, examine
 from diptych.data.example import Example
-from diptych.data.images import open_image, read_header, to_rgb
+from diptych.data.images.decoding import open_image, read_header, to_rgb
 from diptych.data.left_out import LeftOut
 from diptych.data.reasons import NO_CAPTION
-from diptych.data.shards import index_shard
-from diptych.data.sources import Source
+from diptych.data.sources.opening import Source
+from diptych.data.sources.shards import index_shard
 from diptych.errors import DataError, SettingsError
 
 _FORMAT_VERSION = 1

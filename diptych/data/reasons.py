@@ -2,7 +2,7 @@
 
 import re
 
-from diptych.data.images import HEIC_NEEDS
+from diptych.data.images.decoding import HEIC_NEEDS
 from diptych.data.left_out import TOO_LARGE
 from diptych.errors import DataError
 

@@ -20,16 +20,16 @@ from torch import Tensor
 
 from diptych import tokenizer
 from diptych.data.example import Example
-from diptych.data.images import WHITE, Pixels, default_limits, read_file, read_rgb, upright_size
+from diptych.data.files.remote import is_address
+from diptych.data.images.decoding import WHITE, Pixels, default_limits, read_file, read_rgb, upright_size
+from diptych.data.images.thumbnails import Preview, preview
+from diptych.data.images.transforms import Preprocess
 from diptych.data.left_out import LeftOut
 from diptych.data.reasons import reason_of
-from diptych.data.remote import is_address
-from diptych.data.sources import Source
-from diptych.data.thumbnails import Preview, preview
-from diptych.data.transforms import Preprocess
+from diptych.data.sources.opening import Source
 from diptych.errors import CheckpointError, DataError, ImageError
 from diptych.models.clip import CLIP
-from diptych.models.packing import order_of_batches
+from diptych.models.layers.text_packing import order_of_batches
 
 Vectors: TypeAlias = NDArray[np.float32]
 Picture: TypeAlias = str | Path | bytes | Image.Image

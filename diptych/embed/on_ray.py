@@ -14,10 +14,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from diptych.data.sources import Source
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
+from diptych.data.sources.opening import Source
 from diptych.embed import embed_source
-from diptych.embed.files import Part, part_of
+from diptych.embed.embedding_files import Part, part_of
 from diptych.errors import DiptychError, MissingExtraError
 from diptych.models.clip import CLIP
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diptych.errors import DataError
-from diptych.evaluation.headlines import headlines
 from diptych.evaluation.metrics import CONFIDENCE_LEVEL, Integers, Interval
-from diptych.evaluation.report import Outcomes, Report
+from diptych.evaluation.suite.headlines import headlines
+from diptych.evaluation.task_report import Outcomes, Report
 
 RESAMPLES = 10_000  # of the bootstrap, and of the signs
 _NUMBERS_AT_ONCE = 10_000_000  # of a table of resamples: 80 MB

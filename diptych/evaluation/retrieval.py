@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from diptych.data.left_out import ORPHAN, left_out_of
-from diptych.data.sources import Source
+from diptych.data.sources.opening import Source
 from diptych.embed import Preprocessing, Progress, count_reasons, embed_texts
 from diptych.errors import DataError
 from diptych.evaluation.metrics import (
@@ -22,8 +22,8 @@ from diptych.evaluation.metrics import (
     wilson,
 )
 from diptych.evaluation.repeated_images import count_remark, rows_of_images
-from diptych.evaluation.report import Outcomes, Report, Scores
 from diptych.evaluation.survey import embed_rows, survey
+from diptych.evaluation.task_report import Outcomes, Report, Scores
 from diptych.models.clip import CLIP
 
 CUTOFFS = (1, 5, 10)

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 
 from diptych.data.example import Example
-from diptych.data.sounds import hear
-from diptych.data.sources import Source
+from diptych.data.scenes.sounds import hear
+from diptych.data.sources.opening import Source
 from diptych.embed import count_reasons, embed_texts
 from diptych.errors import SettingsError
 from diptych.evaluation.metrics import Floats, chance_within, first_relevant, share_within, wilson
-from diptych.evaluation.report import Report, Scores
 from diptych.evaluation.retrieval import CUTOFFS, relevant_rows
 from diptych.evaluation.survey import survey
+from diptych.evaluation.task_report import Report, Scores
 from diptych.models.clip import CLIP
 from diptych.models.shared_encoder import SharedEncoder
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from diptych.data.example import Example
-from diptych.data.same_images import SeenImages, mark
-from diptych.data.sources import Source
+from diptych.data.sources.opening import Source
+from diptych.data.subsets.same_images import SeenImages, mark
 from diptych.distributed import (
     everybody_fails_together,
     gather_objects,

@@ -9,14 +9,14 @@ from typing import NamedTuple
 import numpy as np
 
 from diptych.data.example import Example
-from diptych.data.sources import Source
+from diptych.data.sources.opening import Source
 from diptych.embed import Preprocessing, Progress, count_reasons, embed_texts
 from diptych.errors import DataError
 from diptych.evaluation.metrics import Floats, Integers, wilson
 from diptych.evaluation.repeated_images import count_remark
-from diptych.evaluation.report import Outcomes, Report, Scores
 from diptych.evaluation.survey import embed_rows, encoded_rows, survey
-from diptych.evaluation.text_likelihood import pair_likelihoods, predicts_texts, seen_of_images
+from diptych.evaluation.task_report import Outcomes, Report, Scores
+from diptych.evaluation.zero_shot.text_likelihood import pair_likelihoods, predicts_texts, seen_of_images
 from diptych.models.clip import CLIP
 
 # Differences of this size are rounding: sums over the same words in another order.

@@ -14,17 +14,17 @@ from diptych.errors import SettingsError
 from diptych.models import architectures
 from diptych.models.architectures import Architecture
 from diptych.models.bag_of_words import BagOfWords
-from diptych.models.captioner import Captioner
-from diptych.models.classifier import ImageClassifier
-from diptych.models.label_head import LabelHead
-from diptych.models.low_rank import add_low_rank
+from diptych.models.heads.captioner import Captioner
+from diptych.models.heads.label_head import LabelHead
+from diptych.models.heads.linear_classifier import ImageClassifier
+from diptych.models.heads.word_predictor import WordPredictor
+from diptych.models.layers.low_rank import add_low_rank
+from diptych.models.layers.nonlinear_head import NonlinearHead
+from diptych.models.layers.projection_head import ProjectionHead
 from diptych.models.modified_resnet import ModifiedResNet
-from diptych.models.nonlinear_head import NonlinearHead
-from diptych.models.projection_head import ProjectionHead
 from diptych.models.shared_encoder import SharedEncoder
 from diptych.models.text_transformer import TextTransformer
 from diptych.models.vision_transformer import VisionTransformer
-from diptych.models.word_predictor import WordPredictor
 
 TextSide = (
     TextTransformer | BagOfWords | Captioner | WordPredictor | SharedEncoder | ProjectionHead | LabelHead

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from diptych.errors import SettingsError
 from diptych.models import architectures
-from diptych.models.linear import Linear
-from diptych.models.recompute import recomputed
+from diptych.models.layers.linear import Linear
+from diptych.models.layers.recompute import recomputed
 from diptych.models.transformer import check_heads, join_heads, split_heads
 
 _EXPANSION = 4  # channels of a bottleneck's output, over those of its middle

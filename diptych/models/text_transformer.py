@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from diptych.models import architectures
 from diptych.models.architectures import Activation
-from diptych.models.compact_vocabulary import CompactVocabulary
-from diptych.models.execution import is_cpu_inference, is_exported
-from diptych.models.linear import Linear
-from diptych.models.packing import pack
+from diptych.models.heads.compact_vocabulary import CompactVocabulary
+from diptych.models.layers.execution import is_cpu_inference, is_exported
+from diptych.models.layers.linear import Linear
+from diptych.models.layers.text_packing import pack
 from diptych.models.transformer import Block, LayerNorm, Transformer
 
 

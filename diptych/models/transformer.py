@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from diptych.errors import SettingsError
 from diptych.models.architectures import Activation
-from diptych.models.linear import Linear, linear
-from diptych.models.packing import Packing
-from diptych.models.recompute import recomputed
+from diptych.models.layers.linear import Linear, linear
+from diptych.models.layers.recompute import recomputed
+from diptych.models.layers.text_packing import Packing
 
 
 class QuickGELU(nn.Module):

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from diptych.errors import SettingsError
 from diptych.models import architectures
 from diptych.models.architectures import Activation
-from diptych.models.execution import is_cpu_inference
-from diptych.models.linear import linear
+from diptych.models.layers.execution import is_cpu_inference
+from diptych.models.layers.linear import linear
 from diptych.models.transformer import Block, LayerNorm, Transformer
 
 # Inference on a CPU takes a large batch in parts of about this many tokens: what passes between the layers of a part

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from diptych.data.sources import Source
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
+from diptych.data.sources.opening import Source
 from diptych.embed import EmbeddedBatch, Picture, Vectors, embed_images, embed_source, embed_texts
 from diptych.models.clip import CLIP
 from diptych.pretrained import fingerprint

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 from diptych import config
 from diptych.errors import SearchIndexError, SettingsError
 from diptych.search.stores.filters import Filter, columns_of
+from diptych.search.stores.image_rows import ADDED_COLUMNS
 from diptych.search.stores.protocol import Database
-from diptych.search.stores.rows import ADDED_COLUMNS
 
 FORMAT_VERSION = 3
 # The format before is read, and the next writer upgrades it. Its tables lack columns.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from diptych.errors import SettingsError
 from diptych.search.stores.filters import parse
-from diptych.search.stores.rows import UNKNOWN_MOMENT, Item
+from diptych.search.stores.image_rows import UNKNOWN_MOMENT, Item
 
 if TYPE_CHECKING:  # it brings torch, which a question can do without
     from diptych.embed import Picture

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from diptych.errors import SearchIndexError
 from diptych.search.diversity import diversified
 from diptych.search.duplicates import groups
-from diptych.search.index import Index
+from diptych.search.image_index import Index
 from diptych.search.query import DEEPEST, Answer, Found, Part, Question, Sort, combine, sort_key
-from diptych.search.stores.rows import Half, Hit
+from diptych.search.stores.image_rows import Half, Hit
 
 if TYPE_CHECKING:  # it brings torch, which the answer to embedded parts can do without
     from diptych.embed import Picture

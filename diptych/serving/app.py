@@ -9,17 +9,17 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 import diptych
-from diptych.serving.access import Access
-from diptych.serving.access_log import AccessLog
-from diptych.serving.api import classify, embeddings, health, items, search
+from diptych.serving.api import classify_routes, embeddings, health, items, search_routes
 from diptych.serving.api.problems import Problem, add_problems
-from diptych.serving.connections import BodyLimit
-from diptych.serving.headers import SameSite, SecurityHeaders, TrustedHosts, trusted_hosts
+from diptych.serving.guard.access import Access
+from diptych.serving.guard.access_log import AccessLog
+from diptych.serving.guard.connections import BodyLimit
+from diptych.serving.guard.headers import SameSite, SecurityHeaders, TrustedHosts, trusted_hosts
 from diptych.serving.lifecycle import CancelWhenGone, RequestMetrics
 from diptych.serving.page.login import SignIn
 from diptych.serving.page.routes import add_page
+from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
-from diptych.serving.settings import Settings
 
 
 def create_app(service: Service, settings: Settings) -> FastAPI:
@@ -53,7 +53,13 @@ def create_app(service: Service, settings: Settings) -> FastAPI:
     )
     app.state.service = service
     add_problems(app)
-    for router in (search.router, items.router, embeddings.router, classify.router, health.router):
+    for router in (
+        search_routes.router,
+        items.router,
+        embeddings.router,
+        classify_routes.router,
+        health.router,
+    ):
         app.include_router(router)
     add_page(app, service, settings)
     return app

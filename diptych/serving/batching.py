@@ -13,7 +13,7 @@ import numpy as np
 
 from diptych.embed import Vectors
 from diptych.errors import DiptychError
-from diptych.serving.metrics import Metrics
+from diptych.serving.prometheus import Metrics
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from diptych.serving.metrics import Metrics
+from diptych.serving.prometheus import Metrics
 
 
 class GracefulServer(uvicorn.Server):

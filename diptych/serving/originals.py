@@ -6,8 +6,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from diptych.data.images import DEFAULT_LIMITS, format_of
-from diptych.search.stores.rows import Item
+from diptych.data.images.decoding import DEFAULT_LIMITS, format_of
+from diptych.search.stores.image_rows import Item
 
 # Every format that is read.
 _TYPES = {

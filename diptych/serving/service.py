@@ -11,22 +11,22 @@ from typing import ParamSpec, Self, TypeVar
 import numpy as np
 import torch
 
-from diptych.data.images import Pixels
+from diptych.data.images.decoding import Pixels
 from diptych.embed import Vectors
 from diptych.errors import SearchIndexError, SettingsError, TextError
-from diptych.evaluation.classify import Prediction, ranked_classes, ranked_labels
-from diptych.evaluation.prompts import check_templates, fill
-from diptych.search.index import Index
+from diptych.evaluation.zero_shot.own_labels import Prediction, ranked_classes, ranked_labels
+from diptych.evaluation.zero_shot.prompts import check_templates, fill
+from diptych.search.image_index import Index
 from diptych.search.query import Answer, Question, Sort
 from diptych.search.searcher import Searcher
 from diptych.search.stores.filters import columns_of, parse
-from diptych.search.stores.rows import Item
+from diptych.search.stores.image_rows import Item
 from diptych.serving import uploads
 from diptych.serving.batching import Room
-from diptych.serving.metrics import Metrics
+from diptych.serving.encoders import Towers
 from diptych.serving.originals import Original, read_original
-from diptych.serving.settings import Settings
-from diptych.serving.towers import Towers
+from diptych.serving.prometheus import Metrics
+from diptych.serving.server_settings import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -180,7 +180,7 @@ class Service:
         *,
         top: int | None = None,
     ) -> list[list[Prediction]]:
-        """The labels of each picture by probability, the first `top` of them; as `diptych.evaluation.classify`.
+        """Return the `top` labels of each image by probability, as `evaluation.zero_shot.own_labels` does.
 
         Raises:
             SettingsError: fewer than two labels, one twice, too many prompts, or a template without `{}`.

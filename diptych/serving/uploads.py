@@ -11,18 +11,18 @@ import numpy as np
 
 from diptych.atomic import atomic_write
 from diptych.data.example import Example
-from diptych.data.images import format_of
-from diptych.data.thumbnails import Preview
+from diptych.data.images.decoding import format_of
+from diptych.data.images.thumbnails import Preview
 from diptych.embed import Vectors
 from diptych.errors import DataError, SearchIndexError
-from diptych.search.index import Index
+from diptych.search.building.removal import remove
+from diptych.search.building.rewriting import upgraded
+from diptych.search.building.snapshot import item_of, stamp
+from diptych.search.building.writer import Writer, thumbnail_name
+from diptych.search.image_index import Index
 from diptych.search.manifest import Embedder, drop_leftovers, read_manifest, require
-from diptych.search.remove import remove
-from diptych.search.rewriting import upgraded
-from diptych.search.snapshot import item_of, stamp
 from diptych.search.stores.filters import condition
-from diptych.search.stores.rows import Batch, Item
-from diptych.search.writer import Writer, thumbnail_name
+from diptych.search.stores.image_rows import Batch, Item
 
 
 @dataclass(frozen=True, slots=True)

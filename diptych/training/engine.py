@@ -32,28 +32,28 @@ from diptych.data.left_out import LeftOut
 from diptych.data.loader import Batch
 from diptych.distributed import max_over_processes, processes, wait_for_all, world
 from diptych.errors import CheckpointError, DiptychError, SettingsError
-from diptych.models.blocks import compile_blocks, set_recompute
+from diptych.models.layers.blocks import compile_blocks, set_recompute
+from diptych.training.approaches import TASKS
+from diptych.training.approaches.task import Task
 from diptych.training.best import Best
-from diptych.training.ema import Ema
 from diptych.training.evaluating import Evaluate, Evaluation, to_evaluate
 from diptych.training.feeding import open_training_data
-from diptych.training.forecast import fitting_chunks
-from diptych.training.interrupt import StopRequest, interruption, on_interrupt
-from diptych.training.layout import METRICS, MODEL, RECIPE, checkpoints, refuse_other_files
 from diptych.training.monitor import Monitor
-from diptych.training.optimizer import build_optimizer
+from diptych.training.optim.ema import Ema
+from diptych.training.optim.mixed_precision import loss_scale
+from diptych.training.optim.optimizer import build_optimizer
+from diptych.training.optim.schedule import learning_rate
 from diptych.training.parallel import share_model
+from diptych.training.planning.forecast import fitting_chunks
 from diptych.training.positives import with_positives
-from diptych.training.precision import loss_scale
-from diptych.training.resuming import data_of, refuse_other_data, refuse_other_settings
-from diptych.training.run_files import RunFiles
-from diptych.training.saving import Saver
-from diptych.training.schedule import learning_rate
+from diptych.training.saving.interrupt import StopRequest, interruption, on_interrupt
+from diptych.training.saving.layout import METRICS, MODEL, RECIPE, checkpoints, refuse_other_files
+from diptych.training.saving.resuming import data_of, refuse_other_data, refuse_other_settings
+from diptych.training.saving.run_files import RunFiles
+from diptych.training.saving.saver import Saver
 from diptych.training.settings import Recipe
 from diptych.training.starting import starting_model, with_classes
 from diptych.training.step import StepResult, training_step
-from diptych.training.tasks import TASKS
-from diptych.training.tasks.task import Task
 from diptych.training.towers import Chunking
 from diptych.training.trained_parts import choose_trained
 

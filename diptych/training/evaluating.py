@@ -7,12 +7,12 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from diptych.config import nearest
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.distributed import sum_over_processes, world
 from diptych.errors import SettingsError
 from diptych.models.clip import CLIP, build_model
 from diptych.training.best import Best
-from diptych.training.ema import Ema
+from diptych.training.optim.ema import Ema
 from diptych.training.parallel import whole
 from diptych.training.settings import EvaluationSettings
 

@@ -9,9 +9,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from diptych.data.canvas import canvas_for
-from diptych.data.held_out import balancing
-from diptych.data.labelled import (
+from diptych.data.images.canvas import canvas_for
+from diptych.data.images.transforms import Preprocess
+from diptych.data.loader import Hear, Loader, Tokenize, example_weights
+from diptych.data.scenes.sounds import hear
+from diptych.data.sources.opening import Source, open_source
+from diptych.data.subsets.held_out import balancing
+from diptych.data.subsets.labelled import (
     SEPARATOR,
     Labelled,
     Prompted,
@@ -19,21 +23,17 @@ from diptych.data.labelled import (
     few_of_each,
     labels_of,
 )
-from diptych.data.loader import Hear, Loader, Tokenize, example_weights
-from diptych.data.mixture import open_mixture
-from diptych.data.permuted import PermutedCaptions
-from diptych.data.sounds import hear
-from diptych.data.sources import Source, open_source
-from diptych.data.split import Split, split
-from diptych.data.transforms import Preprocess
+from diptych.data.subsets.mixture import open_mixture
+from diptych.data.subsets.permuted import PermutedCaptions
+from diptych.data.subsets.split import Split, split
 from diptych.distributed import world
 from diptych.errors import DataError
 from diptych.models.clip import CLIP
-from diptych.models.label_head import LabelHead
+from diptych.models.heads.label_head import LabelHead
 from diptych.models.shared_encoder import SharedEncoder
 from diptych.tokenizer import tokenize
+from diptych.training.approaches import TASKS
 from diptych.training.settings import DataSettings, EvaluationTask, Recipe
-from diptych.training.tasks import TASKS
 
 
 def open_training_data(

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from diptych.atomic import write_text
-from diptych.data.stray_bytes import utf8_address
-from diptych.training.layout import METRICS
+from diptych.data.sources.stray_bytes import utf8_address
+from diptych.training.saving.layout import METRICS
 
 # Share of the time in which steps wait for data, from which on a faster machine would not help.
 DATA_BOUND = 0.2

@@ -5,8 +5,8 @@ from pathlib import Path
 import diptych
 from diptych.config import Values, build, nearest, override, read_toml
 from diptych.errors import SettingsError
+from diptych.training.approaches import TASKS
 from diptych.training.settings import Recipe
-from diptych.training.tasks import TASKS
 from diptych.training.unread import refuse_unread, without_unread
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from diptych.data.augmentations import Augmentation, RandomCrop
+from diptych.data.images.augmentations import Augmentation, RandomCrop
 from diptych.data.text_sampling import TextSampling
 from diptych.errors import SettingsError
 from diptych.models.architectures import LABELLED, PUBLISHED, Architecture

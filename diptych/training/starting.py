@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from diptych.config import build, plain
-from diptych.data.labelled import class_names
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
+from diptych.data.subsets.labelled import class_names
 from diptych.errors import SettingsError
 from diptych.models.architectures import Architecture, LabelHead
 from diptych.models.clip import CLIP, build_model

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from diptych.data.loader import Batch
 from diptych.distributed import row_counts, sum_over_processes
+from diptych.training.approaches.task import Task
+from diptych.training.optim.mixed_precision import LossScale
 from diptych.training.parallel import Alone, Parallel, gradient_norm
-from diptych.training.precision import LossScale
-from diptych.training.tasks.task import Task
 from diptych.training.towers import WHOLE, Chunking, Side, kept_of, parts_of
 
 Encode = Callable[[Batch, Tensor], Tensor]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from diptych.models.batch_statistics import frozen_running_statistics
+from diptych.models.layers.batch_statistics import frozen_running_statistics
 
 Syncing = Callable[[bool], contextlib.AbstractContextManager[None]]
 

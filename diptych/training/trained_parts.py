@@ -3,9 +3,9 @@
 from torch import nn
 
 from diptych.errors import SettingsError
-from diptych.models.batch_statistics import batch_norms
 from diptych.models.clip import CLIP
-from diptych.models.low_rank import LowRankUpdate
+from diptych.models.layers.batch_statistics import batch_norms
+from diptych.models.layers.low_rank import LowRankUpdate
 from diptych.training.methods import objective_of
 from diptych.training.settings import FinetuneSettings, Recipe
 

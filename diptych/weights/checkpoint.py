@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import diptych
 from diptych import config
 from diptych.atomic import sha256_of
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError, SettingsError
 from diptych.models.architectures import Architecture
 from diptych.models.clip import CLIP

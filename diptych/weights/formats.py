@@ -11,15 +11,16 @@ Where the facts come from that a file of weights does not hold: see `plain_files
 
 from pathlib import Path
 
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError, SettingsError
 from diptych.models.architectures import Activation
 from diptych.models.clip import CLIP
-from diptych.weights import checkpoint, open_clip, transformers
-from diptych.weights.archive import ArchivedTensors
+from diptych.weights import checkpoint
 from diptych.weights.folders import read_json
-from diptych.weights.openai import archived_state
-from diptych.weights.plain_files import Facts, configuration_beside, read_plain_file
+from diptych.weights.foreign import open_clip, transformers
+from diptych.weights.foreign.archive import ArchivedTensors
+from diptych.weights.foreign.openai import archived_state
+from diptych.weights.foreign.plain_files import Facts, configuration_beside, read_plain_file
 from diptych.weights.tensor_files import SafetensorsFile, TensorFile
 
 _ZIP = b"PK\x03\x04"

@@ -11,6 +11,7 @@ from diptych import config
 from diptych.errors import SettingsError
 from diptych.models.architectures import Activation
 
+DEFAULT_MODEL = "diptych-mini"  # the bundled model
 _OPTION = "?activation="
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from diptych.data.stray_bytes import utf8_address
+from diptych.data.sources.stray_bytes import utf8_address
 from diptych.errors import CheckpointError
 
 # A CLIP has some 1,400 tensors and its training state a few times as many.

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from diptych.atomic import sha256_of
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.errors import DiptychError
 from diptych.models.architectures import PUBLISHED
 from diptych.models.clip import CLIP
 from diptych.tokenizer import tokenize
+from diptych.weights.foreign.published import FILES
 from diptych.weights.formats import load_path
-from diptych.weights.published import FILES
 
 # Parameters of the published models, counted in the original code.
 PARAMETERS = {

@@ -21,20 +21,20 @@ from supervised import BASELINES, Classifier
 from tasks import SHIFT, Selected, by_concept, by_emoji_group, concepts
 
 import diptych
-from diptych.data.sources import Source, open_source
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
+from diptych.data.sources.opening import Source, open_source
 from diptych.embed import Encode, image_features
-from diptych.evaluation.answers import answers
 from diptych.evaluation.datasets.benchmark import default_root, open_benchmark
-from diptych.evaluation.few_shot import evaluate_few_shot
-from diptych.evaluation.labels import LabelSet
-from diptych.evaluation.linear_probe import evaluate_linear_probe
-from diptych.evaluation.probe_data import LabelledFeatures
-from diptych.evaluation.prompts import TEMPLATES
-from diptych.evaluation.report import Report
+from diptych.evaluation.probes.few_shot import evaluate_few_shot
+from diptych.evaluation.probes.linear_probe import evaluate_linear_probe
+from diptych.evaluation.probes.probe_data import LabelledFeatures
 from diptych.evaluation.retrieval import evaluate_retrieval
 from diptych.evaluation.survey import embed_rows, encoded_rows
-from diptych.evaluation.zero_shot import classifier, evaluate_zero_shot, survey_labels
+from diptych.evaluation.task_report import Report
+from diptych.evaluation.zero_shot.answers import answers
+from diptych.evaluation.zero_shot.class_labels import LabelSet
+from diptych.evaluation.zero_shot.classification import classifier, evaluate_zero_shot, survey_labels
+from diptych.evaluation.zero_shot.prompts import TEMPLATES
 from diptych.models.clip import CLIP
 
 FASHION_TRAINING = (

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from diptych.evaluation.metrics import wilson
-from diptych.evaluation.robustness import Line, bootstrap, fit_line
-from diptych.evaluation.robustness_plot import Point, plot_robustness
+from diptych.evaluation.robustness.effective import Line, bootstrap, fit_line
+from diptych.evaluation.robustness.robustness_table import Point
+from diptych.reports.robustness_plot import plot_robustness
 
 PROBED = ("emoji groups", "Fashion-MNIST", "digits")
 CLIP = (  # name, pairs seen, what it is

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from diptych.data.augmentations import Drawings, draw_views
-from diptych.data.canvas import canvas_for
+from diptych.data.images.augmentations import Drawings, draw_views
+from diptych.data.images.canvas import canvas_for
+from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Loader
-from diptych.data.sources import Source, open_source
-from diptych.data.transforms import Preprocess
+from diptych.data.sources.opening import Source, open_source
 from diptych.evaluation.survey import encoded_rows, survey
 from diptych.models.architectures import ModifiedResNet as ResNet
 from diptych.models.architectures import VisionTransformer as ViT

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from diptych.data.example import Example
-from diptych.data.sources import Source, open_source
-from diptych.evaluation.labels import LabelSet
+from diptych.data.sources.opening import Source, open_source
+from diptych.evaluation.zero_shot.class_labels import LabelSet
 
 SHIFT = "eval-emoji-vendor-shift.tar"
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from diptych import config
 from diptych.cli.__main__ import main
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
 from diptych.models.clip import build_model
 from diptych.weights.checkpoint import save_checkpoint

@@ -10,7 +10,7 @@ import torch
 
 from diptych import config
 from diptych.cli.__main__ import main
-from diptych.data.sources import open_source
+from diptych.data.sources.opening import open_source
 from diptych.training.settings import Recipe
 from diptych.training.starting import starting_model
 from tests.weights.small_clip import openai_state, small_clip

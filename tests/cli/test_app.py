@@ -12,7 +12,7 @@ from command_line import Run
 import diptych
 from diptych.cli import classify as classify_verb
 from diptych.cli.__main__ import INTERRUPTED, PIPE_CLOSED
-from diptych.cli.app import VERBS
+from diptych.cli.verbs import VERBS
 from diptych.errors import DataError
 
 HEAVY = ("torch", "numpy", "PIL", "pyarrow", "scipy", "sklearn", "tensorboard")

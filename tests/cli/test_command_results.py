@@ -13,7 +13,7 @@ from command_line import Run
 import diptych
 from diptych import embed_images, embed_texts, load
 from diptych.cli.inputs import templates_for
-from diptych.evaluation.prompts import TEMPLATES
+from diptych.evaluation.zero_shot.prompts import TEMPLATES
 
 RECIPE = """
 [model.architecture]

@@ -10,7 +10,7 @@ import pytest
 from command_line import Run
 
 from diptych.cli import demo as demo_verb
-from diptych.cli.demo_page import (
+from diptych.reports.demo_page import (
     Accuracy,
     Answer,
     Found,

@@ -13,15 +13,15 @@ import torch
 from command_line import Run
 from PIL import Image
 
-from diptych.cli import data_checks, recipe_checks
-from diptych.cli.data_checks import least_loss
-from diptych.cli.machine_checks import Check, machine_checks
-from diptych.cli.output import duration
-from diptych.cli.same_image_checks import chance_to_meet
-from diptych.data.same_images import neighbouring_rows
+from diptych.data.subsets.same_images import neighbouring_rows
+from diptych.doctor import data_checks, recipe_checks
+from diptych.doctor.data_checks import least_loss
+from diptych.doctor.machine_checks import Check, machine_checks
+from diptych.doctor.same_image_checks import chance_to_meet
 from diptych.models.architectures import PUBLISHED
 from diptych.models.clip import build_model
-from diptych.training.pace import Pace
+from diptych.training.planning.pace import Pace
+from diptych.wording import duration
 
 RECIPE = """
 [model.architecture]

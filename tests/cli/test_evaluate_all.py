@@ -12,9 +12,9 @@ from command_line import Run
 from PIL import Image
 from test_report import checked, words
 
-from diptych.cli.suite_page import Mistake, page
-from diptych.evaluation.report import Outcomes, Report, Scores
-from diptych.evaluation.suite_files import Result
+from diptych.evaluation.suite.suite_files import Result
+from diptych.evaluation.task_report import Outcomes, Report, Scores
+from diptych.reports.suite_page import Mistake, page
 
 SUITE = """
 [[tasks]]

@@ -8,7 +8,7 @@ import pytest
 from command_line import Run
 from PIL import Image
 
-from diptych.evaluation.logistic_regression import Fit, LogisticRegression
+from diptych.evaluation.probes.logistic_regression import Fit, LogisticRegression
 
 MEANS = {"dark": 50, "light": 200}
 FAILED, USAGE = 1, 2

@@ -13,7 +13,7 @@ from command_line import Run
 from PIL import Image
 from test_command_results import RECIPE
 
-from diptych.embed.files import EmbeddingsFile
+from diptych.embed.embedding_files import EmbeddingsFile
 
 STRANGE = os.fsdecode(b"caf\xe9")  # Latin-1, not UTF-8
 

@@ -12,9 +12,9 @@ from command_line import Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diptych.cli.curves import Chart, Series, draw, nice_ticks, smoothed, thinned
-from diptych.cli.report_page import page
-from diptych.training.run_report import read_run
+from diptych.reports.charts import Chart, Series, draw, nice_ticks, smoothed, thinned
+from diptych.reports.run_page import page
+from diptych.runs.run_summary import read_run
 
 RECIPE = {
     "model": {"architecture": {"embed_dim": 16}},

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from command_line import Run
 
-from diptych.cli.report_captions import COUNT, Captioned, captions_section
-from diptych.data.sources import open_source
+from diptych.data.sources.opening import open_source
+from diptych.reports.caption_gallery import COUNT, Captioned, captions_section
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe
 

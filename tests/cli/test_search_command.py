@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command_line import Outcome, Run
 
-from diptych.search.index import Index
+from diptych.search.image_index import Index
 from diptych.search.query import UNWANTED
 
 
@@ -15,8 +15,8 @@ from diptych.search.query import UNWANTED
 def filled(tiny: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index of a red, a green and a blue square, and a second red one with a strange caption."""
     from diptych import load  # noqa: PLC0415 - what the commands under test import themselves
-    from diptych.data.sources import open_source  # noqa: PLC0415
-    from diptych.search.build import refresh  # noqa: PLC0415
+    from diptych.data.sources.opening import open_source  # noqa: PLC0415
+    from diptych.search.building.build import refresh  # noqa: PLC0415
     from diptych.search.encoder import Encoder  # noqa: PLC0415
 
     folder = tmp_path_factory.mktemp("data") / "four"

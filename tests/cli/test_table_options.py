@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from command_line import Run
 
-from diptych.cli.train import evaluation_of, open_tasks
+from diptych.runs.evaluations import evaluation_of, open_tasks
 from diptych.training.feeding import open_whole
 from diptych.training.recipes import load_recipe
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diptych.data.augmentations import Drawings, draw_views, random_table
+from diptych.data.images.augmentations import Drawings, draw_views, random_table
 
 STILL = Drawings(
     rotation=0, shear=0, scale=(1.0, 1.0), stretch=0, shift=0, mirror=0, background=0, brightness=0, contrast=0,

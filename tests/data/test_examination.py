@@ -4,10 +4,11 @@ import pytest
 from image_files import drawing, encoded
 from tar_files import write_tar
 
-from diptych.data import Source, open_source, shards
+from diptych.data import Source, open_source
 from diptych.data.examination import Bad, Good, examine, verify_source
-from diptych.data.images import read_header
+from diptych.data.images.decoding import read_header
 from diptych.data.inspection import Range, inspect_source
+from diptych.data.sources import shards
 from diptych.errors import ImageError
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from diptych.data import Example, open_source
-from diptych.data import folder as folder_module
-from diptych.data.folder import FolderSource, list_folder
 from diptych.data.left_out import TOO_LARGE, LeftOut, left_out_of
-from diptych.data.storage import Strings
+from diptych.data.sources import folder as folder_module
+from diptych.data.sources.folder import FolderSource, list_folder
+from diptych.data.sources.storage import Strings
 from diptych.embed import Skipped, read_row
 from diptych.errors import DataError
 

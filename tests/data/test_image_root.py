@@ -7,7 +7,7 @@ from pyarrow import parquet
 
 from diptych.data import open_source
 from diptych.data.left_out import left_out_of
-from diptych.data.mixture import open_mixture
+from diptych.data.subsets.mixture import open_mixture
 from diptych.errors import DataError, SettingsError
 
 

@@ -9,8 +9,8 @@ import pytest
 from image_files import chunk, drawing, encoded, heic, patched, png, tiff
 from PIL import Image
 
-from diptych.data import images
-from diptych.data.images import Pixels, open_image, read_rgb, to_rgb
+from diptych.data.images import decoding
+from diptych.data.images.decoding import Pixels, open_image, read_rgb, to_rgb
 from diptych.errors import ImageError
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
@@ -27,7 +27,7 @@ def noise(width: int, height: int, channels: int = 3, seed: int = 0) -> Pixels:
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
 
 
-def one_row(source: Image.Image | bytes, **options: images.Colour) -> list[tuple[int, ...]]:
+def one_row(source: Image.Image | bytes, **options: decoding.Colour) -> list[tuple[int, ...]]:
     return [tuple(pixel) for pixel in read_rgb(source, **options)[0].tolist()]
 
 
@@ -66,7 +66,7 @@ def stored(upright: Pixels, orientation: int) -> Pixels:
 def test_each_exif_orientation_becomes_upright(orientation: int, kind: str) -> None:
     upright = noise(5, 3)
     exif = Image.Exif()
-    exif[images.ORIENTATION] = orientation
+    exif[decoding.ORIENTATION] = orientation
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(Image.fromarray(stored(upright, orientation)), kind, exif=exif.tobytes(), **options)
 
@@ -80,12 +80,12 @@ def test_each_exif_orientation_of_a_jpeg_becomes_upright_in_both_decoders(
 ) -> None:
     camera = Image.fromarray(stored(np.array(drawing(40, 24)), orientation))
     exif = Image.Exif()
-    exif[images.ORIENTATION] = orientation
+    exif[decoding.ORIENTATION] = orientation
     plain = np.array(Image.open(io.BytesIO(encoded(camera, "JPEG", quality=95))))
     data = encoded(camera, "JPEG", quality=95, exif=exif.tobytes())
 
     fast = read_rgb(data)
-    monkeypatch.setattr(images, "simplejpeg", None)
+    monkeypatch.setattr(decoding, "simplejpeg", None)
 
     assert fast.shape == (24, 40, 3)
     assert np.array_equal(stored(fast, orientation), plain)
@@ -95,7 +95,7 @@ def test_each_exif_orientation_of_a_jpeg_becomes_upright_in_both_decoders(
 def test_an_upright_image_is_not_turned_again() -> None:
     upright = noise(5, 3)
     exif = Image.Exif()
-    exif[images.ORIENTATION] = 6
+    exif[decoding.ORIENTATION] = 6
     opened = open_image(encoded(Image.fromarray(stored(upright, 6)), "PNG", exif=exif.tobytes()))
 
     assert np.array_equal(np.array(open_image(opened)), upright)
@@ -240,7 +240,7 @@ def test_grey_becomes_equal_channels() -> None:
 
 
 @pytest.mark.parametrize("background", [WHITE, (10, 200, 90)])
-def test_alpha_mixes_with_the_background_in_proportion(background: images.Colour) -> None:
+def test_alpha_mixes_with_the_background_in_proportion(background: decoding.Colour) -> None:
     pixels = noise(64, 64, channels=4)
     colour, alpha = pixels[..., :3].astype(float), pixels[..., 3:] / 255
 
@@ -329,20 +329,20 @@ def test_an_opaque_rgb_image_is_not_copied() -> None:
 def test_each_orientation_of_a_heic_becomes_upright(orientation: int) -> None:
     upright = np.asarray(drawing(96, 64))
     exif = Image.Exif()
-    exif[images.ORIENTATION] = orientation
+    exif[decoding.ORIENTATION] = orientation
     data = heic(Image.fromarray(stored(upright, orientation)), exif=exif.tobytes(), quality=-1, chroma=444)
     found = read_rgb(data)
     assert found.shape == upright.shape
     assert np.abs(found.astype(int) - upright).mean() < 3
-    assert images.upright_size(data) == (96, 64)
-    assert images.read_header(data).format == images.format_of(data) == "HEIC"
+    assert decoding.upright_size(data) == (96, 64)
+    assert decoding.read_header(data).format == decoding.format_of(data) == "HEIC"
 
 
 def test_a_heic_that_names_the_container_first_is_one() -> None:
     data = heic(drawing())
     assert data[8:12] == b"heic"
-    assert images.format_of(patched(data, 8, b"mif1")) == "HEIC"
-    assert images.format_of(encoded(drawing(), "AVIF")) == "AVIF"
+    assert decoding.format_of(patched(data, 8, b"mif1")) == "HEIC"
+    assert decoding.format_of(encoded(drawing(), "AVIF")) == "AVIF"
 
 
 # Above the limit
@@ -356,7 +356,7 @@ def test_a_jpeg_above_the_limit_is_read_at_a_part_of_its_sides(
     whole = drawing(401, 299).convert(mode)
     data = encoded(whole, "JPEG", quality=95)
     expected = (-(-299 // scale), -(-401 // scale), 3)
-    limits = images.Limits(pixels=expected[0] * expected[1])
+    limits = decoding.Limits(pixels=expected[0] * expected[1])
     found = read_rgb(data, limits=limits)
     assert found.shape == expected
     # A block's mean, but for the rounding of the decoder and the colour's coarser grid.
@@ -364,12 +364,12 @@ def test_a_jpeg_above_the_limit_is_read_at_a_part_of_its_sides(
     means = cut.reshape(299 // scale, scale, 401 // scale, scale, 3).mean(axis=(1, 3))
     assert np.abs(found[: means.shape[0], : means.shape[1]] - means)[..., :2].mean() < 3
     assert np.array_equal(found, np.asarray(to_rgb(open_image(data, limits))))
-    monkeypatch.setattr(images, "simplejpeg", None)
+    monkeypatch.setattr(decoding, "simplejpeg", None)
     assert np.array_equal(found, read_rgb(data, limits=limits))
-    assert images.upright_size(data, limits) == (401, 299)
-    assert (images.read_header(data, limits).width, images.read_header(data, limits).height) == (401, 299)
+    assert decoding.upright_size(data, limits) == (401, 299)
+    assert (decoding.read_header(data, limits).width, decoding.read_header(data, limits).height) == (401, 299)
 
 
 def test_a_jpeg_at_the_limit_is_read_as_ever() -> None:
     data = encoded(drawing(401, 299), "JPEG")
-    assert np.array_equal(read_rgb(data, limits=images.Limits(pixels=401 * 299)), read_rgb(data))
+    assert np.array_equal(read_rgb(data, limits=decoding.Limits(pixels=401 * 299)), read_rgb(data))

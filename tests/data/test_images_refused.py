@@ -11,7 +11,7 @@ import pytest
 from image_files import drawing, encoded, heic, patched, png, tiff
 from PIL import Image
 
-from diptych.data.images import Limits, open_image, read_rgb
+from diptych.data.images.decoding import Limits, open_image, read_rgb
 from diptych.errors import ImageError, SettingsError
 
 

@@ -9,7 +9,8 @@ import pytest
 from pyarrow import parquet
 from tar_files import png, write_tar
 
-from diptych.data import Source, open_source, shards
+from diptych.data import Source, open_source
+from diptych.data.sources import shards
 from diptych.errors import DataError
 
 

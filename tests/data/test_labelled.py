@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diptych.data.example import Example
-from diptych.data.labelled import Labelled, class_names, few_of_each
+from diptych.data.subsets.labelled import Labelled, class_names, few_of_each
 from diptych.errors import DataError
 
 

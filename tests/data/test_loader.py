@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diptych.data.augmentations import Drawings, RandomCrop
-from diptych.data.canvas import canvas_for, drawing, random_square
 from diptych.data.example import Example
+from diptych.data.images.augmentations import Drawings, RandomCrop
+from diptych.data.images.canvas import canvas_for, drawing, random_square
+from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import (
     Batch,
     Loader,
@@ -20,9 +21,8 @@ from diptych.data.loader import (
     group_id,
 )
 from diptych.data.order import Indices
-from diptych.data.permuted import PermutedCaptions
+from diptych.data.subsets.permuted import PermutedCaptions
 from diptych.data.text_sampling import TextSampling, sample_text
-from diptych.data.transforms import Preprocess
 from diptych.distributed import World, share
 from diptych.errors import DataError, SettingsError
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from tar_files import pairs, png, write_tar
 
-from diptych.data import shards
-from diptych.data.augmentations import CentreCrop
-from diptych.data.canvas import canvas_for
+from diptych.data.images.augmentations import CentreCrop
+from diptych.data.images.canvas import canvas_for
+from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Loader, example_weights
-from diptych.data.mixture import MixtureSource, open_mixture
-from diptych.data.permuted import PermutedCaptions
-from diptych.data.transforms import Preprocess
+from diptych.data.sources import shards
+from diptych.data.subsets.mixture import MixtureSource, open_mixture
+from diptych.data.subsets.permuted import PermutedCaptions
 from diptych.errors import SettingsError
 
 

@@ -11,8 +11,8 @@ from pyarrow import parquet
 from tar_files import write_tar
 
 from diptych.data import Example, open_source
-from diptych.data.columns import written_list
 from diptych.data.left_out import left_out_of
+from diptych.data.sources.columns import written_list
 
 NAN = float("nan")
 NOTHING: list[Any] = [None, NAN, "", "  "]

@@ -18,9 +18,10 @@ from PIL import Image
 from tar_files import pairs, write_tar
 
 from diptych.atomic import sha256_of
-from diptych.data import Source, open_source, packing, shards
-from diptych.data.images import read_header
+from diptych.data import Source, open_source, packing
+from diptych.data.images.decoding import read_header
 from diptych.data.packing import Pack, pack_source, read_pack
+from diptych.data.sources import shards
 from diptych.errors import DataError, SettingsError
 
 WORDS = {

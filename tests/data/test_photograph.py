@@ -10,7 +10,7 @@ from image_files import drawing, encoded, heic
 from photograph_files import MAKE, TIMES, exif_of, photograph_file, table
 from PIL import Image
 
-from diptych.data.photograph import Photograph, photograph
+from diptych.data.images.photograph import Photograph, photograph
 
 FULL = {
     "taken": "2024:06:01 14:30:05",

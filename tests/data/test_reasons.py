@@ -12,14 +12,16 @@ import torch
 from image_files import drawing, encoded, heic, png, tiff
 from tar_files import write_tar
 
-from diptych.data import Example, images, open_source, shards
-from diptych.data.augmentations import CentreCrop
-from diptych.data.canvas import canvas_for
+from diptych.data import Example, open_source
 from diptych.data.examination import verify_source
-from diptych.data.images import HEIC_NEEDS, Limits, read_rgb
+from diptych.data.images import decoding
+from diptych.data.images.augmentations import CentreCrop
+from diptych.data.images.canvas import canvas_for
+from diptych.data.images.decoding import HEIC_NEEDS, Limits, read_rgb
+from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Loader
 from diptych.data.reasons import _REASONS, NO_CAPTION, reason_of
-from diptych.data.transforms import Preprocess
+from diptych.data.sources import shards
 from diptych.errors import DataError, ImageError
 
 GOOD = encoded(drawing(), "PNG")
@@ -70,7 +72,7 @@ def endless_caption(folder: Path) -> Example:
 
 def without_heic(_: Path) -> object:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(images, "READS_HEIC", False)
+        patch.setattr(decoding, "READS_HEIC", False)
         return read_rgb(heic(drawing()))
 
 

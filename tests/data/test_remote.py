@@ -14,8 +14,10 @@ import pytest
 from pyarrow import parquet
 from tar_files import pairs, png, write_tar
 
-from diptych.data import Source, open_source, places, shards
-from diptych.data.remote import RemoteFile, RemotePath
+from diptych.data import Source, open_source
+from diptych.data.files import places
+from diptych.data.files.remote import RemoteFile, RemotePath
+from diptych.data.sources import shards
 from diptych.errors import DataError, SettingsError
 
 ROOT = "memory://bucket"

@@ -11,7 +11,7 @@ from pyarrow import parquet
 from tar_files import png
 
 from diptych.data import open_source
-from diptych.data.row_keys import NamedPaths, content_key, path_key
+from diptych.data.sources.row_keys import NamedPaths, content_key, path_key
 
 Write = Callable[[Path, Sequence[str]], str]
 

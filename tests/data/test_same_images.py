@@ -8,8 +8,9 @@ import pytest
 from pyarrow import parquet
 from tar_files import png, write_tar
 
-from diptych.data import Example, Source, open_source, shards
-from diptych.data.same_images import image_id, neighbouring_rows, run_length, same_images
+from diptych.data import Example, Source, open_source
+from diptych.data.sources import shards
+from diptych.data.subsets.same_images import image_id, neighbouring_rows, run_length, same_images
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +72,7 @@ def test_files_are_read_only_where_another_has_their_size(
         read.append(path.name)
         return path.read_bytes()
 
-    monkeypatch.setattr("diptych.data.same_images.read_file", read_file)
+    monkeypatch.setattr("diptych.data.subsets.same_images.read_file", read_file)
     (folder / "b.png").write_bytes(bytes(500))
     source = table(folder, ["longer.png", "b.png", "b.png", "b.png", "longer.png"])
     assert same_images(source).tolist() == [0, 1, 1, 1, 0]

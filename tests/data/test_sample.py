@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from diptych.data import Example, open_source, shards
-from diptych.data.images import open_image
-from diptych.data.sample import sample_shard
+from diptych.data import Example, open_source
+from diptych.data.images.decoding import open_image
+from diptych.data.sources import shards
+from diptych.data.sources.sample import sample_shard
 from diptych.errors import DataError
 
 NOTICE = Path(__file__).parents[2] / "NOTICE"

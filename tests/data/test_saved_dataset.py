@@ -9,7 +9,7 @@ import pytest
 from tar_files import png
 
 from diptych.data import Example, open_source
-from diptych.data.row_keys import content_key
+from diptych.data.sources.row_keys import content_key
 from diptych.errors import DataError, SettingsError
 
 IMAGES = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diptych.data.scene_pictures import (
+from diptych.data.scenes.scene_images import (
     CLASSES,
     COLOURS,
     INVERSE,
@@ -21,9 +21,9 @@ from diptych.data.scene_pictures import (
     coverage,
     together,
 )
-from diptych.data.scene_words import DISTRACTORS, SYNONYMS, caption, plain_caption
-from diptych.data.scenes import PARTS, open_scenes
-from diptych.data.sources import open_source
+from diptych.data.scenes.scene_source import PARTS, open_scenes
+from diptych.data.scenes.scene_words import DISTRACTORS, SYNONYMS, caption, plain_caption
+from diptych.data.sources.opening import open_source
 from diptych.errors import DataError, SettingsError
 
 COMBINATIONS = {f"{colour} {shape}" for colour, shape in UNSEEN}

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tar_files import pairs, png, write_tar
 
-from diptych.data import shards
 from diptych.data.example import Example
-from diptych.data.shards import ShardSource, index_shard
-from diptych.data.storage import OpenFile
-from diptych.data.tar import read_members
+from diptych.data.sources import shards
+from diptych.data.sources.shards import ShardSource, index_shard
+from diptych.data.sources.storage import OpenFile
+from diptych.data.sources.tar import read_members
 from diptych.errors import DataError
 
 

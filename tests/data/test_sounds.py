@@ -7,15 +7,15 @@ from functools import partial
 import numpy as np
 import pytest
 
-from diptych.data.augmentations import CentreCrop
-from diptych.data.canvas import canvas_for
 from diptych.data.example import Example
+from diptych.data.images.augmentations import CentreCrop
+from diptych.data.images.canvas import canvas_for
+from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Loader
-from diptych.data.scene_pictures import SHAPES
-from diptych.data.scene_sounds import RATE
-from diptych.data.sounds import hear, log_mel, read_wav, wav_bytes
-from diptych.data.sources import open_source
-from diptych.data.transforms import Preprocess
+from diptych.data.scenes.scene_images import SHAPES
+from diptych.data.scenes.scene_sounds import RATE
+from diptych.data.scenes.sounds import hear, log_mel, read_wav, wav_bytes
+from diptych.data.sources.opening import open_source
 from diptych.errors import DataError
 from diptych.tokenizer import tokenize
 

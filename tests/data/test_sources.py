@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tar_files import pairs, write_tar
 
-from diptych.data import Source, open_source, shards, sources
-from diptych.data.sources import expand
+from diptych.data import Source, open_source
+from diptych.data.sources import opening, shards
+from diptych.data.sources.opening import expand
 from diptych.errors import DataError, SettingsError
 
 
@@ -70,7 +71,7 @@ def test_braces_are_spelt_out_as_the_shell_does(tmp_path: Path) -> None:
 
 @given(first=st.integers(0, 300), last=st.integers(0, 300), width=st.integers(1, 5))
 def test_number_ranges_count_every_number_once(first: int, last: int, width: int) -> None:
-    spelt = list(sources._braces(f"x{{{first:0{width}}..{last:0{width}}}}.tar"))
+    spelt = list(opening._braces(f"x{{{first:0{width}}..{last:0{width}}}}.tar"))
     step = 1 if first <= last else -1
     assert [int(name[1:-4]) for name in spelt] == list(range(first, last + step, step))
 
@@ -130,7 +131,7 @@ def test_options_of_tables_are_refused_for_others(four: Path, option: dict[str, 
 
 
 def test_opening_a_source_imports_no_torch() -> None:
-    package = Path(sources.__file__).parent
+    package = Path(opening.__file__).parent
     for name in (
         "example",
         "sources",

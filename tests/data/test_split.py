@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diptych.data.images import read_rgb
-from diptych.data.near_copies import near_copies
-from diptych.data.sources import Source, open_source
-from diptych.data.split import Split, split
+from diptych.data.images.decoding import read_rgb
+from diptych.data.sources.opening import Source, open_source
+from diptych.data.subsets.near_copies import near_copies
+from diptych.data.subsets.split import Split, split
 from diptych.errors import DataError
 from tests.data.bursts import scene, write_bursts
 

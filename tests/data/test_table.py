@@ -321,7 +321,7 @@ def test_bad_parquet_is_an_error(folder: Path, write: Callable[[Path], Path], me
 
 def test_parquet_without_pyarrow_names_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_parquet(folder, image=["images/a.jpg"])
-    monkeypatch.delitem(sys.modules, "diptych.data.parquet", raising=False)
+    monkeypatch.delitem(sys.modules, "diptych.data.sources.parquet", raising=False)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'diptych\[data\]'"):
         open_source(path)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from image_files import drawing, encoded
 
-from diptych.data.augmentations import CentreCrop
-from diptych.data.canvas import canvas_for
 from diptych.data.example import Example
+from diptych.data.images.augmentations import CentreCrop
+from diptych.data.images.canvas import canvas_for
+from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Loader
 from diptych.data.text_sampling import TextSampling, joined, sample_text, sentences
-from diptych.data.transforms import Preprocess
 from diptych.errors import SettingsError
 from diptych.tokenizer import tokenize
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diptych.data import thumbnails
-from diptych.data.thumbnails import SIDE, preview
+from diptych.data.images import thumbnails
+from diptych.data.images.thumbnails import SIDE, preview
 
 
 @pytest.fixture(autouse=True, params=["simplejpeg", "Pillow"])

@@ -18,9 +18,9 @@ from image_files import drawing, encoded
 from PIL import Image
 
 from diptych import config
-from diptych.data import images, transforms
-from diptych.data.images import Pixels
-from diptych.data.transforms import CLIP_MEAN, CLIP_STD, Preprocess
+from diptych.data.images import decoding, transforms
+from diptych.data.images.decoding import Pixels
+from diptych.data.images.transforms import CLIP_MEAN, CLIP_STD, Preprocess
 from diptych.errors import ImageError, SettingsError
 
 
@@ -194,16 +194,16 @@ def test_path_bytes_stream_and_pillow_image_give_the_same_tensor(tmp_path: Path)
 
 def test_without_simplejpeg_the_tensor_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(photograph(320, 240), "JPEG", quality=90)
-    assert images.simplejpeg is not None
+    assert decoding.simplejpeg is not None
     fast = Preprocess(64)(data)
-    monkeypatch.setattr(images, "simplejpeg", None)
+    monkeypatch.setattr(decoding, "simplejpeg", None)
 
     assert torch.equal(Preprocess(64)(data), fast)
 
 
 def test_rotation_comes_before_the_resize() -> None:
     exif = Image.Exif()
-    exif[images.ORIENTATION] = 6
+    exif[decoding.ORIENTATION] = 6
     image = photograph(90, 60)
     data = encoded(image, "PNG", exif=exif.tobytes())
 

@@ -3,9 +3,9 @@
 import pytest
 from image_files import drawing, encoded, patched, tiff
 
-from diptych.data.images import read_rgb
+from diptych.data.images.decoding import read_rgb
+from diptych.data.images.truncation import is_cut
 from diptych.data.reasons import reason_of
-from diptych.data.truncation import is_cut
 from diptych.errors import ImageError
 
 WHOLE = {

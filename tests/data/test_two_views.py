@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.stats import chisquare, kstest
 from torch import Tensor
 
-from diptych.data.two_views import (
+from diptych.data.images.two_views import (
     TwoViews,
     blend,
     crop_boxes,

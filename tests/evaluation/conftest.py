@@ -1,7 +1,7 @@
 import pytest
 from tiny_model import preprocessing, random_clip
 
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.models.clip import CLIP
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
-from diptych.evaluation.probe_data import LabelledFeatures
+from diptych.evaluation.probes.probe_data import LabelledFeatures
 
 
 def labelled_digits(rows: slice = slice(None), classes: int = 10) -> LabelledFeatures:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diptych.evaluation import answers
+from diptych.evaluation.zero_shot import answers
 
 
 def test_answers_equal_a_slow_loop_and_do_not_depend_on_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,10 @@ from scipy.special import log_softmax, softmax
 from sklearn import metrics as sklearn
 from tiny_model import random_clip
 
-from diptych.data.sources import open_source
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
+from diptych.data.sources.opening import open_source
 from diptych.errors import DataError, SettingsError
-from diptych.evaluation.calibration import (
+from diptych.evaluation.zero_shot.calibration import (
     TEMPERATURES,
     calibrate,
     fit_temperature,
@@ -24,10 +24,10 @@ from diptych.evaluation.calibration import (
     threshold_keeping,
     write_calibration,
 )
-from diptych.evaluation.classify import classify
-from diptych.evaluation.labels import LabelSet
-from diptych.evaluation.reliability import bins_of_equal_width, expected_calibration_error
-from diptych.evaluation.zero_shot import evaluate_zero_shot
+from diptych.evaluation.zero_shot.class_labels import LabelSet
+from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
+from diptych.evaluation.zero_shot.own_labels import classify
+from diptych.evaluation.zero_shot.reliability import bins_of_equal_width, expected_calibration_error
 from diptych.models.clip import CLIP
 
 

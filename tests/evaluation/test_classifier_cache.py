@@ -7,13 +7,13 @@ import pytest
 import torch
 from tiny_model import random_clip
 
-from diptych.data.transforms import Preprocess
-from diptych.evaluation import classifier_cache
-from diptych.evaluation.classifier_cache import cache_folder, cached_classifier
-from diptych.evaluation.prompts import TEMPLATES
-from diptych.evaluation.zero_shot import classifier
+from diptych.data.images.transforms import Preprocess
+from diptych.evaluation.zero_shot import classifier_cache
+from diptych.evaluation.zero_shot.classification import classifier
+from diptych.evaluation.zero_shot.classifier_cache import cache_folder, cached_classifier
+from diptych.evaluation.zero_shot.prompts import TEMPLATES
 from diptych.models.clip import CLIP
-from diptych.weights.precision import to_half
+from diptych.weights.half_precision import to_half
 
 LABELS = (("cat",), ("kit fox", "swift fox"), ("dog",))
 TEMPLATES_80 = TEMPLATES["imagenet"]

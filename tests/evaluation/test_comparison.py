@@ -16,7 +16,7 @@ from diptych.evaluation.comparison import (
     holm,
     p_value,
 )
-from diptych.evaluation.report import Outcomes, Report, Scores
+from diptych.evaluation.task_report import Outcomes, Report, Scores
 
 LABELS = ("cat", "dog", "owl")
 

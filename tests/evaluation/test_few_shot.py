@@ -11,7 +11,7 @@ from probe_digits import labelled_digits
 from scipy import stats
 
 from diptych.errors import DataError, SettingsError
-from diptych.evaluation.few_shot import (
+from diptych.evaluation.probes.few_shot import (
     Crossing,
     crossing,
     evaluate_few_shot,

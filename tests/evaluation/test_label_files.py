@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from diptych.errors import DataError, SettingsError
-from diptych.evaluation.labels import LabelSet, labels_from, read_labels
-from diptych.evaluation.prompts import read_templates
+from diptych.evaluation.zero_shot.class_labels import LabelSet, labels_from, read_labels
+from diptych.evaluation.zero_shot.prompts import read_templates
 
 
 def written(folder: Path, name: str, text: str) -> Path:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diptych.evaluation.likelihood import AnyOf, Likelihood, OneOf
+from diptych.evaluation.probes.log_losses import AnyOf, Likelihood, OneOf
 
 COUNT, CLASSES = 12, 4
 ROWS = slice(3, 11)

@@ -13,14 +13,13 @@ from probe_digits import labelled_digits
 from sklearn.linear_model import LogisticRegression as ReferenceRegression
 from sklearn.metrics import log_loss, recall_score, roc_auc_score
 
-from diptych.data.sources import open_source
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
+from diptych.data.sources.opening import open_source
 from diptych.errors import DataError, SettingsError
-from diptych.evaluation.labels import LabelSet
-from diptych.evaluation.linear_probe import MOST_FITS, evaluate_linear_probe, fit_probe
-from diptych.evaluation.multi_label_features import MultiLabelFeatures, multi_label_features
-from diptych.evaluation.probe_data import LabelledFeatures, held_out, labelled_features
-from diptych.evaluation.strength_sweep import (
+from diptych.evaluation.probes.linear_probe import MOST_FITS, evaluate_linear_probe, fit_probe
+from diptych.evaluation.probes.multi_label_features import MultiLabelFeatures, multi_label_features
+from diptych.evaluation.probes.probe_data import LabelledFeatures, held_out, labelled_features
+from diptych.evaluation.probes.strength_sweep import (
     INVERSE_STRENGTHS,
     MOST_STRENGTHS,
     Score,
@@ -29,6 +28,7 @@ from diptych.evaluation.strength_sweep import (
     halving_search,
     sweep,
 )
+from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.models.clip import CLIP
 
 CPU = torch.device("cpu")

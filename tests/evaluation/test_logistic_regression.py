@@ -6,12 +6,12 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression as ReferenceRegression
 
-from diptych.data.transforms import Preprocess
-from diptych.evaluation import logistic_regression
+from diptych.data.images.transforms import Preprocess
 from diptych.evaluation.datasets.benchmark import default_root, open_benchmark
-from diptych.evaluation.likelihood import AnyOf, OneOf
-from diptych.evaluation.logistic_regression import Fit, LogisticRegression, fitting_device
-from diptych.evaluation.probe_data import labelled_features
+from diptych.evaluation.probes import logistic_regression
+from diptych.evaluation.probes.log_losses import AnyOf, OneOf
+from diptych.evaluation.probes.logistic_regression import Fit, LogisticRegression, fitting_device
+from diptych.evaluation.probes.probe_data import labelled_features
 from diptych.evaluation.survey import feature_rows
 from diptych.models.clip import CLIP
 from diptych.pretrained import load

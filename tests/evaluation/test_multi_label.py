@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diptych.data.sources import open_source
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
+from diptych.data.sources.opening import open_source
 from diptych.embed import embed_images, embed_texts
 from diptych.errors import DataError
-from diptych.evaluation.labels import LabelSet
-from diptych.evaluation.multi_label import evaluate_multi_label
+from diptych.evaluation.zero_shot.class_labels import LabelSet
+from diptych.evaluation.zero_shot.multi_label import evaluate_multi_label
 from diptych.models.clip import CLIP
 
 NAMES = ("bird", "car", "dog", "person")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diptych.evaluation.name_places import Box, place_name
+from diptych.reports.name_places import Box, place_name
 
 FRAME = Box(0, 0, 1000, 1000)
 

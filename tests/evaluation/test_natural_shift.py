@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from diptych.errors import DataError
-from diptych.evaluation.natural_shift import (
+from diptych.evaluation.robustness.natural_shift import (
     SHIFTS,
     Anchor,
     ClassMap,

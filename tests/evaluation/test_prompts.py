@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 
 from diptych.errors import DataError, SettingsError
-from diptych.evaluation.labels import LabelSet, labels_from, read_labels
-from diptych.evaluation.prompts import TEMPLATES, check_templates, fill, read_templates, templates_named
+from diptych.evaluation.zero_shot.class_labels import LabelSet, labels_from, read_labels
+from diptych.evaluation.zero_shot.prompts import (
+    TEMPLATES,
+    check_templates,
+    fill,
+    read_templates,
+    templates_named,
+)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from sklearn.calibration import calibration_curve
 
 from diptych.evaluation.metrics import Flags, Floats
-from diptych.evaluation.reliability import (
+from diptych.evaluation.zero_shot.reliability import (
     Bin,
     bins_of_equal_mass,
     bins_of_equal_width,

@@ -15,20 +15,21 @@ from PIL import Image
 from pyarrow import parquet
 
 import diptych
-from diptych.data import Example, Source, open_source, shards
-from diptych.data.transforms import Preprocess
+from diptych.data import Example, Source, open_source
+from diptych.data.images.transforms import Preprocess
+from diptych.data.sources import shards
 from diptych.evaluation import retrieval
-from diptych.evaluation.calibration import calibrate
 from diptych.evaluation.comparison import compare
-from diptych.evaluation.linear_probe import evaluate_linear_probe
 from diptych.evaluation.metrics import wilson
-from diptych.evaluation.multi_label import evaluate_multi_label
-from diptych.evaluation.probe_data import labelled_features
-from diptych.evaluation.report import Report
+from diptych.evaluation.probes.linear_probe import evaluate_linear_probe
+from diptych.evaluation.probes.probe_data import labelled_features
 from diptych.evaluation.retrieval import evaluate_retrieval
 from diptych.evaluation.survey import EmbeddedRows
+from diptych.evaluation.task_report import Report
 from diptych.evaluation.word_order import evaluate_word_order
-from diptych.evaluation.zero_shot import evaluate_zero_shot
+from diptych.evaluation.zero_shot.calibration import calibrate
+from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
+from diptych.evaluation.zero_shot.multi_label import evaluate_multi_label
 from diptych.models.clip import CLIP
 
 DRAWINGS = 90

@@ -7,7 +7,7 @@ import pytest
 from scipy import special, stats
 
 from diptych.errors import DataError
-from diptych.evaluation.robustness import (
+from diptych.evaluation.robustness.effective import (
     Line,
     bootstrap,
     effective_robustness,

@@ -7,8 +7,13 @@ from typing import Any
 import pytest
 
 from diptych.errors import DataError
-from diptych.evaluation.robustness import bootstrap, effective_robustness, fit_line, fit_pivoted_line
-from diptych.evaluation.robustness_table import Measurement, from_reports, read_table, summarise
+from diptych.evaluation.robustness.effective import (
+    bootstrap,
+    effective_robustness,
+    fit_line,
+    fit_pivoted_line,
+)
+from diptych.evaluation.robustness.robustness_table import Measurement, from_reports, read_table, summarise
 
 HEADER = "model,standard,shift,id_accuracy,shift_accuracy,id_count,shift_count,group,changed_from\n"
 STANDARD = {"small": (0.55, 0.30), "middle": (0.65, 0.42), "large": (0.72, 0.50), "larger": (0.75, 0.55)}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diptych.evaluation.student_t import margin, student_t
+from diptych.evaluation.robustness.student_t import margin, student_t
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 6, 11, 30, 58, 203])

@@ -14,13 +14,11 @@ from tiny_model import preprocessing, random_clip
 
 from diptych.embed import Progress
 from diptych.errors import DataError, SettingsError
-from diptych.evaluation import suite as suite_module
-from diptych.evaluation.headlines import headlines
-from diptych.evaluation.report import Outcomes, Report, Scores
-from diptych.evaluation.suite import read_suite_folder, run_suite
-from diptych.evaluation.suite_files import Result, read_result, write_result
-from diptych.evaluation.suite_jobs import Subject, prepare
-from diptych.evaluation.suite_report import (
+from diptych.evaluation.suite import suite_run as suite_module
+from diptych.evaluation.suite.headlines import headlines
+from diptych.evaluation.suite.suite_files import Result, read_result, write_result
+from diptych.evaluation.suite.suite_jobs import Subject, prepare
+from diptych.evaluation.suite.suite_report import (
     class_rows,
     confused_pairs,
     confusions,
@@ -30,7 +28,8 @@ from diptych.evaluation.suite_report import (
     reliability,
     sample_mistakes,
 )
-from diptych.evaluation.suite_tasks import (
+from diptych.evaluation.suite.suite_run import read_suite_folder, run_suite
+from diptych.evaluation.suite.suite_tasks import (
     FewShot,
     LinearProbe,
     Retrieval,
@@ -39,6 +38,7 @@ from diptych.evaluation.suite_tasks import (
     default_suite,
     read_suite,
 )
+from diptych.evaluation.task_report import Outcomes, Report, Scores
 from tests.processes import run_processes
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
@@ -339,10 +339,10 @@ torch.set_num_threads(1)
 sys.path[:0] = {path!r}
 from tiny_model import preprocessing, random_clip
 from diptych.distributed import processes
-from diptych.evaluation.suite_jobs import Subject
-from diptych.evaluation.suite_tasks import ZeroShot, Retrieval
+from diptych.evaluation.suite.suite_jobs import Subject
+from diptych.evaluation.suite.suite_tasks import ZeroShot, Retrieval
 from test_suite import Diary
-from diptych.evaluation.suite import run_suite
+from diptych.evaluation.suite.suite_run import run_suite
 out, classes, captioned, absent = sys.argv[1:]
 with processes("cpu") as here:
     subject = Subject(model=random_clip(), preprocess=preprocessing(), name="tiny", fingerprint="f" * 64,

@@ -8,7 +8,7 @@ import pytest
 from processes import run_processes
 from tiny_model import preprocessing, random_clip
 
-from diptych.data.sources import open_source
+from diptych.data.sources.opening import open_source
 from diptych.errors import DataError
 from diptych.evaluation.survey import EmbeddedRows, embed_rows, encoded_rows, feature_rows
 
@@ -20,7 +20,7 @@ import numpy as np
 from pathlib import Path
 sys.path[:0] = {path!r}
 from diptych.distributed import processes
-from diptych.data.sources import open_source
+from diptych.data.sources.opening import open_source
 from diptych.evaluation.survey import embed_rows
 from tiny_model import preprocessing, random_clip
 with processes("cpu") as here:
@@ -77,7 +77,7 @@ _ONE_FAILS = """
 import sys
 sys.path[:0] = {path!r}
 from diptych.distributed import processes
-from diptych.data.sources import open_source
+from diptych.data.sources.opening import open_source
 from diptych.errors import DiptychError
 from diptych.evaluation.survey import encoded_rows, embed_rows
 from tiny_model import preprocessing, random_clip

@@ -7,14 +7,14 @@ import pytest
 import torch
 from tiny_model import RESOLUTION
 
-from diptych.data.sources import open_source
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
+from diptych.data.sources.opening import open_source
 from diptych.errors import DataError, SettingsError
-from diptych.evaluation.captions import write_captions
-from diptych.evaluation.labels import LabelSet
-from diptych.evaluation.text_likelihood import class_likelihoods, likelihoods
+from diptych.evaluation.generated_captions import write_captions
 from diptych.evaluation.word_order import evaluate_word_order
-from diptych.evaluation.zero_shot import evaluate_zero_shot
+from diptych.evaluation.zero_shot.class_labels import LabelSet
+from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
+from diptych.evaluation.zero_shot.text_likelihood import class_likelihoods, likelihoods
 from diptych.models.architectures import (
     Architecture,
     BagOfWords,
@@ -23,10 +23,10 @@ from diptych.models.architectures import (
     VisionTransformer,
     WordPredictor,
 )
-from diptych.models.captioner import CellTower
 from diptych.models.clip import CLIP, build_model
+from diptych.models.heads.captioner import CellTower
 from diptych.tokenizer import tokenize
-from diptych.weights.precision import to_half
+from diptych.weights.half_precision import to_half
 
 PREPROCESS = Preprocess(RESOLUTION)
 KNOWN = tuple(

@@ -9,15 +9,15 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from diptych.data.sources import open_source
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
+from diptych.data.sources.opening import open_source
 from diptych.embed import embed_images, embed_texts
 from diptych.errors import DataError, SettingsError
-from diptych.evaluation import zero_shot
-from diptych.evaluation.classify import classify
-from diptych.evaluation.labels import LabelSet
-from diptych.evaluation.prompts import TEMPLATES, fill
-from diptych.evaluation.zero_shot import classifier, evaluate_zero_shot
+from diptych.evaluation.zero_shot import classification
+from diptych.evaluation.zero_shot.class_labels import LabelSet
+from diptych.evaluation.zero_shot.classification import classifier, evaluate_zero_shot
+from diptych.evaluation.zero_shot.own_labels import classify
+from diptych.evaluation.zero_shot.prompts import TEMPLATES, fill
 from diptych.models.clip import CLIP
 from diptych.tokenizer import tokenize
 
@@ -78,7 +78,7 @@ def test_averaging_before_normalising_would_give_another_classifier(tiny_clip: C
 
 def test_classifier_built_in_parts_equals_the_whole(tiny_clip: CLIP, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = classifier(tiny_clip, CLASSES, TEMPLATES["drawings"])
-    monkeypatch.setattr(zero_shot, "_PROMPTS_AT_ONCE", 11)
+    monkeypatch.setattr(classification, "_PROMPTS_AT_ONCE", 11)
     torch.testing.assert_close(
         classifier(tiny_clip, CLASSES, TEMPLATES["drawings"]), whole, atol=1e-6, rtol=0
     )

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diptych.data.images import read_rgb
-from diptych.data.sources import open_source
+from diptych.data.images.decoding import read_rgb
+from diptych.data.sources.opening import open_source
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 

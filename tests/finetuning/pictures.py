@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from diptych import config
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.models.architectures import Architecture, ModifiedResNet, TextTransformer, VisionTransformer
 from diptych.models.clip import CLIP, build_model
 from diptych.training.settings import Recipe

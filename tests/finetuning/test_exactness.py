@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from diptych.data.augmentations import CentreCrop
-from diptych.data.transforms import Preprocess
-from diptych.evaluation.report import Report, Scores
-from diptych.finetuning.run import best_alpha, losses
-from diptych.finetuning.start import prepare
+from diptych.data.images.augmentations import CentreCrop
+from diptych.data.images.transforms import Preprocess
+from diptych.evaluation.task_report import Report, Scores
 from diptych.models.clip import CLIP
 from diptych.pretrained import load
+from diptych.runs.finetune_run import best_alpha, losses
+from diptych.runs.finetune_start import prepare
+from diptych.training.approaches import TASKS
 from diptych.training.engine import train
 from diptych.training.feeding import open_training_data
 from diptych.training.settings import Recipe
 from diptych.training.starting import starting_model
 from diptych.training.step import training_step
-from diptych.training.tasks import TASKS
 from diptych.training.towers import WHOLE, Chunking
 from diptych.training.trained_parts import choose_trained
 from tests.finetuning.pictures import RESNET, VIT, recipe, saved_clip

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diptych.data.held_out import balancing, held_out
+from diptych.data.subsets.held_out import balancing, held_out
 from diptych.errors import SettingsError
 
 KEYS = [

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from diptych.data.sources import open_source
+from diptych.data.sources.opening import open_source
 from diptych.errors import DataError
-from diptych.finetuning.defaults import Asked, learning_rate, method_for, recipe_for
-from diptych.finetuning.examination import Examined, examine
+from diptych.runs.finetune_data import Examined, examine
+from diptych.runs.finetune_recipe import Asked, learning_rate, method_for, recipe_for
 from tests.training.label_pictures import write_pictures
 
 

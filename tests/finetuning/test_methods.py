@@ -10,25 +10,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import diptych
-from diptych.cli.train import held_out_part, reports_of
-from diptych.data.labelled import Prompted
-from diptych.data.sources import open_source
+from diptych.data.sources.opening import open_source
+from diptych.data.subsets.labelled import Prompted
 from diptych.embed import embed_images, image_features
 from diptych.errors import DataError, SettingsError
-from diptych.evaluation.own_classes import evaluate_own_classes
-from diptych.evaluation.zero_shot import classifier, evaluate_zero_shot
-from diptych.finetuning.examination import examine
-from diptych.finetuning.heads import probe_head
-from diptych.finetuning.product import between, finished
-from diptych.finetuning.run import Finetuned, finetune
-from diptych.finetuning.start import prepare
+from diptych.evaluation.zero_shot.classification import classifier, evaluate_zero_shot
+from diptych.evaluation.zero_shot.own_classes import evaluate_own_classes
 from diptych.models.clip import CLIP
+from diptych.runs.classifier_heads import probe_head
+from diptych.runs.evaluations import held_out_part, reports_of
+from diptych.runs.finetune_data import examine
+from diptych.runs.finetune_product import between, finished
+from diptych.runs.finetune_run import Finetuned, finetune
+from diptych.runs.finetune_start import prepare
+from diptych.training.approaches import TASKS
+from diptych.training.approaches.lit import LitTask
 from diptych.training.feeding import open_examples, open_training_data
 from diptych.training.settings import Recipe
 from diptych.training.starting import starting_model
 from diptych.training.step import training_step
-from diptych.training.tasks import TASKS
-from diptych.training.tasks.lit import LitTask
 from diptych.training.trained_parts import choose_trained
 from tests.finetuning.pictures import RESNET, recipe, saved_clip, to_the_end
 from tests.training.label_pictures import write_pictures

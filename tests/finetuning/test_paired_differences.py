@@ -3,12 +3,12 @@
 import pytest
 
 from diptych import load
-from diptych.cli.selection import Selected
-from diptych.data.sources import open_source
-from diptych.evaluation.report import Report
+from diptych.data.sources.opening import open_source
+from diptych.data.subsets.selection import Selected
 from diptych.evaluation.retrieval import evaluate_retrieval
-from diptych.evaluation.zero_shot import evaluate_zero_shot
-from diptych.finetuning.run import headline, paired_difference
+from diptych.evaluation.task_report import Report
+from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
+from diptych.runs.finetune_run import headline, paired_difference
 
 SOURCE = Selected(open_source("sample:test"), range(12), "drawings")
 

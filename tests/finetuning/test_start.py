@@ -8,10 +8,10 @@ import pytest
 import diptych
 from diptych.config import build
 from diptych.errors import CheckpointError, SettingsError
-from diptych.finetuning.start import prepare
 from diptych.models.architectures import Architecture
 from diptych.models.clip import build_model
-from diptych.training.layout import RECIPE
+from diptych.runs.finetune_start import prepare
+from diptych.training.saving.layout import RECIPE
 from diptych.training.settings import Recipe
 from diptych.weights.checkpoint import read_manifest
 from tests.training.label_pictures import write_pictures
@@ -29,7 +29,7 @@ def models(tmp_path: Path) -> list[str]:
     names = []
     for name in ("first", "other"):
         model = build_model(build(Architecture, _ARCHITECTURE, "test"))
-        diptych.save(model, diptych.data.transforms.Preprocess(32), tmp_path / name)
+        diptych.save(model, diptych.data.images.transforms.Preprocess(32), tmp_path / name)
         names.append(str(tmp_path / name))
     return names
 

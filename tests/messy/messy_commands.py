@@ -22,8 +22,8 @@ from messy_model import tiny_checkpoint
 
 from diptych.cli.__main__ import main as diptych
 from diptych.data.examination import verify_source
-from diptych.data.folder import list_folder
-from diptych.data.sources import open_source
+from diptych.data.sources.folder import list_folder
+from diptych.data.sources.opening import open_source
 
 _MOST_MEMORY = 8 << 30  # bytes of addresses; an endless file would take all of a machine otherwise
 

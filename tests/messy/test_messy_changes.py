@@ -11,7 +11,7 @@ from messy_model import tiny_checkpoint
 from messy_pictures import seeds
 
 from diptych.cli.__main__ import main
-from diptych.data import sources
+from diptych.data.sources import opening
 
 KEPT = 12
 
@@ -76,7 +76,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(plain(number))
         path.with_suffix(".txt").write_text(f"picture {number}")
-    listed = sources.list_folder
+    listed = opening.list_folder
     done = []
 
     def list_and_change(place: Path) -> object:
@@ -87,7 +87,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             done.append(place)
         return listing
 
-    monkeypatch.setattr(sources, "list_folder", list_and_change)
+    monkeypatch.setattr(opening, "list_folder", list_and_change)
     return top
 
 

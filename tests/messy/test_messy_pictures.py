@@ -8,7 +8,7 @@ from messy_damage import cut_files, large_pictures
 from messy_folder import pictures
 from messy_pictures import READ, Picture, drawing, heic_pictures, seeds, uniform_jpeg, whole_pictures
 
-from diptych.data.images import read_rgb
+from diptych.data.images.decoding import read_rgb
 from diptych.data.reasons import reason_of
 from diptych.errors import DataError
 

@@ -11,15 +11,15 @@ from messy_folder import permit, write_pile
 from messy_model import PREPROCESS, tiny_clip
 from starlette.testclient import TestClient
 
-from diptych.data.images import read_rgb
-from diptych.data.sources import open_source
-from diptych.search.build import refresh
+from diptych.data.images.decoding import read_rgb
+from diptych.data.sources.opening import open_source
+from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
-from diptych.search.index import Index
+from diptych.search.image_index import Index
 from diptych.search.stores.memory import MemoryDatabase
 from diptych.serving.app import create_app
-from diptych.serving.run import build_service
-from diptych.serving.settings import Settings
+from diptych.serving.server import build_service
+from diptych.serving.server_settings import Settings
 
 
 async def decode(data: bytes) -> object:

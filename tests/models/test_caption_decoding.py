@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diptych.models.decoding import beam_search, nucleus, sample
+from diptych.models.heads.generation import beam_search, nucleus, sample
 
 START, END, WORDS = 0, 1, 4
 

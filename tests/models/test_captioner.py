@@ -9,9 +9,9 @@ from torch import Tensor
 
 from diptych.errors import SettingsError
 from diptych.models import architectures
-from diptych.models.captioner import Captioner, CellTower, reversed_texts
 from diptych.models.clip import build_model
-from diptych.models.decoding import beam_search
+from diptych.models.heads.captioner import Captioner, CellTower, reversed_texts
+from diptych.models.heads.generation import beam_search
 from tests.models.small_models import CONTEXT, IMAGE_TOWERS, VOCABULARY, random_texts
 
 START, END = VOCABULARY - 2, VOCABULARY - 1

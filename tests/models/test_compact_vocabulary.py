@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from diptych.models import architectures
-from diptych.models.captioner import Captioner
-from diptych.models.compact_vocabulary import CompactVocabulary
+from diptych.models.heads.captioner import Captioner
+from diptych.models.heads.compact_vocabulary import CompactVocabulary
+from diptych.models.heads.word_predictor import WordPredictor
 from diptych.models.language_tower import LanguageTower
 from diptych.models.text_transformer import TextTransformer
-from diptych.models.word_predictor import WordPredictor
-from diptych.objectives.vocabulary import log_likelihoods
+from diptych.objectives.vocabulary_softmax import log_likelihoods
 from tests.models.small_models import CONTEXT, VOCABULARY, random_texts
 
 

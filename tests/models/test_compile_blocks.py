@@ -11,9 +11,9 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from diptych.errors import SettingsError
-from diptych.models import blocks
-from diptych.models.blocks import compile_blocks, set_recompute
 from diptych.models.clip import CLIP
+from diptych.models.layers import blocks
+from diptych.models.layers.blocks import compile_blocks, set_recompute
 
 # PyTorch hides this warning of its own by a filter for loggers, which does not see that this suite raises it.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")

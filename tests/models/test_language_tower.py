@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from diptych.models.language_tower import LanguageTower
-from diptych.objectives.vocabulary import log_likelihoods
+from diptych.objectives.vocabulary_softmax import log_likelihoods
 from tests.models.small_models import TEXT_TOWERS, VOCABULARY, random_texts, small_model
 
 LENGTHS = [5, 12, 2, 8]

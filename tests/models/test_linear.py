@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from diptych.models import linear as module
-from diptych.models.linear import Linear, linear
+from diptych.models.layers import linear as module
+from diptych.models.layers.linear import Linear, linear
 
 
 class Operators(TorchDispatchMode):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diptych.models import vision_transformer
 from diptych.models.architectures import TextTransformer as TextTransformerSize
-from diptych.models.packing import pack
+from diptych.models.layers.text_packing import pack
 from diptych.models.text_transformer import TextTransformer
 from diptych.models.vision_transformer import VisionTransformer
 

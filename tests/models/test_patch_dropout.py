@@ -10,7 +10,7 @@ from small_models import small_model
 from torch import Tensor
 
 from diptych.errors import SettingsError
-from diptych.models.patch_dropout import kept_patches, splitmix64
+from diptych.models.layers.patch_dropout import kept_patches, splitmix64
 from diptych.models.vision_transformer import VisionTransformer
 
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from diptych.distributed import world
 from diptych.errors import SettingsError
 from diptych.models import architectures
-from diptych.models.global_batch_norm import GlobalBatchNorm
-from diptych.models.label_head import LabelHead
-from diptych.models.projection_head import ProjectionHead
+from diptych.models.heads.label_head import LabelHead
+from diptych.models.layers.global_batch_norm import GlobalBatchNorm
+from diptych.models.layers.projection_head import ProjectionHead
 from tests.processes import run_processes
 
 SHARES = (5, 2)  # rows of each process

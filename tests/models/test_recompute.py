@@ -8,11 +8,11 @@ from small_models import random_texts, small_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from diptych.models.batch_statistics import frozen_running_statistics
-from diptych.models.blocks import set_recompute
 from diptych.models.clip import CLIP
+from diptych.models.layers.batch_statistics import frozen_running_statistics
+from diptych.models.layers.blocks import set_recompute
+from diptych.models.layers.patch_dropout import kept_patches
 from diptych.models.modified_resnet import ModifiedResNet
-from diptych.models.patch_dropout import kept_patches
 
 RESNETS = ["resnet", "resnet-stem-stride-2"]
 SIDES = {"vit": 32, "resnet": 64, "resnet-stem-stride-2": 64}

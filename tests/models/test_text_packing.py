@@ -9,7 +9,7 @@ from small_models import CONTEXT, TEXT_TOWERS, VOCABULARY, random_texts, small_m
 from torch import Tensor
 
 from diptych.models import text_transformer
-from diptych.models.packing import Packing, order_of_batches, pack
+from diptych.models.layers.text_packing import Packing, order_of_batches, pack
 from diptych.models.text_transformer import TextTransformer
 
 START, END = VOCABULARY - 2, VOCABULARY - 1

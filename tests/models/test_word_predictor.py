@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from diptych.models import architectures
-from diptych.models.word_masking import mask_words
-from diptych.models.word_predictor import WordPredictor, distinct_words
+from diptych.models.heads.word_masking import mask_words
+from diptych.models.heads.word_predictor import WordPredictor, distinct_words
 from tests.models.small_models import CONTEXT, VOCABULARY, random_texts
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from diptych.objectives import vocabulary
-from diptych.objectives.captioning import captioning, masked_words
+from diptych.objectives import vocabulary_softmax
+from diptych.objectives.next_word import captioning, masked_words
 
 ENDS = [3, 1, 4, 2]
 
@@ -58,7 +58,7 @@ def test_masked_loss_equals_slow_loop() -> None:
 def test_gradients_equal_finite_differences_whole_and_in_pieces(
     monkeypatch: pytest.MonkeyPatch, logits: int
 ) -> None:
-    monkeypatch.setattr(vocabulary, "_LOGITS", logits)
+    monkeypatch.setattr(vocabulary_softmax, "_LOGITS", logits)
     *leaves, tokens = inputs()
     leaves = [leaf.requires_grad_() for leaf in leaves]
     ends = torch.tensor(ENDS)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diptych.objectives.clip_distillation import (
+from diptych.objectives.feature_distillation import (
     affinity_distillation,
     feature_distillation,
     interactive_distillation,

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diptych.objectives.convirt import convirt
+from diptych.objectives.directional import convirt
 from diptych.objectives.infonce import infonce
 from diptych.objectives.pairs import Pairs
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from diptych.objectives.labels import label_likelihood
+from diptych.objectives.cross_entropy import label_likelihood
 
 
 def logits(rows: int = 6, classes: int = 4) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diptych.objectives.pairs import Pairs
-from diptych.objectives.shre import cosine_ranking, transfer
+from diptych.objectives.transfer_and_ranking import cosine_ranking, transfer
 
 ROWS = 6
 PRESENT = torch.tensor([True, False, True, True, False, True])

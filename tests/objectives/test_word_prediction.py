@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diptych.objectives.word_prediction import word_detection, word_prediction
+from diptych.objectives.word_set import word_detection, word_prediction
 
 WORDS = torch.tensor([[2, 5, -1], [0, -1, -1], [-1, -1, -1], [6, 3, 1]])
 Objective = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, int]]

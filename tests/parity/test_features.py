@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.models.architectures import (
     PUBLISHED,
     Architecture,
@@ -21,10 +21,10 @@ from diptych.models.architectures import (
     VisionTransformer,
 )
 from diptych.models.clip import CLIP
+from diptych.weights.foreign.open_clip import write_open_clip_folder
+from diptych.weights.foreign.openai import openai_layout
+from diptych.weights.foreign.transformers import write_transformers_folder
 from diptych.weights.formats import load_path
-from diptych.weights.open_clip import write_open_clip_folder
-from diptych.weights.openai import openai_layout
-from diptych.weights.transformers import write_transformers_folder
 from tests.parity.random_models import Features, distance, features, random_inputs, random_model, small
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}

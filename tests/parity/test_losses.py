@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diptych.objectives.captioning import captioning
-from diptych.objectives.convirt import convirt
+from diptych.objectives.directional import convirt
 from diptych.objectives.infonce import infonce
+from diptych.objectives.next_word import captioning
 from diptych.objectives.nt_xent import nt_xent
 from diptych.objectives.pairs import Pairs
-from diptych.objectives.shre import cosine_ranking
 from diptych.objectives.sigmoid import sigmoid
-from diptych.training.lars import LARS
+from diptych.objectives.transfer_and_ranking import cosine_ranking
+from diptych.training.optim.lars import LARS
 
 ROWS = 9
 MINE = torch.arange(ROWS)

@@ -5,7 +5,7 @@ import torch
 
 from diptych.models.architectures import PUBLISHED
 from diptych.weights.assembly import lay_out
-from diptych.weights.precision import to_half
+from diptych.weights.half_precision import to_half
 from diptych.weights.verify import PARAMETERS
 
 # Tensors in a state dict, and bytes with matrices in float16, counted in OpenAI's code; the latter agree with the

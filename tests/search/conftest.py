@@ -10,7 +10,7 @@ from typing import TypeAlias
 import pytest
 from tiny_model import preprocessing, random_clip
 
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.models.clip import CLIP
 from diptych.search.stores.connect import connect
 from diptych.search.stores.memory import MemoryDatabase

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from diptych.data.example import Example
-from diptych.data.sources import Source
-from diptych.data.thumbnails import Preview
+from diptych.data.images.thumbnails import Preview
+from diptych.data.sources.opening import Source
 from diptych.embed import EmbeddedBatch, Skipped, uri_of
 from diptych.errors import DataError
 

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from diptych.search.index import Index
+from diptych.search.building.removal import remove
+from diptych.search.building.writer import Writer
+from diptych.search.image_index import Index
 from diptych.search.manifest import drop_leftovers, read_manifest
-from diptych.search.remove import remove
 from diptych.search.stores.connect import connect
 from diptych.search.stores.filters import OneOf
-from diptych.search.stores.rows import Batch, Item, item_id
-from diptych.search.writer import Writer
+from diptych.search.stores.image_rows import Batch, Item, item_id
 
 DIM = 8
 # And "lie": the broken twin, which acknowledges its second batch, dies, and has not written it.

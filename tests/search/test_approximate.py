@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from fake_encoder import Contained, FakeEncoder
 
-from diptych.search.build import refresh
-from diptych.search.index import Index
+from diptych.search.building.build import refresh
+from diptych.search.image_index import Index
+from diptych.search.integrity import verify
 from diptych.search.stores import lance, pgvector
 from diptych.search.stores.filters import parse
+from diptych.search.stores.image_rows import Batch, Item, item_id
 from diptych.search.stores.memory import MemoryStore
 from diptych.search.stores.protocol import Database
-from diptych.search.stores.rows import Batch, Item, item_id
-from diptych.search.verify import verify
 
 DIM = 16
 ROWS = 600

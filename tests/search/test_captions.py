@@ -6,11 +6,11 @@ import pytest
 from fake_encoder import FakeEncoder
 
 from diptych.data.example import Example
-from diptych.data.sources import open_source
+from diptych.data.sources.opening import open_source
 from diptych.errors import DataError
-from diptych.search.build import refresh
-from diptych.search.captions import with_all_captions
-from diptych.search.index import Index
+from diptych.search.building.build import refresh
+from diptych.search.building.caption_rows import with_all_captions
+from diptych.search.image_index import Index
 from diptych.search.query import Found, result_of
 from diptych.search.stores.memory import MemoryDatabase
 

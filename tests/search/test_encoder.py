@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diptych.data.sources import open_source
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
+from diptych.data.sources.opening import open_source
 from diptych.embed import embed_images, embed_texts, uri_of
 from diptych.models.clip import CLIP
-from diptych.search.build import refresh
+from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
-from diptych.search.index import Index
+from diptych.search.image_index import Index
 from diptych.search.query import Part, Question
 from diptych.search.searcher import Searcher
-from diptych.search.stores.rows import item_id
+from diptych.search.stores.image_rows import item_id
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from diptych.search.stores.filters import (
     matches,
     parse,
 )
-from diptych.search.stores.rows import Item, item_id
+from diptych.search.stores.image_rows import Item, item_id
 
 ROW = Item(
     id=item_id("/a.jpg"),

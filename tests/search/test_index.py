@@ -8,8 +8,8 @@ import pytest
 from fake_encoder import DIM, Contained, FakeEncoder
 
 from diptych.errors import SearchIndexError, SettingsError
-from diptych.search.build import refresh
-from diptych.search.index import Index
+from diptych.search.building.build import refresh
+from diptych.search.image_index import Index
 from diptych.search.manifest import read_manifest, write_manifest
 from diptych.search.stores.memory import MemoryDatabase
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from index_story import MODES, batch, item_id, thumbnail_of, wrong
 
-from diptych.search.index import Index
+from diptych.search.image_index import Index
+from diptych.search.integrity import verify
 from diptych.search.stores.connect import connect
-from diptych.search.verify import verify
 
 State = dict[int, int]  # number of a picture to its generation
 

@@ -7,8 +7,8 @@ import pytest
 from fake_encoder import Contained, FakeEncoder
 from index_places import PLACES
 
-from diptych.search.build import refresh
-from diptych.search.index import Index
+from diptych.search.building.build import refresh
+from diptych.search.image_index import Index
 from diptych.search.stores.protocol import Database
 
 

@@ -9,17 +9,17 @@ from fake_encoder import Contained, FakeEncoder, vector_of
 from photograph_files import exif_of, photograph_file
 
 from diptych.data.example import Example
-from diptych.data.photograph import Photograph
+from diptych.data.images.photograph import Photograph
 from diptych.errors import SettingsError
-from diptych.search import rewriting, snapshot
-from diptych.search.build import refresh
-from diptych.search.index import Index
+from diptych.search.building import rewriting, snapshot
+from diptych.search.building.build import refresh
+from diptych.search.building.removal import remove
+from diptych.search.image_index import Index
+from diptych.search.integrity import verify
 from diptych.search.manifest import FORMAT_VERSION, read_manifest
-from diptych.search.remove import remove
-from diptych.search.stores import rows
+from diptych.search.stores import image_rows
 from diptych.search.stores.connect import connect
 from diptych.search.stores.filters import parse
-from diptych.search.verify import verify
 
 NAME = "memory://box"
 PICTURES = {f"{number:02}": f"picture {number}".encode() for number in range(6)}
@@ -105,7 +105,7 @@ def test_exif_of_pictures_that_an_old_index_has_is_read_by_the_next_refresh(
     data = {"x": photograph_file(exif_of(taken="2024:06:01 10:00:00", model="X100"))}
     place = tmp_path / "index"
     with monkeypatch.context() as patch:
-        patch.setattr(snapshot, "READING", rows.READING - 1)
+        patch.setattr(snapshot, "READING", image_rows.READING - 1)
         patch.setattr(snapshot, "photograph", lambda _: Photograph())
         refresh(place, Contained(NAME, data), FakeEncoder())
     (found,) = Index(place).items()
@@ -121,7 +121,7 @@ def test_exif_is_read_also_where_another_source_brought_the_index_up_to_date_fir
     data = {"x": photograph_file(exif_of(taken="2024:06:01 10:00:00", model="X100"))}
     place = tmp_path / "index"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snapshot, "READING", rows.READING - 1)
+        patch.setattr(snapshot, "READING", image_rows.READING - 1)
         patch.setattr(snapshot, "photograph", lambda _: Photograph())
         refresh(place, Contained(NAME, data), FakeEncoder())
     database = connect(place)

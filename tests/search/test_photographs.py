@@ -12,14 +12,14 @@ from index_places import PLACES
 from photograph_files import exif_of, photograph_file
 
 from diptych.errors import SettingsError
-from diptych.search.build import refresh
-from diptych.search.index import Index
+from diptych.search.building.build import refresh
+from diptych.search.image_index import Index
 from diptych.search.query import Part, Question
 from diptych.search.searcher import SORTED, Searcher
 from diptych.search.stores.filters import matches, parse
+from diptych.search.stores.image_rows import Item, item_id
 from diptych.search.stores.memory import MemoryDatabase
 from diptych.search.stores.protocol import Database
-from diptych.search.stores.rows import Item, item_id
 
 ZURICH, SYDNEY, SUVA = (47.376887, 8.541694), (-33.856784, 151.215297), (-18.1416, 178.4419)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from diptych.errors import SettingsError
 from diptych.search.query import UNWANTED, Found, Part, Question, combine, result_of
-from diptych.search.stores.rows import Item
+from diptych.search.stores.image_rows import Item
 
 DIM = 6
 WEIGHTS = st.floats(0.1, 10) | st.floats(-10, -0.1)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from fake_encoder import DIM, Contained, FakeEncoder
 
-from diptych.search.build import refresh
-from diptych.search.index import Index
+from diptych.search.building.build import refresh
+from diptych.search.image_index import Index
 from diptych.search.stores.filters import Filter
+from diptych.search.stores.image_rows import Hit
 from diptych.search.stores.memory import MemoryDatabase, MemoryStore
 from diptych.search.stores.protocol import Query
-from diptych.search.stores.rows import Hit
 
 COUNT = 1_200
 

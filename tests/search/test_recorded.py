@@ -8,17 +8,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from diptych.data.sources import open_source
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
+from diptych.data.sources.opening import open_source
 from diptych.embed import embed_source
-from diptych.embed.files import about, part_of, write_embeddings
+from diptych.embed.embedding_files import about, part_of, write_embeddings
 from diptych.errors import DataError, SearchIndexError
 from diptych.models.clip import CLIP
 from diptych.pretrained import fingerprint
-from diptych.search.build import refresh
+from diptych.search.building.build import refresh
+from diptych.search.building.recorded import NOT_RECORDED, Recorded
 from diptych.search.encoder import Encoder
-from diptych.search.index import Index
-from diptych.search.recorded import NOT_RECORDED, Recorded
+from diptych.search.image_index import Index
 from diptych.search.stores.memory import MemoryDatabase
 
 

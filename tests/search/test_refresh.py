@@ -15,16 +15,16 @@ from fake_encoder import DAMAGED, Contained, FakeEncoder, Folder, preview_of, ve
 from pyarrow import parquet
 
 from diptych.data import Example, Source, open_source
-from diptych.data.row_keys import content_key
+from diptych.data.sources.row_keys import content_key
 from diptych.errors import DataError, SearchIndexError
-from diptych.search.build import Summary, refresh
-from diptych.search.index import Index
+from diptych.search.building.build import Summary, refresh
+from diptych.search.image_index import Index
+from diptych.search.integrity import verify
 from diptych.search.manifest import read_manifest, write_manifest
 from diptych.search.stores.connect import connect
+from diptych.search.stores.image_rows import item_id
 from diptych.search.stores.memory import MemoryDatabase
 from diptych.search.stores.protocol import Database
-from diptych.search.stores.rows import item_id
-from diptych.search.verify import verify
 
 Place: TypeAlias = Path | Database
 
@@ -469,9 +469,9 @@ import resource, sys
 from pathlib import Path
 from fake_encoder import Contained, FakeEncoder
 from diptych.errors import SearchIndexError
-from diptych.search.build import refresh
-from diptych.search.index import Index
-from diptych.search.verify import verify
+from diptych.search.building.build import refresh
+from diptych.search.image_index import Index
+from diptych.search.integrity import verify
 
 place = Path(sys.argv[1])
 few = {str(number): b"%d" % number for number in range(5)}

@@ -10,14 +10,14 @@ from fake_encoder import FakeEncoder, Folder, preview_of, vector_of
 from index_places import PLACES
 
 from diptych.errors import DataError, SearchIndexError
-from diptych.search.build import refresh
-from diptych.search.index import Index
+from diptych.search.building.build import refresh
+from diptych.search.building.removal import chosen_by, remove
+from diptych.search.image_index import Index
+from diptych.search.integrity import verify
 from diptych.search.manifest import read_manifest
-from diptych.search.remove import chosen_by, remove
 from diptych.search.stores.connect import connect
 from diptych.search.stores.filters import parse
 from diptych.search.stores.protocol import Database
-from diptych.search.verify import verify
 
 
 @pytest.fixture

@@ -10,16 +10,16 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from diptych.errors import SearchIndexError, SettingsError
-from diptych.search.build import refresh
+from diptych.search.building.build import refresh
+from diptych.search.building.removal import remove
 from diptych.search.diversity import diversified
 from diptych.search.duplicates import SAME, groups
-from diptych.search.index import Index
+from diptych.search.image_index import Index
 from diptych.search.query import Answer, Found, Part, Question
-from diptych.search.remove import remove
 from diptych.search.searcher import DIVERSIFIED, GROUPED, Searcher
 from diptych.search.stores.filters import condition, matches, parse
+from diptych.search.stores.image_rows import Batch, Item
 from diptych.search.stores.memory import MemoryDatabase
-from diptych.search.stores.rows import Batch, Item
 
 COUNT = 130
 

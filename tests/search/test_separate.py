@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from diptych.errors import SearchIndexError
-from diptych.search.separate import check_separate
+from diptych.search.building.separate import check_separate
 
 
 @pytest.mark.parametrize(

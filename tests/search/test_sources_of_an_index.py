@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from fake_encoder import FakeEncoder
 
-from diptych.data.folder import FolderSource, list_folder
-from diptych.data.sources import Source
+from diptych.data.sources.folder import FolderSource, list_folder
+from diptych.data.sources.opening import Source
 from diptych.errors import DataError
-from diptych.search.build import Summary, refresh
-from diptych.search.index import Index
-from diptych.search.origin import NoExamples
+from diptych.search.building.build import Summary, refresh
+from diptych.search.building.origin import NoExamples
+from diptych.search.building.vanished import LostPicturesError
+from diptych.search.image_index import Index
 from diptych.search.stores.memory import MemoryDatabase
-from diptych.search.vanished import LostPicturesError
 
 
 def write(folder: Path, *names: str) -> Path:

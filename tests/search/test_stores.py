@@ -10,9 +10,9 @@ from index_places import PLACES
 
 from diptych.errors import SearchIndexError
 from diptych.search.stores.filters import matches, parse
+from diptych.search.stores.image_rows import Batch, Item, item_id
 from diptych.search.stores.memory import MemoryStore
 from diptych.search.stores.protocol import Database, VectorStore
-from diptych.search.stores.rows import Batch, Item, item_id
 
 DIM = 16
 HOSTILE = [

@@ -10,9 +10,9 @@ import pytest
 from fake_encoder import Contained, FakeEncoder
 
 from diptych.errors import SearchIndexError
-from diptych.search.build import refresh
+from diptych.search.building.build import refresh
+from diptych.search.integrity import verify
 from diptych.search.stores.ledger import Ledger
-from diptych.search.verify import verify
 
 TABLE = "images-000001.lance"
 

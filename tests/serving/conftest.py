@@ -11,17 +11,17 @@ from starlette.testclient import TestClient
 from tiny_model import preprocessing, random_clip
 
 from diptych.data.example import Example
-from diptych.data.images import Pixels, read_rgb
-from diptych.data.sources import Source, open_source
+from diptych.data.images.decoding import Pixels, read_rgb
+from diptych.data.sources.opening import Source, open_source
 from diptych.models.clip import CLIP
-from diptych.search.build import refresh
+from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
-from diptych.search.index import Index
+from diptych.search.image_index import Index
 from diptych.search.stores.memory import MemoryDatabase
 from diptych.serving.app import create_app
-from diptych.serving.run import address_of, build_server, build_service, listening
+from diptych.serving.server import address_of, build_server, build_service, listening
+from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
-from diptych.serving.settings import Settings
 
 PICTURES = 60
 MODEL = "tiny"

@@ -11,7 +11,7 @@ import pytest
 
 from diptych.embed import Vectors
 from diptych.models.clip import CLIP
-from diptych.serving import towers
+from diptych.serving import encoders
 
 
 class SlowTexts:
@@ -21,9 +21,9 @@ class SlowTexts:
         self.sizes: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
-        self._encode = towers.encode_tokens
+        self._encode = encoders.encode_tokens
         self._seconds = seconds
-        monkeypatch.setattr(towers, "encode_tokens", self._slowly)
+        monkeypatch.setattr(encoders, "encode_tokens", self._slowly)
 
     def _slowly(self, model: CLIP, tokens: Any) -> Vectors:
         self.sizes.append(len(tokens))

@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from diptych.serving.access_log import AccessLog
+from diptych.serving.guard.access_log import AccessLog
 
 SECRET = "a-red-bicycle-of-my-daughter"
 

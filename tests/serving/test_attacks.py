@@ -24,18 +24,18 @@ from tiny_model import preprocessing
 
 from diptych.data.example import Example
 from diptych.models.clip import CLIP
-from diptych.search.build import refresh
+from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
-from diptych.search.index import Index
+from diptych.search.image_index import Index
 from diptych.search.stores.memory import MemoryDatabase
-from diptych.serving import headers
 from diptych.serving.app import create_app
-from diptych.serving.decoding import DecodingPool
+from diptych.serving.guard import headers
+from diptych.serving.guard.decoding import DecodingPool
+from diptych.serving.guard.tokens import Scope, Tokens
 from diptych.serving.page import static as page_static
-from diptych.serving.run import build_service
+from diptych.serving.server import build_service
+from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
-from diptych.serving.settings import Settings
-from diptych.serving.tokens import Scope, Tokens
 
 HARMLESS = "harmless"
 
@@ -671,7 +671,11 @@ def test_the_server_parses_no_picture_of_a_request_itself(
     def parsed_here(*_: object, **__: object) -> None:
         raise AssertionError("a picture was parsed in this process")
 
-    for name in ("diptych.data.images._parse", "diptych.data.images._decode_jpeg", "PIL.Image.open"):
+    for name in (
+        "diptych.data.images.decoding._parse",
+        "diptych.data.images.decoding._decode_jpeg",
+        "PIL.Image.open",
+    ):
         monkeypatch.setattr(name, parsed_here)
     image = data_uri(png())
     added = decoding_apart.post("/v1/items", json={"items": [{"image": image, "caption": "x"}]})

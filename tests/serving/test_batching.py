@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from pictures_for_requests import png
 
-from diptych.data.images import read_rgb
+from diptych.data.images.decoding import read_rgb
 from diptych.embed import embed_images, embed_texts
 from diptych.errors import ImageError, TextError
 from diptych.models.clip import CLIP
 from diptych.serving.batching import Batcher, OverloadedError, Room
-from diptych.serving.metrics import Metrics
+from diptych.serving.prometheus import Metrics
 from diptych.serving.service import Service
 
 # Of a float32 feature from one batch to another: sums are in another order.

@@ -10,19 +10,19 @@ from pictures_for_requests import data_uri, png
 from starlette.testclient import TestClient
 from tiny_model import preprocessing
 
-from diptych.data.images import Pixels, read_rgb
-from diptych.data.sources import open_source
-from diptych.evaluation.classify import classify, classify_own
-from diptych.evaluation.labels import labels_from
+from diptych.data.images.decoding import Pixels, read_rgb
+from diptych.data.sources.opening import open_source
+from diptych.evaluation.zero_shot.class_labels import labels_from
+from diptych.evaluation.zero_shot.own_labels import classify, classify_own
 from diptych.models.architectures import Classifier
 from diptych.models.clip import CLIP, build_model
-from diptych.search.build import refresh
+from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
-from diptych.search.index import Index
+from diptych.search.image_index import Index
 from diptych.search.stores.memory import MemoryDatabase
 from diptych.serving.app import create_app
-from diptych.serving.run import build_service
-from diptych.serving.settings import Settings
+from diptych.serving.server import build_service
+from diptych.serving.server_settings import Settings
 
 LABELS = ["a heart", "a star", "a very long river"]
 

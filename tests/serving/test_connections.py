@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from diptych.serving.connections import BodyLimit, ConnectionLimits, GuardedConfig, GuardedProtocol
+from diptych.serving.guard.connections import BodyLimit, ConnectionLimits, GuardedConfig, GuardedProtocol
 
 LIMITS = ConnectionLimits(
     header_seconds=10, body_seconds=30, body_rate=1000, send_seconds=20, idle_seconds=5, connections=4

@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diptych.data.images import Limits, Pixels, read_rgb
+from diptych.data.images.decoding import Limits, Pixels, read_rgb
 from diptych.errors import ImageError
-from diptych.serving import decoding
-from diptych.serving.decoding import DecodingLimits, DecodingPool
+from diptych.serving.guard import decoding
+from diptych.serving.guard.decoding import DecodingLimits, DecodingPool
 
 SMALL = DecodingLimits(
     image=Limits(file_bytes=2_000_000, pixels=4_000_000, side=65_535, formats=("JPEG", "PNG", "WebP", "GIF")),
@@ -225,8 +225,8 @@ def test_the_server_itself_calls_no_decoder(monkeypatch: pytest.MonkeyPatch) -> 
         raise AssertionError("decoded in this process")
 
     with DecodingPool(SMALL) as pool:
-        monkeypatch.setattr("diptych.data.images._parse", called)
-        monkeypatch.setattr("diptych.data.images.simplejpeg", None)
+        monkeypatch.setattr("diptych.data.images.decoding._parse", called)
+        monkeypatch.setattr("diptych.data.images.decoding.simplejpeg", None)
         monkeypatch.setattr(Image, "open", called)
         monkeypatch.setattr("PIL.ImageFile.ImageFile.load", called)
         for name in ("jpeg", "png", "webp", "gif"):
@@ -320,7 +320,7 @@ def astray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
             file.write_text(program)
 
             def started(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-                assert command[:4] == [sys.executable, "-P", "-m", "diptych.serving.decoding_child"]
+                assert command[:4] == [sys.executable, "-P", "-m", "diptych.serving.guard.decoding_child"]
                 return popen([sys.executable, str(file), *command[4:]], **options)
 
             monkeypatch.setattr(subprocess, "Popen", started)
@@ -432,7 +432,7 @@ def test_no_child_outlives_its_pool() -> None:
 def test_no_child_outlives_a_server_that_is_killed() -> None:
     program = (
         "import asyncio, os, signal\n"
-        "from diptych.serving.decoding import DecodingPool\n"
+        "from diptych.serving.guard.decoding import DecodingPool\n"
         "pool = DecodingPool().__enter__()\n"
         "print(*[pool._idle.get()._process.pid for _ in range(2)], flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -14,11 +14,11 @@ from slow_model import SlowTexts, ask, host_and_port, read_answer, request_of
 from tiny_model import preprocessing
 
 from diptych import config
-from diptych.data.sources import open_source
+from diptych.data.sources.opening import open_source
 from diptych.models.clip import CLIP
-from diptych.search.build import refresh
+from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
-from diptych.serving.run import address_of, build_server, listening
+from diptych.serving.server import address_of, build_server, listening
 from diptych.serving.service import Service
 from diptych.weights.checkpoint import save_checkpoint
 

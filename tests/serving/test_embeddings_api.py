@@ -12,10 +12,10 @@ from starlette.testclient import TestClient
 from diptych.embed import embed_images, embed_texts
 from diptych.errors import SettingsError
 from diptych.models.clip import CLIP
-from diptych.serving.api import pictures
+from diptych.serving.api import image_inputs
 from diptych.serving.app import create_app
+from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
-from diptych.serving.settings import Settings
 
 
 def vectors(client: TestClient, **body: object) -> np.ndarray:
@@ -115,7 +115,7 @@ def test_a_picture_is_fetched_only_where_that_is_allowed(
         fetched.append(url)
         return png()
 
-    monkeypatch.setattr(pictures, "fetch", fetch)
+    monkeypatch.setattr(image_inputs, "fetch", fetch)
     body = {"input": ["https://example.org/a.png"], "modality": "image"}
     assert client.post("/v1/embeddings", json=body).status_code == 403
     assert fetched == []

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from diptych.errors import ImageError
-from diptych.serving import fetching
-from diptych.serving.fetching import FetchLimits, fetch, is_public
+from diptych.serving.guard import fetching
+from diptych.serving.guard.fetching import FetchLimits, fetch, is_public
 
 URLS = [
     line

@@ -12,17 +12,17 @@ from PIL import Image
 from starlette.testclient import TestClient
 from tiny_model import preprocessing
 
-from diptych.data.images import DEFAULT_LIMITS
-from diptych.data.sources import open_source
+from diptych.data.images.decoding import DEFAULT_LIMITS
+from diptych.data.sources.opening import open_source
 from diptych.models.clip import CLIP
-from diptych.search.build import refresh
+from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.search.stores.memory import MemoryDatabase
 from diptych.serving import originals
 from diptych.serving.app import create_app
+from diptych.serving.guard.tokens import Scope, Tokens
+from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
-from diptych.serving.settings import Settings
-from diptych.serving.tokens import Scope, Tokens
 
 WRITE = "w" * 40
 

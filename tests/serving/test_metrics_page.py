@@ -9,10 +9,10 @@ from starlette.testclient import TestClient
 from diptych.errors import SearchIndexError
 from diptych.search.stores.memory import MemoryDatabase
 from diptych.serving.app import create_app
+from diptych.serving.guard.tokens import Scope, Tokens
 from diptych.serving.page.login import COOKIE
+from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
-from diptych.serving.settings import Settings
-from diptych.serving.tokens import Scope, Tokens
 
 
 def measured(client: TestClient) -> dict[str, float]:

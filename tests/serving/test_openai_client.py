@@ -10,9 +10,9 @@ from pictures_for_requests import data_uri, png
 
 from diptych.embed import embed_texts
 from diptych.models.clip import CLIP
+from diptych.serving.guard.tokens import Scope, Tokens
+from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
-from diptych.serving.settings import Settings
-from diptych.serving.tokens import Scope, Tokens
 
 READ = "r" * 40
 

@@ -16,16 +16,16 @@ from schemathesis import engine
 from schemathesis.engine import events
 from tiny_model import preprocessing
 
-from diptych.data.sources import open_source
+from diptych.data.sources.opening import open_source
 from diptych.models.clip import CLIP
-from diptych.search.build import refresh
+from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.search.stores.memory import MemoryDatabase
-from diptych.serving import run
+from diptych.serving import server
 from diptych.serving.app import create_app
+from diptych.serving.guard.tokens import Scope, Tokens
+from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
-from diptych.serving.settings import Settings
-from diptych.serving.tokens import Scope, Tokens
 
 WRITE = "w" * 40
 
@@ -101,6 +101,6 @@ def test_an_operation_that_breaks_its_promise_is_found(
 
         return app
 
-    monkeypatch.setattr(run, "create_app", with_a_broken_route)
+    monkeypatch.setattr(server, "create_app", with_a_broken_route)
     with serve(writable) as url:
         assert any(line.startswith("GET /broken: ") for line in findings(url, examples=1))

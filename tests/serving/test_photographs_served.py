@@ -9,16 +9,16 @@ from photograph_files import exif_of, photograph_file
 from starlette.testclient import TestClient
 from tiny_model import preprocessing
 
-from diptych.data.sources import open_source
+from diptych.data.sources.opening import open_source
 from diptych.models.clip import CLIP
-from diptych.search.build import refresh
+from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.search.stores.memory import MemoryDatabase
 from diptych.serving.app import create_app
-from diptych.serving.page.filters import Filters
-from diptych.serving.page.state import State
+from diptych.serving.page.filter_form import Filters
+from diptych.serving.page.page_state import State
+from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
-from diptych.serving.settings import Settings
 
 NEAR = 'place near "47.4, 8.5, 20 km"'
 HIDDEN = ["latitude > 0", "not longitude > 7", NEAR, f"label = x or ({NEAR})"]

@@ -9,11 +9,11 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from starlette.testclient import TestClient
 
-from diptych.serving import access
 from diptych.serving.app import create_app
+from diptych.serving.guard import access
+from diptych.serving.guard.tokens import Scope, Tokens
+from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
-from diptych.serving.settings import Settings
-from diptych.serving.tokens import Scope, Tokens
 
 READ, WRITE = "r" * 40, "w" * 40
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from diptych.serving.headers import (
+from diptych.serving.guard.headers import (
     HEADERS,
     SameSite,
     SecurityHeaders,

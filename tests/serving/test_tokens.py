@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from diptych.errors import SettingsError
-from diptych.serving import tokens as module
-from diptych.serving.tokens import Scope, Tokens, check_exposure, is_loopback
+from diptych.serving.guard import tokens as module
+from diptych.serving.guard.tokens import Scope, Tokens, check_exposure, is_loopback
 
 READER = "reader-0123456789abcdefghijklmnopqrstuv"
 WRITER = "writer-0123456789abcdefghijklmnopqrstuv"

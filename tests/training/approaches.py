@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diptych import config
+from diptych.data.images.transforms import Preprocess
+from diptych.data.images.two_views import TwoViews, random_view, view_chances
 from diptych.data.loader import Batch
-from diptych.data.transforms import Preprocess
-from diptych.data.two_views import TwoViews, random_view, view_chances
 from diptych.distributed import share, world
 from diptych.models.architectures import (
     Architecture,
@@ -29,16 +29,16 @@ from diptych.models.architectures import (
 )
 from diptych.models.clip import CLIP, build_model
 from diptych.models.text_transformer import TextTransformer
-from diptych.objectives.labels import label_likelihood
+from diptych.objectives.cross_entropy import label_likelihood
 from diptych.objectives.nt_xent import nt_xent
 from diptych.objectives.pairs import Pairs
-from diptych.training.optimizer import build_optimizer
+from diptych.training.approaches import TASKS
+from diptych.training.approaches.image_views import PictureTask
+from diptych.training.optim.optimizer import build_optimizer
 from diptych.training.parallel import share_model, whole
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
 from diptych.training.step import training_step
-from diptych.training.tasks import TASKS
-from diptych.training.tasks.pictures import PictureTask
 from diptych.training.towers import Chunking
 from diptych.weights.checkpoint import load_checkpoint, save_checkpoint
 from tests.training.gradient_matrix import CHUNKINGS, ENCODED, ROWS, WAYS, batch_of

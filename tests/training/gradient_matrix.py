@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
+from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Batch
-from diptych.data.transforms import Preprocess
 from diptych.distributed import share, world
 from diptych.models.architectures import (
     Architecture,
@@ -24,12 +24,12 @@ from diptych.models.architectures import (
     WordPredictor,
 )
 from diptych.models.clip import CLIP, build_model
+from diptych.training.approaches import TASKS
+from diptych.training.approaches import contrastive as clip_task
+from diptych.training.approaches.image_views import PictureTask
 from diptych.training.parallel import share_model
 from diptych.training.recipes import load_recipe
 from diptych.training.step import training_step
-from diptych.training.tasks import TASKS
-from diptych.training.tasks import clip as clip_task
-from diptych.training.tasks.pictures import PictureTask
 from diptych.training.towers import Chunking
 
 ROWS = 13  # shares of 7 and 6, or of 5, 4 and 4: never even

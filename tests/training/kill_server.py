@@ -28,7 +28,7 @@ from test_engine import tiny
 from diptych.data.loader import Loader
 from diptych.tokenizer import tokenize
 from diptych.training.engine import train
-from diptych.training.layout import BEST, checkpoints
+from diptych.training.saving.layout import BEST, checkpoints
 from diptych.training.settings import Recipe
 from diptych.weights.checkpoint import STATE_TENSORS, WEIGHTS, read_manifest, write_manifest
 from diptych.weights.checkpoint import Description as Described

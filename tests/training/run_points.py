@@ -22,9 +22,9 @@ from fault_points import Faults
 from kill_server import in_child, traces, warm, weights_hash
 from test_engine import tiny
 
-from diptych.training import saving
-from diptych.training.run_files import RunFiles
-from diptych.training.saving import Saver
+from diptych.training.saving import saver
+from diptych.training.saving.run_files import RunFiles
+from diptych.training.saving.saver import Saver
 
 STEPS = 3
 RECIPE = tiny(
@@ -119,5 +119,5 @@ def tried(scratch: Path, twin: str, every: int) -> dict[str, Any]:
 
 if __name__ == "__main__":
     warm()
-    saving.ThreadPoolExecutor = AtOnce
+    saver.ThreadPoolExecutor = AtOnce
     print(json.dumps(tried(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))))

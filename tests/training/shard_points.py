@@ -26,9 +26,9 @@ from fault_points import KEEP, Faults, Story, snapshot_of
 from diptych.atomic import write_text
 from diptych.errors import CheckpointError
 from diptych.tokenizer import default_tokenizer
-from diptych.training import saving
-from diptych.training.layout import checkpoint_folder
-from diptych.training.saving import Saver
+from diptych.training.saving import saver
+from diptych.training.saving.layout import checkpoint_folder
+from diptych.training.saving.saver import Saver
 from diptych.weights import sharded
 from diptych.weights.folders import read_json
 from diptych.weights.pieces import Rows
@@ -135,7 +135,7 @@ def main(scratch: Path, cases: dict[str, tuple[str, list[str]]]) -> None:
     """cases: by name, the twin and the faults of each; one line of JSON a case, each from a child of its own."""
     torch.set_num_threads(1)
     assert default_tokenizer().fingerprint
-    saving.local_rows = half_of_each
+    saver.local_rows = half_of_each
     sharded._PAUSE = 0.002
     for name, (twin, faults) in cases.items():
         child = os.fork()

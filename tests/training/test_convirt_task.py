@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 
 import diptych
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.errors import SettingsError
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
 from diptych.models.clip import build_model
+from diptych.training.approaches.convirt import ConvirtTask
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe
-from diptych.training.tasks.convirt import ConvirtTask
 from diptych.weights.assembly import lay_out
 
 VIT = VisionTransformer(resolution=32, patch=16, width=16, layers=1, heads=2)

@@ -3,14 +3,14 @@
 import torch
 import torch.nn.functional as F
 
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.models.architectures import Architecture, BagOfWords, VisionTransformer
 from diptych.models.clip import build_model
 from diptych.tokenizer import tokenize
+from diptych.training.approaches.contrastive import ClipTask
+from diptych.training.approaches.sides import unit
 from diptych.training.recipes import load_recipe
 from diptych.training.step import training_step
-from diptych.training.tasks.clip import ClipTask
-from diptych.training.tasks.sides import unit
 from tests.training.gradient_matrix import ROWS, batch_of
 
 

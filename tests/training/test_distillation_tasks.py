@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 import diptych
 from diptych import config
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.errors import SettingsError
 from diptych.models.architectures import (
     Architecture,
@@ -18,14 +18,14 @@ from diptych.models.architectures import (
     VisionTransformer,
 )
 from diptych.models.clip import CLIP, build_model
-from diptych.models.label_head import LabelHead as Head
+from diptych.models.heads.label_head import LabelHead as Head
+from diptych.training.approaches.clip_distillation import ClipDistillationTask
+from diptych.training.approaches.label_distillation import LabelDistillationTask
+from diptych.training.approaches.teacher import Teacher
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
 from diptych.training.step import training_step
-from diptych.training.tasks.clip_distillation import ClipDistillationTask
-from diptych.training.tasks.label_distillation import LabelDistillationTask
-from diptych.training.tasks.teacher import Teacher
 from diptych.weights.checkpoint import save_checkpoint
 from tests.training.gradient_matrix import ROWS, batch_of
 from tests.training.label_pictures import COLOURS, write_pictures

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from diptych.errors import CheckpointError, SettingsError
-from diptych.training.ema import Ema
+from diptych.training.optim.ema import Ema
 
 
 class Small(nn.Module):

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from diptych.errors import CheckpointError, SettingsError
 from diptych.training.engine import train
-from diptych.training.layout import checkpoints
 from diptych.training.recipes import load_recipe, path
-from diptych.training.saving import Saver
+from diptych.training.saving.layout import checkpoints
+from diptych.training.saving.saver import Saver
 from diptych.training.settings import Recipe
 
 TINY = (

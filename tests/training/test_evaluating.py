@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from diptych.cli.train import evaluation_of
 from diptych.errors import DataError, SettingsError
+from diptych.runs.evaluations import evaluation_of
 from diptych.training.best import Best, best_of, lower_is_better
 from diptych.training.engine import train
-from diptych.training.layout import checkpoint_folder
 from diptych.training.monitor import Monitor
-from diptych.training.saving import Saver
+from diptych.training.saving.layout import checkpoint_folder
+from diptych.training.saving.saver import Saver
 from diptych.weights.checkpoint import read_manifest, verify_checkpoint
 from tests.processes import run_processes
 from tests.training.test_engine import assert_equal, lines, one_thread, tiny  # noqa: F401 (a fixture)
@@ -236,7 +236,7 @@ SCRIPT = """
 import sys
 import torch
 torch.set_num_threads(1)
-from diptych.cli.train import evaluation_of
+from diptych.runs.evaluations import evaluation_of
 from diptych.training.engine import train
 from tests.training.test_engine import tiny
 out, *settings = sys.argv[1:]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.models.architectures import (
     Architecture,
     BagOfWords,
@@ -15,9 +15,9 @@ from diptych.models.architectures import (
     VisionTransformer,
 )
 from diptych.models.clip import build_model
+from diptych.training.approaches import TASKS
 from diptych.training.first_loss import _LOSSES, guessing_loss
 from diptych.training.step import training_step
-from diptych.training.tasks import TASKS
 from tests.training.approaches import APPROACHES, plain, prepare, rows_of
 from tests.training.gradient_matrix import ROWS
 

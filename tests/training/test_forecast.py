@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from diptych.data.sources import open_source
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
+from diptych.data.sources.opening import open_source
 from diptych.errors import DataError
-from diptych.training.forecast import (
+from diptych.training.approaches.contrastive import ClipTask
+from diptych.training.planning.forecast import (
     Kept,
     blank_batch,
     blank_model,
@@ -22,10 +23,9 @@ from diptych.training.forecast import (
     memory_of,
     saved_bytes,
 )
-from diptych.training.pace import Pace, measure_pace, seconds_a_step
+from diptych.training.planning.pace import Pace, measure_pace, seconds_a_step
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
-from diptych.training.tasks.clip import ClipTask
 
 RECIPE = """
 [model.architecture]

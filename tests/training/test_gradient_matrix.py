@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from diptych.models.captioner import Captioner
 from diptych.models.clip import CLIP
-from diptych.models.word_predictor import WordPredictor
+from diptych.models.heads.captioner import Captioner
+from diptych.models.heads.word_predictor import WordPredictor
 from diptych.objectives.infonce import infonce
 from diptych.objectives.pairs import Pairs
 from diptych.objectives.sigmoid import sigmoid

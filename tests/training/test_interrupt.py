@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from diptych.training.interrupt import Terminated, interruption, on_interrupt
+from diptych.training.saving.interrupt import Terminated, interruption, on_interrupt
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import diptych
 from diptych import config
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.errors import SettingsError
 from diptych.models.architectures import (
     LABELLED,
@@ -22,14 +22,14 @@ from diptych.models.architectures import (
     VisionTransformer,
 )
 from diptych.models.clip import CLIP, build_model
-from diptych.models.label_head import LabelHead as Head
+from diptych.models.heads.label_head import LabelHead as Head
+from diptych.training.approaches.supervised import LabelsTask
 from diptych.training.engine import train
-from diptych.training.forecast import made_up_batch
+from diptych.training.planning.forecast import made_up_batch
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
 from diptych.training.starting import with_classes
 from diptych.training.step import training_step
-from diptych.training.tasks.labels import LabelsTask
 from diptych.weights.assembly import lay_out
 from tests.training.label_pictures import write_pictures
 

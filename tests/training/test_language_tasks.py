@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import diptych
-from diptych.data.sources import open_source
+from diptych.data.sources.opening import open_source
 from diptych.errors import SettingsError
 from diptych.models.clip import build_model
 from diptych.models.language_tower import LanguageTower
-from diptych.objectives.vocabulary import log_likelihoods
+from diptych.objectives.vocabulary_softmax import log_likelihoods
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from diptych.models.architectures import Architecture, LabelHead, VisionTransformer
 from diptych.models.clip import build_model
-from diptych.training.lars import LARS
-from diptych.training.optimizer import build_optimizer, parameter_groups
+from diptych.training.optim.lars import LARS
+from diptych.training.optim.optimizer import build_optimizer, parameter_groups
 from diptych.training.settings import OptimizerSettings
 
 SETTINGS = OptimizerSettings(name="lars", learning_rate=0.3, weight_decay=1e-2, momentum=0.9, trust=1e-3)

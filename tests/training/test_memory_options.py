@@ -11,12 +11,12 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from diptych.models import architectures
-from diptych.models.blocks import set_recompute
 from diptych.models.clip import CLIP, build_model
-from diptych.models.patch_dropout import kept_patches
-from diptych.training.ema import Ema
-from diptych.training.optimizer import build_optimizer
-from diptych.training.precision import LossScale
+from diptych.models.layers.blocks import set_recompute
+from diptych.models.layers.patch_dropout import kept_patches
+from diptych.training.optim.ema import Ema
+from diptych.training.optim.mixed_precision import LossScale
+from diptych.training.optim.optimizer import build_optimizer
 from diptych.training.settings import OptimizerSettings
 from diptych.training.towers import Side
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from diptych.errors import SettingsError
 from diptych.models import architectures
 from diptych.models.clip import CLIP, build_model
-from diptych.training.optimizer import (
+from diptych.training.optim.optimizer import (
     CompactAdamW,
     _key_halves,
     build_optimizer,
@@ -198,7 +198,7 @@ def slow_noise(index: int, before: int, between: int) -> int:
 
 def test_the_noise_is_the_published_hash_between_two_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     for halves in ((5, -7), (-(2**31), 2**31 - 1), (123_456_789, 0)):
-        monkeypatch.setattr("diptych.training.optimizer._key_halves", lambda key, halves=halves: halves)
+        monkeypatch.setattr("diptych.training.optim.optimizer._key_halves", lambda key, halves=halves: halves)
         found = rounding_noise(torch.Size((3, 5)), CPU, (0,)).flatten().tolist()
         assert [value % 2**32 for value in found] == [slow_noise(n, *halves) for n in range(15)]
 
@@ -393,14 +393,14 @@ def test_how_a_parameter_lies_in_memory_changes_nothing() -> None:
 def test_a_tensor_is_widened_a_slice_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = small_model()
     run(whole, build_optimizer(whole, OptimizerSettings(moments="bfloat16")), 0, 3)
-    monkeypatch.setattr("diptych.training.optimizer._SLICE", 10)
+    monkeypatch.setattr("diptych.training.optim.optimizer._SLICE", 10)
     widened: list[int] = []
 
     def noted(values: Tensor, noise: Tensor) -> Tensor:
         widened.append(values.numel())
         return stochastic_bfloat16(values, noise)
 
-    monkeypatch.setattr("diptych.training.optimizer.stochastic_bfloat16", noted)
+    monkeypatch.setattr("diptych.training.optim.optimizer.stochastic_bfloat16", noted)
     model = small_model()
     run(model, build_optimizer(model, OptimizerSettings(moments="bfloat16")), 0, 3)
     assert sum(widened) == 3 * 2 * sum(value.numel() for value in model.parameters())

@@ -13,7 +13,7 @@ from diptych.data.loader import Batch
 from diptych.objectives.infonce import infonce
 from diptych.objectives.pairs import Pairs
 from diptych.training.engine import train
-from diptych.training.forecast import made_up_batch
+from diptych.training.planning.forecast import made_up_batch
 from diptych.training.positives import joined_groups, with_positives
 from tests.processes import run_processes
 from tests.training.test_engine import lines, tiny
@@ -111,7 +111,7 @@ import torch
 from dataclasses import replace
 from pathlib import Path
 from diptych.distributed import processes, share
-from diptych.training.forecast import made_up_batch
+from diptych.training.planning.forecast import made_up_batch
 from diptych.training.positives import with_positives
 with processes("cpu") as here:
     mine = share({rows}, here.rank, here.size)

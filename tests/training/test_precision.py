@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from diptych.training.precision import LossScale, Precision, autocast, loss_scale
+from diptych.training.optim.mixed_precision import LossScale, Precision, autocast, loss_scale
 
 HALF: dict[Precision, torch.dtype] = {
     "float32": torch.float32,

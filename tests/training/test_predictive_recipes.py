@@ -6,13 +6,13 @@ import pytest
 import torch
 
 import diptych
-from diptych.cli import data_checks
-from diptych.cli.train import evaluation_of
 from diptych.data.example import Example
-from diptych.data.sources import open_source
-from diptych.evaluation.captions import write_captions
-from diptych.models.captioner import Captioner
-from diptych.models.word_predictor import WordPredictor
+from diptych.data.sources.opening import open_source
+from diptych.doctor import data_checks
+from diptych.evaluation.generated_captions import write_captions
+from diptych.models.heads.captioner import Captioner
+from diptych.models.heads.word_predictor import WordPredictor
+from diptych.runs.evaluations import evaluation_of
 from diptych.tokenizer import tokenize
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe

@@ -14,8 +14,8 @@ from diptych.errors import SettingsError
 from diptych.training import feeding
 from diptych.training.engine import train
 from diptych.training.feeding import open_training_data, open_whole, split_of
-from diptych.training.layout import checkpoints
-from diptych.training.resuming import refuse_other_data
+from diptych.training.saving.layout import checkpoints
+from diptych.training.saving.resuming import refuse_other_data
 from diptych.training.settings import ObjectiveSettings, Recipe
 from diptych.training.starting import starting_model
 

@@ -13,15 +13,16 @@ from safetensors.torch import load_file
 from diptych.errors import SettingsError
 from diptych.models.architectures import PUBLISHED
 from diptych.models.clip import build_model
-from diptych.training import engine, forecast
+from diptych.training import engine
+from diptych.training.approaches import contrastive as clip_task
+from diptych.training.approaches.contrastive import ClipTask
 from diptych.training.engine import NotFiniteError, train
-from diptych.training.forecast import fitting_chunks
-from diptych.training.layout import checkpoints
+from diptych.training.planning import forecast
+from diptych.training.planning.forecast import fitting_chunks
 from diptych.training.recipes import load_recipe
+from diptych.training.saving.layout import checkpoints
 from diptych.training.settings import ModelSettings
 from diptych.training.starting import starting_model
-from diptych.training.tasks import clip as clip_task
-from diptych.training.tasks.clip import ClipTask
 from diptych.training.towers import Chunking
 from tests.training.test_engine import assert_equal, lines, one_thread, tiny, weights  # noqa: F401 (a fixture)
 

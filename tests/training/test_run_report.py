@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from diptych.errors import DataError
-from diptych.training.run_report import read_run
+from diptych.runs.run_summary import read_run
 
 RECIPE = {"training": {"batch_size": 64, "steps": 100}, "objective": {"name": "clip"}}
 

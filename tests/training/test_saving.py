@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from diptych.config import plain
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
 from diptych.models.clip import CLIP, build_model
-from diptych.training import saving
-from diptych.training.layout import checkpoint_folder, checkpoints
-from diptych.training.saving import Saver, Snapshot
+from diptych.training.saving import saver as saver_module
+from diptych.training.saving.layout import checkpoint_folder, checkpoints
+from diptych.training.saving.saver import Saver, Snapshot
 from diptych.weights.checkpoint import (
     Description,
     TrainingState,
@@ -75,7 +75,7 @@ class Gate:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened = threading.Event()
         self.reached = threading.Event()
-        write = saving.write_checkpoint
+        write = saver_module.write_checkpoint
 
         def held(folder: Path, weights: Any, description: Any, state: Any, progress: Any) -> Path:
             self.reached.set()
@@ -83,7 +83,7 @@ class Gate:
                 progress(0)
             return write(folder, weights, description, state, progress)
 
-        monkeypatch.setattr(saving, "write_checkpoint", held)
+        monkeypatch.setattr(saver_module, "write_checkpoint", held)
 
 
 def weights_after_training_went_on(run: Path, gate: Gate) -> tuple[torch.Tensor, torch.Tensor]:
@@ -108,7 +108,7 @@ def test_training_may_go_on_while_the_state_at_the_call_is_saved(
 
 def test_a_snapshot_that_is_no_copy_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The broken twin of the test above."""
-    monkeypatch.setattr(saving, "_copied", lambda tensor: tensor.detach())
+    monkeypatch.setattr(saver_module, "_copied", lambda tensor: tensor.detach())
     before, after = weights_after_training_went_on(tmp_path, Gate(monkeypatch))
     assert not torch.equal(before, after)
 
@@ -134,7 +134,7 @@ def test_a_failed_save_is_told_at_the_next_one_and_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved(tmp_path, 1)
-    monkeypatch.setattr(saving, "write_checkpoint", full_disk)
+    monkeypatch.setattr(saver_module, "write_checkpoint", full_disk)
     last = checkpoint_folder(tmp_path, 1)
     message = (
         f"disk full .* MB are free; the last good checkpoint is {last}: free at least [0-9]+ MB, then go on"
@@ -153,7 +153,7 @@ def test_a_failed_save_is_told_at_the_next_one_and_at_the_end(
 def test_the_first_save_of_all_that_fails_says_that_there_is_no_earlier_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saving, "write_checkpoint", full_disk)
+    monkeypatch.setattr(saver_module, "write_checkpoint", full_disk)
     with pytest.raises(CheckpointError, match="there is no earlier checkpoint"), Saver(tmp_path, 2) as saver:
         saver.save(checkpoint_folder(tmp_path, 1), snapshot(model(), 1))
 
@@ -175,14 +175,14 @@ def test_what_does_not_read_back_as_it_was_meant_deletes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved(tmp_path, 1, 2)
-    write = saving.write_checkpoint
+    write = saver_module.write_checkpoint
 
     def bad_disk(folder: Path, *rest: Any) -> Path:
         write(folder, *rest)
         damage(folder)
         return folder
 
-    monkeypatch.setattr(saving, "write_checkpoint", bad_disk)
+    monkeypatch.setattr(saver_module, "write_checkpoint", bad_disk)
     with pytest.raises(CheckpointError, match=r"model\.safetensors: SHA-256 is"), Saver(tmp_path, 2) as saver:
         saver.save(checkpoint_folder(tmp_path, 3), snapshot(model(3), 3))
     verify_checkpoint(checkpoint_folder(tmp_path, 1))
@@ -235,7 +235,7 @@ def test_another_error_lets_the_save_end_and_comes_first(
     with pytest.raises(ZeroDivisionError):
         end_with(ZeroDivisionError(), tmp_path, 1)
     assert steps(tmp_path) == [1]
-    monkeypatch.setattr(saving, "write_checkpoint", full_disk)
+    monkeypatch.setattr(saver_module, "write_checkpoint", full_disk)
     with pytest.raises(ZeroDivisionError) as caught:
         end_with(ZeroDivisionError(), tmp_path, 2)
     assert "besides, the last save failed" in caught.value.__notes__[0]
@@ -262,7 +262,7 @@ def test_a_start_deletes_what_a_killed_save_had_not_come_to(
     assert steps(tmp_path) == [2, 3, 4]
     # No more than are kept: they are not even read.
     read: list[Path] = []
-    monkeypatch.setattr(saving, "verify_checkpoint", lambda folder, _: read.append(folder))
+    monkeypatch.setattr(saver_module, "verify_checkpoint", lambda folder, _: read.append(folder))
     with Saver(tmp_path, 3):
         pass
     assert (steps(tmp_path), read) == ([2, 3, 4], [])

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from diptych.training.schedule import learning_rate
+from diptych.training.optim.schedule import learning_rate
 from diptych.training.settings import ScheduleSettings
 
 

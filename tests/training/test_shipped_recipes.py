@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 import diptych
-from diptych.data.canvas import canvas_for
-from diptych.data.transforms import Preprocess
+from diptych.data.images.canvas import canvas_for
+from diptych.data.images.transforms import Preprocess
 from diptych.errors import SettingsError
 from diptych.models.bag_of_words import BagOfWords
+from diptych.training.approaches import TASKS
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe, path
-from diptych.training.tasks import TASKS
 
 FOLDER = path("sample").parent
 NAMES = sorted(file.stem for file in FOLDER.glob("*.toml"))

@@ -7,18 +7,18 @@ import pytest
 import torch
 
 import diptych
-from diptych.data.sources import open_source
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
+from diptych.data.sources.opening import open_source
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.retrieval import evaluate_retrieval
 from diptych.evaluation.sounds import evaluate_sound_retrieval
 from diptych.models.clip import build_model
+from diptych.training.approaches.shre import ShreTask
 from diptych.training.engine import train
 from diptych.training.feeding import open_training_data
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
 from diptych.training.step import training_step
-from diptych.training.tasks.shre import ShreTask
 from diptych.training.towers import Chunking
 
 IMAGE = "model.architecture.image={resolution=32, layers=[1, 1, 1, 1], width=8, stem_stride=2}"

@@ -11,15 +11,15 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import diptych
-from diptych.data.transforms import Preprocess
-from diptych.data.two_views import TwoViews
+from diptych.data.images.transforms import Preprocess
+from diptych.data.images.two_views import TwoViews
 from diptych.errors import SettingsError
 from diptych.models.architectures import Architecture, ProjectionHead, VisionTransformer
 from diptych.models.clip import CLIP, build_model
+from diptych.training.approaches.simclr import SimclrTask
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
-from diptych.training.tasks.simclr import SimclrTask
 
 # Without the exponentials, whose last bit depends on the place in a vector; the rest of a view is equal in any chunk.
 VIEWS = TwoViews(aspect=(1.0, 1.0), blur=0.0)

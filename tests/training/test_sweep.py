@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from diptych.errors import SettingsError
-from diptych.training import sweep as sweep_module
-from diptych.training.settings import Recipe
-from diptych.training.sweep import (
+from diptych.runs import trials as sweep_module
+from diptych.runs.trials import (
     Grid,
     Range,
     Sweep,
@@ -24,6 +23,7 @@ from diptych.training.sweep import (
     read_sweep,
     run_sweep,
 )
+from diptych.training.settings import Recipe
 
 RECIPE = """
 [model.architecture]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from diptych.cli.recipe_text import recipe_text
 from diptych.config import build
 from diptych.errors import SettingsError
+from diptych.runs.recipe_text import recipe_text
+from diptych.runs.trials import Sweep, parse_grid
 from diptych.training import settings as schema
+from diptych.training.approaches import TASKS
 from diptych.training.recipes import load_recipe
-from diptych.training.sweep import Sweep, parse_grid
-from diptych.training.tasks import TASKS
 from diptych.training.unread import APPROACHES, METHODS, OPTIMIZERS, refuse_unread
 
 

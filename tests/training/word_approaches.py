@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Batch
-from diptych.data.transforms import Preprocess
 from diptych.models.architectures import (
     Architecture,
     Captioner,
@@ -18,7 +18,7 @@ from diptych.models.architectures import (
     WordPredictor,
 )
 from diptych.models.clip import CLIP
-from diptych.models.word_masking import mask_words
+from diptych.models.heads.word_masking import mask_words
 
 VIT = VisionTransformer(resolution=32, patch=16, width=16, layers=2, heads=2)
 TEXT = TextTransformer(width=16, layers=2, heads=2, context_length=12, embedding_width=4)

@@ -30,15 +30,15 @@ from small_clip import same_weights, small_clip
 
 from diptych import atomic
 from diptych.config import plain
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
 from diptych.models.clip import CLIP
 from diptych.tokenizer import default_tokenizer
-from diptych.training import saving
-from diptych.training.layout import checkpoint_folder, checkpoints
-from diptych.training.saving import Saver, Snapshot
-from diptych.training.state import newest_whole
+from diptych.training.saving import saver as saver_module
+from diptych.training.saving.layout import checkpoint_folder, checkpoints
+from diptych.training.saving.run_state import newest_whole
+from diptych.training.saving.saver import Saver, Snapshot
 from diptych.weights import checkpoint, folders
 from diptych.weights.checkpoint import (
     Description,
@@ -325,7 +325,7 @@ def break_the_writer(twin: str) -> None:
 
         def early(saver: Saver, folder: Path) -> None:
             for older in checkpoints(saver._run):
-                saving.remove_folder(older)
+                saver_module.remove_folder(older)
 
         Saver._make_way = early
     elif twin == "two renames":

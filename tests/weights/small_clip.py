@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.models.architectures import Architecture, ModifiedResNet, TextTransformer, VisionTransformer
 from diptych.models.clip import CLIP, build_model
+from diptych.weights.foreign.openai import openai_layout
+from diptych.weights.foreign.plain_files import AssumedWarning
 from diptych.weights.formats import load_path
-from diptych.weights.openai import openai_layout
-from diptych.weights.plain_files import AssumedWarning
 
 TEXT = TextTransformer(width=64, layers=2, vocab_size=100, context_length=12)
 VIT = Architecture(

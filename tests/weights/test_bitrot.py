@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from test_sharded import TINY, moments, tiny_model, write_together
 
 from diptych import config
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError
-from diptych.training.layout import checkpoint_folder
-from diptych.training.state import newest_whole
+from diptych.training.saving.layout import checkpoint_folder
+from diptych.training.saving.run_state import newest_whole
 from diptych.weights import checkpoint
 from diptych.weights.checkpoint import (
     TrainingState,

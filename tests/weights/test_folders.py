@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError
 from diptych.models.architectures import (
     Architecture,
@@ -21,9 +21,9 @@ from diptych.models.architectures import (
     VisionTransformer,
 )
 from diptych.tokenizer import tokenize
+from diptych.weights.foreign.open_clip import write_open_clip_folder
+from diptych.weights.foreign.transformers import write_transformers_folder
 from diptych.weights.formats import load_path
-from diptych.weights.open_clip import write_open_clip_folder
-from diptych.weights.transformers import write_transformers_folder
 from tests.weights.small_clip import RESNET, VIT, same_weights, save, small_clip
 
 TEXT = TextTransformer(width=64, layers=1)

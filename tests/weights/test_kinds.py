@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diptych.config import plain
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError
 from diptych.models.architectures import (
     Architecture,

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from diptych.errors import CheckpointError
 from diptych.models.architectures import PUBLISHED, Architecture
-from diptych.weights.archive import Archive, flatten
 from diptych.weights.assembly import lay_out
+from diptych.weights.foreign.archive import Archive, flatten
+from diptych.weights.foreign.openai import infer_architecture
 from diptych.weights.formats import load_path
-from diptych.weights.openai import infer_architecture
 from diptych.weights.tensor_files import Entry
 from tests.weights.small_clip import RESNET, VIT, load_stated, openai_state, same_weights, save, small_clip
 

@@ -15,17 +15,17 @@ from torch import Tensor
 import diptych
 from diptych import config
 from diptych.atomic import sha256_of
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError, SettingsError
 from diptych.models import architectures as sizes
 from diptych.models.architectures import Architecture
 from diptych.models.clip import CLIP, build_model
 from diptych.pretrained import fingerprint
 from diptych.weights.checkpoint import save_checkpoint
-from diptych.weights.open_clip import write_open_clip_folder
-from diptych.weights.plain_files import AssumedWarning
-from diptych.weights.published import FILES, PublishedFile
-from diptych.weights.transformers import write_transformers_folder
+from diptych.weights.foreign.open_clip import write_open_clip_folder
+from diptych.weights.foreign.plain_files import AssumedWarning
+from diptych.weights.foreign.published import FILES, PublishedFile
+from diptych.weights.foreign.transformers import write_transformers_folder
 from tests.weights.small_clip import RESNET, VIT, openai_state, same_weights, save, small_clip
 
 GELU = replace(VIT, activation="gelu")

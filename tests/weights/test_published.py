@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from diptych.errors import DownloadError
-from diptych.weights import published
-from diptych.weights.published import FILES, PublishedFile, cache_folder, fetch
+from diptych.weights.foreign import published
+from diptych.weights.foreign.published import FILES, PublishedFile, cache_folder, fetch
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import diptych
 from diptych import config
-from diptych.data.transforms import Preprocess
+from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
 from diptych.models.clip import CLIP, build_model

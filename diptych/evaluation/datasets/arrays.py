@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from diptych.data.sources import Source
+from diptych.data.sources.opening import Source
 from diptych.errors import CheckpointError, DataError, MissingExtraError
+from diptych.evaluation.datasets.listed_images import ArrayImages, Pixels, read_lines
 from diptych.evaluation.datasets.names import names_of
-from diptych.evaluation.datasets.rows import ArrayImages, Pixels, read_lines
-from diptych.weights.pickle_reader import Inert, Name, PickleReader
+from diptych.weights.foreign.pickle_reader import Inert, Name, PickleReader
 
 _STL10_SHAPE = (-1, 3, 96, 96)  # colour, column, row
 _FER_SIDE = 48

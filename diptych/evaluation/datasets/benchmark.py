@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from diptych.config import nearest
-from diptych.data.sources import Source
+from diptych.data.sources.opening import Source
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.datasets.dataset import Dataset, Metric, Task
 from diptych.evaluation.datasets.further_sets import FURTHER, SHIFTED
@@ -19,9 +19,9 @@ from diptych.evaluation.datasets.packed import (
     open_datasets_folder,
 )
 from diptych.evaluation.datasets.paper_sets import PAPER
-from diptych.evaluation.labels import LabelSet
-from diptych.evaluation.natural_shift import class_map
-from diptych.evaluation.prompts import TEMPLATES
+from diptych.evaluation.robustness.natural_shift import class_map
+from diptych.evaluation.zero_shot.class_labels import LabelSet
+from diptych.evaluation.zero_shot.prompts import TEMPLATES
 
 DATASETS: dict[str, Dataset] = PAPER | SHIFTED | FURTHER
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from diptych.evaluation.datasets.rows import Reader
+from diptych.evaluation.datasets.listed_images import Reader
 
 # zero-shot: one class an image. multi-label: several. retrieval: captions. natural-shift: a rule of its own.
 Task = Literal["zero-shot", "multi-label", "retrieval", "natural-shift"]

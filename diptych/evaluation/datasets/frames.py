@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diptych.data.sources import Source
+from diptych.data.sources.opening import Source
 from diptych.errors import DataError
-from diptych.evaluation.datasets.rows import ListedImages, Row, read_text
-from diptych.evaluation.natural_shift import Anchor
+from diptych.evaluation.datasets.listed_images import ListedImages, Row, read_text
+from diptych.evaluation.robustness.natural_shift import Anchor
 
 _LABELS = "labels"
 _NEAR = "near"

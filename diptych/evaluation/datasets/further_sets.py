@@ -1,7 +1,7 @@
 """Datasets beside the paper's 27: its natural shifts, retrieval, and small ones that need no download."""
 
-from diptych.data.sources import open_source
-from diptych.evaluation.datasets import annotations, arrays, frames, image_lists
+from diptych.data.sources.opening import open_source
+from diptych.evaluation.datasets import annotated_sets, arrays, frames, image_lists
 from diptych.evaluation.datasets.dataset import Dataset
 from diptych.evaluation.datasets.image_lists import class_folders
 
@@ -103,7 +103,7 @@ SHIFTED: dict[str, Dataset] = {
 FURTHER: dict[str, Dataset] = {
     "flickr30k": Dataset(
         title="Flickr30k, retrieval",
-        read=annotations.karpathy("dataset_flickr30k.json", "flickr30k-images"),
+        read=annotated_sets.karpathy("dataset_flickr30k.json", "flickr30k-images"),
         folders=("flickr30k",),
         layout="dataset_flickr30k.json (Karpathy's splits), flickr30k-images/*.jpg",
         markers=("dataset_flickr30k.json",),
@@ -115,7 +115,7 @@ FURTHER: dict[str, Dataset] = {
     ),
     "coco_captions": Dataset(
         title="MS-COCO 2014 captions, retrieval",
-        read=annotations.karpathy("dataset_coco.json", "."),
+        read=annotated_sets.karpathy("dataset_coco.json", "."),
         folders=("coco",),
         layout="dataset_coco.json (Karpathy's splits), val2014/*.jpg, train2014/*.jpg",
         markers=("dataset_coco.json",),

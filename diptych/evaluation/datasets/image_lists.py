@@ -9,11 +9,18 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from diptych.data.folder import FolderSource, list_folder
-from diptych.data.sources import Source
+from diptych.data.sources.folder import FolderSource, list_folder
+from diptych.data.sources.opening import Source
 from diptych.errors import DataError
+from diptych.evaluation.datasets.listed_images import (
+    ListedImages,
+    Reader,
+    Relabelled,
+    Row,
+    read_lines,
+    read_text,
+)
 from diptych.evaluation.datasets.names import names_of
-from diptych.evaluation.datasets.rows import ListedImages, Reader, Relabelled, Row, read_lines, read_text
 
 
 def class_folders(place: str = "{split}", **renamed: str) -> Reader:

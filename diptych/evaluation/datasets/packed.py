@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diptych.data.shards import ShardSource
-from diptych.data.sources import Source, is_saved_dataset, open_source
+from diptych.data.sources.opening import Source, is_saved_dataset, open_source
+from diptych.data.sources.shards import ShardSource
 from diptych.errors import DataError
-from diptych.evaluation.datasets.rows import Relabelled, read_lines
-from diptych.evaluation.labels import LabelSet
-from diptych.evaluation.prompts import check_templates
+from diptych.evaluation.datasets.listed_images import Relabelled, read_lines
+from diptych.evaluation.zero_shot.class_labels import LabelSet
+from diptych.evaluation.zero_shot.prompts import check_templates
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Class counts and sizes are the paper's where they could be checked against anoth
 not. What the paper counts as training images is the split `trained_on`.
 """
 
-from diptych.evaluation.datasets import annotations, arrays, image_lists
+from diptych.evaluation.datasets import annotated_sets, arrays, image_lists
 from diptych.evaluation.datasets.dataset import TORCHVISION, Dataset
 from diptych.evaluation.datasets.image_lists import class_folders
 
@@ -79,7 +79,7 @@ PAPER: dict[str, Dataset] = {
     ),
     "stanford_cars": Dataset(
         title="Stanford Cars",
-        read=annotations.stanford_cars,
+        read=annotated_sets.stanford_cars,
         folders=("stanford_cars",),
         layout="cars_train/, cars_test/, devkit/cars_train_annos.mat, cars_test_annos_withlabels.mat",
         markers=("devkit",),
@@ -109,7 +109,7 @@ PAPER: dict[str, Dataset] = {
     ),
     "voc2007": Dataset(
         title="PASCAL VOC 2007, classification",
-        read=annotations.voc2007,
+        read=annotated_sets.voc2007,
         folders=("VOCdevkit/VOC2007", "VOC2007"),
         layout="ImageSets/Main/test.txt, Annotations/*.xml, JPEGImages/*.jpg",
         markers=("ImageSets/Main",),
@@ -169,7 +169,7 @@ PAPER: dict[str, Dataset] = {
     ),
     "flowers102": Dataset(
         title="Oxford Flowers 102",
-        read=annotations.flowers102,
+        read=annotated_sets.flowers102,
         folders=("flowers-102",),
         layout="imagelabels.mat, setid.mat, jpg/image_*.jpg",
         markers=("setid.mat",),
@@ -253,7 +253,7 @@ PAPER: dict[str, Dataset] = {
     ),
     "gtsrb": Dataset(
         title="German traffic signs",
-        read=annotations.gtsrb,
+        read=annotated_sets.gtsrb,
         folders=("gtsrb",),
         layout="GTSRB/Final_Test/Images/*.ppm, GT-final_test.csv, GTSRB/Training/00000/*.ppm",
         markers=("GTSRB",),
@@ -265,7 +265,7 @@ PAPER: dict[str, Dataset] = {
     ),
     "kitti_distance": Dataset(
         title="KITTI, distance to the nearest vehicle",
-        read=annotations.kitti_distance,
+        read=annotated_sets.kitti_distance,
         folders=("kitti", "Kitti/raw"),
         layout="training/image_2/*.png, training/label_2/*.txt",
         markers=("training/label_2",),
@@ -337,7 +337,7 @@ PAPER: dict[str, Dataset] = {
     ),
     "clevr_counts": Dataset(
         title="CLEVR, counts",
-        read=annotations.clevr_counts,
+        read=annotated_sets.clevr_counts,
         folders=("clevr/CLEVR_v1.0", "CLEVR_v1.0"),
         layout="scenes/CLEVR_val_scenes.json, images/val/*.png and so on",
         markers=("scenes",),

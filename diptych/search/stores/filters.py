@@ -33,9 +33,9 @@ from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 from diptych.config import nearest
-from diptych.data.stray_bytes import stored
+from diptych.data.sources.stray_bytes import stored
 from diptych.errors import SettingsError
-from diptych.search.stores.rows import (
+from diptych.search.stores.image_rows import (
     UNKNOWN_MOMENT,
     UNKNOWN_PLACE,
     UNKNOWN_TIME,

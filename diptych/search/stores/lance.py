@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from diptych.data.stray_bytes import stored, utf8_address
+from diptych.data.sources.stray_bytes import stored, utf8_address
 from diptych.errors import DiptychError, MissingExtraError, SearchIndexError
-from diptych.search.stores.files import THUMBNAILS, BucketFiles, Files, LocalFiles, thumbnail_path
 from diptych.search.stores.filters import Compare, CompareColumns, Contains, Filter, Not, OneOf, Together
+from diptych.search.stores.image_rows import COLUMNS, Batch, Hit, Item, ranked
 from diptych.search.stores.ledger import Ledger
 from diptych.search.stores.protocol import CHUNK, MARGIN, Query, Stats, VectorStore
-from diptych.search.stores.rows import COLUMNS, Batch, Hit, Item, ranked
+from diptych.search.stores.small_files import THUMBNAILS, BucketFiles, Files, LocalFiles, thumbnail_path
 
 try:
     import lancedb

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from diptych.data.stray_bytes import stored
+from diptych.data.sources.stray_bytes import stored
 from diptych.errors import SearchIndexError
 from diptych.search.stores.filters import Filter, OneOf, matches
+from diptych.search.stores.image_rows import Batch, Half, Hit, Item, Row, ranked
 from diptych.search.stores.protocol import CHUNK, Query, Stats, VectorStore
-from diptych.search.stores.rows import Batch, Half, Hit, Item, Row, ranked
 
 
 class MemoryStore:

@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from diptych.data.stray_bytes import stored
+from diptych.data.sources.stray_bytes import stored
 from diptych.errors import MissingExtraError, SearchIndexError
 from diptych.search.stores.filters import Compare, CompareColumns, Contains, Filter, Not, OneOf, Together
+from diptych.search.stores.image_rows import COLUMNS, Batch, Half, Hit, Item, ranked
 from diptych.search.stores.protocol import CHUNK, MARGIN, Query, Stats, VectorStore
-from diptych.search.stores.rows import COLUMNS, Batch, Half, Hit, Item, ranked
 
 try:
     import psycopg

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diptych.search.stores.filters import Filter
-from diptych.search.stores.rows import Batch, Hit
+from diptych.search.stores.image_rows import Batch, Hit
 
 Query = NDArray[np.float32]
 Say = Callable[[str], None]

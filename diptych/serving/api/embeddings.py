@@ -8,7 +8,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 
 from diptych.embed import Vectors
 from diptych.errors import SettingsError
-from diptych.serving.api.pictures import PIXEL, WHOLE, Picture, Served, Strict, form_of, read_picture
+from diptych.serving.api.image_inputs import PIXEL, WHOLE, Picture, Served, Strict, form_of, read_picture
 from diptych.serving.api.problems import responses
 from diptych.serving.service import Service
 

@@ -4,9 +4,9 @@ from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
-from diptych.serving.api.pictures import Served
+from diptych.serving.api.image_inputs import Served
 from diptych.serving.api.problems import problem, responses
-from diptych.serving.metrics import CONTENT_TYPE
+from diptych.serving.prometheus import CONTENT_TYPE
 
 router = APIRouter(tags=["health"])
 

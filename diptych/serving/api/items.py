@@ -7,8 +7,8 @@ from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import BaseModel, Field
 
 from diptych.search.query import DEEPEST, Sort
-from diptych.search.stores.rows import Item
-from diptych.serving.api.pictures import WHOLE, Picture, Served, Strict, read_picture
+from diptych.search.stores.image_rows import Item
+from diptych.serving.api.image_inputs import WHOLE, Picture, Served, Strict, read_picture
 from diptych.serving.api.problems import responses
 from diptych.serving.service import NewPicture, NotFoundError
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from diptych.search.query import Found, result_of
-from diptych.search.stores.rows import Item
-from diptych.serving.page.state import State
+from diptych.search.stores.image_rows import Item
+from diptych.serving.page.page_state import State
 
 # Enough for a contact sheet or a first data set; more is the API's work.
 MOST = 1000

@@ -11,7 +11,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from diptych.serving.page.state import State
+from diptych.serving.page.page_state import State
 
 COOKIE = "diptych_token"
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from diptych.errors import DiptychError, SearchIndexError
 from diptych.serving.batching import OverloadedError
-from diptych.serving.page.filters import Filters
-from diptych.serving.page.state import State
+from diptych.serving.page.filter_form import Filters
+from diptych.serving.page.page_state import State
 
 FORGOTTEN = "An uploaded picture of this question is no longer kept. Drop it on the page again."
 

@@ -13,19 +13,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from diptych.data.thumbnails import MEDIA_TYPE, preview
+from diptych.data.images.thumbnails import MEDIA_TYPE, preview
 from diptych.errors import DiptychError, ImageError, MissingExtraError, SettingsError
 from diptych.search.query import Part, Question
-from diptych.search.stores.rows import Item
+from diptych.search.stores.image_rows import Item
 from diptych.serving.page import view
 from diptych.serving.page.downloads import MOST, as_csv, as_json
-from diptych.serving.page.filters import SHAPES, Filters
+from diptych.serving.page.filter_form import SHAPES, Filters
 from diptych.serving.page.login import COOKIE, own_address, signed_in, signed_out
 from diptych.serving.page.messages import FORGOTTEN, empty_index, explained, no_matches, no_such_picture
-from diptych.serving.page.state import PAGE, State, Term
+from diptych.serving.page.page_state import PAGE, State, Term
+from diptych.serving.page.query_images import Upload, Uploads
 from diptych.serving.page.static import StaticFiles
-from diptych.serving.page.uploads import Upload, Uploads
-from diptych.serving.settings import Settings
+from diptych.serving.server_settings import Settings
 
 if TYPE_CHECKING:  # it brings torch
     from diptych.serving.service import Service

@@ -8,9 +8,9 @@ from itertools import islice
 from typing import Any
 
 from diptych.search.query import Answer, Found
-from diptych.search.stores.rows import Item
-from diptych.serving.page.filters import Filters
-from diptych.serving.page.state import PAGE, State, Term, shortest
+from diptych.search.stores.image_rows import Item
+from diptych.serving.page.filter_form import Filters
+from diptych.serving.page.page_state import PAGE, State, Term, shortest
 
 # A picture up to this many pixels a side is shown at no more than twice its size.
 SMALL = 160

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import diptych
-from diptych.evaluation.labels import LabelSet, read_labels
-from diptych.evaluation.prompts import TEMPLATES
+from diptych.evaluation.zero_shot.class_labels import LabelSet, read_labels
+from diptych.evaluation.zero_shot.prompts import TEMPLATES
 
 NAMES = Path(diptych.__file__).parent / "evaluation" / "datasets" / "names"
 

@@ -15,10 +15,9 @@ import pytest
 from PIL import Image
 
 from diptych.cli.__main__ import main
-from diptych.data.images import read_rgb
-from diptych.data.transforms import Preprocess
+from diptych.data.images.decoding import read_rgb
+from diptych.data.images.transforms import Preprocess
 from diptych.errors import DataError, DiptychError, SettingsError
-from diptych.evaluation.answers import Headline
 from diptych.evaluation.datasets.benchmark import (
     DATASETS,
     benchmark_from,
@@ -28,9 +27,10 @@ from diptych.evaluation.datasets.benchmark import (
 )
 from diptych.evaluation.datasets.further_sets import SHIFTED
 from diptych.evaluation.datasets.paper_sets import PAPER
-from diptych.evaluation.natural_shift import SHIFTS, class_map
-from diptych.evaluation.prompts import TEMPLATES
-from diptych.evaluation.zero_shot import evaluate_zero_shot
+from diptych.evaluation.robustness.natural_shift import SHIFTS, class_map
+from diptych.evaluation.zero_shot.answers import Headline
+from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
+from diptych.evaluation.zero_shot.prompts import TEMPLATES
 from diptych.models.clip import CLIP
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from diptych.data.images import read_rgb
+from diptych.data.images.decoding import read_rgb
 from diptych.errors import DataError
 from diptych.evaluation.datasets.benchmark import DATASETS, Benchmark, open_benchmark
 from diptych.evaluation.datasets.frames import anchors_of

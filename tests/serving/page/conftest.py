@@ -12,17 +12,17 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from starlette.testclient import TestClient
 
 import diptych
-from diptych.data.images import Pixels, read_rgb
-from diptych.data.sources import open_source
-from diptych.search.build import refresh
+from diptych.data.images.decoding import Pixels, read_rgb
+from diptych.data.sources.opening import open_source
+from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
-from diptych.search.index import Index
+from diptych.search.image_index import Index
+from diptych.search.stores.image_rows import Item
 from diptych.search.stores.memory import MemoryDatabase
-from diptych.search.stores.rows import Item
 from diptych.serving.app import create_app
-from diptych.serving.run import build_service
+from diptych.serving.server import build_service
+from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
-from diptych.serving.settings import Settings
 
 HOSTILE_CAPTION = '"><script>hacked = 1</script><img src=x onerror="hacked = 1">'
 HOSTILE_NAME = "<svg onload=hacked=1>'.png"

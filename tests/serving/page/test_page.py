@@ -16,23 +16,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from diptych.data.images import read_rgb
-from diptych.data.thumbnails import MEDIA_TYPE
+from diptych.data.images.decoding import read_rgb
+from diptych.data.images.thumbnails import MEDIA_TYPE
 from diptych.errors import SearchIndexError, SettingsError
 from diptych.search.query import UNWANTED, Found
 from diptych.search.stores.filters import Together, condition, parse
-from diptych.search.stores.rows import Item
+from diptych.search.stores.image_rows import Item
 from diptych.serving.app import create_app
 from diptych.serving.batching import OverloadedError
+from diptych.serving.guard.tokens import Scope, Tokens
 from diptych.serving.page.downloads import as_csv
-from diptych.serving.page.filters import Filters, quoted
+from diptych.serving.page.filter_form import Filters, quoted
 from diptych.serving.page.login import COOKIE, own_address
+from diptych.serving.page.page_state import PAGE, State, Term
+from diptych.serving.page.query_images import Upload, Uploads
 from diptych.serving.page.routes import TEMPLATES
-from diptych.serving.page.state import PAGE, State, Term
-from diptych.serving.page.uploads import Upload, Uploads
 from diptych.serving.page.view import card, facts, slider
-from diptych.serving.settings import Settings
-from diptych.serving.tokens import Scope, Tokens
+from diptych.serving.server_settings import Settings
 
 CLOCK = "four o\u2019clock"
 TOKEN = "a-token-of-more-than-thirty-two-characters"

@@ -6,14 +6,14 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from diptych.data.sources import open_source
-from diptych.search.build import refresh
+from diptych.data.sources.opening import open_source
+from diptych.search.building.build import refresh
+from diptych.search.building.removal import remove
 from diptych.search.encoder import Encoder
-from diptych.search.remove import remove
 from diptych.search.stores.filters import parse
 from diptych.search.stores.memory import MemoryDatabase
-from diptych.serving.settings import Settings
-from diptych.serving.tokens import Scope, Tokens
+from diptych.serving.guard.tokens import Scope, Tokens
+from diptych.serving.server_settings import Settings
 
 CLOCK = "four o\u2019clock"
 STATES = {

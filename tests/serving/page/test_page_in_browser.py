@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from diptych.serving.settings import Settings
-from diptych.serving.tokens import Scope, Tokens
+from diptych.serving.guard.tokens import Scope, Tokens
+from diptych.serving.server_settings import Settings
 
 CLOCK = "four o\u2019clock"
 TOKEN = "a-token-of-more-than-thirty-two-characters"

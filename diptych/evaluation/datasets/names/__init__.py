@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from diptych.evaluation.labels import LabelSet, read_labels
+from diptych.evaluation.zero_shot.class_labels import LabelSet, read_labels
 
 _FOLDER = Path(__file__).parent
 

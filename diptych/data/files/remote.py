@@ -1,0 +1,143 @@
+"""Files behind an address (`s3://`, `gs://`, `https://`, `memory://`, ...), through fsspec.
+
+An address is only ever asked for because someone wrote it as the place of a source; addresses inside tables are
+refused (columns.py). fsspec comes with torch; what a protocol needs besides (s3fs, aiohttp) is named when
+it is missing.
+"""
+
+import contextlib
+import hashlib
+import posixpath
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+from diptych.data.sources.storage import Version
+from diptych.errors import DataError
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+
+def is_address(location: str) -> bool:
+    """Whether a location begins with a protocol."""
+    return _ADDRESS.match(location) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePath:
+    """An address with the members of `pathlib.Path` that reading needs."""
+
+    address: str
+
+    def __str__(self) -> str:
+        return self.address
+
+    def __truediv__(self, name: str) -> "RemotePath":
+        return RemotePath(f"{self.address.rstrip('/')}/{name}")
+
+    @property
+    def name(self) -> str:
+        return posixpath.basename(self.address.rstrip("/"))
+
+    @property
+    def stem(self) -> str:
+        return posixpath.splitext(self.name)[0]
+
+    @property
+    def suffix(self) -> str:
+        return posixpath.splitext(self.name)[1]
+
+    @property
+    def parent(self) -> "RemotePath":
+        return RemotePath(self.address.rstrip("/").rpartition("/")[0])
+
+    def exists(self) -> bool:
+        with _asking(self) as (system, path):
+            return bool(system.exists(path))
+
+    def is_dir(self) -> bool:
+        with _asking(self) as (system, path):
+            return bool(system.isdir(path))
+
+    def is_file(self) -> bool:
+        with _asking(self) as (system, path):
+            return bool(system.isfile(path))
+
+    def read_bytes(self) -> bytes:
+        with _asking(self) as (system, path):
+            return bytes(system.cat_file(path))
+
+    def open(self) -> BinaryIO:
+        """The file as a stream that can seek, read ahead in blocks."""
+        with _asking(self) as (system, path):
+            return cast(BinaryIO, system.open(path, "rb"))
+
+    def version(self) -> Version:
+        """The size, and in place of a time a number from whatever the file system tells (ETag, time, size)."""
+        with _asking(self) as (system, path):
+            size = system.info(path).get("size")
+            if size is None:
+                raise DataError(f"{self}: the server does not tell its size, so that parts cannot be read")
+            known = hashlib.sha256(str(system.ukey(path)).encode()).digest()
+            return Version(int(size), int.from_bytes(known[:7], "little"))
+
+    def glob(self) -> list["RemotePath"]:
+        """The files that the address stands for as a pattern with `*`, `?` and `[...]`, sorted."""
+        with _asking(self) as (system, path):
+            return [RemotePath(system.unstrip_protocol(found)) for found in sorted(system.glob(path))]
+
+
+class RemoteFile:
+    """A file behind an address, for reads at any place by any number of threads.
+
+    block: the least number of bytes that is asked for at once. What lies just behind the bytes of a read is kept
+        for the thread's next one: the files of an example lie side by side.
+    """
+
+    def __init__(self, path: RemotePath, block: int) -> None:
+        self.path = path
+        self.version = path.version()
+        self._block = block
+        self._kept = threading.local()
+
+    def version_now(self) -> Version:
+        """Return the version that was opened: asking a server before every read would cost a request."""
+        return self.version
+
+    def read(self, offset: int, count: int) -> bytes:
+        """`count` bytes from `offset`, or fewer at the end of the file."""
+        start, data = getattr(self._kept, "bytes", (0, b""))
+        if not (start <= offset and offset + count <= start + len(data)):
+            start, data = offset, self._fetch(offset, max(count, self._block))
+            self._kept.bytes = (start, data)
+        return bytes(data[offset - start : offset - start + count])
+
+    def _fetch(self, offset: int, count: int) -> bytes:
+        end = min(offset + count, self.version.size)
+        if offset >= end:
+            return b""
+        with _asking(self.path) as (system, path):
+            data = bytes(system.cat_file(path, start=offset, end=end))
+        if len(data) > end - offset:
+            raise DataError(
+                f"{self.path}: the server sends whole files where a part is asked for; copy the file first"
+            )
+        return data
+
+
+@contextlib.contextmanager
+def _asking(place: RemotePath) -> Iterator[tuple[Any, str]]:
+    """The file system of an address and the path in it; what goes wrong inside becomes a DataError."""
+    import fsspec  # type: ignore[import-untyped]  # noqa: PLC0415 - only for whoever names an address
+
+    try:
+        yield fsspec.core.url_to_fs(str(place))
+    except DataError:
+        raise
+    except ImportError as error:
+        raise DataError(f"{place}: {error}; pip install the package that it names") from None
+    except Exception as error:  # each protocol brings exceptions of its own
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{place}: cannot be read ({reason})") from error

@@ -1,0 +1,215 @@
+"""Random views of training pictures, for a whole batch at a time.
+
+The randomness of a batch is a table with one row a sample, drawn from an explicit seed. What is done to a sample
+depends on its row alone, so that a batch gives the same views whole, in chunks, or shared among processes.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diptych.data.images.two_views import TwoViews
+
+_COLUMNS = 32  # random numbers a sample; more than `Drawings` uses, so that a new one shifts no old one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawings:
+    """Views of a drawing with a transparent background: the style varies, the subject stays.
+
+    Made for emoji, icons and clip art, where one subject is drawn by several designers. Probabilities are in 0..1.
+    """
+
+    name: Literal["drawings"] = "drawings"
+    rotation: float = 15.0  # degrees, either way
+    shear: float = 8.0  # degrees, either way
+    scale: tuple[float, float] = (0.7, 1.15)  # of the picture's side
+    stretch: float = 0.12  # of one side against the other, either way
+    shift: float = 0.1  # of the view's side, either way
+    warp: float = 0.0  # of the view's half side: the most that a smooth wave moves a point, either way
+    mirror: float = 0.5  # probability; never where left and right matter
+    background: float = 0.6  # probability of a random colour in place of white
+    brightness: float = 0.3  # factor 1 - b .. 1 + b
+    contrast: float = 0.3  # likewise
+    saturation: float = 0.5  # likewise
+    hue: float = 0.04  # turns of the colour wheel, either way
+    grey: float = 0.1  # probability of no colour
+    tint: float = 0.5  # probability that a drawing without colour is given one
+    shade: float = 0.5  # probability of light from one side
+    outline: float = 0.15  # probability of a dark line around the figure
+    blur: float = 0.2  # probability
+    erase: float = 0.25  # probability of a rectangle lost
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomCrop:
+    """The paper's only augmentation: a random square of the picture resized to the model's resolution."""
+
+    name: Literal["random-crop"] = "random-crop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CentreCrop:
+    """No augmentation: what the model sees in use."""
+
+    name: Literal["none"] = "none"
+
+
+Augmentation = Drawings | RandomCrop | CentreCrop | TwoViews
+
+
+def random_table(seed: int, count: int) -> Tensor:
+    """The random numbers of `count` samples: (count, columns) in 0..1, a function of the seed alone."""
+    return torch.rand(count, _COLUMNS, generator=torch.Generator().manual_seed(seed % (1 << 63)))
+
+
+def draw_views(
+    canvas: Tensor, mirrored: Tensor, chance: Tensor, settings: Drawings, resolution: int
+) -> Tensor:
+    """Views of drawings.
+
+    canvas: (batch, 4, side, side), uint8, red, green, blue and alpha, not premultiplied.
+    mirrored: (batch,), bool, whether the sample may be mirrored at all.
+    chance: (batch, columns), its rows of `random_table`.
+    Returns (batch, 3, resolution, resolution), float32 in 0..1.
+    """
+    drawn = canvas.to(torch.float32).div_(255)
+    alpha = drawn[:, 3:]
+    colour = _jitter(drawn[:, :3], alpha, chance, settings)
+    premultiplied = torch.cat([colour * alpha, alpha], dim=1)
+    grid = _affine_grid(chance, mirrored, settings, resolution)
+    warped = F.grid_sample(premultiplied, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    figure, alpha = warped[:, :3], warped[:, 3:]
+    figure, alpha = _outline(figure, alpha, chance, settings)
+    figure = _shade(figure, chance, settings)
+    view = figure + (1 - alpha) * _background(chance, settings)
+    view = _blur(view, chance, settings)
+    return _erase(view, chance, settings).clamp_(0, 1)
+
+
+def is_mirrored(mirrored: Tensor, chance: Tensor, settings: Drawings) -> Tensor:
+    """Whether a sample's view is mirrored: (batch,), bool. Arguments as in `draw_views`."""
+    return mirrored & (chance[:, 4] < settings.mirror)
+
+
+def _affine_grid(chance: Tensor, mirrored: Tensor, settings: Drawings, resolution: int) -> Tensor:
+    def signed(column: int) -> Tensor:
+        return 2 * chance[:, column] - 1
+
+    angle = signed(0) * math.radians(settings.rotation)
+    shear = (signed(1) * math.radians(settings.shear)).tan()
+    low, high = settings.scale
+    size = low + (high - low) * chance[:, 2]
+    wide = size * (1 + settings.stretch * signed(3))
+    flip = torch.where(is_mirrored(mirrored, chance, settings), -1.0, 1.0)
+    cos, sin = angle.cos(), angle.sin()
+    # Rows of the map from the view to the canvas: the inverse of scale, shear, rotation and shift.
+    top = torch.stack([flip * cos / wide, flip * (sin + shear) / wide, settings.shift * 2 * signed(5)], dim=1)
+    bottom = torch.stack([-sin / size, cos / size, settings.shift * 2 * signed(6)], dim=1)
+    theta = torch.stack([top, bottom], dim=1)  # (batch, 2, 3)
+    grid = F.affine_grid(theta, [len(theta), 1, resolution, resolution], align_corners=False)
+    return grid + _wave(chance, settings, resolution) if settings.warp else grid
+
+
+def _wave(chance: Tensor, settings: Drawings, resolution: int) -> Tensor:
+    """One slow wave along each axis, (batch, resolution, resolution, 2): proportions differ between designers."""
+    ramp = torch.linspace(-math.pi, math.pi, resolution, device=chance.device)
+    # Half a period to one and a half across the view.
+    rate, phase = 0.5 + chance[:, 28:30], 2 * math.pi * chance[:, 30:32]
+    waves = settings.warp * torch.sin(rate[..., None] * ramp + phase[..., None])  # (batch, 2, resolution)
+    across = waves[:, 0, :, None].expand(-1, resolution, resolution)  # moved across, by its height
+    down = waves[:, 1, None, :].expand(-1, resolution, resolution)
+    return torch.stack([across, down], dim=-1)
+
+
+def _jitter(colour: Tensor, alpha: Tensor, chance: Tensor, settings: Drawings) -> Tensor:
+    """Brightness, contrast, saturation and hue as one 3x3 matrix and an offset a sample."""
+
+    def factor(column: int, strength: float) -> Tensor:
+        return 1 + strength * (2 * chance[:, column] - 1)
+
+    count = len(colour)
+    identity = torch.eye(3, device=colour.device)
+    luma = torch.tensor([0.299, 0.587, 0.114], device=colour.device)
+    to_grey = luma.expand(3, 3)
+    saturation = factor(9, settings.saturation)
+    saturation = torch.where(chance[:, 10] < settings.grey, 0.0, saturation)[:, None, None]
+    turn = 2 * math.pi * settings.hue * (2 * chance[:, 11] - 1)
+    # Hue as a turn about the grey axis (Rodrigues' formula with the axis (1, 1, 1) / sqrt 3).
+    axis = 3**-0.5
+    cross = axis * torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=colour.device)
+    turn = turn[:, None, None]
+    rotation = (
+        turn.cos() * identity + turn.sin() * cross + (1 - turn.cos()) * torch.full_like(identity, 1 / 3)
+    )
+    matrix = (saturation * identity + (1 - saturation) * to_grey) @ rotation
+    contrast = factor(8, settings.contrast)
+    gain = contrast * factor(7, settings.brightness)
+    offset = 0.5 * (1 - contrast)
+    flat = colour.flatten(2)  # (batch, 3, pixels)
+    jittered = torch.baddbmm(offset[:, None, None].expand(count, 3, 1), gain[:, None, None] * matrix, flat)
+    # Icons are one flat black or grey: give them a colour of their own now and then.
+    weight = alpha.flatten(2)
+    mean = (flat * weight).sum(-1) / weight.sum(-1).clamp(min=1e-3)
+    spread = ((flat - mean[..., None]).abs() * weight).sum(-1).sum(-1) / weight.sum(-1)[:, 0].clamp(min=1e-3)
+    tinted = (spread < 0.02) & (chance[:, 12] < settings.tint)
+    jittered = jittered + torch.where(tinted[:, None], chance[:, 13:16] * 0.85, 0.0)[..., None]
+    return jittered.clamp_(0, 1).view_as(colour)
+
+
+def _outline(figure: Tensor, alpha: Tensor, chance: Tensor, settings: Drawings) -> tuple[Tensor, Tensor]:
+    chosen = (chance[:, 16] < settings.outline).nonzero()[:, 0]
+    if not len(chosen):
+        return figure, alpha
+    grown = F.max_pool2d(alpha[chosen], 3, stride=1, padding=1)
+    # The line is nearly black and lies behind the figure: premultiplied, it adds its tone where the figure is not.
+    tone = (0.2 * chance[chosen, 17])[:, None, None, None]
+    figure, alpha = figure.clone(), alpha.clone()
+    figure[chosen] += tone * (grown - alpha[chosen])
+    alpha[chosen] = grown
+    return figure, alpha
+
+
+def _shade(figure: Tensor, chance: Tensor, settings: Drawings) -> Tensor:
+    side = figure.shape[-1]
+    strength = torch.where(chance[:, 18] < settings.shade, 0.5 * chance[:, 19], 0.0)
+    angle = 2 * math.pi * chance[:, 20]
+    ramp = torch.linspace(-1, 1, side, device=figure.device)
+    along = (
+        angle.cos()[:, None, None] * ramp[None, None, :] + angle.sin()[:, None, None] * ramp[None, :, None]
+    )
+    return figure * (1 + strength[:, None, None] * along)[:, None]
+
+
+def _background(chance: Tensor, settings: Drawings) -> Tensor:
+    plain = torch.ones_like(chance[:, 21:24])
+    colour = torch.where((chance[:, 24] < settings.background)[:, None], chance[:, 21:24], plain)
+    return colour[:, :, None, None]
+
+
+def _blur(view: Tensor, chance: Tensor, settings: Drawings) -> Tensor:
+    chosen = (chance[:, 25] < settings.blur).nonzero()[:, 0]
+    if not len(chosen):
+        return view
+    view = view.clone()
+    padded = F.pad(view[chosen], (1, 1, 1, 1), mode="replicate")
+    view[chosen] = F.avg_pool2d(padded, 3, stride=1)
+    return view
+
+
+def _erase(view: Tensor, chance: Tensor, settings: Drawings) -> Tensor:
+    side = view.shape[-1]
+    position = torch.arange(side, device=view.device)
+    extent = side * 0.4
+    left, top = chance[:, 26] * side, chance[:, 27] * side
+    # One number serves twice: its place below the probability is uniform again.
+    erased = chance[:, 17] < settings.erase
+    size = extent * (0.3 + 0.7 * chance[:, 17] / max(settings.erase, 1e-6))
+    across = (position >= left[:, None] - size[:, None] / 2) & (position < left[:, None] + size[:, None] / 2)
+    down = (position >= top[:, None] - size[:, None] / 2) & (position < top[:, None] + size[:, None] / 2)
+    lost = across[:, None, :] & down[:, :, None] & erased[:, None, None]
+    return torch.where(lost[:, None], chance[:, 13:16, None, None], view)

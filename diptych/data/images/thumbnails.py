@@ -1,0 +1,68 @@
+"""Small copies of pictures, made of nothing but their pixels."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from diptych.data.images.decoding import Pixels
+from diptych.data.images.transforms import resize_and_crop
+
+try:  # of the extra `data`: it is quicker, and lets other threads go on meanwhile
+    import simplejpeg  # type: ignore[import-untyped]
+except ImportError:
+    simplejpeg = None
+
+SIDE = 320  # pixels of the longer side: sharp in a grid of cards on most screens
+MEDIA_TYPE = (
+    "image/jpeg"  # WebP of the same size takes ten times as long as JPEG, more than a small model does
+)
+_QUALITY = 80
+# Rows of a large picture that each row of the copy is made of, at least: the rest need not be read.
+_ROWS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a page shows of a picture before the picture itself: its size in pixels, upright, and a small copy."""
+
+    width: int
+    height: int
+    thumbnail: bytes  # of MEDIA_TYPE
+
+
+def preview(pixels: Pixels, side: int = SIDE, size: tuple[int, int] | None = None) -> Preview:
+    """The preview of upright 8-bit RGB `pixels` (height, width, 3).
+
+    size: width and height to note, of an image whose pixels were read reduced; those of `pixels` when not given.
+
+    Only pixels go into the small copy: no EXIF, no place where the photograph was taken, no colour profile. A
+    picture smaller than `side` keeps its size.
+    """
+    width, height = size or (pixels.shape[1], pixels.shape[0])
+    small = _smaller(pixels, side)
+    # A picture that keeps its size keeps its colours as sharp: drawings and icons are such.
+    sampling = "420" if small is not pixels else "444"
+    return Preview(width, height, _as_jpeg(small, sampling))
+
+
+def _as_jpeg(pixels: Pixels, sampling: str) -> bytes:
+    if simplejpeg is not None:
+        data: bytes = simplejpeg.encode_jpeg(
+            np.ascontiguousarray(pixels), _QUALITY, colorsubsampling=sampling
+        )
+        return data
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=_QUALITY, subsampling=":".join(sampling))
+    return file.getvalue()
+
+
+def _smaller(pixels: Pixels, side: int) -> Pixels:
+    height, width = pixels.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    step = max(1, height // (_ROWS * size[1]))
+    return resize_and_crop(np.ascontiguousarray(pixels[step // 2 :: step]), size, size, "bicubic")

@@ -1,0 +1,311 @@
+"""Sources: whatever people have, as a list of examples."""
+
+import difflib
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from diptych.data.example import IMAGE_SUFFIXES, Example
+from diptych.data.files.places import Place, place_of
+from diptych.data.files.remote import RemotePath, is_address
+from diptych.data.scenes.scene_source import open_scenes
+from diptych.data.sources.annotations import open_annotations
+from diptych.data.sources.columns import Columns
+from diptych.data.sources.flickr import open_delimited
+from diptych.data.sources.folder import STATISTICS, FolderSource, list_folder
+from diptych.data.sources.sample import sample_shard
+from diptych.data.sources.shards import ShardSource
+from diptych.data.sources.table import open_jsonl
+from diptych.errors import DataError, SettingsError
+
+Location = str | os.PathLike[str]
+
+_DELIMITED = (".csv", ".tsv", ".txt", ".token")
+
+_KINDS = (
+    "expected a folder of images, a table (.csv, .tsv, .jsonl, .parquet, or text of Flickr8k or Flickr30k), "
+    "annotations of COCO or of Karpathy's splits (.json), tar shards "
+    "(shard.tar, 'shards/*.tar', 'shards/{000..003}.tar'), a folder saved by datasets, an address such as "
+    "s3://bucket/*.tar, sample:train or sample:test, scenes:train or another part of the scenes"
+)
+
+
+class Source(Protocol):
+    """Examples by number. Reading is safe from several threads, and a source can be sent to another process.
+
+    Attributes:
+        name: what was opened, for messages.
+        fingerprint: a text that differs for other lists of examples; a run resumes only on the same. Each source says
+            what it covers: a folder, for one, the names in it and not the contents.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int, /) -> Example:
+        """One example; DataError where its files cannot be read, IndexError beyond the ends."""
+        ...
+
+    def describe(self) -> str:
+        """What was found, and what was left out and why, in a few lines.
+
+        A source that leaves something out has an attribute `left_out` as well (`left_out.left_out_of` reads it).
+        """
+        ...
+
+
+def open_source(
+    location: Location | Sequence[Location],
+    *,
+    image_column: str | None = None,
+    caption_column: str | None = None,
+    label_column: str | None = None,
+    delimiter: str | None = None,
+    image_root: Location | None = None,
+) -> Source:
+    """Open a list of examples, whatever its form.
+
+    location: a folder with captions beside the images or with a folder a class; a CSV, TSV, JSONL or Parquet table;
+        the caption files of Flickr8k and Flickr30k; COCO's annotations, or those of Karpathy's splits with the
+        part that is wanted, `dataset_flickr30k.json?split=test`;
+        tar shards or Parquet tables (one, a folder or a list of them, or a pattern with `*` or `{000..003}`); what
+        img2dataset wrote; a folder that `datasets` saved to disk; the bundled `sample:train` and `sample:test`; or a
+        part of the procedural scenes, such as `scenes:train?count=5000` (see `scenes`).
+        Tables, and shards, may lie behind an address that fsspec reads (`s3://bucket/data/*.tar`).
+    image_column, caption_column, label_column: columns of a table; found by their usual names where not
+        given.
+    delimiter: one character between the columns of a text table; found where not given.
+    image_root: the folder that the image paths of a table or of annotations are relative to; where not given, the
+        folder of the table, or where its images are not there, one beside it with a usual name (`images`, `val2017`).
+
+    Raises:
+        DataError: there is nothing to read, or it cannot be read as it stands.
+        SettingsError: options of a table for something else.
+    """
+    columns = Columns(image_column, caption_column, label_column)
+    options = _TableOptions(columns, delimiter, None if image_root is None else place_of(image_root))
+    one = isinstance(location, str | os.PathLike)
+    places = [
+        os.fspath(item) for item in ([location] if isinstance(location, str | os.PathLike) else location)
+    ]
+    name = ", ".join(places)
+    if one and name.startswith("sample:"):
+        _refuse_table_options(name, options)
+        return ShardSource([sample_shard(name.removeprefix("sample:"))], name=name, beside=False)
+    if one and name.startswith("scenes:"):
+        _refuse_table_options(name, options)
+        return open_scenes(name.removeprefix("scenes:"))
+    if one and (part := _PART.fullmatch(name)):
+        return _open_annotations(place_of(part["file"]), part["split"], options)
+    paths = [path for place in places for path in expand(place)]
+    if one and paths == [place_of(name)] and is_table(name) and paths[0].is_file():
+        return _open_table(paths[0], options)
+    if one and len(paths) == 1 and paths[0].is_dir():
+        return _open_folder(paths[0], options)
+    if paths and all(path.suffix.lower() == ".parquet" for path in paths):
+        return _open_parquet(paths, name, options)
+    _refuse_table_options(name, options)
+    return _open_shards(paths, name)
+
+
+class _TableOptions(NamedTuple):
+    """What a user said of a table."""
+
+    columns: Columns
+    delimiter: str | None
+    image_root: Place | None
+
+
+# `dataset_flickr30k.json?split=test`: the part of annotations that is wanted.
+_PART = re.compile(r"(?P<file>.+\.json)\?split=(?P<split>.*)", re.IGNORECASE | re.DOTALL)
+
+
+def expand(location: Location) -> list[Place]:
+    """The files that a path with `*`, `?`, `[...]`, `{a,b}` or `{000..003}` stands for.
+
+    Braces keep their order and each alternative must exist, so that a missing shard is noticed; what a `*`
+    finds is sorted by name. A file whose name has such characters stands for itself.
+
+    Raises:
+        DataError: no such file, or braces inside braces.
+    """
+    name = os.fspath(location)
+    if place_of(name).exists():
+        return [place_of(name)]
+    if re.search(r"\{[^}]*\{", name):
+        raise DataError(f"{name}: braces inside braces are not read; give a list of patterns instead")
+    paths: list[Place] = []
+    for alternative in _braces(name):
+        place = place_of(alternative)
+        found = [place] if place.exists() else _matching(place)
+        if not found:
+            raise _missing(alternative)
+        paths += found
+    return paths
+
+
+def _matching(pattern: Place) -> Sequence[Place]:
+    if isinstance(pattern, RemotePath):
+        return pattern.glob()
+    return [Path(name) for name in sorted(glob.glob(str(pattern), recursive=True))]
+
+
+def is_table(name: Location) -> bool:
+    """Whether a file is a table, by its suffix."""
+    suffix = os.path.splitext(name)[1].lower()
+    return (
+        suffix in (*_DELIMITED, ".jsonl", ".ndjson", ".parquet", ".json")
+        or _PART.fullmatch(os.fspath(name)) is not None
+    )
+
+
+def has_delimiter(name: Location) -> bool:
+    """Return whether a file is a text table with a character between its columns, by its suffix."""
+    return os.path.splitext(name)[1].lower() in _DELIMITED
+
+
+def table_options_for(name: Location) -> tuple[str, ...]:
+    """Return the options of `open_source` that a table takes, by its suffix; none for anything else."""
+    if not is_table(name):
+        return ()
+    if has_delimiter(name):
+        return ("image_column", "caption_column", "label_column", "delimiter", "image_root")
+    suffix = os.path.splitext(name)[1].lower()
+    # What is left beside these are annotations, with a split or without.
+    if suffix in (".jsonl", ".ndjson", ".parquet"):
+        return ("image_column", "caption_column", "label_column", "image_root")
+    return ("image_root",)
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether a folder is what `save_to_disk` of the `datasets` library wrote, or holds splits that are."""
+    # Both files of the first kind: beside an image `state.png` there may be a `state.json`.
+    return (folder / "dataset_dict.json").is_file() or all(
+        (folder / name).is_file() for name in ("state.json", "dataset_info.json")
+    )
+
+
+def _open_table(path: Place, options: _TableOptions) -> Source:
+    if has_delimiter(path.name):
+        return open_delimited(path, *options)
+    if path.suffix.lower() == ".parquet":
+        return _open_parquet([path], str(path), options)
+    if path.suffix.lower() == ".json":
+        return _open_annotations(path, None, options)
+    _refuse_delimiter(str(path), options)
+    return open_jsonl(path, options.columns, options.image_root)
+
+
+def _open_annotations(path: Place, split: str | None, options: _TableOptions) -> Source:
+    if options.columns != Columns() or options.delimiter is not None:
+        raise SettingsError(
+            f"{path}: annotations have no columns and no delimiter; leave those options out (an image root is read)"
+        )
+    return open_annotations(path, split, options.image_root)
+
+
+def _open_parquet(paths: Sequence[Place], name: str, options: _TableOptions) -> Source:
+    _refuse_delimiter(name, options)
+    # Here, because pyarrow is an extra, and slow to import.
+    from diptych.data.sources.parquet import open_parquet  # noqa: PLC0415
+
+    return open_parquet(paths, options.columns, name, options.image_root)
+
+
+def _open_folder(folder: Place, options: _TableOptions) -> Source:
+    if isinstance(folder, Path) and is_saved_dataset(folder):
+        _refuse_delimiter(str(folder), options)
+        from diptych.data.sources.saved_dataset import open_saved_dataset  # noqa: PLC0415
+
+        return open_saved_dataset(folder, options.columns, options.image_root)
+    if isinstance(folder, Path):
+        listing = list_folder(folder)
+        if len(listing.images):
+            _refuse_table_options(str(folder), options)
+            return FolderSource(folder, listing)
+    shards, tables = _matching(folder / "*.tar"), _matching(folder / "*.parquet")
+    finished = _finished(folder, shards or tables)
+    if shards:
+        _refuse_table_options(str(folder), options)
+        return ShardSource(finished, name=str(folder), unfinished=len(shards) - len(finished))
+    if tables:
+        return _open_parquet(finished, str(folder), options)
+    if isinstance(folder, Path):
+        return FolderSource(folder, listing)
+    raise DataError(
+        f"{folder}: no .tar and no .parquet in this folder; images behind an address are read from those"
+    )
+
+
+def _finished(folder: Place, files: Sequence[Place]) -> list[Place]:
+    """Without what img2dataset was writing when it was stopped: beside a file that is done lie its statistics."""
+    done = {path.name.removesuffix(STATISTICS) for path in _matching(folder / f"*{STATISTICS}")}
+    return [path for path in files if not done or path.stem in done]
+
+
+def _refuse_delimiter(name: str, options: _TableOptions) -> None:
+    if options.delimiter is not None:
+        raise SettingsError(f"{name}: a delimiter is for .csv and .tsv tables; leave it out")
+
+
+def _refuse_table_options(name: str, options: _TableOptions) -> None:
+    if options != _TableOptions(Columns(), None, None):
+        raise SettingsError(
+            f"{name}: not a table, so it has no columns, no delimiter and no image root; leave those options out"
+        )
+
+
+def _open_shards(paths: Sequence[Place], name: str) -> Source:
+    if not paths:
+        raise DataError(f"an empty list of shards; {_KINDS}")
+    for path in paths:
+        suffix = path.suffix.lower().removeprefix(".")
+        if suffix in IMAGE_SUFFIXES:
+            raise DataError(f"{path}: one image, not a source; {_KINDS}")
+        if is_table(path.name):
+            raise DataError(f"{path}: tables are opened one at a time, by their full name; {_KINDS}")
+        if suffix != "tar" and not path.name.lower().endswith(
+            (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+        ):
+            raise DataError(f"{path}: cannot tell what this is from its name; {_KINDS}")
+    return ShardSource(paths, name=name)
+
+
+def _missing(name: str) -> DataError:
+    """What to say of a place that does not exist, with the nearest name that does."""
+    if glob.has_magic(name):
+        return DataError(f"{name}: no file matches this pattern")
+    if is_address(name):
+        return DataError(f"{name}: no such file")
+    path = Path(name)
+    names = os.listdir(path.parent) if path.parent.is_dir() else []
+    nearest = difflib.get_close_matches(path.name, names, n=1)
+    hint = f"did you mean {path.with_name(nearest[0])}?" if nearest else _KINDS
+    return DataError(f"{name}: no such file or folder; {hint}")
+
+
+def _braces(pattern: str) -> Iterator[str]:
+    """`a{b,c}d` and `a{00..02}d`, spelt out as a shell does; leading zeros set the width."""
+    match = re.search(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}", pattern)
+    if match is None:
+        yield pattern
+        return
+    before, after = pattern[: match.start()], pattern[match.end() :]
+    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
+    if numbers:
+        first, last = int(numbers[1]), int(numbers[2])
+        width = len(numbers[1]) if numbers[1].startswith("0") else 0
+        step = 1 if first <= last else -1
+        alternatives: Iterator[str] = (f"{number:0{width}}" for number in range(first, last + step, step))
+    else:
+        alternatives = iter(match[1].split(","))
+    for alternative in alternatives:
+        yield from _braces(before + alternative + after)

@@ -1,0 +1,185 @@
+"""A source in two parts that share no image, nor any near copy of one."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from diptych.config import nearest
+from diptych.data.example import Example
+from diptych.data.sources.opening import Source
+from diptych.data.subsets.held_out import Flags, Labels, held_out
+from diptych.data.subsets.labelled import LabelFrom, label_of
+from diptych.data.subsets.near_copies import MOST, Groups, near_copies
+from diptych.data.subsets.same_images import same_images
+from diptych.errors import DataError
+
+FOLDER = "folder"  # in place of a metadata field: the folder that an image lies in
+
+_SHOWN = 3  # classes in a message
+
+
+@dataclass(frozen=True)
+class Split:
+    """A held-out part.
+
+    held_out: (n,) rows of the source. groups: (n,) numbers, equal for rows that stay on one side. grouped_by: what
+    makes a group: "near copies", "equal images" or a metadata field. strict, unsearched: see `NearCopies`. without:
+    classes of two images or more that none could be held out of.
+    """
+
+    held_out: Flags
+    groups: Groups
+    grouped_by: str
+    strict: tuple[str, ...]
+    unsearched: tuple[str, ...]
+    without: tuple[str, ...]
+
+    def describe(self) -> str:
+        """What was held out, in a few lines."""
+        figures = self.to_json()
+        found = (
+            f"{figures['grouped']:,} rows are in {figures['groups']:,} groups of two or more, the largest has "
+            f"{figures['largest']:,}"
+        )
+        lines = [
+            f"held out {figures['count']:,} of {len(self.groups):,} rows, by whole groups ({self.grouped_by}): "
+            f"{found if figures['groups'] else 'there are none, each row is alone'}"
+        ]
+        if self.strict:
+            lines.append(
+                f"warning: images of {_some(self.strict)} are so alike that only the nearest count as copies; name "
+                "the groups with [data] group_by, or --group-by, where a column has them"
+            )
+        if self.unsearched:
+            lines.append(
+                f"warning: {_some(self.unsearched)}: more than {MOST:,} images, among which near copies are not looked "
+                "for, only equal images; name the groups with [data] group_by, or --group-by, where a column has them"
+            )
+        if self.without:
+            lines.append(
+                f"warning: nothing is held out of {_some(self.without)}: all of its images are one group; add other "
+                "images"
+            )
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures. grouped: rows in groups of two or more, of which there are `groups`."""
+        sizes = np.unique(self.groups, return_counts=True)[1]
+        return {
+            "count": int(self.held_out.sum()),
+            "of": len(self.groups),
+            "grouped_by": self.grouped_by,
+            "grouped": int(sizes[sizes > 1].sum()),
+            "groups": int((sizes > 1).sum()),
+            "largest": int(sizes.max()) if len(sizes) else 0,
+        }
+
+
+def split(
+    source: Source,
+    share: float,
+    *,
+    label_from: LabelFrom,
+    copies: bool = True,
+    group_by: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Split:
+    """Hold out about `share` of each class of a source, so that no image is on both sides.
+
+    copies: also near copies of an image stay on its side. group_by: a metadata field in their place, or "folder": rows
+    with one value stay on one side. Rows of one image always do. say: gets a line about work that takes long.
+
+    Raises:
+        DataError: no row has the field. SettingsError: see `held_out`.
+    """
+    keys, labels, values = _read(source, label_from, group_by)
+    images = same_images(source)
+    groups, by = images, "equal images"
+    strict: tuple[str, ...] = ()
+    unsearched: tuple[str, ...] = ()
+    if group_by is not None:
+        groups, by = _joined(images, values), group_by
+    elif copies:
+        firsts = np.flatnonzero(images == np.arange(len(images)))
+        say(f"looking for near copies among {len(firsts):,} images, so that none is held out and trained on")
+        found = near_copies(source, firsts.tolist(), [labels[row] for row in firsts.tolist()])
+        groups = images.copy()
+        groups[firsts] = firsts[found.groups]
+        groups, by = groups[images], "near copies"
+        strict, unsearched = found.strict, found.unsearched
+    flags = held_out(keys, labels, share, groups)
+    return Split(flags, groups, by, strict, unsearched, _without(flags, labels))
+
+
+def _read(
+    source: Source, label_from: LabelFrom, group_by: str | None
+) -> tuple[list[str], Labels, list[str | None]]:
+    """The key, the label and the group's value of every row; "" and None for one that cannot be read."""
+    keys: list[str] = []
+    labels: list[str | None] = []
+    values: list[str | None] = []
+    fields: set[str] = {FOLDER}
+    for position in range(len(source)):
+        try:
+            example = source[position]
+        except DataError:
+            keys.append("")
+            labels.append(None)
+            values.append(None)
+            continue
+        keys.append(example.key)
+        labels.append(label_of(example, label_from))
+        values.append(None if group_by is None else _value(example, group_by))
+        fields.update(example.metadata)
+    if group_by is not None and not any(value is not None for value in values):
+        raise DataError(
+            f"{source.name}: group_by = {group_by!r}: no row has such a field; {nearest(group_by, sorted(fields))}"
+        )
+    return keys, labels, values
+
+
+def _value(example: Example, field: str) -> str | None:
+    value = example.metadata.get(field)
+    if value is not None and str(value).strip():
+        return str(value)
+    if field != FOLDER:
+        return None
+    folder = PurePath(str(example.image) if isinstance(example.image, PurePath) else example.key).parent
+    return str(folder)
+
+
+def _joined(images: Groups, values: list[str | None]) -> Groups:
+    """(n,): the first row of each one's connected group, where rows of one image and rows of one value are joined."""
+    parent = np.arange(len(images))
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = int(parent[row])
+        return row
+
+    first: dict[str, int] = {}
+    for row, value in enumerate(values):
+        for other in (int(images[row]), row if value is None else first.setdefault(value, row)):
+            one, two = sorted((root(row), root(other)))
+            parent[two] = one
+    return np.array([root(row) for row in range(len(images))], np.int64)
+
+
+def _without(flags: Flags, labels: Labels) -> tuple[str, ...]:
+    sizes = Counter(labels)
+    taken = Counter(label for label, flag in zip(labels, flags.tolist(), strict=True) if flag)
+    if not taken and not flags.size:
+        return ()
+    return tuple(
+        sorted(label for label, size in sizes.items() if label is not None and size > 1 and not taken[label])
+    )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    shown = ", ".join(repr(name) if name else "the data" for name in names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN:,} more classes" if len(names) > _SHOWN else "")

@@ -1,0 +1,334 @@
+"""Logistic regression with scikit-learn's objective, on the CPU or a GPU, many strengths on the same examples.
+
+Minimised over the weights w_k and intercepts b_k of the classes k, for n examples x_i with a class y_i each:
+
+    1/n sum_i -log p(y_i | x_i)  +  1/(2 C n) sum_k |w_k|^2,     p(k | x) = softmax_k(w_k . x + b_k)
+
+which is that of `sklearn.linear_model.LogisticRegression(C=C)`: intercepts bear no penalty. It has one minimum but for
+a constant that all intercepts may share, so where a fit starts changes its time alone.
+
+The fit is PyTorch's L-BFGS with a strong-Wolfe line search (Nocedal and Wright 2006, chapters 3 and 7), in coordinates
+in which the problem is nearly round. At weights with the probabilities p_ik, the Hessian is close to one block a
+class, c_k S + I / (C n): S the covariance of the features, c_k the mean of p_ik (1 - p_ik). Its eigenvectors are those
+of S, which are found once, for every strength.
+
+L-BFGS comes near the minimum, and stands still there where C is large and the classes can be told apart: losses are
+all but zero, while the weights that the penalty prefers are far away (all digits, C = 1e4: after 1,000 iterations they
+were off by 0.7 of the largest). So Newton's steps end the fit, each in coordinates that are round where it starts, and
+solved for by conjugate gradients from exact products with the Hessian (the same book, algorithm 7.1): near the minimum
+each leaves of the error hardly more than its square. That is sooner there as well: docs/results/linear_probe.md.
+
+Everything is in float64, also where the features are float32: the steps that decide between two strengths are too
+small for float32, and on two cores the narrow products take only about twice as long. Features are centred and
+widened in chunks that fit into a processor's cache, so that no second copy of them is made.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diptych.evaluation.probes.log_losses import Likelihood
+
+MAX_ITERATIONS = 1000  # of L-BFGS: the paper's, appendix A.3
+# With the Hessian, each as long as an iteration: all digits take 440 at C = 1e6, even ones against odd ones 1,600.
+MAX_PRODUCTS = 3000
+
+# Of the pull of the penalty on the weights: what of it the examples' pull may leave. At the minimum they cancel, and
+# the penalty alone makes the objective curve by 1 / (C n) in every weight: so weights of the norm |w| are within
+# TOLERANCE |w| of those at the minimum.
+TOLERANCE = 1e-3
+
+# Of each component of the gradient in the round coordinates, relative to the root of the objective, whose share that is
+# still to be saved along it is half its square: where L-BFGS ends. From 1e-2 to 1e-3 fits took equally long, at 1e-4
+# twice.
+_NEAR = 1e-3
+
+_ENOUGH_DECREASE = 1e-4  # of what the slope promises, by a step; Nocedal and Wright's c1
+_SHORTEST = 1e-6  # share of a step below which no decrease is sought
+_ROUNDING = 1e-13  # of the objective: an increase that may be none
+_LEAST_CURVATURE = (
+    1e-12  # of a class that is told apart without doubt; 1e-6 made C = 1e6 take four times as long
+)
+
+_ROWS_ON_CPU = 512  # of 512 features, 2 MiB in float64; smaller and larger chunks were slower
+_VALUES_ON_GPU = 2**25  # of features or logits, 256 MiB in float64
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One minimum. weights: (classes, width), intercept: (classes,), both float64 on the device of the examples.
+
+    inverse_strength: scikit-learn's C. iterations: of L-BFGS. products: with the Hessian, in Newton's steps.
+    gradient: what is left of it, as `TOLERANCE` measures it. converged: whether that is within the tolerance; if not,
+    the weights are the best found.
+    """
+
+    weights: Tensor
+    intercept: Tensor
+    inverse_strength: float
+    iterations: int
+    products: int
+    gradient: float
+    converged: bool
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(n, classes), float64 on the CPU, of features (n, width) on any device."""
+        parts = [
+            features[rows].to(self.weights) @ self.weights.T + self.intercept
+            for rows in _chunks(features, len(self.weights))
+        ]
+        return torch.cat(parts).cpu()
+
+
+class LogisticRegression:
+    """A set of examples, made ready for fits at any number of strengths."""
+
+    def __init__(self, features: Tensor, likelihood: Likelihood) -> None:
+        """features: (n, width), floating point, on the device that is to compute (one with float64, so not mps)."""
+        self.features = features
+        self.likelihood = likelihood.to(features.device)
+        count = 0.0
+        total = features.new_zeros(features.shape[1], dtype=torch.float64)
+        for rows in self._chunks():
+            total += features[rows].sum(dim=0, dtype=torch.float64)
+            count += len(features[rows])
+        self._mean = total / count
+        # (width, axes) and (axes,): the axes along which the centred features vary, and how much.
+        self._axes, self._variance = self._principal_axes()
+        self.spread = float(self._variance.sum().sqrt())  # root mean square of the length of centred features
+
+    def fit(
+        self,
+        inverse_strength: float,
+        start: Fit | None = None,
+        *,
+        tolerance: float = TOLERANCE,
+        max_iterations: int = MAX_ITERATIONS,
+        max_products: int = MAX_PRODUCTS,
+    ) -> Fit:
+        """The minimum for one C.
+
+        start: the fit of a C nearby, which saves time. tolerance: as `TOLERANCE` says. max_iterations: of L-BFGS.
+        max_products: with the Hessian, of Newton's steps.
+        """
+        penalty = self.likelihood.penalty / (inverse_strength * len(self.features))
+        # In the coordinates of the centred features, whose intercept does not move when weights do.
+        weights = self._mean.new_zeros(self.likelihood.classes, len(self._mean))
+        intercept = weights.new_zeros(len(weights))
+        if start is not None:
+            weights, intercept = start.weights, start.intercept + start.weights @ self._mean
+        around = self._around(weights, intercept, penalty)
+        point, iterations = _quasi_newton(around, max_iterations)
+        products, better = 0, True
+        while True:
+            around = self._around(*around.weights(point), penalty)
+            value, gradient = around.evaluate(around.point)
+            left = around.size(gradient) / around.pull
+            if left <= tolerance or products >= max_products or not better:
+                break
+            point, more, better = _newton(around, value, gradient, tolerance, max_products - products)
+            products += more
+        weights, intercept = around.place
+        return Fit(
+            weights=weights,
+            intercept=intercept - weights @ self._mean,
+            inverse_strength=inverse_strength,
+            iterations=iterations,
+            products=products,
+            gradient=left,
+            converged=left <= tolerance,
+        )
+
+    def objective(self, weights: Tensor, intercept: Tensor, penalty: float) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean loss with its penalty, and its gradients by weights and intercept, all of centred features."""
+        value = weights.new_zeros(())
+        by_weights, by_intercept = torch.zeros_like(weights), torch.zeros_like(intercept)
+        for rows in self._chunks():
+            centred = self._centred(rows)
+            total, residual = self.likelihood.loss(torch.addmm(intercept[:, None], weights, centred.T), rows)
+            value += total
+            by_weights.addmm_(residual, centred)
+            by_intercept += residual.sum(dim=1)
+        count = len(self.features)
+        value = value / count + penalty / 2 * weights.square().sum()
+        return value, by_weights / count + penalty * weights, by_intercept / count
+
+    def turn(
+        self, place: tuple[Tensor, Tensor], change: tuple[Tensor, Tensor], penalty: float
+    ) -> tuple[Tensor, Tensor]:
+        """How the gradients of `objective` at a place change, to first order, with a change of the place.
+
+        place, change: weights (classes, width) and intercepts (classes,) of centred features, as is what is returned.
+        """
+        by_weights, by_intercept = map(torch.zeros_like, place)
+        both = [torch.cat(pair) for pair in zip(place, change, strict=True)]
+        for rows in self._chunks():
+            centred = self._centred(rows)
+            # The centred features are read once for both.
+            logits, by_change = torch.addmm(both[1][:, None], both[0], centred.T).chunk(2)
+            turned = self.likelihood.turn(logits, by_change, rows)
+            by_weights.addmm_(turned, centred)
+            by_intercept += turned.sum(dim=1)
+        count = len(self.features)
+        return by_weights / count + penalty * change[0], by_intercept / count
+
+    def _around(self, weights: Tensor, intercept: Tensor, penalty: float) -> "_Around":
+        curvature = torch.zeros_like(intercept)
+        for rows in self._chunks():
+            logits = torch.addmm(intercept[:, None], weights, self._centred(rows).T)
+            curvature += self.likelihood.curvature(logits, rows)
+        of_classes = (curvature / len(self.features)).clamp_min(_LEAST_CURVATURE)[:, None]
+        unit = torch.cat([of_classes * self._variance + penalty, of_classes], dim=1).rsqrt()
+        return _Around(self, penalty, (weights, intercept), self._axes, unit)
+
+    def _principal_axes(self) -> tuple[Tensor, Tensor]:
+        """The axes (width, axes) along which the centred features vary, and their variance (axes,).
+
+        With fewer examples than features there are as many axes as examples: the weights have no part beyond.
+        """
+        count, width = self.features.shape
+        if count < width:
+            _, spread, axes = torch.linalg.svd(self._centred(slice(0, count)), full_matrices=False)
+            return axes.T.contiguous(), spread.square() / count
+        covariance = self._mean.new_zeros(width, width)
+        for rows in self._chunks():
+            centred = self._centred(rows)
+            covariance.addmm_(centred.T, centred)
+        variance, axes = torch.linalg.eigh(covariance / count)
+        return axes, variance.clamp_min(0)  # rounding makes the smallest ones negative
+
+    def _centred(self, rows: slice) -> Tensor:
+        return self.features[rows] - self._mean  # float64, as the mean is
+
+    def _chunks(self) -> Iterator[slice]:
+        return _chunks(self.features, self.likelihood.classes)
+
+
+@dataclass(frozen=True)
+class _Around:
+    """The objective of one strength in coordinates (classes, axes + 1) in which it is nearly round about a place.
+
+    place: the weights (classes, width) and intercepts (classes,) of centred features. axes: (width, axes), the
+    principal ones. unit: (classes, axes + 1), how far a step of 1 goes along each, and in the last column in the
+    intercept.
+    """
+
+    examples: LogisticRegression
+    penalty: float
+    place: tuple[Tensor, Tensor]
+    axes: Tensor
+    unit: Tensor
+
+    @property
+    def point(self) -> Tensor:
+        """The place in these coordinates."""
+        weights, intercept = self.place
+        return torch.cat([weights @ self.axes, intercept[:, None]], dim=1) / self.unit
+
+    def weights(self, point: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights (classes, width) and intercepts (classes,) of a point, or of the difference of two."""
+        along_axes = self.unit * point
+        return along_axes[:, :-1] @ self.axes.T, along_axes[:, -1]
+
+    def evaluate(self, point: Tensor) -> tuple[Tensor, Tensor]:
+        """The objective (), and its gradient (classes, axes + 1)."""
+        value, *gradients = self.examples.objective(*self.weights(point), self.penalty)
+        return value, self._by_point(*gradients)
+
+    def turn(self, change: Tensor) -> Tensor:
+        """The product of the Hessian at the place with a change of the point, both (classes, axes + 1)."""
+        return self._by_point(*self.examples.turn(self.place, self.weights(change), self.penalty))
+
+    @property
+    def pull(self) -> float:
+        """The norm of the penalty's gradient; of weights of 0, a number above it."""
+        weights, _ = self.place
+        return max(self.penalty * float(weights.norm()), torch.finfo(weights.dtype).tiny)
+
+    def size(self, gradient: Tensor) -> float:
+        """The norm of a gradient by the weights, and by the intercepts as if for a feature as long as all others."""
+        plain = gradient / self.unit
+        plain[:, -1] *= self.examples.spread
+        return float(plain.norm())
+
+    def _by_point(self, by_weights: Tensor, by_intercept: Tensor) -> Tensor:
+        return torch.cat([by_weights @ self.axes, by_intercept[:, None]], dim=1) * self.unit
+
+
+def fitting_device(device: torch.device) -> torch.device:
+    """Where to fit what was computed on `device`: there, unless it has no float64."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def _quasi_newton(around: _Around, max_iterations: int) -> tuple[Tensor, int]:
+    """A point near the minimum, and how many iterations of L-BFGS it took."""
+    point = around.point.requires_grad_()
+
+    @torch.no_grad()
+    def evaluate() -> Tensor:
+        value, point.grad = around.evaluate(point)
+        return value
+
+    optimizer = torch.optim.LBFGS(
+        [point],
+        max_iter=max_iterations,
+        max_eval=25 * max_iterations,  # a line search's own limit is 25
+        tolerance_grad=_NEAR * math.sqrt(evaluate()),
+        tolerance_change=0,
+        history_size=10,
+        line_search_fn="strong_wolfe",
+    )
+    optimizer.step(evaluate)  # type: ignore[no-untyped-call]
+    return point.detach(), int(optimizer.state[point]["n_iter"])
+
+
+def _newton(
+    around: _Around, value: Tensor, gradient: Tensor, tolerance: float, max_products: int
+) -> tuple[Tensor, int, bool]:
+    """The point after one step from the place, the products it took, and whether it is any better.
+
+    value, gradient: the objective and its gradient at the place.
+    """
+    left = around.size(gradient)
+    # The nearer, the sharper, so that the error falls faster than by any factor; but not sharper than is asked for.
+    aim = max(left * min(0.5, math.sqrt(left / around.pull)), 0.5 * tolerance * around.pull)
+    # Conjugate gradients (Nocedal and Wright 2006, algorithm 5.2), of each class for itself where classes do not
+    # compete: three of digits at C = 1e6 took more than twice as many products together.
+    over = 1 if around.examples.likelihood.independent else (0, 1)
+    least = torch.finfo(gradient.dtype).tiny  # what is solved to the last bit has no direction any more
+    change, residual, direction = torch.zeros_like(gradient), -gradient, -gradient
+    square = residual.square().sum(over, keepdim=True)
+    products = 0
+    while around.size(residual) > aim and products < max_products:
+        turned = around.turn(direction)
+        length = square / (direction * turned).sum(over, keepdim=True).clamp_min(least)
+        change += length * direction
+        residual = residual - length * turned
+        before, square = square, residual.square().sum(over, keepdim=True)
+        direction = residual + square / before.clamp_min(least) * direction
+        products += 1
+    share = _share(around, change, float(value), float((gradient * change).sum()))
+    return around.point + share * change, products, share > 0
+
+
+def _share(around: _Around, change: Tensor, value: float, slope: float) -> float:
+    """The first of 1, 1/2, 1/4, ... of a change of the point that lowers the objective enough; 0 if none does."""
+    share = 1.0
+    while share > _SHORTEST:
+        most = value * (1 + _ROUNDING) + _ENOUGH_DECREASE * share * slope
+        if float(around.evaluate(around.point + share * change)[0]) <= most:
+            return share
+        share /= 2
+    return 0.0
+
+
+def _chunks(features: Tensor, classes: int) -> Iterator[slice]:
+    """Rows that are worked on at a time: neither all features in float64 nor all logits are ever held."""
+    count, width = features.shape
+    on_cpu = features.device.type == "cpu"
+    step = _ROWS_ON_CPU if on_cpu else max(1, _VALUES_ON_GPU // max(width, classes))
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))

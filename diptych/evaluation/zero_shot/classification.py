@@ -1,0 +1,290 @@
+"""Zero-shot classification: a classifier made of words (Radford et al. 2021, section 3.1)."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diptych.data.example import Example
+from diptych.data.sources.opening import Source
+from diptych.embed import Preprocessing, Progress, Skipped, Vectors, count_reasons, embed_texts
+from diptych.errors import DataError
+from diptych.evaluation.metrics import Integers
+from diptych.evaluation.repeated_images import count_remark, label_remark, without_repeats
+from diptych.evaluation.survey import EmbeddedRows, embed_rows, encoded_rows, survey
+from diptych.evaluation.task_report import Outcomes, Report, Scores
+from diptych.evaluation.zero_shot.answers import (
+    Answers,
+    Headline,
+    answers,
+    check_headline,
+    likeliest,
+    score_answers,
+    values_of_images,
+)
+from diptych.evaluation.zero_shot.class_labels import LabelSet
+from diptych.evaluation.zero_shot.prompts import TEMPLATES, check_templates, fill
+from diptych.evaluation.zero_shot.text_likelihood import class_likelihoods, predicts_texts
+from diptych.models.clip import CLIP
+
+LabelFrom = Literal["label", "caption"]
+
+# From the words of each class and the templates to the weights (embed_dim, classes), as `classifier` does.
+BuildClassifier = Callable[[CLIP, Sequence[Sequence[str]], Sequence[str]], Tensor]
+
+# Prompts that are embedded at a time: 1,000 classes of 80 templates need not lie in memory at once.
+_PROMPTS_AT_ONCE = 32_768
+
+
+class LabelledRow(NamedTuple):
+    """What a row of a source says about itself."""
+
+    key: str
+    label: str
+    group: str
+
+
+class LabelledRows(NamedTuple):
+    """The readable rows of a source by their position, and the classes that their labels are among.
+
+    Rows that show the same image and have the same label and group are one row, the first; `remarks` say so.
+    """
+
+    rows: dict[int, LabelledRow]
+    classes: LabelSet
+    skipped: list[Skipped]
+    remarks: tuple[str, ...]
+
+    def target(self, positions: Iterable[int]) -> Integers:
+        """(n,): the classifier's column of the right class of each of those rows."""
+        column = {name: index for index, name in enumerate(self.classes.names)}
+        return np.array([column[self.rows[position].label] for position in positions], np.int64)
+
+
+def classifier(
+    model: CLIP, labels: Sequence[str | Sequence[str]], templates: Sequence[str] = TEMPLATES["plain"]
+) -> Tensor:
+    """The weights (embed_dim, classes) of a linear classifier of unit-length image embeddings, float32 on the
+    CPU.
+
+    A class is a phrase or several. Each of its phrases in each template is embedded and brought to unit
+    length; their mean, brought to unit length again, is the class's column: an ensemble in embedding space.
+    """
+    if not labels:
+        raise ValueError("labels: expected at least one class")
+    check_templates(templates, "templates")
+    prompts = [
+        [fill(template, phrase) for phrase in phrases for template in templates]
+        for phrases in ([label] if isinstance(label, str) else label for label in labels)
+    ]
+    columns = [_mean_directions(model, part) for part in _parts(prompts)]
+    return torch.from_numpy(np.concatenate(columns)).T
+
+
+def evaluate_zero_shot(
+    model: CLIP,
+    preprocess: Preprocessing,
+    source: Source,
+    *,
+    model_name: str,
+    labels: LabelSet | None = None,
+    templates: Sequence[str] | None = None,
+    label_from: LabelFrom = "label",
+    group_by: str | None = None,
+    headline: Headline = "top1",
+    build: BuildClassifier = classifier,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> Report:
+    """Top-1, top-5 and mean per-class accuracy of a model that has seen none of the labels as labels.
+
+    labels: the classes; every distinct one of the source when not given. templates: those of `labels`, else
+    the plain name, when not given. label_from: where an example's class stands, in its label or its first
+    caption. group_by: a name in the examples' metadata; each of its values is reported on its own as well.
+    headline: the metric that stands first in the report. build: makes the classifier; a cached one saves time.
+
+    Two classes have a `roc_auc` as well, of the second class's logit minus the first's. `mean_top1_top5` is there
+    when it is the headline. `chance` is guessing; `majority` is always saying the most frequent class. `tied` is
+    the share of images for which a wrong class has exactly the right one's similarity; ties go to the class that
+    is listed first. Rows that show the same image with the same label count once; with different labels, each counts
+    and `remarks` say so. Intervals are Wilson's over images, and the bootstrap's for the two metrics above. They hold
+    for images drawn independently: where one concept is drawn several times, those of the groups are the ones to read.
+
+    A model that predicts texts chooses the class whose text it finds likeliest, by the mean over the text's tokens; the
+    details have the accuracy by the probability of the whole text as well (`top1_whole_text`).
+
+    Raises:
+        DataError: no labels, a label outside `labels`, no such metadata, or no readable image.
+        SettingsError: `headline` is unknown, or does not fit the number of classes.
+    """
+    labelled = survey_labels(source, labels, label_from=label_from, group_by=group_by)
+    rows, classes = labelled.rows, labelled.classes
+    check_headline(headline, len(classes.names), {row.label for row in rows.values()}, source.name)
+    words = templates or classes.templates or TEMPLATES["plain"]
+    if predicts_texts(model):
+        images, said, further = _predicted(
+            model, preprocess, source, labelled, words, batch_size=batch_size, progress=progress
+        )
+    else:
+        weights = build(model, classes.phrases, words)
+        images = embed_rows(model, preprocess, source, rows, batch_size=batch_size, progress=progress)
+        said = answers(images.vectors, weights, labelled.target(images.positions), logit_scale(model))
+        further = {}
+    target = said.target
+    groups = np.array([rows[position].group for position in images.positions])
+
+    def scores(part: Answers) -> Scores:
+        return score_answers(part, len(classes.names), headline)
+
+    return Report(
+        task="zero-shot",
+        model=model_name,
+        data=source.name,
+        scores=scores(said),
+        groups={name: scores(said.only(groups == name)) for name in sorted({*groups.tolist()}) if group_by},
+        skipped=count_reasons([*labelled.skipped, *images.skipped]),
+        remarks=labelled.remarks,
+        details={
+            "headline": headline,
+            "classes": len(classes.names),
+            "templates": list(words),
+            **further,
+        },
+        outcomes=Outcomes(
+            keys=tuple(rows[position].key for position in images.positions),
+            scores=values_of_images(said, headline),
+            labels=classes.names,
+            target=target,
+            predicted=said.predicted,
+            probability=said.probability,
+            positions=tuple(images.positions),
+        ),
+    )
+
+
+def _predicted(
+    model: CLIP,
+    preprocess: Preprocessing,
+    source: Source,
+    labelled: LabelledRows,
+    templates: Sequence[str],
+    *,
+    batch_size: int,
+    progress: Progress | None,
+) -> tuple[EmbeddedRows, Answers, dict[str, float]]:
+    """The answers of a model that predicts texts, and what the details say besides."""
+    prompts = [
+        [fill(template, phrase) for phrase in phrases for template in templates]
+        for phrases in labelled.classes.phrases
+    ]
+    images = encoded_rows(
+        class_likelihoods(model, prompts),
+        preprocess,
+        source,
+        labelled.rows,
+        device=model.logit_scale.device,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    target = labelled.target(images.positions)
+    by_token, whole = np.split(images.vectors, 2, axis=1)
+    right = likeliest(whole, target).ranks < 1
+    return images, likeliest(by_token, target), {"top1_whole_text": float(np.mean(right))}
+
+
+def survey_labels(
+    source: Source,
+    labels: LabelSet | None,
+    *,
+    label_from: LabelFrom = "label",
+    group_by: str | None = None,
+) -> LabelledRows:
+    """The label of every row, before an image is decoded; the parameters are those of `evaluate_zero_shot`.
+
+    Raises:
+        DataError: as `evaluate_zero_shot` does.
+    """
+    rows = survey(
+        source,
+        lambda example: LabelledRow(example.key, _label(example, label_from), _group(example, group_by)),
+    )
+    classes = labels or LabelSet.of(sorted({row.label for row in rows.picked.values()}))
+    check_labels(((row.key, row.label) for row in rows.picked.values()), classes, source.name)
+    remarks = (
+        *count_remark(rows),
+        *label_remark(rows, lambda row: row.label, lambda row: row.key),
+    )
+    distinct = without_repeats(rows, lambda row: (row.label, row.group))
+    return LabelledRows(distinct, classes, rows.skipped, remarks)
+
+
+def check_labels(labels: Iterable[tuple[str, str]], classes: LabelSet, where: str) -> None:
+    """That every label of the data is one of the classes.
+
+    labels: pairs of an example's key and a label of it. where: the data, for the message.
+
+    Raises:
+        DataError: a label is not among the classes; names the example.
+    """
+    known = frozenset(classes.names)
+    for key, label in labels:
+        if label not in known:
+            raise DataError(
+                f"{where}: {key}: the label {label!r} is not among the {len(known)} given "
+                f"({_first_of(classes.names)}); add it to the labels, or correct it"
+            )
+
+
+def logit_scale(model: CLIP) -> float:
+    """What a model multiplies its similarities by: exp of its parameter, 100 for the published models."""
+    return float(model.logit_scale.detach().float().exp())
+
+
+def _mean_directions(model: CLIP, prompts: Sequence[Sequence[str]]) -> Vectors:
+    """(classes, embed_dim), unit length: the mean of each class's prompts."""
+    flat = embed_texts(model, [prompt for ways in prompts for prompt in ways])
+    first = np.cumsum([0, *(len(ways) for ways in prompts[:-1])])
+    total = np.add.reduceat(flat, first, axis=0)
+    directions: Vectors = total / np.linalg.norm(total, axis=1, keepdims=True)
+    return directions
+
+
+def _parts(prompts: Sequence[Sequence[str]]) -> list[list[Sequence[str]]]:
+    parts: list[list[Sequence[str]]] = [[]]
+    held = 0
+    for ways in prompts:
+        if parts[-1] and held + len(ways) > _PROMPTS_AT_ONCE:
+            parts.append([])
+            held = 0
+        parts[-1].append(ways)
+        held += len(ways)
+    return parts
+
+
+def _label(example: Example, label_from: LabelFrom) -> str:
+    if label_from == "caption":
+        if not example.captions:
+            raise DataError(f"{example.key}: has no caption; expected its first caption to name its class")
+        return example.captions[0]
+    if example.label is None:
+        raise DataError(
+            f"{example.key}: has no label; zero-shot evaluation needs class folders, a label column, "
+            "`label` in a shard's JSON, or labels taken from the captions"
+        )
+    return example.label
+
+
+def _group(example: Example, group_by: str | None) -> str:
+    if group_by is None:
+        return ""
+    if group_by not in example.metadata:
+        known = ", ".join(sorted(example.metadata)) or "none"
+        raise DataError(f"{example.key}: has no {group_by!r} to group by; its metadata: {known}")
+    return str(example.metadata[group_by])
+
+
+def _first_of(names: Sequence[str]) -> str:
+    more = ", ..." if len(names) > 5 else ""
+    return ", ".join(map(repr, names[:5])) + more

@@ -1,0 +1,189 @@
+"""A model that was trained with labels, at its own classes."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diptych.data.sources.opening import Source
+from diptych.data.subsets.labelled import classes_of
+from diptych.embed import Encode, Preprocessing, Progress, Vectors, count_reasons
+from diptych.errors import CheckpointError, SettingsError
+from diptych.evaluation.metrics import map11, map11_interval, wilson
+from diptych.evaluation.probes.logistic_regression import Fit
+from diptych.evaluation.probes.probe_data import LabelledFeatures
+from diptych.evaluation.repeated_images import count_remark, rows_of_images
+from diptych.evaluation.survey import encoded_rows, survey
+from diptych.evaluation.task_report import Outcomes, Report, Scores
+from diptych.evaluation.zero_shot.answers import Headline
+from diptych.evaluation.zero_shot.class_labels import LabelSet
+from diptych.evaluation.zero_shot.classification import LabelFrom, check_labels, survey_labels
+from diptych.models.clip import CLIP
+from diptych.models.heads.label_head import LabelHead
+from diptych.models.heads.linear_classifier import ImageClassifier
+
+OwnHead = ImageClassifier | LabelHead
+
+
+def own_head(model: CLIP) -> OwnHead | None:
+    """The last layer of a model that has learned classes from labels; None where it has not."""
+    if model.classifier is not None:
+        return model.classifier
+    return model.text if isinstance(model.text, LabelHead) else None
+
+
+def evaluate_own_classes(
+    model: CLIP,
+    preprocess: Preprocessing,
+    source: Source,
+    *,
+    model_name: str,
+    label_from: LabelFrom = "label",
+    headline: Headline = "top1",
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> Report:
+    """The metrics of zero-shot classification, of the classes that the model has learned from labels.
+
+    The parameters, intervals and `chance` are those of `evaluate_zero_shot`.
+
+    Raises:
+        SettingsError: the model has not been trained with labels, or with several of each image: these have
+            `evaluate_several_classes`.
+        DataError: a label that is none of the model's classes, or no readable image.
+    """
+    head = own_head(model)
+    if head is None:
+        raise SettingsError(
+            f"{model_name} was not trained with labels and has no classes of its own; give the classes' names with "
+            "`diptych evaluate zero-shot`, or labelled pictures with `diptych evaluate linear-probe`"
+        )
+    if isinstance(head, ImageClassifier) and head.several:
+        return evaluate_several_classes(
+            model, preprocess, source, model_name=model_name, batch_size=batch_size, progress=progress
+        )
+    labelled = survey_labels(source, LabelSet.of(head.classes), label_from=label_from)
+    rows = encoded_rows(
+        seen_features(model),
+        preprocess,
+        source,
+        labelled.rows,
+        device=model.logit_scale.device,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    data = LabelledFeatures.of(source.name, labelled, rows)
+    data.check(headline)
+    # The last layer is a logistic regression that is there already.
+    fit = Fit(
+        weights=head.weight.detach().double(),
+        intercept=head.bias.detach().double(),
+        inverse_strength=math.inf,
+        iterations=0,
+        products=0,
+        gradient=0.0,
+        converged=True,
+    )
+    measured = data.measured(fit, headline)
+    return Report(
+        task="labels",
+        model=model_name,
+        data=source.name,
+        scores=measured.scores,
+        groups=measured.groups,
+        skipped=data.skipped,
+        remarks=data.remarks,
+        details={"headline": headline, "classes": len(head.classes)},
+        outcomes=measured.outcomes,
+    )
+
+
+def evaluate_several_classes(
+    model: CLIP,
+    preprocess: Preprocessing,
+    source: Source,
+    *,
+    model_name: str,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> Report:
+    """How a model with a yes or no for each of its classes does.
+
+    An image has the classes of all rows that show it. `map11` is as `evaluate_multi_label` has it; `exact` is the share
+    of images for which every class is right, at a probability of a half.
+    """
+    head = model.classifier
+    assert head is not None
+    rows = survey(source, lambda example: (example.key, classes_of(example)))
+    check_labels(
+        ((key, name) for key, names in rows.picked.values() for name in names),
+        LabelSet.of(head.classes),
+        source.name,
+    )
+    shown = {
+        first: {name for position in positions for name in rows.picked[position][1]}
+        for first, positions in rows_of_images(rows).items()
+    }
+    images = encoded_rows(
+        seen_features(model),
+        preprocess,
+        source,
+        shown,
+        device=model.logit_scale.device,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    relevant = np.array([[name in shown[position] for name in head.classes] for position in images.positions])
+    weight, bias = (value.detach().float().cpu().numpy() for value in (head.weight, head.bias))
+    logits = images.vectors @ weight.T + bias
+    exact = ((logits > 0) == relevant).all(axis=1)
+    share = float(exact.mean())
+    return Report(
+        task="labels",
+        model=model_name,
+        data=source.name,
+        scores=Scores(
+            count=len(relevant),
+            metrics={"map11": map11(logits, relevant), "exact": share},
+            confidence={"map11": map11_interval(logits, relevant), "exact": wilson(share, len(relevant))},
+            chance={"map11": map11(np.zeros_like(logits), relevant)},
+        ),
+        skipped=count_reasons([*rows.skipped, *images.skipped]),
+        remarks=count_remark(rows),
+        details={"headline": "map11", "classes": len(head.classes)},
+        outcomes=Outcomes(
+            keys=tuple(rows.picked[position][0] for position in images.positions),
+            scores={"exact": exact.astype(np.float32)},
+            positions=tuple(images.positions),
+        ),
+    )
+
+
+def seen_features(model: CLIP) -> Encode:
+    """What the last layer of a model with classes of its own is multiplied with: (n, width) float32."""
+
+    def encode(pixels: Sequence[Tensor]) -> Vectors:
+        with torch.inference_mode():
+            images = torch.stack(list(pixels)).to(model.logit_scale.device)
+            vectors: Vectors = _seen(model, images).float().cpu().numpy()
+            if not np.isfinite(vectors).all():
+                raise CheckpointError(
+                    "the model gives features that are not finite; its weights are damaged, or were trained at too "
+                    "high a learning rate"
+                )
+            return vectors
+
+    return encode
+
+
+def _seen(model: CLIP, images: Tensor) -> Tensor:
+    head = model.classifier
+    if head is not None:
+        return head.seen(
+            model.encode_image(images) if head.reads == "embedding" else model.image_features(images)
+        )
+    assert isinstance(model.text, LabelHead)
+    hidden: Tensor = model.text.hidden(model.image_features(images).to(model.text.weight.dtype))
+    return hidden

@@ -1,0 +1,170 @@
+"""Which of one's own labels an image shows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diptych.embed import Picture, Preprocessing, Progress, Unreadable, embed_images, preprocessed
+from diptych.errors import ImageError, SettingsError
+from diptych.evaluation.zero_shot.class_labels import LabelSet
+from diptych.evaluation.zero_shot.classification import BuildClassifier, classifier, logit_scale
+from diptych.evaluation.zero_shot.own_classes import OwnHead, own_head, seen_features
+from diptych.evaluation.zero_shot.prompts import TEMPLATES
+from diptych.models.clip import CLIP
+from diptych.models.heads.linear_classifier import ImageClassifier
+
+
+class Prediction(TypedDict):
+    """One label of one image."""
+
+    label: str
+    probability: float  # among the given labels: softmax of the scaled similarities
+    similarity: float  # cosine, -1..1
+
+
+class Classified(TypedDict):
+    """One image, its labels from the most to the least probable."""
+
+    image: str
+    predictions: list[Prediction]
+    none_of_these: NotRequired[bool]  # where a threshold was given: whether no label's similarity reaches it
+
+
+def classify(
+    model: CLIP,
+    preprocess: Preprocessing,
+    images: Sequence[Picture],
+    labels: LabelSet,
+    *,
+    templates: Sequence[str] | None = None,
+    top: int | None = None,
+    temperature: float = 1.0,
+    threshold: float | None = None,
+    build: BuildClassifier = classifier,
+    progress: Progress | None = None,
+    unreadable: Unreadable | None = None,
+) -> list[Classified]:
+    """The labels of each image by probability, the first `top` of them (all when not given).
+
+    A probability only compares the labels with one another: it is high for the best of bad ones too. The
+    similarity is what can be compared between images: with a threshold of it, each answer says whether the image
+    shows none of these. templates: those of `labels`, else the plain name, when not given. temperature: what the
+    model's logits are divided by. `calibration` finds both numbers. build: makes the classifier. unreadable: gets the
+    position of each image that cannot be read, which then has no answer; without it, the error is raised.
+
+    Raises:
+        SettingsError: fewer than two labels; a temperature or a threshold that is none.
+        ImageError: an image cannot be read.
+    """
+    if len(labels.names) < 2:
+        raise SettingsError(f"one label ({labels.names[0]!r}) leaves nothing to choose; give at least two")
+    if not temperature > 0:
+        raise SettingsError(f"temperature {temperature}: expected a number above 0")
+    if threshold is not None and not -1 <= threshold <= 1:
+        raise SettingsError(f"threshold {threshold}: expected a cosine, -1..1")
+    weights = build(model, labels.phrases, templates or labels.templates or TEMPLATES["plain"])
+    bad = _Unreadable(unreadable)
+    vectors = embed_images(model, preprocess, images, progress=progress, unreadable=bad.note)
+    similarity = torch.from_numpy(vectors) @ weights
+    logits = logit_scale(model) / temperature * similarity
+    ranked = ranked_labels(logits, similarity, labels.names, top)
+    shown = [_shown(image, number) for number, image in enumerate(images) if number not in bad.positions]
+    found = [
+        Classified(image=image, predictions=predictions)
+        for image, predictions in zip(shown, ranked, strict=True)
+    ]
+    if threshold is not None:
+        for answer, best in zip(found, similarity.amax(dim=1).tolist(), strict=True):
+            answer["none_of_these"] = best < threshold
+    return found
+
+
+def classify_own(
+    model: CLIP,
+    preprocess: Preprocessing,
+    images: Sequence[Picture],
+    *,
+    top: int | None = None,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+    unreadable: Unreadable | None = None,
+) -> list[Classified]:
+    """The classes of each image that the model has learned from labels, by probability.
+
+    Where an image may be of several, each has a probability of its own. `similarity` is the cosine between what the
+    last layer sees of the image and the class's weights. unreadable: as for `classify`.
+
+    Raises:
+        SettingsError: the model has no classes. ImageError: an image cannot be read.
+    """
+    head = own_head(model)
+    if head is None:
+        raise SettingsError("the model has no classes of its own; give labels, or fine-tune it on some")
+    encode = seen_features(model)
+    bad = _Unreadable(unreadable)
+    ranked: list[list[Prediction]] = []
+    for pixels, done in preprocessed(preprocess, images, batch_size, bad.note):
+        if pixels:
+            ranked += ranked_classes(head, torch.from_numpy(encode(pixels)), top)
+        if progress is not None:
+            progress(done)
+    shown = [_shown(image, number) for number, image in enumerate(images) if number not in bad.positions]
+    return [
+        Classified(image=image, predictions=predictions)
+        for image, predictions in zip(shown, ranked, strict=True)
+    ]
+
+
+class _Unreadable:
+    """The positions of images that cannot be read; raises the first error where nobody wants to be told."""
+
+    def __init__(self, tell: Unreadable | None) -> None:
+        self.positions: set[int] = set()
+        self._tell = tell
+
+    def note(self, position: int, error: ImageError) -> None:
+        if self._tell is None:
+            raise error
+        self.positions.add(position)
+        self._tell(position, error)
+
+
+def ranked_classes(head: OwnHead, seen: Tensor, top: int | None) -> list[list[Prediction]]:
+    """The `top` classes of each image by probability, all when not given; what `classify_own` says of each.
+
+    seen: (images, width) float32, of `seen_features`.
+    """
+    weight, bias = (value.detach().float().cpu() for value in (head.weight, head.bias))
+    similarity = F.normalize(seen, dim=1) @ F.normalize(weight, dim=1).T
+    several = isinstance(head, ImageClassifier) and head.several
+    return ranked_labels(seen @ weight.T + bias, similarity, head.classes, top, several=several)
+
+
+def ranked_labels(
+    logits: Tensor, similarity: Tensor, names: Sequence[str], top: int | None, *, several: bool = False
+) -> list[list[Prediction]]:
+    """The `top` labels of each image by probability, all when not given.
+
+    logits, similarity: (images, labels). several: an image may have several labels, each with a probability of its own.
+    """
+    probability = logits.sigmoid() if several else logits.softmax(dim=1)
+    order = logits.argsort(dim=1, descending=True, stable=True)[:, :top]
+    return [
+        [
+            Prediction(
+                label=names[column],
+                probability=float(probability[number, column]),
+                similarity=float(similarity[number, column]),
+            )
+            for column in columns
+        ]
+        for number, columns in enumerate(order.tolist())
+    ]
+
+
+def _shown(image: Picture, number: int) -> str:
+    return str(image) if isinstance(image, str | Path) else f"image {number}"

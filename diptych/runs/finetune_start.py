@@ -1,0 +1,172 @@
+"""What fine-tuning starts from: the model with the classifier or the updates that a method needs, as a checkpoint."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diptych.config import plain
+from diptych.data.images.transforms import Preprocess
+from diptych.data.subsets.labelled import few_of_each
+from diptych.errors import SettingsError
+from diptych.models.architectures import Classifier, LowRank
+from diptych.models.clip import CLIP, build_model
+from diptych.pretrained import load
+from diptych.runs.classifier_heads import Head, probe_head, zero_shot_head
+from diptych.runs.finetune_data import Examined, examine
+from diptych.training.feeding import open_examples, split_of
+from diptych.training.methods import LABEL_METHODS, objective_of
+from diptych.training.saving.layout import RECIPE, START, refuse_other_files
+from diptych.training.settings import FinetuneSettings, Recipe
+from diptych.weights.checkpoint import load_checkpoint, read_manifest, save_checkpoint, verify_checkpoint
+
+
+def prepare(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Recipe:
+    """Write the start into `out`, unless the run has begun, and return the recipe that the engine runs.
+
+    It says everything that the data and the start decide: the objective, the architecture, the words of the classes.
+
+    Raises:
+        SettingsError: the method does not go with the data; `out` holds other files, or a run of another model.
+        DataError: see `examine`. CheckpointError: what is in the place of the start is none.
+    """
+    settings = recipe.finetune
+    assert settings is not None
+    started = _is_started(out, recipe.model.init)
+    source, weights = open_examples(recipe.data, say)
+    found = examine(
+        source, label_from=recipe.data.label_from, several=settings.several, method=settings.method
+    )
+    if found.kind == "pairs" and settings.method in LABEL_METHODS:
+        raise SettingsError(
+            f"[finetune] method {settings.method!r} learns from labels, and {source.name} has captions alone; use "
+            "contrastive, lit or lora, or give labels"
+        )
+    objective = objective_of(settings.method, labels=found.kind != "pairs")
+    words = _words(settings, found) if found.kind == "labels" else {}
+    folder = out / START
+    if not started:
+        if recipe.data.labels_per_class is not None:
+            weights = few_of_each(
+                source, weights, recipe.data.label_from, recipe.data.labels_per_class, recipe.training.seed
+            )
+        model, preprocess = load(recipe.model.init, device="cpu")
+        positions = np.flatnonzero(weights).tolist()
+        say(f"{recipe.model.init}: preparing the start of {settings.method}")
+        beginning = _started(
+            model,
+            settings,
+            found,
+            objective,
+            words=words,
+            probe=lambda: probe_head(
+                model,
+                preprocess,
+                source,
+                positions,
+                found.classes,
+                label_from=recipe.data.label_from,
+                several=settings.several,
+                seed=recipe.training.seed,
+                groups=split_of(recipe.data, source).groups if recipe.data.validation else None,
+            ),
+        )
+        _write(folder, beginning, preprocess, recipe, settings)
+    architecture = load_checkpoint(folder)[0].architecture
+    return replace(
+        recipe,
+        model=replace(recipe.model, init=str(folder), architecture=architecture, text_init=None),
+        objective=replace(recipe.objective, name=objective),
+        finetune=replace(settings, words=words),
+    )
+
+
+def _words(settings: FinetuneSettings, found: Examined) -> dict[str, tuple[str, ...]]:
+    unknown = sorted(settings.words.keys() - set(found.classes))
+    if unknown:
+        raise SettingsError(
+            f"[finetune] words: {unknown[0]!r} is none of the {len(found.classes)} classes of the data; correct its "
+            "name, or leave it out"
+        )
+    return {name: settings.words.get(name, (name.replace("_", " "),)) for name in found.classes}
+
+
+def _started(
+    model: CLIP,
+    settings: FinetuneSettings,
+    found: Examined,
+    objective: str,
+    *,
+    words: dict[str, tuple[str, ...]],
+    probe: Callable[[], Head],
+) -> CLIP:
+    """The model with a classifier, where there are classes, and with updates of small rank for `lora`."""
+    size, head = None, None
+    if found.kind != "pairs":
+        begins = settings.begins if objective == "classifier" else "zero-shot"
+        reads = "embedding" if begins == "zero-shot" else "features"
+        size = Classifier(classes=found.classes, reads=reads, several=settings.several)  # type: ignore[arg-type]
+        if begins == "zero-shot":
+            head = zero_shot_head(model, found.classes, words, settings.templates)
+        elif begins == "probe":
+            head = probe()
+    low_rank = None
+    if settings.method == "lora":
+        low_rank = LowRank(rank=settings.rank, scale=settings.scale, towers=settings.adapts)
+    torch.manual_seed(0)  # of the updates' first factors
+    started = build_model(replace(model.architecture, classifier=size, low_rank=low_rank))
+    copy_weights(model, started)
+    if head is not None:
+        assert started.classifier is not None
+        with torch.no_grad():
+            started.classifier.weight.copy_(head[0])
+            started.classifier.bias.copy_(head[1])
+    return started
+
+
+@torch.no_grad()
+def copy_weights(model: CLIP, target: CLIP) -> None:
+    """Everything but the classifier, into a model that may have updates of small rank beside its weights."""
+    state = target.state_dict()
+    for name, value in model.state_dict().items():
+        if name.startswith("classifier."):
+            continue
+        owner, _, last = name.rpartition(".")
+        adapted = f"{owner}.parametrizations.{last}.original"
+        state[adapted if adapted in state else name].copy_(value)
+
+
+def _write(
+    folder: Path, model: CLIP, preprocess: Preprocess, recipe: Recipe, settings: FinetuneSettings
+) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    entry: dict[str, Any] = {
+        "what": "made ready for fine-tuning",
+        "from": recipe.model.init,
+        "method": settings.method,
+    }
+    save_checkpoint(folder, model.eval(), plain(preprocess), history=[entry])
+
+
+def _is_started(run: Path, init: str) -> bool:
+    """Return whether the run has begun from its start, which then stays.
+
+    Raises:
+        SettingsError: it began from another model than `init`. CheckpointError: its start is damaged.
+    """
+    if not (run / RECIPE).exists():
+        refuse_other_files(run)
+        if (run / START).exists():  # of a run that did not begin; the data or the model may be others now
+            read_manifest(run / START)
+        return False
+    before = verify_checkpoint(run / START).history[-1]["from"]
+    if before != init and os.path.realpath(before) != os.path.realpath(init):
+        raise SettingsError(
+            f"{run}: the run was started from {before}, not from {init}; resume with --model {before}, or name another "
+            "folder with --out"
+        )
+    return True

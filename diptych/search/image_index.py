@@ -1,0 +1,267 @@
+"""An index that is open for questions."""
+
+import heapq
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diptych.errors import SearchIndexError, SettingsError
+from diptych.search.manifest import Manifest, ModelIdentity, check_columns, read_manifest, require
+from diptych.search.query import DEEPEST, Sort, check_page, sort_key
+from diptych.search.stores.connect import connect
+from diptych.search.stores.filters import Compare, Filter, Together, parse
+from diptych.search.stores.image_rows import UNKNOWN_MOMENT, Batch, Hit, Item
+from diptych.search.stores.protocol import CHUNK, Database, Stats, VectorStore
+
+# How many of the best a search asks a table for, one after another until there are enough. Every page of a ranking is
+# cut from the same few searches: an approximate one that is asked for more finds others, also among the first.
+_DEPTHS = (100, 500, 2_500, DEEPEST)
+
+# A picture may be replaced, and its old thumbnail deleted, between reading the one and the other.
+_ATTEMPTS = 3
+
+_IDS = 65_536  # that one step of `first` brings into memory
+_SORTED_BY = Compare("taken", "!=", UNKNOWN_MOMENT)
+
+T = TypeVar("T")
+
+
+class Index:
+    """An index in a folder, a bucket or a PostgreSQL database. It follows what writers do, at most `freshness`
+    seconds behind them: also when a table that was embedded again takes the place of the old one. Safe to use
+    from several threads."""
+
+    def __init__(
+        self,
+        place: str | Path | Database,
+        options: Mapping[str, str] | None = None,
+        *,
+        freshness: float = 1.0,
+    ) -> None:
+        """Open the index at `place`; `options` as in `connect`.
+
+        Raises:
+            SearchIndexError: there is none, or it is damaged or of another format.
+        """
+        self.database = connect(place, options, freshness=freshness)
+        self._freshness = freshness
+        self._lock = threading.Lock()
+        self._required: ModelIdentity | None = None
+        self._manifest = self._read_manifest()
+        self._store = self.database.open(self._manifest.current.name)
+        self._looked = time.monotonic()
+
+    @property
+    def place(self) -> str:
+        return self.database.place
+
+    @property
+    def manifest(self) -> Manifest:
+        """As it was at the last look."""
+        return self._manifest
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the place; the last call."""
+        self.database.close()
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def require(self, model: ModelIdentity) -> None:
+        """Nothing, for the model that filled the index; SearchIndexError, with what to run, for another.
+
+        The same error comes from later calls, if the index is embedded again with another model meanwhile.
+        """
+        require(self.place, self._manifest.current, model)
+        self._required = model
+
+    def search(
+        self,
+        query: NDArray[np.float32],
+        *,
+        count: int = 10,
+        offset: int = 0,
+        min_score: float | None = None,
+        filter_: Filter | str | None = None,
+        exact: bool = False,
+    ) -> list[Hit]:
+        """The `count` results of `ranking` after the first `offset`, without those below `min_score`.
+
+        Raises:
+            SettingsError: the filter is not well formed, or `count` and `offset` are out of bounds.
+        """
+        check_page(count, offset)
+        hits = self.ranking(query, min_score=min_score, filter_=filter_, exact=exact)
+        return list(islice(hits, offset, offset + count))
+
+    def ranking(
+        self,
+        query: NDArray[np.float32],
+        *,
+        min_score: float | None = None,
+        filter_: Filter | str | None = None,
+        exact: bool = False,
+    ) -> Iterator[Hit]:
+        """The pictures most similar to a query, best first, none below `min_score`, at most `DEEPEST`; found as they
+        are asked for.
+
+        query: (dim,), unit length. Scores are exact; of equal scores the smaller id comes first. Over
+        a large index an approximate search finds at least 99 in 100 of the best; `exact` compares every row.
+        `filter_`: see `filters`. No picture comes twice, and equal calls give equal rankings, while nobody writes; what
+        an approximate search finds only on its way to the 500 best comes after its 100 best.
+
+        Raises:
+            SettingsError: the filter is not well formed.
+        """
+        if query.shape != (self._manifest.current.dim,):
+            raise ValueError(f"query of shape {query.shape}; expected ({self._manifest.current.dim},)")
+        chosen = self._parsed(filter_)
+        return self._ranking(query, -1.0 if min_score is None else min_score, chosen, exact)
+
+    def _ranking(
+        self, query: NDArray[np.float32], least: float, filter_: Filter | None, exact: bool
+    ) -> Iterator[Hit]:
+        seen: set[str] = set()
+        for depth in _DEPTHS:
+
+            def ask(store: VectorStore, k: int = depth) -> list[Hit]:
+                return store.search(query, k, filter_=filter_, exact=exact)
+
+            hits = self._ask(ask)
+            fresh = [hit for hit in hits if hit.item.id not in seen][: depth - len(seen)]
+            yield from (hit for hit in fresh if hit.score >= least)
+            seen.update(hit.item.id for hit in fresh)
+            if len(hits) < depth or hits[-1].score < least:
+                return
+
+    def get(self, ids: Sequence[str]) -> Batch:
+        """Pictures with their vectors, by id, in the order of `ids`; those that are not there are left out."""
+        return self._ask(lambda store: store.get(ids))
+
+    def count(self, filter_: Filter | str | None = None) -> int:
+        """How many pictures there are, or how many meet a filter."""
+        chosen = self._parsed(filter_)
+        return self._ask(lambda store: store.count(chosen))
+
+    def items(self, filter_: Filter | str | None = None, *, chunk: int = CHUNK) -> Iterator[Item]:
+        """Every picture, or every one that meets a filter, in no particular order; a piece at a time in memory."""
+        chosen = self._parsed(filter_)
+        for rows in self._ask(lambda store: _begun(store.scroll(("record",), filter_=chosen, chunk=chunk))):
+            yield from map(Item.from_record, rows["record"])
+
+    def first(
+        self,
+        count: int,
+        *,
+        offset: int = 0,
+        after: str = "",
+        filter_: Filter | str | None = None,
+        sort: Sort | None = None,
+    ) -> list[Item]:
+        """List `count` pictures that meet a filter, without the first `offset`, in the order of their ids or of the
+        time when they were taken; of those, only what comes after the picture with the id `after`.
+
+        The order of ids says nothing, but it stays: going on after the last id of a page misses none and repeats none,
+        whatever is written meanwhile. Pictures of one time, and after all others those whose time is not known, stand
+        in the order of their ids.
+
+        Raises:
+            SettingsError: the filter is not well formed, pictures are to be sorted after one that is not here, or an
+                index of an older format lacks what is asked for.
+        """
+        chosen = self._parsed(filter_)
+        if sort is None:
+            keys = self._keys(("id",), _both(Compare("id", ">", after), chosen))
+            ids = [id_ for (id_,) in heapq.nsmallest(offset + count, keys)]
+        else:
+            self._parsed(_SORTED_BY)  # an index of an older format has no such column
+            last = self._sort_key(after, sort) if after else None
+            found = (sort_key(sort, taken, id_) for id_, taken in self._keys(("id", "taken"), chosen))
+            beyond = found if last is None else (key for key in found if key > last)
+            ids = [id_ for _, id_ in heapq.nsmallest(offset + count, beyond)]
+        return list(self.get(ids[offset:]).items) if len(ids) > offset else []
+
+    def _keys(self, columns: Sequence[str], filter_: Filter | None) -> Iterator[tuple[Any, ...]]:
+        """Those columns of every row that meets a filter."""
+        pieces = self._ask(lambda store: _begun(store.scroll(columns, filter_=filter_, chunk=_IDS)))
+        return chain.from_iterable(zip(*(rows[name] for name in columns), strict=True) for rows in pieces)
+
+    def _sort_key(self, id_: str, sort: Sort) -> tuple[int, str]:
+        """Where the picture with that id stands in an order."""
+        for found in self._keys(("id", "taken"), Compare("id", "=", id_)):
+            return sort_key(sort, found[1], found[0])
+        raise SettingsError(f"after: no picture of the index has the id {id_!r}; begin again without it")
+
+    def _parsed(self, filter_: Filter | str | None) -> Filter | None:
+        """A filter as a tree, if the index has what it asks for."""
+        chosen = parse(filter_) if isinstance(filter_, str) else filter_
+        check_columns(self.place, self._manifest, chosen)
+        return chosen
+
+    def thumbnail(self, id_: str) -> bytes | None:
+        """The small copy of a picture, as JPEG; None where there is no such picture, or no copy."""
+        for _ in range(_ATTEMPTS):
+            items = self.get([id_]).items
+            if not items or items[0].thumbnail is None:
+                return None
+            if (data := self.database.thumbnail(items[0].thumbnail)) is not None:
+                return data
+        return None
+
+    def stats(self) -> Stats:
+        """How the table lies in its place."""
+        return self._ask(lambda store: store.stats())
+
+    def _ask(self, question: Callable[[VectorStore], T]) -> T:
+        """`question` of the table that counts now. A table that has been replaced under a question is left for
+        the new one."""
+        if time.monotonic() - self._looked > self._freshness:
+            self._look()
+        store = self._store
+        try:
+            return question(store)
+        except SearchIndexError:
+            self._look()
+            if self._store is store:
+                raise
+            return question(self._store)
+
+    def _look(self) -> None:
+        """Follow the manifest."""
+        with self._lock:
+            manifest = self._read_manifest()
+            if self._required is not None:
+                require(self.place, manifest.current, self._required)
+            if manifest.current.name != self._manifest.current.name:
+                self._store = self.database.open(manifest.current.name)
+            self._manifest, self._looked = manifest, time.monotonic()
+
+    def _read_manifest(self) -> Manifest:
+        manifest = read_manifest(self.database)
+        if manifest is None:
+            raise SearchIndexError(
+                f"{self.place}: no index here; build one: diptych index SOURCE --index {self.place}"
+            )
+        return manifest
+
+
+def _both(first: Filter, second: Filter | None) -> Filter:
+    return first if second is None else Together("all", (first, second))
+
+
+def _begun(pieces: Iterator[T]) -> Iterator[T]:
+    """The same pieces; the first is read already, and has shown whether the table can be read."""
+    first = list(islice(pieces, 1))
+    return chain(first, pieces)

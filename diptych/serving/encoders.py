@@ -1,0 +1,192 @@
+"""The model behind a server: texts and pictures of many requests, in batches, to vectors."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Self, TypeAlias, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diptych import tokenizer
+from diptych.data.images.decoding import Pixels
+from diptych.data.images.thumbnails import Preview, preview
+from diptych.data.images.transforms import Preprocess
+from diptych.embed import Vectors, encode_pixels, encode_tokens
+from diptych.errors import ImageError, TextError
+from diptych.evaluation.zero_shot.own_classes import own_head, seen_features
+from diptych.models.clip import CLIP
+from diptych.search.encoder import Encoder
+from diptych.serving.batching import Batcher, Room
+from diptych.serving.prometheus import Metrics
+from diptych.serving.server_settings import Settings
+
+# From the bytes of an encoded picture to its pixels (height, width, 3); ImageError for what is none.
+Decode: TypeAlias = Callable[[bytes], Awaitable[Pixels]]
+
+R = TypeVar("R")
+
+
+class Towers:
+    """Both towers of one model, each behind a batcher; `async with` starts and stops them.
+
+    All passes run in one thread, one after the other: two at a time would share the same cores, and each take twice
+    as long.
+    """
+
+    def __init__(
+        self,
+        model: CLIP,
+        preprocess: Preprocess,
+        name: str,
+        *,
+        decode: Decode,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
+        self.encoder = Encoder(model, preprocess, name)
+        self.name, self.fingerprint, self.dim = name, self.encoder.fingerprint, self.encoder.dim
+        self.head = own_head(model)  # of classes that the model has learned from labels
+        self.logit_scale = float(model.logit_scale.detach().float().exp())
+        self._decode = decode
+        self._model, self._preprocess = model, preprocess
+        self._settings, self._metrics = settings, metrics
+        self._known: OrderedDict[tuple[str, bool], Vectors] = OrderedDict()
+
+    async def __aenter__(self) -> Self:
+        settings, metrics = self._settings, self._metrics
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._preprocessors = ThreadPoolExecutor(2, thread_name_prefix="preprocess")
+        free = asyncio.Lock()
+        pictures = Room("pictures", settings.picture_queue, metrics)
+
+        def batcher(
+            what: str, function: Callable[[list[Tensor]], Vectors], most: int, room: Room
+        ) -> Batcher[Tensor]:
+            return Batcher(
+                what,
+                function,
+                most=most,
+                wait=settings.batch_wait,
+                room=room,
+                model=free,
+                executor=self._worker,
+                metrics=metrics,
+            )
+
+        self._texts = batcher(
+            "text",
+            lambda rows: encode_tokens(self._model, torch.stack(rows)),
+            settings.text_batch,
+            Room("texts", settings.text_queue, metrics),
+        )
+        self._pictures = batcher(
+            "image", lambda rows: encode_pixels(self._model, rows), settings.picture_batch, pictures
+        )
+        self._seen = batcher("classified", seen_features(self._model), settings.picture_batch, pictures)
+        self._texts.start()
+        self._pictures.start()
+        self._seen.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._texts.stop()
+        await self._pictures.stop()
+        await self._seen.stop()
+        self._worker.shutdown()
+        self._preprocessors.shutdown()
+
+    async def texts(self, texts: Sequence[str], *, truncate: bool = False) -> Vectors:
+        """(n, dim) for n texts, at least one; those that were asked for lately are not computed again.
+
+        Raises:
+            TextError: a text is too long and `truncate` is off, or is not valid Unicode.
+            OverloadedError: too many are waiting.
+        """
+        found = {text: self._recall((text, truncate)) for text in dict.fromkeys(texts)}
+        new = [text for text, vector in found.items() if vector is None]
+        if new:
+            rows = [self._tokens(text, truncate) for text in new]
+            with self._texts.room.taking(len(new), retry_after=self._texts.retry_after()):
+                vectors = await self._texts.run(rows)
+            for text, vector in zip(new, vectors, strict=True):
+                found[text] = vector
+                self._remember((text, truncate), vector)
+        return np.stack([found[text] for text in texts])  # type: ignore[misc]
+
+    async def decode(self, data: bytes) -> Pixels:
+        """The pixels (height, width, 3) of an encoded picture.
+
+        Raises:
+            ImageError: it cannot be read.
+            OverloadedError: too many are waiting.
+        """
+        with self._room_for([data]):
+            return await self._decode(data)
+
+    async def pictures(self, pictures: Sequence[bytes]) -> Vectors:
+        """(n, dim) for n encoded pictures, at least one.
+
+        Raises:
+            ImageError: one cannot be read; of several, its number is in the message, from 0.
+            OverloadedError: too many are waiting.
+        """
+        # The places are taken before decoding, so that what lies in memory is bounded.
+        with self._room_for(pictures):
+            return await self._run(await self._decoded(pictures), self._pictures)
+
+    async def seen(self, pictures: Sequence[bytes]) -> Vectors:
+        """(n, width) for n encoded pictures: what `head`, which must be there, sees. It raises what `pictures` does."""
+        with self._room_for(pictures):
+            return await self._run(await self._decoded(pictures), self._seen)
+
+    async def pictures_with_previews(self, pictures: Sequence[bytes]) -> tuple[Vectors, list[Preview]]:
+        """The same, and what an index shows of each picture."""
+        with self._room_for(pictures):
+            decoded = await self._decoded(pictures)
+            previews = [await self._in_thread(preview, pixels) for pixels in decoded]
+            return await self._run(decoded, self._pictures), previews
+
+    def _room_for(self, pictures: Sequence[bytes]) -> AbstractContextManager[None]:
+        return self._pictures.room.taking(len(pictures), retry_after=self._pictures.retry_after())
+
+    async def _decoded(self, pictures: Sequence[bytes]) -> list[Pixels]:
+        # All are waited for, also after a failure: until then their pixels lie in memory, and hold their places.
+        found = await asyncio.gather(*map(self._decode, pictures), return_exceptions=True)
+        for number, one in enumerate(found):
+            if isinstance(one, ImageError) and len(found) > 1:
+                raise ImageError(f"picture {number}: {one}") from one
+            if isinstance(one, BaseException):
+                raise one
+        return cast(list[Pixels], found)
+
+    async def _run(self, decoded: Sequence[Pixels], batcher: Batcher[Tensor]) -> Vectors:
+        rows = await asyncio.gather(*(self._in_thread(self._preprocess, pixels) for pixels in decoded))
+        return await batcher.run(rows)
+
+    async def _in_thread(self, function: Callable[[Pixels], R], pixels: Pixels) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._preprocessors, function, pixels)
+
+    def _tokens(self, text: str, truncate: bool) -> Tensor:
+        if len(text) > self._settings.text_characters:
+            raise TextError(
+                f"text of {len(text):,} characters, beginning {text[:40]!r}: this server reads at most "
+                f"{self._settings.text_characters:,}; shorten it"
+            )
+        return tokenizer.tokenize([text], context_length=self._model.context_length, truncate=truncate)[0]
+
+    def _recall(self, key: tuple[str, bool]) -> Vectors | None:
+        vector = self._known.get(key)
+        self._metrics.cached_texts.labels("miss" if vector is None else "hit").inc()
+        if vector is not None:
+            self._known.move_to_end(key)
+        return vector
+
+    def _remember(self, key: tuple[str, bool], vector: Vectors) -> None:
+        if self._settings.text_cache:
+            self._known[key] = vector
+            if len(self._known) > self._settings.text_cache:
+                self._known.popitem(last=False)

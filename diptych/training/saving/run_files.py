@@ -1,0 +1,165 @@
+"""What a run writes into its folder, and how it finds its way back from there."""
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diptych.config import plain
+from diptych.data.images.transforms import Preprocess
+from diptych.distributed import sum_over_processes, wait_for_all, world
+from diptych.errors import CheckpointError
+from diptych.models.clip import CLIP
+from diptych.training.best import Best
+from diptych.training.optim.ema import Ema
+from diptych.training.parallel import assign, whole
+from diptych.training.saving.layout import AVERAGE, BEST, MODEL, checkpoint_folder
+from diptych.training.saving.run_state import newest_whole, optimizer_state, restore_optimizer
+from diptych.training.saving.saver import Saver, Snapshot
+from diptych.training.settings import Recipe
+from diptych.weights.checkpoint import (
+    Description,
+    TrainingState,
+    load_checkpoint,
+    load_state,
+    verify_checkpoint,
+    write_checkpoint,
+)
+from diptych.weights.sharded import Place
+
+_EMA = "ema."
+_KEPT = "kept as the best of its run"
+
+
+class RunFiles:
+    """The folder of one run."""
+
+    def __init__(self, folder: Path, recipe: Recipe, preprocess: Preprocess) -> None:
+        self.folder = folder
+        self._recipe = recipe
+        self._preprocess = preprocess
+        self._sharded = recipe.training.distributed == "fsdp" and world().size > 1
+
+    @contextlib.contextmanager
+    def saver(self) -> Iterator[Saver | None]:
+        """A context in which checkpoints are written behind the run's back.
+
+        Every process writes its part of a sharded model; else the first one writes, and the others have no saver.
+        """
+        here, keep = world(), self._recipe.checkpoint.keep
+        if self._sharded:
+            place = Place(here.rank, here.size, _session())
+            with Saver(self.folder, keep, place) as saver:
+                yield saver
+        elif here.leads:
+            with Saver(self.folder, keep) as saver:
+                yield saver
+        else:
+            yield None
+
+    def save(
+        self,
+        saver: Saver | None,
+        model: CLIP,
+        optimizer: torch.optim.Optimizer,
+        ema: Ema | None,
+        values: Mapping[str, Any],
+    ) -> None:
+        """Begin to write a checkpoint to resume from. values: JSON, with the `step`."""
+        if saver is None:
+            return
+        state = optimizer_state(model, optimizer, values)
+        averages = {} if ema is None else {f"{_EMA}{name}": value for name, value in ema.state().items()}
+        snapshot = Snapshot(
+            weights=model.state_dict(),
+            description=self._description(model, values["step"], values["seconds"]),
+            state=TrainingState({**state.tensors, **averages}, state.values),
+        )
+        saver.save(checkpoint_folder(self.folder, values["step"]), snapshot)
+
+    def save_best(self, saver: Saver | None, model: CLIP, best: Best, seconds: float) -> None:
+        """Begin to write the weights that did best in an evaluation, in place of those that did before."""
+        if saver is None:
+            return
+        trained = self._description(model, best.step, seconds)
+        kept = {"what": _KEPT, **plain(best)}
+        description = replace(trained, history=(*trained.history, kept))
+        saver.save(self.folder / BEST, Snapshot(weights=model.state_dict(), description=description))
+
+    def restore_best(self, saved: Mapping[str, Any] | None, say: Callable[[str], None]) -> Best | None:
+        """The evaluation that `model-best` is from. saved: that which the checkpoint knows of.
+
+        After a kill it may be a later one than `saved`: of a step that will be done again.
+        """
+        folder = self.folder / BEST
+        try:
+            found = verify_checkpoint(folder).history[-1]
+            return Best(found["metric"], found["step"], found["value"])
+        except CheckpointError as error:
+            if saved is not None:
+                say(f"the best so far is lost, and the next evaluation is the new one: {error}")
+            return None
+
+    def restore(
+        self,
+        model: CLIP,
+        optimizer: torch.optim.Optimizer,
+        ema: Ema | None,
+        say: Callable[[str], None],
+    ) -> dict[str, Any] | None:
+        """Put the newest whole checkpoint back; returns the values saved with it, None where there is no checkpoint."""
+        newest, damaged = newest_whole(self.folder)
+        for folder in damaged:
+            say(f"{folder}: damaged; falling back to an earlier checkpoint")
+        if newest is None:
+            if damaged:
+                raise CheckpointError(f"{self.folder}: none of its {len(damaged)} checkpoints is whole")
+            return None
+        saved, _, _ = load_checkpoint(newest)
+        _assign_all(model, saved.state_dict())
+        tensors, values = load_state(newest)
+        moments = {name: value for name, value in tensors.items() if not name.startswith(_EMA)}
+        restore_optimizer(model, optimizer, moments)
+        if ema is not None:
+            ema.load(
+                {name.removeprefix(_EMA): value for name, value in tensors.items() if name not in moments}
+            )
+        return dict(values)
+
+    def finish(self, model: CLIP, ema: Ema | None, step: int, seconds: float) -> Path:
+        """Write the result, and its average where there is one; returns the folder of the result."""
+        description = self._description(model, step, seconds)
+        target = self.folder / MODEL
+        # The last one says that the run is done.
+        results = {} if ema is None else {self.folder / AVERAGE: whole(ema.state())}
+        results[target] = whole(model.state_dict())
+        if world().leads:
+            for folder, weights in results.items():
+                write_checkpoint(folder, weights, description)
+        wait_for_all()
+        return target
+
+    def _description(self, model: CLIP, step: int, seconds: float) -> Description:
+        start = self._recipe.model.init
+        return Description(
+            architecture=plain(model.architecture),
+            preprocessing=plain(self._preprocess),
+            settings=plain(self._recipe),
+            history=({"what": "trained", "from": start, "steps": step, "seconds": round(seconds)},),
+        )
+
+
+def _session() -> str:
+    """A word for this start of the run, the same in every process."""
+    number = torch.tensor([random.SystemRandom().getrandbits(48) if world().leads else 0])
+    return f"{int(sum_over_processes(number)):012x}"
+
+
+def _assign_all(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    for name, target in model.state_dict().items():
+        assign(target, saved[name])

@@ -1,0 +1,337 @@
+"""The folders of Hugging Face transformers for CLIP: `config.json` with `model_type` "clip", weights, processor.
+
+transformers has the vision transformers only, keeps queries, keys and values apart, and transposes the two
+projections.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from diptych import config
+from diptych.data.images.transforms import Preprocess
+from diptych.errors import CheckpointError, SettingsError
+from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
+from diptych.models.clip import CLIP
+from diptych.tokenizer.vocabulary import read_merges
+from diptych.weights.assembly import Piece, assemble, heads_unless_default
+from diptych.weights.folders import Json, new_folder, read_json, write_json, write_tensors
+from diptych.weights.foreign.openai import archived_state
+from diptych.weights.tensor_files import JoinedFiles, SafetensorsFile, TensorFile
+
+CONFIG = "config.json"
+PROCESSOR = "preprocessor_config.json"
+# transformers 5 keeps the image processor's settings in a table of this file.
+_JOINT_PROCESSOR = "processor_config.json"
+WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_PICKLED = "pytorch_model.bin"
+
+_BICUBIC, _BILINEAR = 3, 2  # Pillow's numbers
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+_START_ID, _END_ID = 49_406, 49_407
+# Configurations from before the number was corrected say 2, and mean the token with the largest id.
+_LEGACY_END_ID = 2
+
+_TOP_LEVEL = {
+    "logit_scale": Piece(("logit_scale",)),
+    "text.text_projection": Piece(("text_projection.weight",), transposed=True),
+    "text.token_embedding.weight": Piece(("text_model.embeddings.token_embedding.weight",)),
+    "text.positional_embedding": Piece(("text_model.embeddings.position_embedding.weight",)),
+    "text.ln_final.weight": Piece(("text_model.final_layer_norm.weight",)),
+    "text.ln_final.bias": Piece(("text_model.final_layer_norm.bias",)),
+    "visual.class_embedding": Piece(("vision_model.embeddings.class_embedding",)),
+    "visual.conv1.weight": Piece(("vision_model.embeddings.patch_embedding.weight",)),
+    "visual.positional_embedding": Piece(("vision_model.embeddings.position_embedding.weight",)),
+    "visual.ln_pre.weight": Piece(("vision_model.pre_layrnorm.weight",)),  # the library's spelling
+    "visual.ln_pre.bias": Piece(("vision_model.pre_layrnorm.bias",)),
+    "visual.ln_post.weight": Piece(("vision_model.post_layernorm.weight",)),
+    "visual.ln_post.bias": Piece(("vision_model.post_layernorm.bias",)),
+    "visual.proj": Piece(("visual_projection.weight",), transposed=True),
+}
+_TOWERS = {"text": "text_model", "visual": "vision_model"}
+_IN_BLOCK = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+
+
+def transformers_layout(name: str) -> Piece:
+    """Our names to those of transformers."""
+    if name in _TOP_LEVEL:
+        return _TOP_LEVEL[name]
+    tower, _, _, number, rest = name.split(".", 4)
+    block = f"{_TOWERS[tower]}.encoder.layers.{number}"
+    if rest.startswith("attn.in_proj_"):
+        kind = rest.removeprefix("attn.in_proj_")
+        return Piece(tuple(f"{block}.self_attn.{part}_proj.{kind}" for part in "qkv"))
+    module, _, kind = rest.rpartition(".")
+    return Piece((f"{block}.{_IN_BLOCK[module]}.{kind}",))
+
+
+def holds_weights(folder: Path, name: str) -> bool:
+    """Whether the file `name` has the weights that transformers takes from `folder`, or a part of them."""
+    if (folder / WEIGHTS).is_file():
+        return name == WEIGHTS
+    if (folder / _INDEX).is_file():
+        homes = read_json(folder / _INDEX).get("weight_map")
+        return isinstance(homes, dict) and name in homes.values()
+    return name == _PICKLED
+
+
+def read_transformers_folder(folder: Path, weights: TensorFile | None = None) -> tuple[CLIP, Preprocess]:
+    """The model (float32, CPU, evaluation mode) and the preprocessing of a transformers folder.
+
+    weights: of another file that the configuration describes, in place of the folder's own.
+
+    Raises `CheckpointError` that names the key of the configuration for a model that is not a CLIP as built here.
+    """
+    path = folder / CONFIG
+    try:
+        architecture = _architecture(read_json(path), str(path))
+        preprocess = _preprocess(folder, architecture.image.resolution)
+    except SettingsError as error:
+        raise CheckpointError(str(error)) from None
+    source = _weights(folder) if weights is None else weights
+    # Older versions stored the numbers 0, 1, 2, ... of the positions.
+    ignored = [name for name in source.entries if name.endswith(".position_ids")]
+    return assemble(architecture, source, transformers_layout, str(folder), ignored), preprocess
+
+
+def write_transformers_folder(folder: Path, model: CLIP, preprocess: Preprocess) -> None:
+    """Write `model` with its preprocessing and tokenizer so that transformers' `from_pretrained` loads all three."""
+    settings = _settings(model.architecture)
+    processor = _processor(preprocess)
+    with new_folder(folder, CONFIG) as work:
+        tensors = {}
+        for name, tensor in model.state_dict().items():
+            tensors.update(transformers_layout(name).split(tensor))
+        write_tensors(work / WEIGHTS, tensors, {"format": "pt"})
+        write_json(work / CONFIG, settings)
+        write_json(work / PROCESSOR, processor)
+        _write_tokenizer(work, model.context_length)
+
+
+def _weights(folder: Path) -> TensorFile:
+    if (folder / WEIGHTS).is_file():
+        return SafetensorsFile(folder / WEIGHTS)
+    if (folder / _INDEX).is_file():
+        homes = read_json(folder / _INDEX).get("weight_map")
+        if not isinstance(homes, dict) or not all(
+            isinstance(file, str) and Path(file).name == file for file in homes.values()
+        ):
+            raise CheckpointError(f"{folder / _INDEX}: expected a weight_map from tensors to files beside it")
+        files = {file: SafetensorsFile(folder / file) for file in sorted(set(homes.values()))}
+        lost = [name for name, file in homes.items() if name not in files[file].entries]
+        if lost:
+            raise CheckpointError(
+                f"{folder / homes[lost[0]]}: the index says it holds {lost[0]!r}; it does not"
+            )
+        return JoinedFiles({name: files[file] for name, file in homes.items()})
+    if (folder / _PICKLED).is_file():
+        return archived_state(folder / _PICKLED)
+    raise CheckpointError(f"{folder}: holds no weights; expected {WEIGHTS}, {_INDEX} or {_PICKLED}")
+
+
+def _architecture(contents: Json, where: str) -> Architecture:
+    """transformers leaves a value out where it is that of ViT-B/32."""
+    text, vision = _tower(contents, "text", where), _tower(contents, "vision", where)
+    activations = {tower.get("hidden_act", "quick_gelu") for tower in (text, vision)}
+    if len(activations) != 1:
+        raise CheckpointError(f"{where}: the towers have different hidden_act, {sorted(activations)}")
+    width, text_width = vision.get("hidden_size", 768), text.get("hidden_size", 512)
+    vocab_size = text.get("vocab_size", 49_408)
+    if text.get("eos_token_id", _LEGACY_END_ID) not in (_LEGACY_END_ID, vocab_size - 1):
+        raise CheckpointError(
+            f"{where}: text_config.eos_token_id is {text['eos_token_id']}; expected the last of the vocabulary, "
+            f"{vocab_size - 1}, where CLIP's text tower looks for the feature"
+        )
+    values = {
+        "embed_dim": contents.get("projection_dim", 512),
+        "image": {
+            "resolution": vision.get("image_size", 224),
+            "patch": vision.get("patch_size", 32),
+            "width": width,
+            "layers": vision.get("num_hidden_layers", 12),
+            "heads": heads_unless_default(vision.get("num_attention_heads", 12), width),
+        },
+        "text": {
+            "width": text_width,
+            "layers": text.get("num_hidden_layers", 12),
+            "heads": heads_unless_default(text.get("num_attention_heads", 8), text_width),
+            "context_length": text.get("max_position_embeddings", 77),
+            "vocab_size": vocab_size,
+        },
+        "activation": activations.pop(),
+    }
+    return config.build(Architecture, values, where)
+
+
+def _tower(contents: Json, name: str, where: str) -> Json:
+    # Old files keep the values under the second name, which then has precedence.
+    tower = {**(contents.get(f"{name}_config") or {}), **(contents.get(f"{name}_config_dict") or {})}
+    required = {
+        "intermediate_size": 4 * tower.get("hidden_size", 512 if name == "text" else 768),
+        "layer_norm_eps": 1e-5,
+        "num_channels": 3,
+    }
+    for key, value in required.items():
+        if tower.get(key, value) != value:
+            raise CheckpointError(
+                f"{where}: {name}_config.{key} is {tower[key]!r}; Diptych builds only {value!r}"
+            )
+    return tower
+
+
+def _settings(architecture: Architecture) -> Json:
+    """`config.json` of an architecture that transformers has."""
+    image, text = architecture.image, architecture.text
+    if not isinstance(image, VisionTransformer):
+        raise CheckpointError(
+            "transformers has no CLIP with a ResNet; write this model as an open_clip folder instead"
+        )
+    if (
+        not isinstance(text, TextTransformer)
+        or text.positions != "learned"
+        or text.embedding_width is not None
+        or text.known
+    ):
+        raise CheckpointError(
+            "transformers has no such text tower; only a text transformer with learned positions and without an "
+            "embedding width can be written as a transformers folder"
+        )
+    if text.vocab_size != _END_ID + 1:
+        raise CheckpointError(
+            f"the model has {text.vocab_size} tokens; a transformers folder is written with CLIP's tokenizer, "
+            f"which has {_END_ID + 1}"
+        )
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": architecture.embed_dim,
+        "logit_scale_init_value": 2.6592,
+        "text_config": {
+            "model_type": "clip_text_model",
+            "vocab_size": text.vocab_size,
+            "max_position_embeddings": text.context_length,
+            "bos_token_id": _START_ID,
+            "eos_token_id": _END_ID,
+            "pad_token_id": _END_ID,
+            **_tower_settings(text, architecture),
+        },
+        "vision_config": {
+            "model_type": "clip_vision_model",
+            "image_size": image.resolution,
+            "patch_size": image.patch,
+            **_tower_settings(image, architecture),
+        },
+    }
+
+
+def _tower_settings(tower: TextTransformer | VisionTransformer, architecture: Architecture) -> Json:
+    return {
+        "hidden_size": tower.width,
+        "intermediate_size": 4 * tower.width,
+        "num_hidden_layers": tower.layers,
+        "num_attention_heads": tower.heads or tower.width // 64,
+        "projection_dim": architecture.embed_dim,
+        "hidden_act": architecture.activation,
+        "layer_norm_eps": 1e-5,
+    }
+
+
+def _preprocess(folder: Path, resolution: int) -> Preprocess:
+    path, table = folder / PROCESSOR, None
+    if path.is_file():
+        table = read_json(path)
+    elif (folder / _JOINT_PROCESSOR).is_file():
+        path = folder / _JOINT_PROCESSOR
+        table = read_json(path).get("image_processor")
+    if not isinstance(table, dict):
+        raise CheckpointError(
+            f"{folder}: has no {PROCESSOR}, so nobody knows what the model's images look like; save it there "
+            "with the processor's save_pretrained"
+        )
+    size, crop = table.get("size", {"shortest_edge": resolution}), table.get("crop_size", resolution)
+    shortest = size.get("shortest_edge") if isinstance(size, dict) else size
+    squash = isinstance(size, dict) and size.get("height") == size.get("width") == resolution
+    cropped = table.get("do_center_crop", True)
+    sides = set(crop.values()) if isinstance(crop, dict) else {crop}
+    if (cropped and sides != {resolution}) or not (squash or (shortest == resolution and cropped)):
+        raise CheckpointError(
+            f"{path}: size {size} and crop_size {crop} (do_center_crop: {cropped}) do not give the "
+            f"{resolution} x {resolution} pixels of the model by one resize and one crop"
+        )
+    _refuse_steps(table, path)
+    values: Json = {
+        "resolution": resolution,
+        "interpolation": "bilinear" if table.get("resample", _BICUBIC) == _BILINEAR else "bicubic",
+        "resize": "squash" if squash else "shortest",
+    }
+    values |= {
+        ours: table[theirs]
+        for ours, theirs in (("mean", "image_mean"), ("std", "image_std"))
+        if theirs in table
+    }
+    return config.build(Preprocess, values, str(path))
+
+
+def _refuse_steps(table: Json, path: Path) -> None:
+    expected: dict[str, tuple[Any, ...]] = {
+        "do_resize": (True,),
+        "do_rescale": (True,),
+        "do_normalize": (True,),
+        "resample": (_BICUBIC, _BILINEAR),
+    }
+    for key, values in expected.items():
+        if table.get(key, values[0]) not in values:
+            raise CheckpointError(
+                f"{path}: {key} is {table[key]!r}; expected {' or '.join(map(str, values))}"
+            )
+    if abs(table.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
+        raise CheckpointError(f"{path}: rescale_factor is {table['rescale_factor']!r}; expected 1/255")
+
+
+def _processor(preprocess: Preprocess) -> Json:
+    n = preprocess.resolution
+    if preprocess.resize == "longest":
+        raise CheckpointError(
+            "transformers' CLIP processor cannot pad (resize = 'longest'); write this model as an open_clip folder"
+        )
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": n, "width": n} if preprocess.resize == "squash" else {"shortest_edge": n},
+        "resample": _BILINEAR if preprocess.interpolation == "bilinear" else _BICUBIC,
+        "do_center_crop": preprocess.resize == "shortest",
+        "crop_size": {"height": n, "width": n},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(preprocess.mean),
+        "image_std": list(preprocess.std),
+    }
+
+
+def _write_tokenizer(folder: Path, context_length: int) -> None:
+    """The vocabulary in transformers' two files: tokens by number, and merges."""
+    merges = read_merges().decode().splitlines()
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    # Bytes that cannot be printed are spelled as the characters from U+0100.
+    bytes_ = [*map(chr, printable), *map(chr, range(256, 512 - len(printable)))]
+    tokens = [
+        *bytes_,
+        *(f"{byte}</w>" for byte in bytes_),
+        *(line.replace(" ", "") for line in merges),
+        _START,
+        _END,
+    ]
+    write_json(folder / "vocab.json", {token: number for number, token in enumerate(tokens)})
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8")
+    names = {"bos_token": _START, "eos_token": _END, "unk_token": _END, "pad_token": _END}
+    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": context_length, **names}
+    write_json(folder / "tokenizer_config.json", settings)
+    write_json(folder / "special_tokens_map.json", names)

@@ -1,0 +1,36 @@
+"""A model in half precision, with what needs the range or the digits of float32 left in it."""
+
+import torch
+from torch import nn
+
+from diptych.models.clip import CLIP
+from diptych.models.heads.captioner import Captioner
+from diptych.models.heads.label_head import LabelHead
+from diptych.models.layers.projection_head import ProjectionHead
+from diptych.models.transformer import Attention
+
+_WHOLE = (Captioner, ProjectionHead, LabelHead)
+_PROJECTIONS = ("proj", "text_projection")
+
+
+def to_half(model: CLIP, dtype: torch.dtype) -> CLIP:
+    """Convert the matrix products of `model` to float16 or bfloat16, in place.
+
+    As the published files store them: convolutions, linear maps and projections are converted; norms, embeddings,
+    positions and the logit scale stay in float32. So does a captioner, whose words depend on one another, and what
+    stands in place of a text side.
+    """
+    kept = set(model.text.modules()) if isinstance(model.text, _WHOLE) else set()
+    for module in model.modules():
+        if module in kept:
+            continue
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.to(dtype)
+        if isinstance(module, Attention):
+            module.in_proj_weight.data = module.in_proj_weight.data.to(dtype)
+            module.in_proj_bias.data = module.in_proj_bias.data.to(dtype)
+        for name in _PROJECTIONS:
+            projection = getattr(module, name, None)
+            if isinstance(projection, nn.Parameter):
+                projection.data = projection.data.to(dtype)
+    return model
