@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diptych.data.sources.opening import open_source
-from diptych.embed import embed_source, embed_texts
+from diptych.embed.encode import embed_texts
+from diptych.embed.source_rows import embed_source
 from diptych.pretrained import load
 
 Floats = NDArray[np.float32]

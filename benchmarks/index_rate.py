@@ -39,7 +39,8 @@ from diptych.data.images.decoding import read_rgb
 from diptych.data.images.thumbnails import preview
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source, open_source
-from diptych.embed import EmbeddedBatch, encode_pixels, uri_of
+from diptych.embed.encode import encode_pixels
+from diptych.embed.source_rows import EmbeddedBatch, uri_of
 from diptych.hardware import pick_precision
 from diptych.models.architectures import PUBLISHED, Architecture
 from diptych.models.clip import CLIP, build_model

@@ -17,7 +17,7 @@ from PIL import Image, ImageEnhance
 from diptych import load
 from diptych.data.images.decoding import WHITE, read_rgb
 from diptych.data.sources.opening import open_source
-from diptych.embed import embed_images
+from diptych.embed.encode import embed_images
 
 THRESHOLDS = (0.9, 0.93, 0.95, 0.96, 0.97, 0.98, 0.99)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from diptych import load
 from diptych.data.sources.opening import open_source
-from diptych.embed import embed_images, embed_texts
+from diptych.embed.encode import embed_images, embed_texts
 from diptych.search.diversity import diversified
 from diptych.search.query import combine
 from diptych.search.searcher import DIVERSIFIED

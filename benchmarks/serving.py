@@ -38,7 +38,7 @@ from timing import describe_machine
 from vector_index import made_item
 
 from diptych.data.images.transforms import Preprocess
-from diptych.embed import embed_images, embed_texts
+from diptych.embed.encode import embed_images, embed_texts
 from diptych.hardware import pick_precision
 from diptych.models.architectures import PUBLISHED, Architecture
 from diptych.models.clip import CLIP

@@ -7,8 +7,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diptych.embed import embed_images as embed_images
-    from diptych.embed import embed_texts as embed_texts
+    from diptych.embed.encode import embed_images as embed_images
+    from diptych.embed.encode import embed_texts as embed_texts
     from diptych.errors import CheckpointError as CheckpointError
     from diptych.errors import DataError as DataError
     from diptych.errors import DiptychError as DiptychError
@@ -31,8 +31,8 @@ _HOMES = {
     "load": "diptych.pretrained",
     "save": "diptych.pretrained",
     "tokenize": "diptych.tokenizer",
-    "embed_images": "diptych.embed",
-    "embed_texts": "diptych.embed",
+    "embed_images": "diptych.embed.encode",
+    "embed_texts": "diptych.embed.encode",
     "DiptychError": "diptych.errors",
     "SettingsError": "diptych.errors",
     "UsageError": "diptych.errors",

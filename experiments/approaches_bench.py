@@ -14,7 +14,7 @@ import diptych
 from diptych.atomic import write_text
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source, open_source
-from diptych.embed import image_features
+from diptych.embed.encode import image_features
 from diptych.evaluation.generated_captions import write_captions
 from diptych.evaluation.probes.linear_probe import evaluate_linear_probe
 from diptych.evaluation.probes.probe_data import LabelledFeatures

@@ -15,8 +15,9 @@ from tiny_model import preprocessing, random_clip
 import diptych
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source, open_source
-from diptych.embed import count_reasons, embed_images, embed_source, embed_texts, uri_of
 from diptych.embed.embedding_files import part_of, write_embeddings
+from diptych.embed.encode import embed_images, embed_texts
+from diptych.embed.source_rows import count_reasons, embed_source, uri_of
 from diptych.errors import CheckpointError, DataError, ImageError, SettingsError, TextError
 from diptych.models.clip import CLIP
 

@@ -14,9 +14,9 @@ from tiny_model import preprocessing, random_clip
 from diptych.data.example import Example
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source, open_source
-from diptych.embed import embed_source
 from diptych.embed.embedding_files import Part, part_of
 from diptych.embed.on_ray import Share, embed_on_ray, share_of
+from diptych.embed.source_rows import embed_source
 from diptych.errors import CheckpointError
 from diptych.models.clip import CLIP
 

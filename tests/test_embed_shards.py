@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diptych.embed import Skipped
 from diptych.embed.embedding_files import ROW_GROUP, About, EmbeddingsFile, Part, Row, write_embeddings
 from diptych.embed.embedding_pieces import Shard, join_shards, missing_shards, write_shard
+from diptych.embed.source_rows import Skipped
 from diptych.errors import DataError, SettingsError
 
 DIM = 4

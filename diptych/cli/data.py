@@ -83,7 +83,7 @@ def words(
     as_json: Json = False,
 ) -> None:
     """The ids that captions and tags use, as a line of a recipe: the `known` words of a model that predicts them."""
-    from diptych.embed import Skipped, read_row  # noqa: PLC0415
+    from diptych.embed.source_rows import Skipped, read_row  # noqa: PLC0415
     from diptych.tokenizer.occurrence import ids_in  # noqa: PLC0415
 
     if least < 1:

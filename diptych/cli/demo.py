@@ -201,7 +201,7 @@ def _answers(model: "CLIP", preprocess: "Preprocess", source: "Source") -> list[
 
 
 def _searches(model: "CLIP", preprocess: "Preprocess", source: "Source", database: "Database") -> list[Found]:
-    from diptych.embed import uri_of  # noqa: PLC0415
+    from diptych.embed.source_rows import uri_of  # noqa: PLC0415
     from diptych.search.building.build import refresh  # noqa: PLC0415
     from diptych.search.encoder import Encoder  # noqa: PLC0415
     from diptych.search.image_index import Index  # noqa: PLC0415

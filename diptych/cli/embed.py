@@ -138,8 +138,8 @@ def _check(engine: str, workers: int | None, num_shards: int | None, shard_index
 def _here(
     network: "CLIP", preprocess: "Preprocess", rows: "Source", batch_size: int, positions: range
 ) -> "Iterable[Part]":
-    from diptych.embed import embed_source  # noqa: PLC0415
     from diptych.embed.embedding_files import part_of  # noqa: PLC0415
+    from diptych.embed.source_rows import embed_source  # noqa: PLC0415
 
     batches = embed_source(network, preprocess, rows, positions=positions, batch_size=batch_size, hashes=True)
     return map(part_of, batches)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from diptych.data.images.transforms import Preprocess
     from diptych.data.sources.opening import Source
     from diptych.distributed import World
-    from diptych.embed import Progress
+    from diptych.embed.encode import Progress
     from diptych.evaluation.probes.probe_data import LabelledFeatures, ProbeData
     from diptych.evaluation.task_report import Report
     from diptych.evaluation.zero_shot.class_labels import LabelSet

@@ -68,7 +68,7 @@ def index(
 
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
-    from diptych.embed import count_reasons  # noqa: PLC0415
+    from diptych.embed.source_rows import count_reasons  # noqa: PLC0415
     from diptych.search.building.build import refresh  # noqa: PLC0415
     from diptych.search.building.recorded import Recorded  # noqa: PLC0415
     from diptych.search.building.separate import check_separate  # noqa: PLC0415

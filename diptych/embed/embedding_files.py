@@ -13,7 +13,8 @@ from diptych.atomic import atomic_write, escaped
 from diptych.data.left_out import LeftOut, all_left_out
 from diptych.data.sources.opening import Source
 from diptych.data.sources.stray_bytes import original, stored
-from diptych.embed import EmbeddedBatch, Progress, Skipped, Vectors, none_readable
+from diptych.embed.encode import Progress, Vectors
+from diptych.embed.source_rows import EmbeddedBatch, Skipped, none_readable
 from diptych.errors import DataError, MissingExtraError, SettingsError
 
 # Rows of a Parquet file that are read and written at a time: 8 MB of vectors of 512 dimensions.

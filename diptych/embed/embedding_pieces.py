@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diptych.data.left_out import LeftOut, all_left_out
-from diptych.embed import Progress
 from diptych.embed.embedding_files import (
     About,
     EmbeddingsFile,
@@ -20,6 +19,7 @@ from diptych.embed.embedding_files import (
     write_embeddings,
     write_parquet,
 )
+from diptych.embed.encode import Progress
 from diptych.errors import DataError, SettingsError
 
 

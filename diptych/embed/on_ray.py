@@ -16,8 +16,8 @@ import numpy as np
 
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source
-from diptych.embed import embed_source
 from diptych.embed.embedding_files import Part, part_of
+from diptych.embed.source_rows import embed_source
 from diptych.errors import DiptychError, MissingExtraError
 from diptych.models.clip import CLIP
 

@@ -7,7 +7,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from diptych.embed import Picture, Preprocessing, Progress
+from diptych.embed.encode import Picture, Preprocessing, Progress
 from diptych.errors import SettingsError
 from diptych.models.clip import CLIP
 from diptych.models.heads.captioner import Captioner, CellTower

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from diptych.data.example import Example
 from diptych.data.scenes.sounds import hear
 from diptych.data.sources.opening import Source
-from diptych.embed import count_reasons, embed_texts
+from diptych.embed.encode import embed_texts
+from diptych.embed.source_rows import count_reasons
 from diptych.errors import SettingsError
 from diptych.evaluation.metrics import Floats, chance_within, first_relevant, share_within, wilson
 from diptych.evaluation.retrieval import CUTOFFS, relevant_rows

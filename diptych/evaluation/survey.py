@@ -20,16 +20,12 @@ from diptych.distributed import (
     share,
     world,
 )
-from diptych.embed import (
+from diptych.embed.encode import Encode, Preprocessing, Progress, Vectors, image_features
+from diptych.embed.source_rows import (
     EmbeddedBatch,
-    Encode,
-    Preprocessing,
-    Progress,
     Skipped,
-    Vectors,
     embed_source,
     encode_source,
-    image_features,
     none_readable,
     read_row,
 )

@@ -10,7 +10,8 @@ import numpy as np
 
 from diptych.data.example import Example
 from diptych.data.sources.opening import Source
-from diptych.embed import Preprocessing, Progress, count_reasons, embed_texts
+from diptych.embed.encode import Preprocessing, Progress, embed_texts
+from diptych.embed.source_rows import count_reasons
 from diptych.errors import DataError
 from diptych.evaluation.metrics import Floats, Integers, wilson
 from diptych.evaluation.repeated_images import count_remark

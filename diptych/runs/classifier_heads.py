@@ -7,7 +7,7 @@ from torch import Tensor
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source
 from diptych.data.subsets.labelled import LabelFrom, classes_of, label_of
-from diptych.embed import image_features
+from diptych.embed.encode import image_features
 from diptych.errors import DataError
 from diptych.evaluation.metrics import Integers
 from diptych.evaluation.probes.few_shot import one_shot_strength

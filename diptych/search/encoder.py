@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source
-from diptych.embed import EmbeddedBatch, Picture, Vectors, embed_images, embed_source, embed_texts
+from diptych.embed.encode import Picture, Vectors, embed_images, embed_texts
+from diptych.embed.source_rows import EmbeddedBatch, embed_source
 from diptych.models.clip import CLIP
 from diptych.pretrained import fingerprint
 

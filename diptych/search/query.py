@@ -12,7 +12,7 @@ from diptych.search.stores.filters import parse
 from diptych.search.stores.image_rows import UNKNOWN_MOMENT, Item
 
 if TYPE_CHECKING:  # it brings torch, which a question can do without
-    from diptych.embed import Picture
+    from diptych.embed.encode import Picture
 
 # By the time when a photograph was taken; pictures without one come last.
 Sort = Literal["newest", "oldest"]

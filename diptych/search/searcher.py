@@ -17,7 +17,7 @@ from diptych.search.query import DEEPEST, Answer, Found, Part, Question, Sort, c
 from diptych.search.stores.image_rows import Half, Hit
 
 if TYPE_CHECKING:  # it brings torch, which the answer to embedded parts can do without
-    from diptych.embed import Picture
+    from diptych.embed.encode import Picture
 
 Vectors: TypeAlias = NDArray[np.float32]
 R = TypeVar("R", Hit, Found)

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from diptych.embed import Vectors
+from diptych.embed.encode import Vectors
 from diptych.errors import DiptychError
 from diptych.serving.prometheus import Metrics
 

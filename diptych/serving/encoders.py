@@ -15,7 +15,7 @@ from diptych import tokenizer
 from diptych.data.images.decoding import Pixels
 from diptych.data.images.thumbnails import Preview, preview
 from diptych.data.images.transforms import Preprocess
-from diptych.embed import Vectors, encode_pixels, encode_tokens
+from diptych.embed.encode import Vectors, encode_pixels, encode_tokens
 from diptych.errors import ImageError, TextError
 from diptych.evaluation.zero_shot.own_classes import own_head, seen_features
 from diptych.models.clip import CLIP

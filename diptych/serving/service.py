@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from diptych.data.images.decoding import Pixels
-from diptych.embed import Vectors
+from diptych.embed.encode import Vectors
 from diptych.errors import SearchIndexError, SettingsError, TextError
 from diptych.evaluation.zero_shot.own_labels import Prediction, ranked_classes, ranked_labels
 from diptych.evaluation.zero_shot.prompts import check_templates, fill

@@ -13,7 +13,7 @@ from diptych.atomic import atomic_write
 from diptych.data.example import Example
 from diptych.data.images.decoding import format_of
 from diptych.data.images.thumbnails import Preview
-from diptych.embed import Vectors
+from diptych.embed.encode import Vectors
 from diptych.errors import DataError, SearchIndexError
 from diptych.search.building.removal import remove
 from diptych.search.building.rewriting import upgraded

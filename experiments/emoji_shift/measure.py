@@ -23,7 +23,7 @@ from tasks import SHIFT, Selected, by_concept, by_emoji_group, concepts
 import diptych
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source, open_source
-from diptych.embed import Encode, image_features
+from diptych.embed.encode import Encode, image_features
 from diptych.evaluation.datasets.benchmark import default_root, open_benchmark
 from diptych.evaluation.probes.few_shot import evaluate_few_shot
 from diptych.evaluation.probes.linear_probe import evaluate_linear_probe

@@ -192,19 +192,19 @@ def test_one_stray_caption_file_leaves_the_labels_to_every_command(
 def test_a_picture_that_cannot_be_read_is_not_classified_as_a_blank_one(
     classes: Path, tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import diptych.embed  # noqa: PLC0415
+    from diptych.embed import encode as embedding  # noqa: PLC0415
 
     folder = tmp_path / "some"
     shutil.copytree(classes, folder)
     (folder / "red" / "1.png").write_bytes(b"")
     seen = []
-    encode = diptych.embed.encode_pixels
+    encode = embedding.encode_pixels
 
     def counted(model: Any, pixels: Any) -> np.ndarray:
         seen.append(len(pixels))
         return encode(model, pixels)
 
-    monkeypatch.setattr(diptych.embed, "encode_pixels", counted)
+    monkeypatch.setattr(embedding, "encode_pixels", counted)
     answers = run("classify", folder, "--labels", "a,b", "--model", tiny, "--json").json
     assert len(answers) == sum(seen) == 5
 

@@ -14,7 +14,7 @@ from diptych.data.left_out import TOO_LARGE, LeftOut, left_out_of
 from diptych.data.sources import folder as folder_module
 from diptych.data.sources.folder import FolderSource, list_folder
 from diptych.data.sources.storage import Strings
-from diptych.embed import Skipped, read_row
+from diptych.embed.source_rows import Skipped, read_row
 from diptych.errors import DataError
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import open_source
-from diptych.embed import embed_images, embed_texts
+from diptych.embed.encode import embed_images, embed_texts
 from diptych.errors import DataError
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.multi_label import evaluate_multi_label

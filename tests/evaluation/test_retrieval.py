@@ -8,7 +8,7 @@ from PIL import Image
 
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import open_source
-from diptych.embed import embed_images, embed_texts
+from diptych.embed.encode import embed_images, embed_texts
 from diptych.errors import DataError, TextError
 from diptych.evaluation.retrieval import evaluate_retrieval, rank_both, relevant_rows, retrieval_scores
 from diptych.models.clip import CLIP

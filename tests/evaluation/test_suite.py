@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tiny_model import preprocessing, random_clip
 
-from diptych.embed import Progress
+from diptych.embed.encode import Progress
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.suite import suite_run as suite_module
 from diptych.evaluation.suite.headlines import headlines

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import open_source
-from diptych.embed import embed_images, embed_texts
+from diptych.embed.encode import embed_images, embed_texts
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.zero_shot import classification
 from diptych.evaluation.zero_shot.class_labels import LabelSet

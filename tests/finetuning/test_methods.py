@@ -12,7 +12,7 @@ from torch import Tensor
 import diptych
 from diptych.data.sources.opening import open_source
 from diptych.data.subsets.labelled import Prompted
-from diptych.embed import embed_images, image_features
+from diptych.embed.encode import embed_images, image_features
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.zero_shot.classification import classifier, evaluate_zero_shot
 from diptych.evaluation.zero_shot.own_classes import evaluate_own_classes

@@ -10,7 +10,7 @@ import numpy as np
 from diptych.data.example import Example
 from diptych.data.images.thumbnails import Preview
 from diptych.data.sources.opening import Source
-from diptych.embed import EmbeddedBatch, Skipped, uri_of
+from diptych.embed.source_rows import EmbeddedBatch, Skipped, uri_of
 from diptych.errors import DataError
 
 DIM = 8

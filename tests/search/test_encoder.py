@@ -8,7 +8,8 @@ from PIL import Image
 
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import open_source
-from diptych.embed import embed_images, embed_texts, uri_of
+from diptych.embed.encode import embed_images, embed_texts
+from diptych.embed.source_rows import uri_of
 from diptych.models.clip import CLIP
 from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder

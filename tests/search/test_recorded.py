@@ -10,8 +10,8 @@ from PIL import Image
 
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import open_source
-from diptych.embed import embed_source
 from diptych.embed.embedding_files import about, part_of, write_embeddings
+from diptych.embed.source_rows import embed_source
 from diptych.errors import DataError, SearchIndexError
 from diptych.models.clip import CLIP
 from diptych.pretrained import fingerprint

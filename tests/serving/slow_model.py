@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from diptych.embed import Vectors
+from diptych.embed.encode import Vectors
 from diptych.models.clip import CLIP
 from diptych.serving import encoders
 

@@ -11,7 +11,7 @@ import pytest
 from pictures_for_requests import png
 
 from diptych.data.images.decoding import read_rgb
-from diptych.embed import embed_images, embed_texts
+from diptych.embed.encode import embed_images, embed_texts
 from diptych.errors import ImageError, TextError
 from diptych.models.clip import CLIP
 from diptych.serving.batching import Batcher, OverloadedError, Room

@@ -9,7 +9,7 @@ import pytest
 from pictures_for_requests import data_uri, png
 from starlette.testclient import TestClient
 
-from diptych.embed import embed_images, embed_texts
+from diptych.embed.encode import embed_images, embed_texts
 from diptych.errors import SettingsError
 from diptych.models.clip import CLIP
 from diptych.serving.api import image_inputs

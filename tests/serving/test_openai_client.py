@@ -8,7 +8,7 @@ import openai
 import pytest
 from pictures_for_requests import data_uri, png
 
-from diptych.embed import embed_texts
+from diptych.embed.encode import embed_texts
 from diptych.models.clip import CLIP
 from diptych.serving.guard.tokens import Scope, Tokens
 from diptych.serving.server_settings import Settings

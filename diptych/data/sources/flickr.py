@@ -46,7 +46,7 @@ def open_delimited(
         raise DataError(
             f"{path}: text that names no images: its first line is {first[:80]!r}; expected a table whose first line "
             "names the columns, such as image,caption, or lines such as a.jpg#0, a tab and a caption; texts alone are "
-            "embedded from Python, with diptych.embed.embed_texts"
+            "embedded from Python, with diptych.embed_texts"
         ) from None
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diptych.embed import Progress
+from diptych.embed.encode import Progress
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.metrics import Flags, Floats, Integers, Interval
 from diptych.evaluation.probes.linear_probe import check_test

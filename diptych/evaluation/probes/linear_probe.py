@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from diptych.embed import Progress
+from diptych.embed.encode import Progress
 from diptych.errors import DataError
 from diptych.evaluation.probes.logistic_regression import Fit, fitting_device
 from diptych.evaluation.probes.probe_data import VALIDATION_SHARE, ProbeData

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from diptych.data.sources.opening import Source
-from diptych.embed import Preprocessing, Progress, count_reasons
+from diptych.embed.encode import Preprocessing, Progress
+from diptych.embed.source_rows import count_reasons
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.metrics import Flags, map11
 from diptych.evaluation.probes.log_losses import AnyOf

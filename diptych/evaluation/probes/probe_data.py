@@ -12,7 +12,8 @@ from torch import Tensor
 
 from diptych.data.left_out import all_left_out
 from diptych.data.sources.opening import Source
-from diptych.embed import Preprocessing, Progress, count_reasons
+from diptych.embed.encode import Preprocessing, Progress
+from diptych.embed.source_rows import count_reasons
 from diptych.errors import DataError
 from diptych.evaluation.metrics import Flags, Floats, Integers, mean_per_class, roc_auc
 from diptych.evaluation.probes.log_losses import Likelihood, OneOf

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from diptych.embed import Progress
+from diptych.embed.encode import Progress
 from diptych.evaluation.probes.logistic_regression import Fit, LogisticRegression
 
 STEPS_PER_DECADE = 8

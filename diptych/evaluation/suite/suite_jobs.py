@@ -8,7 +8,7 @@ from typing import Any
 from diptych.config import plain
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source, open_source
-from diptych.embed import Progress
+from diptych.embed.encode import Progress
 from diptych.errors import SettingsError
 from diptych.evaluation.datasets.benchmark import PREFIX, Benchmark, benchmark_from, dataset_named
 from diptych.evaluation.probes.few_shot import evaluate_few_shot

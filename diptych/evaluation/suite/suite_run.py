@@ -19,7 +19,7 @@ from diptych.atomic import write_text
 from diptych.config import plain
 from diptych.data.left_out import all_left_out, left_out_of
 from diptych.distributed import gather_objects, share, world
-from diptych.embed import Progress
+from diptych.embed.encode import Progress
 from diptych.errors import DataError, DiptychError, SettingsError
 from diptych.evaluation.suite.suite_files import Result, read_result, write_result
 from diptych.evaluation.suite.suite_jobs import Job, Subject, prepare

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from diptych.config import nearest
-from diptych.embed import Vectors
+from diptych.embed.encode import Vectors
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.metrics import (
     Flags,

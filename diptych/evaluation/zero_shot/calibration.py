@@ -19,7 +19,7 @@ from diptych.atomic import write_text
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source
 from diptych.data.subsets.same_images import same_images
-from diptych.embed import Progress
+from diptych.embed.encode import Progress
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.metrics import Floats, Integers, roc_auc
 from diptych.evaluation.survey import embed_rows

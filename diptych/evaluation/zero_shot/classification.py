@@ -9,7 +9,8 @@ from torch import Tensor
 
 from diptych.data.example import Example
 from diptych.data.sources.opening import Source
-from diptych.embed import Preprocessing, Progress, Skipped, Vectors, count_reasons, embed_texts
+from diptych.embed.encode import Preprocessing, Progress, Vectors, embed_texts
+from diptych.embed.source_rows import Skipped, count_reasons
 from diptych.errors import DataError
 from diptych.evaluation.metrics import Integers
 from diptych.evaluation.repeated_images import count_remark, label_remark, without_repeats

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diptych.atomic import atomic_write
 from diptych.data.images.transforms import Preprocess
-from diptych.embed import Vectors
+from diptych.embed.encode import Vectors
 from diptych.evaluation.zero_shot.classification import classifier
 from diptych.models.clip import CLIP
 from diptych.pretrained import fingerprint

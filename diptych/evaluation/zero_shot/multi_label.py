@@ -7,7 +7,8 @@ import numpy as np
 
 from diptych.data.example import Example
 from diptych.data.sources.opening import Source
-from diptych.embed import Preprocessing, Progress, Skipped, count_reasons
+from diptych.embed.encode import Preprocessing, Progress
+from diptych.embed.source_rows import Skipped, count_reasons
 from diptych.errors import DataError
 from diptych.evaluation.metrics import (
     Flags,

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from diptych.data.sources.opening import Source
 from diptych.data.subsets.labelled import classes_of
-from diptych.embed import Encode, Preprocessing, Progress, Vectors, count_reasons
+from diptych.embed.encode import Encode, Preprocessing, Progress, Vectors
+from diptych.embed.source_rows import count_reasons
 from diptych.errors import CheckpointError, SettingsError
 from diptych.evaluation.metrics import map11, map11_interval, wilson
 from diptych.evaluation.probes.logistic_regression import Fit

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diptych.embed import Picture, Preprocessing, Progress, Unreadable, embed_images, preprocessed
+from diptych.embed.encode import Picture, Preprocessing, Progress, Unreadable, embed_images, preprocessed
 from diptych.errors import ImageError, SettingsError
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.classification import BuildClassifier, classifier, logit_scale

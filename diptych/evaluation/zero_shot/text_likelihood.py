@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diptych import tokenizer
-from diptych.embed import Encode, Vectors
+from diptych.embed.encode import Encode, Vectors
 from diptych.errors import SettingsError
 from diptych.models.clip import CLIP
 from diptych.models.heads.captioner import Captioner, CellTower

@@ -14,7 +14,8 @@ import numpy as np
 from diptych.data.example import Example
 from diptych.data.images.photograph import photograph
 from diptych.data.sources.opening import Source
-from diptych.embed import EmbeddedBatch, Progress, Skipped, count_reasons, none_readable, read_row, uri_of
+from diptych.embed.encode import Progress
+from diptych.embed.source_rows import EmbeddedBatch, Skipped, count_reasons, none_readable, read_row, uri_of
 from diptych.errors import DataError, ImageError, SearchIndexError
 from diptych.search.building.caption_rows import with_all_captions
 from diptych.search.building.catalogue import Catalogue

@@ -10,7 +10,7 @@ from diptych.data.example import Example
 from diptych.data.sources.folder import FolderSource
 from diptych.data.sources.opening import Source
 from diptych.data.sources.row_keys import content_key
-from diptych.embed import Skipped, read_row
+from diptych.embed.source_rows import Skipped, read_row
 from diptych.search.stores.image_rows import item_id
 
 

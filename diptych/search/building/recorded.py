@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from diptych.data.sources.opening import Source
-from diptych.embed import EmbeddedBatch, Skipped, Vectors, encode_source
 from diptych.embed.embedding_files import EmbeddingsFile
+from diptych.embed.encode import Vectors
+from diptych.embed.source_rows import EmbeddedBatch, Skipped, encode_source
 from diptych.errors import DataError
 from diptych.search.building.catalogue import Lookup
 from diptych.search.stores.image_rows import Half

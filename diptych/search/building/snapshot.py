@@ -11,7 +11,7 @@ from diptych.data.example import Example
 from diptych.data.images.decoding import DEFAULT_LIMITS
 from diptych.data.images.photograph import Photograph, photograph
 from diptych.data.sources.opening import Source
-from diptych.embed import uri_of
+from diptych.embed.source_rows import uri_of
 from diptych.errors import ImageError
 from diptych.search.building.origin import Origin
 from diptych.search.stores.image_rows import READING, Item, item_id

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Discriminator, Field, Tag
 
-from diptych.embed import Vectors
+from diptych.embed.encode import Vectors
 from diptych.errors import SettingsError
 from diptych.serving.api.image_inputs import PIXEL, WHOLE, Picture, Served, Strict, form_of, read_picture
 from diptych.serving.api.problems import responses

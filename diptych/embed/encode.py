@@ -1,0 +1,176 @@
+"""Images and texts to unit-length vectors: in batches, decoded ahead, and nothing dropped in silence."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from diptych import tokenizer
+from diptych.embed.ahead import ahead, in_batches
+from diptych.errors import CheckpointError, ImageError
+from diptych.models.clip import CLIP
+from diptych.models.layers.text_packing import order_of_batches
+
+Vectors: TypeAlias = NDArray[np.float32]
+Picture: TypeAlias = str | Path | bytes | Image.Image
+Preprocessing: TypeAlias = Callable[[Any], Tensor]
+Progress: TypeAlias = Callable[[int], None]  # gets the number of items done since the last call
+Encode: TypeAlias = Callable[[Sequence[Tensor]], Vectors]  # preprocessed images, at least one, to (n, width)
+Unreadable: TypeAlias = Callable[
+    [int, ImageError], None
+]  # gets the position of an image, and what is wrong with it
+
+
+def embed_images(
+    model: CLIP,
+    preprocess: Preprocessing,
+    images: Picture | Iterable[Picture],
+    *,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+    unreadable: Unreadable | None = None,
+) -> Vectors:
+    """Return the unit-length embeddings (n, embed_dim) of images, in their order; (1, embed_dim) of a single one.
+
+    The model computes on its own device and in its own precision; the vectors are float32. With `unreadable`, an image
+    that cannot be read has no row, and is given to that function in place of the error.
+
+    Raises:
+        ImageError: an image cannot be read, and there is no `unreadable`.
+        CheckpointError: the model gives values that are not finite.
+    """
+    parts = []
+    for pixels, done in preprocessed(preprocess, images, batch_size, unreadable):
+        if pixels:
+            parts.append(encode_pixels(model, pixels))
+        if progress is not None:
+            progress(done)
+    return stacked(parts, model)
+
+
+def preprocessed(
+    preprocess: Preprocessing,
+    images: Picture | Iterable[Picture],
+    batch_size: int,
+    unreadable: Unreadable | None = None,
+) -> Iterator[tuple[list[Tensor], int]]:
+    """Preprocess images in threads; yield batches of those that can be read, and how many were looked at for each.
+
+    Raises:
+        ImageError: an image cannot be read, and there is no `unreadable`, which otherwise gets it.
+    """
+    some = [images] if isinstance(images, str | Path | bytes | Image.Image) else images
+
+    def read(image: Picture) -> Tensor | ImageError:
+        try:
+            return preprocess(image)
+        except ImageError as error:
+            return error
+
+    position = 0
+    for batch in in_batches(ahead(read, some, batch_size), batch_size):
+        good = []
+        for found in batch:
+            if not isinstance(found, ImageError):
+                good.append(found)
+            elif unreadable is None:
+                raise found
+            else:
+                unreadable(position, found)
+            position += 1
+        yield good, len(batch)
+
+
+def embed_texts(
+    model: CLIP,
+    texts: str | Sequence[str],
+    *,
+    batch_size: int = 256,
+    truncate: bool = False,
+    progress: Progress | None = None,
+) -> Vectors:
+    """Return the unit-length embeddings (n, embed_dim) of texts, in their order; (1, embed_dim) of a single one.
+
+    Texts that begin alike are computed together on a CPU, where the text tower computes a shared beginning once,
+    and texts of like length elsewhere, where it runs up to the longest end token of a batch.
+
+    Raises:
+        TextError: a text is too long and `truncate` is off, or is not valid Unicode.
+        CheckpointError: the model gives values that are not finite.
+    """
+    texts = [texts] if isinstance(texts, str) else texts
+    vectors = np.empty((len(texts), model.architecture.embed_dim), np.float32)
+    tokens = tokenizer.tokenize(texts, context_length=model.context_length, truncate=truncate)
+    order = order_of_batches(tokens, model.logit_scale.device)
+    for start in range(0, len(texts), batch_size):
+        rows = order[start : start + batch_size]
+        vectors[rows.numpy()] = encode_tokens(model, tokens[rows])
+        if progress is not None:
+            progress(len(rows))
+    return vectors
+
+
+def encode_pixels(model: CLIP, pixels: Sequence[Tensor]) -> Vectors:
+    """Unit-length embeddings (n, embed_dim) of preprocessed images, at least one, in one pass."""
+    with _inference(model):
+        return _unit_rows(model.encode_image(_on_device(model, pixels)))
+
+
+def encode_tokens(model: CLIP, tokens: Tensor) -> Vectors:
+    """Unit-length embeddings (n, embed_dim) of tokenized texts (n, context_length), in one pass."""
+    with _inference(model):
+        return _unit_rows(model.encode_text(tokens.to(model.logit_scale.device)))
+
+
+def image_features(model: CLIP) -> Encode:
+    """What a linear probe is fitted on: (n, width) float32, before the projection and not of unit length."""
+
+    def encode(pixels: Sequence[Tensor]) -> Vectors:
+        with _inference(model):
+            return _finite(model.image_features(_on_device(model, pixels))).cpu().numpy()
+
+    return encode
+
+
+def stacked(parts: Sequence[Vectors], model: CLIP) -> Vectors:
+    return np.concatenate(parts) if parts else np.empty((0, model.architecture.embed_dim), np.float32)
+
+
+def _on_device(model: CLIP, pixels: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(pixels)).to(model.logit_scale.device)
+
+
+def _unit_rows(features: Tensor) -> Vectors:
+    vectors: Vectors = F.normalize(_finite(features), dim=-1).cpu().numpy()
+    return vectors
+
+
+def _finite(features: Tensor) -> Tensor:
+    rows = features.float()
+    if not torch.isfinite(rows).all():
+        raise CheckpointError(
+            f"the model gives values that are not finite in {str(features.dtype).removeprefix('torch.')}; "
+            "its weights are damaged, or they need precision float32"
+        )
+    return rows
+
+
+@contextlib.contextmanager
+def _inference(model: CLIP) -> Iterator[None]:
+    """No gradients and no dropout; a model in training goes on as it was."""
+    training = model.training
+    if training:
+        model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        if training:
+            model.train()
