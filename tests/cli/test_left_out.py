@@ -192,6 +192,7 @@ def test_one_stray_caption_file_leaves_the_labels_to_every_command(
 def test_a_picture_that_cannot_be_read_is_not_classified_as_a_blank_one(
     classes: Path, tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from diptych.embed import encode as embedding  # noqa: PLC0415
 
     folder = tmp_path / "some"
     shutil.copytree(classes, folder)
