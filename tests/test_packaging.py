@@ -106,6 +106,7 @@ def test_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
         "diptych/data/sample/train.tar",
         "diptych/data/sample/test.tar",
         "diptych/recipes/sample.toml",
+        "diptych/evaluation/datasets/sets/imagenet.toml",
     ],
 )
 def test_wheel_holds_what_the_code_reads(wheel: Path, name: str) -> None:

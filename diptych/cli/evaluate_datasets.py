@@ -19,7 +19,8 @@ Root = Annotated[
 
 def datasets(name: str | None = None, /, *, root: Root = None, as_json: Json = False) -> None:
     """List the published datasets: metric, sizes, what is found under the root. NAME: tell about one of them."""
-    from diptych.evaluation.datasets.benchmark import DATASETS, dataset_named, default_root  # noqa: PLC0415
+    from diptych.evaluation.datasets.benchmark import default_root  # noqa: PLC0415
+    from diptych.evaluation.datasets.dataset import all_datasets, dataset_named  # noqa: PLC0415
 
     place = default_root() if root is None else root
     if name is not None:
@@ -30,7 +31,7 @@ def datasets(name: str | None = None, /, *, root: Root = None, as_json: Json = F
             for key, value in about.items():
                 print(f"{key.replace('_', ' '):12} {_text(value)}")
         return
-    found = [_about(known, dataset, place) for known, dataset in DATASETS.items()]
+    found = [_about(known, dataset, place) for known, dataset in all_datasets().items()]
     if as_json:
         emit({"root": str(place), "datasets": found})
         return

@@ -190,7 +190,8 @@ def few_shot(
 
 def _training_split(test: str) -> str:
     """The training split of the published dataset that `--test` names."""
-    from diptych.evaluation.datasets.benchmark import PREFIX, dataset_named  # noqa: PLC0415
+    from diptych.evaluation.datasets.benchmark import PREFIX  # noqa: PLC0415
+    from diptych.evaluation.datasets.dataset import dataset_named  # noqa: PLC0415
 
     if not test.startswith(PREFIX):
         raise UsageError(

@@ -11,7 +11,7 @@ import numpy as np
 
 from diptych.data.sources.opening import Source
 from diptych.errors import DataError, MissingExtraError
-from diptych.evaluation.datasets.listed_images import ListedImages, Reader, Row, read_lines, read_text
+from diptych.evaluation.datasets.listed_images import ListedImages, Row, read_lines, read_text
 
 # Metres to the nearest vehicle at which the four classes begin; VTAB (Zhai et al. 2019), "closest vehicle distance".
 _KITTI_BEGINS = (-100.0, 8.0, 20.0, 999.0)
@@ -128,28 +128,21 @@ def gtsrb(folder: Path, split: str) -> Source:
     return ListedImages(folder / "GTSRB" / "Final_Test" / "Images", rows, str(table))
 
 
-def karpathy(file_name: str, images: str) -> Reader:
-    """A reader of a retrieval set in the form of Karpathy and Fei-Fei (2015): one JSON file with every image's split
-    and its captions, of which there are five as a rule.
+def karpathy(file: Path, images: Path, split: str) -> Source:
+    """Read a retrieval set in the form of Karpathy and Fei-Fei (2015): one JSON file with every image's split and its
+    captions, of which there are usually five.
 
     images: the folder of the images; each of COCO's lies in one more, named in its `filepath`.
     """
-
-    def read(folder: Path, split: str) -> Source:
-        file = folder / file_name
-        # COCO's validation images that are left over belong to the training data, as published figures have it.
-        wanted = ("train", "restval") if split == "train" else (split,)
-        rows = []
-        for image in _json_list(file, "images", ("filename", "split", "sentences")):
-            if image["split"] in wanted:
-                captions = tuple(str(sentence["raw"]).strip() for sentence in image["sentences"])
-                path = "/".join(
-                    part for part in (str(image.get("filepath", "")), str(image["filename"])) if part
-                )
-                rows.append(Row(path, captions=captions))
-        return ListedImages(folder / images, rows, f"{file} as {split!r}")
-
-    return read
+    # COCO's validation images that are left over belong to the training data, as published figures have it.
+    wanted = ("train", "restval") if split == "train" else (split,)
+    rows = []
+    for image in _json_list(file, "images", ("filename", "split", "sentences")):
+        if image["split"] in wanted:
+            captions = tuple(str(sentence["raw"]).strip() for sentence in image["sentences"])
+            path = "/".join(part for part in (str(image.get("filepath", "")), str(image["filename"])) if part)
+            rows.append(Row(path, captions=captions))
+    return ListedImages(images, rows, f"{file} as {split!r}")
 
 
 def _json_list(file: Path, name: str, needed: tuple[str, ...]) -> Sequence[dict[str, Any]]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from diptych.data.sources.opening import Source
 from diptych.errors import CheckpointError, DataError, MissingExtraError
 from diptych.evaluation.datasets.listed_images import ArrayImages, Pixels, read_lines
-from diptych.evaluation.datasets.names import names_of
+from diptych.evaluation.datasets.set_files import names_of
 from diptych.weights.foreign.pickle_reader import Inert, Name, PickleReader
 
 _STL10_SHAPE = (-1, 3, 96, 96)  # colour, column, row

@@ -9,29 +9,23 @@ from typing import Literal
 from diptych.config import nearest
 from diptych.data.sources.opening import Source
 from diptych.errors import DataError, SettingsError
-from diptych.evaluation.datasets.dataset import Dataset, Metric, Task
-from diptych.evaluation.datasets.further_sets import FURTHER, SHIFTED
-from diptych.evaluation.datasets.names import names_of
+from diptych.evaluation.datasets.dataset import Dataset, Metric, Task, dataset_named
 from diptych.evaluation.datasets.packed import (
     is_benchmark_shards,
     is_datasets_folder,
     open_benchmark_shards,
     open_datasets_folder,
 )
-from diptych.evaluation.datasets.paper_sets import PAPER
-from diptych.evaluation.robustness.natural_shift import class_map
+from diptych.evaluation.datasets.set_files import names_of
+from diptych.evaluation.robustness.natural_shift import SHIFTS, class_map
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.prompts import TEMPLATES
-
-DATASETS: dict[str, Dataset] = PAPER | SHIFTED | FURTHER
 
 PREFIX = "benchmark:"
 ROOT_VARIABLE = "DIPTYCH_DATA"
 
 Form = Literal["original", "shards", "datasets"]
 
-# The natural shifts that a classifier of their own classes alone measures rightly: each class is one of ImageNet's.
-_SUBSETS = ("imagenet-r", "imagenet-a")
 _ALIASES = {"val": ("validation",)}
 
 
@@ -65,7 +59,7 @@ class Found:
 
 
 def open_benchmark(name: str, root: str | Path, split: str | None = None) -> Benchmark:
-    """One split of one of `DATASETS`.
+    """Open one split of a published dataset.
 
     root: a folder that holds the dataset's folder, or that folder itself. split: the one that published figures are
     about where not given.
@@ -83,7 +77,9 @@ def open_benchmark(name: str, root: str | Path, split: str | None = None) -> Ben
     if found is None:
         raise DataError(_put_it_here(name, dataset, Path(root), wanted))
     labels = _labels(name, dataset)
-    templates = TEMPLATES[dataset.templates] if dataset.templates else labels.templates if labels else None
+    templates = labels.templates if labels else None
+    if isinstance(dataset.templates, str):
+        templates = TEMPLATES[dataset.templates]
     if found.form == "original":
         source = dataset.read(found.folder, wanted)
     else:
@@ -120,13 +116,6 @@ def benchmark_from(data: str, root: str | Path | None = None) -> Benchmark | Non
 def default_root() -> Path:
     """The folder of all datasets where none is given: the environment's DIPTYCH_DATA, else `data` here."""
     return Path(os.environ.get(ROOT_VARIABLE) or "data")
-
-
-def dataset_named(name: str) -> Dataset:
-    """The entry of a dataset; SettingsError, with the nearest name, where there is none."""
-    if name not in DATASETS:
-        raise SettingsError(f"dataset {name!r}: {nearest(name, DATASETS)}")
-    return DATASETS[name]
 
 
 def find_benchmark(name: str, root: str | Path, split: str) -> Found | None:
@@ -167,11 +156,12 @@ def _matches(folder: Path, marker: str) -> bool:
 
 
 def _labels(name: str, dataset: Dataset) -> LabelSet | None:
-    if dataset.names is None:
+    if dataset.labels is None and dataset.labels_of is None:
         return None
-    labels = names_of(dataset.names)
-    if name not in _SUBSETS:
+    labels = names_of(dataset.labels_of or name)
+    if name not in SHIFTS or SHIFTS[name].table is None:
         return labels
+    # Some of ImageNet's classes: a classifier of these alone measures the set correctly.
     phrases = dict(zip(labels.names, labels.phrases, strict=True))
     names = class_map(name).names
     return LabelSet(names, tuple(phrases[wnid] for wnid in names))

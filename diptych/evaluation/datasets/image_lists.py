@@ -1,6 +1,6 @@
 """Readers of the sets that are image files: in a folder a class, or listed in text files.
 
-Each takes the dataset's folder and a split, and gives a source whose labels are the names in `names/*.toml`. The
+Each takes the dataset's folder and a split, and gives a source whose labels are the names in `sets/*.toml`. The
 layouts are those that the authors' archives unpack to, which torchvision's datasets read too.
 """
 
@@ -14,31 +14,23 @@ from diptych.data.sources.opening import Source
 from diptych.errors import DataError
 from diptych.evaluation.datasets.listed_images import (
     ListedImages,
-    Reader,
     Relabelled,
     Row,
     read_lines,
     read_text,
 )
-from diptych.evaluation.datasets.names import names_of
+from diptych.evaluation.datasets.set_files import names_of
 
 
-def class_folders(place: str = "{split}", **renamed: str) -> Reader:
-    """A reader of a folder a class at `place`, where `{split}` stands for the split.
-
-    renamed: what a split's folder is called, where it has another name.
-    """
-
-    def read(folder: Path, split: str) -> Source:
-        return _class_folders(folder / place.format(split=renamed.get(split, split)))
-
-    return read
+def class_folders(folder: Path) -> Source:
+    """Read a folder a class."""
+    return FolderSource(folder, list_folder(folder))
 
 
 def imagenet_v2(folder: Path, split: str) -> Source:
     """ImageNetV2 (Recht et al. 2019): folders 0 to 999, which are the class numbers."""
     ids = names_of("imagenet").names
-    return Relabelled(_class_folders(folder), {str(number): wnid for number, wnid in enumerate(ids)})
+    return Relabelled(class_folders(folder), {str(number): wnid for number, wnid in enumerate(ids)})
 
 
 def food101(folder: Path, split: str) -> Source:
@@ -156,10 +148,6 @@ def hateful_memes(folder: Path, split: str) -> Source:
                 '{"img": "img/01235.png", "label": 0}'
             ) from None
     return ListedImages(folder, rows, str(file))
-
-
-def _class_folders(folder: Path) -> FolderSource:
-    return FolderSource(folder, list_folder(folder))
 
 
 def _listed(

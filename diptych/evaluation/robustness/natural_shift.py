@@ -11,19 +11,17 @@ The rules are those of the testbed of Taori et al. (2020), github.com/modestyach
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
+from importlib import resources
 
 import numpy as np
 from PIL import Image
 
 from diptych.config import read_toml
 from diptych.errors import DataError
+from diptych.evaluation.datasets.set_files import names_of
 from diptych.evaluation.metrics import Flags, Floats, Integers, Interval, wilson
 
-_TABLES = Path(__file__).parent / "natural_shifts"
-_IMAGENET = (
-    Path(__file__).parents[1] / "datasets" / "names" / "imagenet.toml"
-)  # keys: WordNet ids in class order
+_TABLES = resources.files(__package__) / "natural_shifts"
 _IMAGENET_CLASSES = 1000
 _VALIDATION_IMAGES = 50  # of each class of ILSVRC 2012
 _OBJECTNET_BORDER = 2  # pixels; the published pictures have a red frame
@@ -116,7 +114,7 @@ class ClassMap:
 @cache
 def imagenet_classes() -> tuple[str, ...]:
     """WordNet ids of ImageNet's 1,000 classes in the order of a model's columns."""
-    return tuple(read_toml(_IMAGENET)["labels"])
+    return names_of("imagenet").names
 
 
 @cache
@@ -128,7 +126,8 @@ def class_map(name: str) -> ClassMap:
     table = SHIFTS[name].table
     if table is None:
         return ClassMap(imagenet_classes(), tuple((place,) for place in range(_IMAGENET_CLASSES)))
-    values = read_toml(_TABLES / table)
+    with resources.as_file(_TABLES / table) as file:
+        values = read_toml(file)
     members: dict[str, list[str]] = values.get("members") or {wnid: [wnid] for wnid in values["classes"]}
     return ClassMap(
         tuple(members), tuple(tuple(sorted(column[wnid] for wnid in ids)) for ids in members.values())

@@ -10,7 +10,8 @@ from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source, open_source
 from diptych.embed.encode import Progress
 from diptych.errors import SettingsError
-from diptych.evaluation.datasets.benchmark import PREFIX, Benchmark, benchmark_from, dataset_named
+from diptych.evaluation.datasets.benchmark import PREFIX, Benchmark, benchmark_from
+from diptych.evaluation.datasets.dataset import dataset_named
 from diptych.evaluation.probes.few_shot import evaluate_few_shot
 from diptych.evaluation.probes.linear_probe import evaluate_linear_probe
 from diptych.evaluation.probes.probe_data import LabelledFeatures, labelled_features

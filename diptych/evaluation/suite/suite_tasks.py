@@ -9,7 +9,8 @@ from typing import Any, Literal
 from diptych import config
 from diptych.config import nearest
 from diptych.errors import SettingsError
-from diptych.evaluation.datasets.benchmark import DATASETS, PREFIX, default_root, find_benchmark
+from diptych.evaluation.datasets.benchmark import PREFIX, default_root, find_benchmark
+from diptych.evaluation.datasets.dataset import all_datasets
 from diptych.evaluation.probes.few_shot import SEEDS, SHOTS
 from diptych.evaluation.suite.suite_files import NAME
 from diptych.evaluation.zero_shot.answers import Headline
@@ -98,9 +99,6 @@ _KINDS: dict[str, type[Task]] = {
     "few-shot": FewShot,
 }
 
-# Metadata by whose values a dataset is best reported as well.
-_GROUPS = {"vendor_shift": "vendor"}
-
 
 def read_suite(file: str | Path) -> list[Task]:
     """The tasks of a TOML file: a table `[[tasks]]` each, with a `name`, a `task` and that task's settings.
@@ -134,14 +132,14 @@ def default_suite(root: Path | None = None) -> list[Task]:
     if importlib.util.find_spec("sklearn") is not None:
         tasks.append(ZeroShot(name="digits", data=f"{PREFIX}digits"))
     place = default_root() if root is None else root
-    for name, dataset in DATASETS.items():
+    for name, dataset in all_datasets().items():
         on_disk = dataset.markers and find_benchmark(name, place, dataset.test_split) is not None
         if not on_disk or dataset.task == "natural-shift":
             continue
         if dataset.task == "retrieval":
             tasks.append(Retrieval(name=name, data=f"{PREFIX}{name}", truncate=True))
         else:
-            tasks.append(ZeroShot(name=name, data=f"{PREFIX}{name}", group_by=_GROUPS.get(name)))
+            tasks.append(ZeroShot(name=name, data=f"{PREFIX}{name}", group_by=dataset.group_by))
     return tasks
 
 

@@ -102,7 +102,7 @@ def read_labels(path: str | Path) -> LabelSet:
         raise DataError(f"{file}: no such label file; expected {_EXPECTED}")
     match file.suffix.lower():
         case ".toml":
-            return _from_settings(file, config.read_toml(file))
+            return label_set(config.read_toml(file), str(file))
         case ".json":
             content = read_json(file)
             if (
@@ -110,7 +110,7 @@ def read_labels(path: str | Path) -> LabelSet:
                 and "labels" in content
                 and isinstance(content["labels"], list | dict)
             ):
-                return _from_settings(file, content)
+                return label_set(content, str(file))
             return _from_phrases(file, phrases_in_json(content, file))
         case ".csv" | ".tsv":
             return _from_phrases(file, phrases_in_table(file))
@@ -130,23 +130,28 @@ def _from_phrases(file: Path, phrases: Phrases) -> LabelSet:
     return _at(file, lambda names: LabelSet(names, tuple(own or usual for own, usual in ways)), named.names)
 
 
-def _from_settings(file: Path, values: Mapping[str, Any]) -> LabelSet:
-    content = config.build(_LabelFile, values, str(file))
+def label_set(values: Mapping[str, Any], where: str) -> LabelSet:
+    """Build the classes from the `labels` and `templates` of a TOML or JSON file; `where` names it in errors.
+
+    Raises:
+        SettingsError: a value is unknown, missing or of another type, or a class has no phrase.
+    """
+    content = config.build(_LabelFile, values, where)
     templates = None
     if content.templates is not None:
-        templates = check_templates(content.templates, str(file))
+        templates = check_templates(content.templates, where)
     if isinstance(content.labels, tuple):
-        named = _at(file, LabelSet.of, content.labels)
+        named = _at(where, LabelSet.of, content.labels)
         return LabelSet(named.names, named.phrases, templates)
     phrases = tuple((value,) if isinstance(value, str) else value for value in content.labels.values())
     for name, ways in zip(content.labels, phrases, strict=True):
         if not ways:
-            raise SettingsError(f"{file}: the label {name!r} has no phrase")
-    return _at(file, lambda names: LabelSet(names, phrases, templates), tuple(content.labels))
+            raise SettingsError(f"{where}: the label {name!r} has no phrase")
+    return _at(where, lambda names: LabelSet(names, phrases, templates), tuple(content.labels))
 
 
-def _at(file: Path, make: Callable[[tuple[str, ...]], LabelSet], names: tuple[str, ...]) -> LabelSet:
+def _at(where: str | Path, make: Callable[[tuple[str, ...]], LabelSet], names: tuple[str, ...]) -> LabelSet:
     try:
         return make(names)
     except SettingsError as error:
-        raise SettingsError(f"{file}: {error}") from None
+        raise SettingsError(f"{where}: {error}") from None

@@ -5,7 +5,7 @@ import json
 import pickle
 import tarfile
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import published_layouts as layouts
@@ -15,18 +15,18 @@ import pytest
 from PIL import Image
 
 from diptych.cli.__main__ import main
+from diptych.config import build
 from diptych.data.images.decoding import read_rgb
 from diptych.data.images.transforms import Preprocess
 from diptych.errors import DataError, DiptychError, SettingsError
 from diptych.evaluation.datasets.benchmark import (
-    DATASETS,
     benchmark_from,
     default_root,
     find_benchmark,
     open_benchmark,
 )
-from diptych.evaluation.datasets.further_sets import SHIFTED
-from diptych.evaluation.datasets.paper_sets import PAPER
+from diptych.evaluation.datasets.dataset import Dataset, Group, all_datasets
+from diptych.evaluation.datasets.set_files import set_values
 from diptych.evaluation.robustness.natural_shift import SHIFTS, class_map
 from diptych.evaluation.zero_shot.answers import Headline
 from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
@@ -178,9 +178,9 @@ def test_an_absent_dataset_says_what_to_put_where(tmp_path: Path, folders: list[
     )
 
 
-@pytest.mark.parametrize("name", [name for name, dataset in DATASETS.items() if dataset.markers])
+@pytest.mark.parametrize("name", [name for name, dataset in all_datasets().items() if dataset.markers])
 def test_every_dataset_that_is_absent_names_its_layout(name: str, tmp_path: Path) -> None:
-    dataset = DATASETS[name]
+    dataset = all_datasets()[name]
     if name == "fashion_mnist" and find_benchmark(name, tmp_path, "test"):
         return  # the Debian package is installed
     with pytest.raises(DataError) as caught:
@@ -212,22 +212,45 @@ def test_what_the_command_line_takes_names_a_dataset_and_perhaps_a_split(
     assert default_root() == Path("data")
 
 
+def group(name: Group) -> dict[str, Dataset]:
+    return {known: dataset for known, dataset in all_datasets().items() if dataset.group == name}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tittle": "x"}, r"unknown setting 'tittle'; did you mean 'title'"),
+        ({"reader": "cifar11"}, r"unknown reader 'cifar11'; did you mean 'cifar10'"),
+        ({"reader": {"kind": "class-folders", "folder": "."}}, r"reader.*unknown setting 'folder'"),
+        ({"metric": "top2"}, r"metric.*'top2' is not one of"),
+        ({"templates": "imagenett"}, r"unknown templates 'imagenett'; did you mean 'imagenet'"),
+    ],
+)
+def test_the_file_of_a_dataset_is_read_strictly(change: dict[str, Any], message: str) -> None:
+    values = set_values("eurosat")
+    build(Dataset, values, "eurosat.toml")  # without the change it is read
+    with pytest.raises(SettingsError, match=f"eurosat.toml.*{message}"):
+        build(Dataset, values | change, "eurosat.toml")
+
+
 def test_the_paper_has_27_datasets_with_names_and_metrics() -> None:
-    assert len(PAPER) == 27
-    for name, dataset in DATASETS.items():
+    assert len(group("paper")) == 27
+    for name, dataset in all_datasets().items():
         assert dataset.test_split in dataset.splits, name
         assert dataset.train_split is None or dataset.train_split in dataset.splits, name
         if dataset.task == "zero-shot":
             assert dataset.metric in get_args(Headline), name
-    uneven = {name for name, dataset in PAPER.items() if dataset.metric == "mean_per_class"}
+    uneven = {name for name, dataset in group("paper").items() if dataset.metric == "mean_per_class"}
     assert uneven == {"fgvc_aircraft", "oxford_pets", "caltech101", "flowers102"}
-    others = {name: d.metric for name, d in PAPER.items() if d.metric not in ("top1", "mean_per_class")}
+    others = {
+        name: d.metric for name, d in group("paper").items() if d.metric not in ("top1", "mean_per_class")
+    }
     assert others == {"voc2007": "map11", "kinetics700": "mean_top1_top5", "hateful_memes": "roc_auc"}
 
 
 def test_the_natural_shifts_are_those_of_their_rules() -> None:
-    assert set(SHIFTED) == set(SHIFTS)
-    assert {name: dataset.test for name, dataset in SHIFTED.items()} == {
+    assert set(group("shift")) == set(SHIFTS)
+    assert {name: dataset.test for name, dataset in group("shift").items()} == {
         name: shift.images for name, shift in SHIFTS.items()
     }
 
@@ -298,7 +321,7 @@ def test_the_listing_says_what_is_there_and_where_the_rest_goes(
     layouts.food101(tmp_path)
     assert main(["evaluate", "datasets", "--root", str(tmp_path), "--json"]) == 0
     listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)["datasets"]}
-    assert set(listed) == set(DATASETS)
+    assert set(listed) == set(all_datasets())
     assert (listed["food101"]["found"], listed["food101"]["form"]) == (str(tmp_path / "food-101"), "original")
     assert (listed["cifar10"]["found"], listed["cifar10"]["put_at"]) == (None, "cifar-10-batches-py")
     assert main(["evaluate", "datasets", "--root", str(tmp_path)]) == 0
@@ -320,8 +343,8 @@ def test_one_dataset_is_told_about_in_full(capsys: pytest.CaptureFixture[str]) -
 def test_the_page_says_what_the_table_of_datasets_says() -> None:
     page = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text("utf-8")
     rows = {cells[1].strip("` "): [cell.strip("` ") for cell in cells[2:]] for cells in _cells(page)}
-    assert set(rows) == set(DATASETS)
-    for name, dataset in DATASETS.items():
+    assert set(rows) == set(all_datasets())
+    for name, dataset in all_datasets().items():
         sizes = [
             "-" if size is None else f"{size:,}" for size in (dataset.classes, dataset.train, dataset.test)
         ]

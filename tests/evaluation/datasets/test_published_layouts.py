@@ -16,9 +16,11 @@ from sklearn.datasets import load_digits
 
 from diptych.data.images.decoding import read_rgb
 from diptych.errors import DataError
-from diptych.evaluation.datasets.benchmark import DATASETS, Benchmark, open_benchmark
+from diptych.evaluation.datasets.benchmark import Benchmark, open_benchmark
+from diptych.evaluation.datasets.dataset import all_datasets
 from diptych.evaluation.datasets.frames import anchors_of
-from diptych.evaluation.datasets.names import names_of
+from diptych.evaluation.datasets.readers import ClassFolders
+from diptych.evaluation.datasets.set_files import names_of
 
 Content = dict[bytes, str]  # the pixels of each picture, and its class
 
@@ -284,7 +286,8 @@ def test_every_dataset_has_a_layout_that_is_tested_here_or_is_bundled() -> None:
                  "imagenet-vid-robust", "ytbb-robust", "pcam", "digits"}  # fmt: skip
     starter = {"sample", "vendor_shift", "openclipart_retrieval"}  # tar shards: tests/data/test_shards.py
     tested = {name for name, _ in BESIDE_TORCHVISION} | {name for name, _ in BY_HAND}
-    assert tested | elsewhere | starter == set(DATASETS)
+    folders = {name for name, dataset in all_datasets().items() if isinstance(dataset.reader, ClassFolders)}
+    assert tested | elsewhere | starter | folders == set(all_datasets())
 
 
 def test_gzip_and_plain_idx_files_are_the_same_pictures(tmp_path: Path) -> None:
