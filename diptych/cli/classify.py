@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from diptych.cli.inputs import KeepNothing, classifier_builder, find_pictures, read_classes, templates_for
+from diptych.cli.inputs import KeepNothing, classifier_builder, find_pictures, read_classes
 from diptych.cli.options import Activation, Device, Json, LabelsFile, Model, Precision
 from diptych.cli.output import emit, progress, say_left_out
 from diptych.errors import DataError, UsageError
@@ -77,6 +77,7 @@ def classify(
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.evaluation.zero_shot import own_labels as classification  # noqa: PLC0415
     from diptych.evaluation.zero_shot.own_classes import own_head  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.prompts import templates_for  # noqa: PLC0415
 
     name, network, preprocess = load_model(model, device, precision, activation)
     if calibrated is not None:

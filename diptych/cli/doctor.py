@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from diptych.cli.options import Device, Json
+from diptych.cli.options import Assignments, Device, Json
 from diptych.cli.output import emit
-from diptych.cli.train import Assignments
 
 if TYPE_CHECKING:
     from diptych.doctor.machine_checks import Check

@@ -62,10 +62,11 @@ def zero_shot(
     as_json: Json = False,
 ) -> None:
     """Top-1 and top-5 accuracy of naming pictures by their classes' names alone."""
-    from diptych.cli.inputs import classifier_builder, templates_for, zero_shot_data  # noqa: PLC0415
+    from diptych.cli.inputs import classifier_builder, zero_shot_data  # noqa: PLC0415
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.evaluation.zero_shot.classification import evaluate_zero_shot  # noqa: PLC0415
     from diptych.evaluation.zero_shot.multi_label import evaluate_multi_label  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.prompts import templates_for  # noqa: PLC0415
 
     task = zero_shot_data(data, labels_file, templates, root=root, columns=columns)
     headline = metric or task.metric

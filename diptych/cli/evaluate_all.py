@@ -106,9 +106,10 @@ class _Terminal:
 
 def _subject(model: str, device: str, precision: str, *, leads: bool, keep: bool) -> "Subject":
     """The model; of several processes, the first one alone says what was chosen."""
-    from diptych.cli.inputs import classifier_builder, templates_for  # noqa: PLC0415
+    from diptych.cli.inputs import classifier_builder  # noqa: PLC0415
     from diptych.cli.machine import choose, load_model  # noqa: PLC0415
     from diptych.evaluation.suite.suite_jobs import Subject  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.prompts import templates_for  # noqa: PLC0415
     from diptych.hardware import pick_device, pick_precision  # noqa: PLC0415
     from diptych.pretrained import fingerprint  # noqa: PLC0415
 

@@ -62,10 +62,11 @@ def calibrate(
     if not out.absolute().parent.is_dir():
         raise SettingsError(f"{out}: the folder {out.parent} does not exist; make it first")
 
-    from diptych.cli.inputs import classifier_builder, templates_for, zero_shot_data  # noqa: PLC0415
+    from diptych.cli.inputs import classifier_builder, zero_shot_data  # noqa: PLC0415
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
     from diptych.evaluation.zero_shot import calibration  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.prompts import templates_for  # noqa: PLC0415
 
     task = zero_shot_data(data, labels_file, templates, root=root, columns=columns)
     others = zero_shot_data(none_data, None, None, root=root).source if none_data is not None else None

@@ -1,32 +1,37 @@
 """`diptych finetune`: a model goes on learning, on classes or pairs of one's own, and keeps what it knew."""
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from diptych.cli.inputs import open_data, templates_for
-from diptych.cli.options import NO_TABLE_OPTIONS, Activation, Device, Json, LabelsFile, Model, TableOptions
+from diptych.cli.options import (
+    NO_TABLE_OPTIONS,
+    Activation,
+    Assignments,
+    Device,
+    Json,
+    LabelsFile,
+    Model,
+    TableOptions,
+)
 from diptych.cli.output import emit, say, say_left_out, table
-from diptych.cli.train import Assignments
 from diptych.errors import UsageError
-from diptych.runs.evaluations import evaluation_of, held_out_part, reports_of
 from diptych.training.methods import FinetuneMethod
 from diptych.training.saving.layout import HELD_OUT
-from diptych.weights.naming import DEFAULT_MODEL
+from diptych.weights.naming import DEFAULT_MODEL, with_activation
 from diptych.wording import percent
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from diptych.data.left_out import LeftOut
-    from diptych.runs.finetune_run import Finetuned
+    from diptych.runs.finetune_figures import Finetuned
+    from diptych.runs.finetune_run import FinetunePlan
     from diptych.training.settings import Recipe
 
-FIGURES, PAGE = "finetune.json", "finetune.html"  # in the folder of the run
+PAGE = "finetune.html"  # in the folder of the run
 _NOTHING = "none"  # of --keep
 BEFORE = (
     "before: the model as it was loaded, asked by the names of the classes; start: what training began with; "
@@ -98,89 +103,65 @@ def finetune(
     as_json: Json = False,
 ) -> None:
     """Fine-tune a model on your own classes or pairs; settings follow from the data, and a page says what was lost."""
-    from diptych.config import build, override, plain  # noqa: PLC0415
-    from diptych.evaluation.zero_shot.class_labels import read_labels  # noqa: PLC0415
-    from diptych.hardware import pick_device  # noqa: PLC0415
-    from diptych.pretrained import load  # noqa: PLC0415
-    from diptych.runs.finetune_data import examine  # noqa: PLC0415
-    from diptych.runs.finetune_recipe import KEPT, Asked, recipe_for  # noqa: PLC0415
+    from diptych.runs.finetune_recipe import KEPT, FinetuneRequest  # noqa: PLC0415
+    from diptych.runs.finetune_run import plan_finetuning  # noqa: PLC0415
     from diptych.runs.recipe_text import recipe_text  # noqa: PLC0415
-    from diptych.training.settings import Recipe  # noqa: PLC0415
-    from diptych.training.unread import refuse_unread  # noqa: PLC0415
-    from diptych.weights.naming import with_activation  # noqa: PLC0415
 
-    classes = read_labels(labels_file) if labels_file is not None else None
-    given = classes.templates if classes is not None else None
-    asked = Asked(
+    request = FinetuneRequest(
         data=data,
-        init=with_activation(model, activation),
+        model=with_activation(model, activation),
         method=method,
         head=head,
         alpha=_alpha(alpha),
-        words={} if classes is None else dict(zip(classes.names, classes.phrases, strict=True)),
-        templates=given or templates_for(model),
         several=several,
         keep=(KEPT,) if keep is None else [place for place in keep if place != _NOTHING],
         shift=shift or (),
+        labels_file=labels_file,
         label_from=label_from,
         group_by=group_by,
+        columns=vars(columns),
         seed=seed,
-        **vars(columns),
     )
-    source = open_data(data, columns)
-    found = examine(source, label_from=label_from, several=several, method=method)
-    for remark in found.remarks:
-        say(f"warning: {remark}")
-    tower = load(asked.init, device="cpu")[0].visual
-    recipe = recipe_for(asked, found, sum(value.numel() for value in tower.parameters()))
-    recipe = build(Recipe, override(plain(recipe), assignments), "finetune")
-    written = override({} if head is None else {"finetune": {"head": head}}, assignments)
-    refuse_unread(written, recipe, "finetune")
+    plan = plan_finetuning(request, assignments, say)
     if dry_run:
-        print(recipe_text(recipe), end="")
+        print(recipe_text(plan.recipe), end="")
         return
-    _say_plan(recipe, found.images, len(found.classes))
+    _say_plan(plan)
     folder = out if out is not None else Path("runs") / "finetuned"
-    run_and_tell(
-        recipe, folder, resume=resume, device=pick_device(device), as_json=as_json, examined=found.left_out
+    found = finetune_with_page(
+        plan.recipe, folder, resume=resume, device=device, examined=plan.found.left_out
     )
+    report_finetuning(found, plan.recipe, folder, as_json)
 
 
-def run_recipe(
-    recipe: "Recipe", folder: Path, resume: bool, device: str, console: "Console | None" = None
-) -> None:
-    """Run a recipe, whether it trains or fine-tunes, as a trial of a sweep."""
-    from diptych.training.engine import train  # noqa: PLC0415
-
-    if recipe.finetune is None:
-        train(recipe, folder, resume=resume, device=device, evaluate=evaluation_of(recipe), console=console)
-    else:
-        _run(recipe, folder, resume=resume, device=device, console=console)
-
-
-def run_and_tell(
+def finetune_with_page(
     recipe: "Recipe",
     folder: Path,
     *,
     resume: bool,
     device: str,
-    as_json: bool,
+    console: "Console | None" = None,
     examined: "LeftOut | None" = None,
-) -> None:
-    """Fine-tune as a recipe says, and print what was gained and lost.
+) -> "Finetuned":
+    """Fine-tune as a recipe says, and write the page into the folder of the run."""
+    from diptych.atomic import write_text  # noqa: PLC0415
+    from diptych.reports.finetune_page import page  # noqa: PLC0415
+    from diptych.runs.evaluations import held_out_part  # noqa: PLC0415
+    from diptych.runs.finetune_run import finetune_recipe  # noqa: PLC0415
 
-    examined: what was left out when the data were examined: more than the run has read, unless it read pictures that
-    were not decoded then.
-    """
-    from diptych.data.left_out import all_left_out  # noqa: PLC0415
+    found = finetune_recipe(
+        recipe, folder, resume=resume, device=device, console=console, examined=examined, say=say
+    )
+    held_out = held_out_part(recipe) if HELD_OUT in found.before else None
+    write_text(folder / PAGE, page(folder, recipe, found, held_out))
+    return found
 
-    found = _run(recipe, folder, resume=resume, device=device)
-    held_out = [report.skipped for task, report in found.before.items() if task == HELD_OUT]
-    met = all_left_out([found.result.left_out, *held_out])
-    left_out = met if examined is None or met.total > examined.total else examined
-    say_left_out(left_out)
+
+def report_finetuning(found: "Finetuned", recipe: "Recipe", folder: Path, as_json: bool) -> None:
+    """Print what was gained and lost."""
+    say_left_out(found.left_out)
     if as_json:
-        emit({**found.to_json(), "left_out": left_out.to_json(), "report": str(folder / PAGE)})
+        emit({**found.to_json(), "left_out": found.left_out.to_json(), "report": str(folder / PAGE)})
         return
     which = (
         f"the weights of step {found.step:,}" if found.step else "the start, which no step was better than"
@@ -206,35 +187,8 @@ def run_and_tell(
     print(f"{found.result.checkpoint}: use it with {_use(folder, bool(found.classes))}")
 
 
-def _run(
-    recipe: "Recipe", folder: Path, *, resume: bool, device: str, console: "Console | None" = None
-) -> "Finetuned":
-    from diptych.atomic import write_text  # noqa: PLC0415
-    from diptych.errors import SettingsError  # noqa: PLC0415
-    from diptych.reports.finetune_page import page  # noqa: PLC0415
-    from diptych.runs.finetune_run import finetune as run  # noqa: PLC0415
-    from diptych.runs.finetune_start import prepare  # noqa: PLC0415
-
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise SettingsError("fine-tuning runs in one process; start it without torchrun")
-    prepared = prepare(recipe, folder, say)
-    found = run(
-        prepared,
-        folder,
-        measure=reports_of(prepared),
-        resume=resume,
-        device=device,
-        console=console,
-        say=say,
-    )
-    held_out = held_out_part(prepared) if "held_out" in found.before else None
-    write_text(folder / FIGURES, json.dumps(found.to_json(), indent=2) + "\n")
-    write_text(folder / PAGE, page(folder, recipe, found, held_out))
-    return found
-
-
 def _rows(found: "Finetuned") -> list[Sequence[str]]:
-    from diptych.runs.finetune_run import headline, paired_difference  # noqa: PLC0415
+    from diptych.runs.finetune_figures import headline, paired_difference  # noqa: PLC0415
 
     rows: list[Sequence[str]] = []
     for task, before in found.before.items():
@@ -261,7 +215,8 @@ def _use(folder: Path, has_classes: bool) -> str:
     )
 
 
-def _say_plan(recipe: "Recipe", images: int, classes: int) -> None:
+def _say_plan(plan: "FinetunePlan") -> None:
+    recipe, images, classes = plan.recipe, plan.found.images, len(plan.found.classes)
     settings, training = recipe.finetune, recipe.training
     assert settings is not None
     what = f"{images:,} pictures" + (f" of {classes:,} classes" if classes else "")

@@ -10,7 +10,6 @@ from cyclopts import Parameter
 
 from diptych.cli.options import NO_TABLE_OPTIONS, TableOptions
 from diptych.errors import DataError, ImageError, SettingsError, UsageError
-from diptych.weights.naming import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from diptych.data.images.transforms import Preprocess
@@ -102,23 +101,6 @@ def read_classes(labels: str | None, file: Path | None) -> "LabelSet":
     if file is not None and labels is None:
         return read_labels(file)
     raise UsageError('give the classes by exactly one of --labels "cat,dog" and --labels-file FILE')
-
-
-def templates_for(model_name: str) -> tuple[str, ...]:
-    """Return the words around a label that suit a model: captions were mere names for ours, sentences for others.
-
-    One model has the same words, whether it is named by its folder, its run or a file.
-    """
-    from diptych.evaluation.zero_shot.prompts import TEMPLATES  # noqa: PLC0415
-    from diptych.pretrained import available_models, model_of_run  # noqa: PLC0415
-    from diptych.weights.formats import written_here  # noqa: PLC0415
-    from diptych.weights.naming import split_name  # noqa: PLC0415
-
-    place, _ = split_name(model_name)
-    path = model_of_run(Path(place))
-    named = place in available_models()
-    ours = place == DEFAULT_MODEL if named else path.exists() and written_here(path)
-    return TEMPLATES["plain" if ours else "photo"]
 
 
 def classifier_builder(preprocess: "Preprocess", *, keep: bool) -> "BuildClassifier":

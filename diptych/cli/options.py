@@ -46,6 +46,10 @@ def example(command: str) -> str:
     return f"Example: {command}\n\nFor images of more than 50,000,000 pixels: --max-pixels N (see: diptych --help)"
 
 
+Assignments = Annotated[
+    tuple[str, ...],
+    Parameter(name="--set", negative="", help="section.key=value, in place of what the recipe says."),
+]
 Model = Annotated[
     str,
     Parameter(

@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from diptych.cli.finetune import run_recipe
-from diptych.cli.options import Device, Json
+from diptych.cli.finetune import finetune_with_page
+from diptych.cli.options import Assignments, Device, Json
 from diptych.cli.output import emit, say
-from diptych.cli.train import Assignments, RecipePlace
+from diptych.cli.train import RecipePlace
 from diptych.errors import UsageError
 from diptych.training.best import lower_is_better
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from diptych.runs.trials import Goal, Trial
+    from diptych.training.settings import Recipe
 
 _SHOWN_ERROR = 60  # characters of an error in the table; sweep.json has all of it
 
@@ -84,7 +86,7 @@ def sweep(
         asked,
         folder,
         device=chosen,
-        runner=run_recipe,
+        runner=_run,
         keep_best_only=keep == "best",
         retry=retry,
         # The bar of each run on a terminal; elsewhere a line a trial is enough, and the runs have their own logs.
@@ -106,6 +108,15 @@ def sweep(
     else:
         _print(found, metric, goal, best)
     return 0 if done else 1
+
+
+def _run(recipe: "Recipe", folder: Path, resume: bool, device: str, console: "Console | None") -> None:
+    from diptych.runs.training_run import train  # noqa: PLC0415
+
+    if recipe.finetune is not None:
+        finetune_with_page(recipe, folder, resume=resume, device=device, console=console)
+    else:
+        train(recipe, folder, resume=resume, device=device, console=console)
 
 
 def _print(found: Sequence["Trial"], metric: str, goal: "Goal", best: Path | None) -> None:

@@ -6,18 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from diptych.cli.options import Device, Json
+from diptych.cli.finetune import finetune_with_page, report_finetuning
+from diptych.cli.options import Assignments, Device, Json
 from diptych.cli.output import emit, say, say_left_out
 from diptych.training.saving.layout import BEST
 
 if TYPE_CHECKING:
-    pass
+    from diptych.training.engine import Result
 
-
-Assignments = Annotated[
-    tuple[str, ...],
-    Parameter(name="--set", negative="", help="section.key=value, in place of what the recipe says."),
-]
 RecipePlace = Annotated[str, Parameter(help="A TOML file, or the name of a shipped recipe, such as sample.")]
 
 
@@ -34,10 +30,8 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Pre-train a model with a recipe; the result is in the folder of the run, under model/."""
-    from diptych.config import plain  # noqa: PLC0415
     from diptych.hardware import pick_device  # noqa: PLC0415
-    from diptych.runs.evaluations import evaluation_of  # noqa: PLC0415
-    from diptych.training.engine import train as run  # noqa: PLC0415
+    from diptych.runs.training_run import train as run  # noqa: PLC0415
     from diptych.training.recipes import load_recipe  # noqa: PLC0415
 
     settings = load_recipe(recipe, assignments)
@@ -47,13 +41,17 @@ def train(
     if leads:
         say(f"training on {chosen}, into {folder}")
     if settings.finetune is not None:
-        from diptych.cli.finetune import run_and_tell  # noqa: PLC0415 - it needs this module
+        found = finetune_with_page(settings, folder, resume=resume, device=chosen)
+        report_finetuning(found, settings, folder, as_json)
+        return
+    result = run(settings, folder, resume=resume, device=chosen)
+    if leads:
+        _report(result, folder, as_json)
 
-        run_and_tell(settings, folder, resume=resume, device=chosen, as_json=as_json)
-        return
-    result = run(settings, folder, resume=resume, device=chosen, evaluate=evaluation_of(settings))
-    if not leads:
-        return
+
+def _report(result: "Result", folder: Path, as_json: bool) -> None:
+    from diptych.config import plain  # noqa: PLC0415
+
     say_left_out(result.left_out)
     best = result.best
     if as_json:

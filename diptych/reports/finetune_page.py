@@ -20,7 +20,7 @@ from diptych.evaluation.suite.suite_report import reliability
 from diptych.reports.charts import HEIGHT, WIDTH, nice_ticks
 from diptych.reports.run_style import STYLE
 from diptych.reports.suite_page import PAGE_STYLE, reliability_chart
-from diptych.runs.finetune_run import OWN, Finetuned, Reports, headline, paired_difference
+from diptych.runs.finetune_figures import OWN, Finetuned, Reports, headline, paired_difference
 from diptych.runs.recipe_text import section_text
 from diptych.wording import percent
 

@@ -25,7 +25,7 @@ from diptych.models.architectures import (
 )
 from diptych.models.clip import CLIP, build_model
 from diptych.runs.finetune_data import examine
-from diptych.runs.finetune_run import Measure
+from diptych.runs.finetune_figures import Measure
 from diptych.training.feeding import open_whole, split_of, table_options
 from diptych.training.saving.layout import HELD_OUT
 from diptych.training.settings import EvaluationTask, Recipe

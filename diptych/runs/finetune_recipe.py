@@ -1,12 +1,15 @@
 """A recipe for fine-tuning, from the size of the data and of the model."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from diptych.data.images.augmentations import Augmentation, CentreCrop, Drawings, RandomCrop
 from diptych.data.subsets.labelled import LabelFrom
+from diptych.evaluation.zero_shot.class_labels import LabelSet
+from diptych.evaluation.zero_shot.prompts import templates_for
 from diptych.runs.finetune_data import Examined
 from diptych.training.methods import FinetuneMethod, objective_of
 from diptych.training.saving.layout import HELD_OUT
@@ -42,31 +45,32 @@ _RATES = {"head": 1e-2, "lora": 1e-3, "lit": 1e-3}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What a user said; everything else follows from the data. The fields are those of the recipe."""
+class FinetuneRequest:
+    """The options of `finetune`, which has a description of each; everything else follows from the data."""
 
     data: str
-    init: str
+    model: str
     method: FinetuneMethod | None = None
     head: Literal["zero-shot", "probe", "zero"] | None = None
     alpha: float | Literal["best"] | None = None
-    words: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    templates: tuple[str, ...] | None = None
     several: bool = False
     keep: Sequence[str] = (KEPT,)
     shift: Sequence[str] = ()
+    labels_file: str | Path | None = None
     label_from: LabelFrom = "label"
-    image_column: str | None = None
-    caption_column: str | None = None
-    label_column: str | None = None
     group_by: str | None = None
-    delimiter: str | None = None
-    image_root: str | None = None
+    columns: Mapping[str, str | None] = field(default_factory=dict)
     seed: int = 0
 
 
-def recipe_for(asked: Asked, found: Examined, weights: int) -> Recipe:
-    """The recipe. weights: parameters of the image tower of the model that the run starts from."""
+def recipe_for(
+    asked: FinetuneRequest, found: Examined, weights: int, classes: LabelSet | None = None
+) -> Recipe:
+    """Return the recipe of a request.
+
+    found: what is in the data. weights: parameters of the image tower of the model that the run starts from. classes:
+    the words and templates of `asked.labels_file`.
+    """
     method = asked.method or method_for(found)
     share = _share_held_out(found)
     left = max(2, round(found.images * (1 - share)))
@@ -78,21 +82,8 @@ def recipe_for(asked: Asked, found: Examined, weights: int) -> Recipe:
     # A handful of pictures say less of a class than its words do (Radford et al. 2021, figure 6).
     words_first = method == "head" and found.kind == "labels" and _few(found)
     return Recipe(
-        model=ModelSettings(init=asked.init),
-        data=DataSettings(
-            train=asked.data,
-            image_column=asked.image_column,
-            caption_column=asked.caption_column,
-            label_column=asked.label_column,
-            delimiter=asked.delimiter,
-            image_root=asked.image_root,
-            label_from=asked.label_from,
-            validation=share,
-            group_by=asked.group_by,
-            balance=0.5 if found.imbalance > _UNEVEN and found.kind == "labels" else 0.0,
-            cache=left <= 20_000,
-            most_bad=0.5,  # what cannot be read was told beforehand
-        ),
+        model=ModelSettings(init=asked.model),
+        data=_data(asked, found, share, left),
         augmentation=_augmentation(found, method),
         objective=ObjectiveSettings(name=objective_of(method, labels=found.kind != "pairs")),
         optimizer=OptimizerSettings(
@@ -115,10 +106,29 @@ def recipe_for(asked: Asked, found: Examined, weights: int) -> Recipe:
             method=method,
             head=asked.head or ("zero-shot" if words_first else None),
             alpha=asked.alpha,
-            words=asked.words,
-            templates=asked.templates or ("{}",),
+            words={} if classes is None else dict(zip(classes.names, classes.phrases, strict=True)),
+            templates=(classes and classes.templates) or templates_for(asked.model),
             several=asked.several,
         ),
+    )
+
+
+def _data(asked: FinetuneRequest, found: Examined, share: float, left: int) -> DataSettings:
+    """share: that is held out. left: images to train on."""
+    columns = asked.columns
+    return DataSettings(
+        train=asked.data,
+        image_column=columns.get("image_column"),
+        caption_column=columns.get("caption_column"),
+        label_column=columns.get("label_column"),
+        delimiter=columns.get("delimiter"),
+        image_root=columns.get("image_root"),
+        label_from=asked.label_from,
+        validation=share,
+        group_by=asked.group_by,
+        balance=0.5 if found.imbalance > _UNEVEN and found.kind == "labels" else 0.0,
+        cache=left <= 20_000,
+        most_bad=0.5,  # what cannot be read was told beforehand
     )
 
 
@@ -172,7 +182,7 @@ def _augmentation(found: Examined, method: FinetuneMethod) -> Augmentation:
     return RandomCrop()
 
 
-def _tasks(asked: Asked, found: Examined, share: float) -> tuple[EvaluationTask, ...]:
+def _tasks(asked: FinetuneRequest, found: Examined, share: float) -> tuple[EvaluationTask, ...]:
     kind: Literal["labels", "retrieval"] = "retrieval" if found.kind == "pairs" else "labels"
     label_from: Literal["label", "caption"] = "caption" if asked.label_from == "caption" else "label"
     tasks = []

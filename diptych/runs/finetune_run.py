@@ -1,344 +1,179 @@
-"""A run of fine-tuning: the engine between a start and a product, and what was gained and lost."""
+"""Fine-tune a model: examine the data, plan a recipe, prepare the start, run the engine, write the figures."""
 
-import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Literal
 
-import numpy as np
 from rich.console import Console
-from torch import Tensor, stack
 
-from diptych.config import plain
-from diptych.data.images.transforms import Preprocess
-from diptych.data.subsets.split import Split
-from diptych.errors import CheckpointError, DataError, SettingsError
-from diptych.evaluation.comparison import Difference, compare
-from diptych.evaluation.suite.headlines import headlines
-from diptych.evaluation.task_report import Report
-from diptych.models.clip import CLIP
+from diptych.atomic import write_text
+from diptych.config import build, override, plain
+from diptych.data.left_out import LeftOut
+from diptych.data.sources.opening import open_source
+from diptych.data.subsets.labelled import LabelFrom
+from diptych.errors import SettingsError
+from diptych.evaluation.zero_shot.class_labels import read_labels
+from diptych.hardware import pick_device
 from diptych.pretrained import load
-from diptych.runs.finetune_product import between, by_names, finished
-from diptych.training.best import Best
-from diptych.training.engine import NotFiniteError, Result, train
-from diptych.training.feeding import open_examples, open_whole, split_of
-from diptych.training.saving.layout import BEST, MODEL, START, TUNED
+from diptych.runs.evaluations import reports_of
+from diptych.runs.finetune_data import Examined, examine
+from diptych.runs.finetune_engine import run_prepared
+from diptych.runs.finetune_figures import Finetuned
+from diptych.runs.finetune_recipe import KEPT, FinetuneRequest, recipe_for
+from diptych.runs.finetune_start import prepare
+from diptych.training.methods import FinetuneMethod
 from diptych.training.settings import Recipe
-from diptych.weights.checkpoint import read_manifest, save_checkpoint
+from diptych.training.unread import refuse_unread
+from diptych.weights.naming import DEFAULT_MODEL
 
-Reports = Mapping[str, Report]
-
-
-class Measure(Protocol):
-    """A model to the report of each task of the recipe, by its name; but for those in `skip`."""
-
-    def __call__(self, model: CLIP, preprocess: Preprocess, *, skip: Collection[str] = ()) -> Reports: ...
+FIGURES = "finetune.json"  # in the folder of the run
 
 
-_STATISTICS = 256  # training images by which batch norms learn the statistics of blended weights
-_AT_ONCE = 64
-OWN = ("held_out", "shift")  # beginnings of the names of tasks that are about the classes learned
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 @dataclass(frozen=True)
-class Loss:
-    """A task of which more was lost than the recipe allows. share: of what it was above chance."""
+class FinetunePlan:
+    """A recipe for fine-tuning, and what was found in the data that it follows from."""
 
-    task: str
-    metric: str
-    before: float
-    after: float
-    share: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.task}: {self.metric} fell from {self.before:.1%} to {self.after:.1%}, {self.share:.0%} of what it "
-            "was above chance; a lower learning rate, fewer steps or a smaller alpha keeps more"
-        )
-
-
-@dataclass(frozen=True)
-class Finetuned:
-    """What a run came to.
-
-    alpha: of the result. step: whose weights it is made of; 0 where no step was better than the start. before: the
-    tasks' reports of the model as it was loaded, asked by the names of the classes. start: those of what training
-    begins with, which may have a probe. after: those of the result. curve: each alpha that was measured, with its
-    reports. losses: from before to the result. result: of the engine. held_out: None where nothing is. classes: of the
-    model's own classifier; empty after pairs.
-    """
-
-    method: str
-    alpha: float
-    step: int
-    before: Reports
-    start: Reports
-    after: Reports
-    curve: tuple[tuple[float, Reports], ...]
-    losses: tuple[Loss, ...]
-    result: Result
-    held_out: Split | None
-    classes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The figures, without what became of each example."""
-        return {
-            "method": self.method,
-            "alpha": self.alpha,
-            "checkpoint": self.result.checkpoint,
-            "step": self.step,
-            "steps": self.result.step,
-            "best": None if self.result.best is None else plain(self.result.best),
-            "before": {name: report.to_json() for name, report in self.before.items()},
-            "start": {name: report.to_json() for name, report in self.start.items()},
-            "after": {name: report.to_json() for name, report in self.after.items()},
-            "curve": [{"alpha": alpha, "metrics": metrics_of(reports)} for alpha, reports in self.curve],
-            "lost": [plain(loss) for loss in self.losses],
-            "held_out": None if self.held_out is None else self.held_out.to_json(),
-        }
+    recipe: Recipe
+    found: Examined
 
 
 def finetune(
-    recipe: Recipe,
-    out: Path,
+    data: str,
+    out: str | Path,
     *,
-    measure: Measure,
+    model: str = DEFAULT_MODEL,
+    method: FinetuneMethod | None = None,
+    head: Literal["zero-shot", "probe", "zero"] | None = None,
+    alpha: float | Literal["best"] | None = None,
+    several: bool = False,
+    keep: Sequence[str] = (KEPT,),
+    shift: Sequence[str] = (),
+    labels_file: str | Path | None = None,
+    label_from: LabelFrom = "label",
+    group_by: str | None = None,
+    columns: Mapping[str, str | None] | None = None,
+    assignments: Sequence[str] = (),
+    seed: int = 0,
     resume: bool = False,
-    device: str = "cpu",
-    console: Console | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    device: str = "auto",
+    say: Callable[[str], None] = _to_stderr,
 ) -> Finetuned:
-    """Train a recipe that `prepare` made in `out`, and put the result into `out`/model; its end is in `out`/tuned.
+    """Fine-tune a model on your own classes or pairs; the settings follow from the data (docs/finetuning.md).
 
-    Every evaluation on the way measures what would be delivered then. say: gets the alarms, each once a task.
+    Args:
+        data: class folders, a table with a label column, shards; or pairs.
+        out: the folder of the run; the result is in `out`/model, the figures in `out`/finetune.json.
+        model: a published name, or a checkpoint file or folder.
+        method: None chooses head for few labels, lp-ft from 100 images a class, contrastive for pairs.
+        head: where the classifier begins.
+        alpha: share of the fine-tuned weights in the result, 0..1, or "best" by measurement.
+        several: whether an image may have several classes.
+        keep: data whose zero-shot accuracy is measured and should not be lost.
+        shift: other images of the same classes, to measure on and not to train on.
+        labels_file: the names of the classes in texts, and templates; see `read_labels`.
+        label_from: where the class of an image is: its label, or its first caption.
+        group_by: a column; images with one value of it are held out together. None groups near copies.
+        columns: options of `open_source` for a table, such as {"label_column": "species"}.
+        assignments: "section.key=value" each, over the planned recipe.
+        seed: of the order and the augmentation.
+        resume: go on with the run in `out`.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        say: gets the remarks and alarms, one line each.
 
     Raises:
-        NotFiniteError: the weights became useless; what the run started from, and its best so far, are as they were.
+        DataError, SettingsError: the data or the settings cannot be used. NotFiniteError: the weights became useless.
     """
-    watch = _Watch(recipe, out, measure, device, say)
-    settings = watch.settings
-    result = train(
-        recipe,
-        out,
-        resume=resume,
-        device=device,
-        evaluate=watch.evaluate if watch.before else None,
-        console=console,
-    )
-    step = _best_step(result, watch.start_reports, recipe.optimizer.learning_rate, say)
-    tuned = watch.start
-    if step:
-        tuned = watch.finished(
-            load(str(out / (BEST if result.best is not None else MODEL)), device=device)[0]
-        )
-    curve = watch.curve(tuned) if step and watch.sweeps else ()
-    alpha = best_alpha(curve) if step and settings.share == "best" else watch.alpha
-    product = watch.between(tuned, alpha)
-    after = dict(curve).get(alpha) or watch.measured(product)
-    lost = tuple(losses(watch.before, after, settings.most_lost))
-    found = Finetuned(
-        method=settings.method,
+    request = FinetuneRequest(
+        data=data,
+        model=model,
+        method=method,
+        head=head,
         alpha=alpha,
-        step=step,
-        before=watch.before,
-        start=watch.start_reports,
-        after=after,
-        curve=curve,
-        losses=lost,
-        result=result,
-        held_out=split_of(recipe.data, open_whole(recipe.data)[0]) if recipe.data.validation else None,
-        classes=() if watch.start.classifier is None else watch.start.classifier.classes,
+        several=several,
+        keep=keep,
+        shift=shift,
+        labels_file=labels_file,
+        label_from=label_from,
+        group_by=group_by,
+        columns=columns or {},
+        seed=seed,
     )
-    _deliver(recipe, out, watch.preprocess, {TUNED: tuned, MODEL: product}, found)
-    return found
-
-
-class _Watch:
-    """What would be delivered at any step, measured, beside the start.
-
-    before: the reports of the model as it was loaded, against which losses are counted. start_reports: those of the
-    start, which a step has to beat. alpha: of what is measured on the way. sweeps: whether further ones are measured at
-    the end.
-    """
-
-    def __init__(
-        self, recipe: Recipe, out: Path, measure: Measure, device: str, say: Callable[[str], None]
-    ) -> None:
-        assert recipe.finetune is not None
-        self.settings = recipe.finetune
-        self._recipe, self._out, self._measure, self._say = recipe, out, measure, say
-        model, self.preprocess = load(str(out / START), device=device)
-        self.start = self.finished(model)
-        self.alpha = 0.5 if self.settings.share == "best" else self.settings.share
-        self.sweeps = self.settings.method == "wise-ft" or self.settings.share == "best"
-        blends = self.sweeps or self.alpha != 1
-        self._images = statistics_images(recipe, self.preprocess) if blends else []
-        self.start_reports = measure(self.start, self.preprocess)
-        self.before = self._measured_by_names()
-        if self.settings.share == "best" and not self.before:
-            raise SettingsError(
-                '[finetune] alpha = "best": nothing is measured; keep a part of the data with [data] validation, and '
-                "add [[evaluation.tasks]]"
-            )
-        # Where neither tower learns, what words say of images stays what it was.
-        self._known = (
-            {name: report for name, report in self.before.items() if report.task != "labels"}
-            if self.settings.method == "head"
-            else {}
-        )
-        self._warned: set[str] = set()
-
-    def _measured_by_names(self) -> Reports:
-        """The reports of the model as it was loaded. Its towers are the start's: only another classifier differs."""
-        if (
-            self.start.classifier is None
-            or self.settings.begins == "zero-shot"
-            or self._recipe.objective.name != "classifier"
-        ):
-            return self.start_reports
-        same = {name: report for name, report in self.start_reports.items() if report.task != "labels"}
-        found = {**same, **self._measure(by_names(self.start, self.settings), self.preprocess, skip=same)}
-        return {name: found[name] for name in self.start_reports}
-
-    def finished(self, model: CLIP) -> CLIP:
-        """See `product.finished`."""
-        return finished(model, self.settings, by_words=self._recipe.objective.name != "classifier")
-
-    def between(self, tuned: CLIP, alpha: float) -> CLIP:
-        """See `product.between`."""
-        return between(self.start, tuned, alpha, self._images)
-
-    def measured(self, model: CLIP) -> Reports:
-        """The report of each task."""
-        found = {**self._known, **self._measure(model, self.preprocess, skip=self._known)}
-        return {name: found[name] for name in self.before}
-
-    def evaluate(self, model: CLIP, _: Preprocess) -> dict[str, float]:
-        """What the engine's log gets of a model in training. Raises NotFiniteError where it cannot be measured."""
-        try:
-            reports = self.measured(self.between(self.finished(model), self.alpha))
-        except CheckpointError as error:
-            raise NotFiniteError(
-                f"the fine-tuned model cannot be measured ({error}); lower optimizer.learning_rate, which is "
-                f"{self._recipe.optimizer.learning_rate:g}; {self._out / START} and the best so far are as they were"
-            ) from None
-        for loss in losses(self.before, reports, self.settings.most_lost):
-            if loss.task not in self._warned:
-                self._say(f"alarm: {loss}")
-                self._warned.add(loss.task)
-        return metrics_of(reports)
-
-    def curve(self, tuned: CLIP) -> tuple[tuple[float, Reports], ...]:
-        """The reports at each alpha that the recipe names, and at that of the result."""
-        alphas = sorted({*self.settings.alphas, self.alpha})
-        return tuple((alpha, self.measured(self.between(tuned, alpha))) for alpha in alphas)
-
-
-def _best_step(result: Result, at_start: Reports, learning_rate: float, say: Callable[[str], None]) -> int:
-    """The step whose weights are delivered: the best by the recipe's metric, of which the start, step 0, is one."""
-    best = result.best
-    if best is None:
-        return result.step
-    start = Best(best.metric, 0, metrics_of(at_start)[best.metric])
-    if best.beats(start):
-        return best.step
-    say(
-        f"warning: no step is better than the start: {best.metric} was {start.value:.4g} there, and at best "
-        f"{best.value:.4g}, after step {best.step:,}; the result is the start. A lower optimizer.learning_rate than "
-        f"{learning_rate:g} may help, or more data"
+    plan = plan_finetuning(request, assignments, say)
+    return finetune_recipe(
+        plan.recipe, out, resume=resume, device=device, examined=plan.found.left_out, say=say
     )
-    return 0
 
 
-def metrics_of(reports: Reports) -> dict[str, float]:
-    """TASK_METRIC -> value, as the log of a run has it."""
-    return {
-        f"{task}_{metric}": value
-        for task, report in reports.items()
-        for metric, value in report.scores.metrics.items()
-    }
+def plan_finetuning(
+    request: FinetuneRequest, assignments: Sequence[str] = (), say: Callable[[str], None] = _to_stderr
+) -> FinetunePlan:
+    """Examine the data, and plan the recipe that `finetune` runs; nothing is trained or written.
 
-
-def headline(report: Report) -> tuple[str, float]:
-    """The metric that stands for a report, and its value; the mean of both directions of retrieval."""
-    names = headlines(report)
-    values = [report.scores.metrics[name] for name in names]
-    return names[0] if len(names) == 1 else "mean_r1", sum(values) / len(values)
-
-
-def paired_difference(task: str, before: Report, after: Report) -> Difference | None:
-    """Return the paired difference in the metric that stands for a task.
-
-    None where that is not a mean over examples, and for retrieval, whose two directions have different examples.
+    Raises:
+        DataError, SettingsError: the data or the settings cannot be used.
     """
-    wanted = headlines(before)
-    differences = compare(task, before, after).differences if len(wanted) == 1 else ()
-    return next((one for one in differences if one.metric == wanted[0]), None)
+    classes = read_labels(request.labels_file) if request.labels_file is not None else None
+    source = open_source(request.data, **request.columns)
+    found = examine(source, label_from=request.label_from, several=request.several, method=request.method)
+    for remark in found.remarks:
+        say(f"warning: {remark}")
+    tower = load(request.model, device="cpu")[0].visual
+    planned = recipe_for(request, found, sum(value.numel() for value in tower.parameters()), classes)
+    recipe = build(Recipe, override(plain(planned), tuple(assignments)), "finetune")
+    written = override(
+        {} if request.head is None else {"finetune": {"head": request.head}}, tuple(assignments)
+    )
+    refuse_unread(written, recipe, "finetune")
+    return FinetunePlan(recipe, found)
 
 
-def losses(before: Reports, after: Reports, most: float) -> list[Loss]:
-    """The tasks that lost more than the share `most` of what they were above chance before.
+def finetune_recipe(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    console: Console | None = None,
+    examined: LeftOut | None = None,
+    say: Callable[[str], None] = _to_stderr,
+) -> Finetuned:
+    """Fine-tune as a recipe with `[finetune]` says.
 
-    What was within its own interval of chance, or has fallen by less than the width of that interval, says nothing.
+    Args:
+        recipe: the resolved settings.
+        out: the folder of the run.
+        resume: go on with the run in `out`.
+        device: as for `finetune`.
+        console: where the engine prints its progress; stderr if None.
+        examined: what was left out when the data were examined, which may be more than the run has read.
+        say: gets the remarks and alarms, one line each.
+
+    Raises:
+        DataError, SettingsError: the data or the settings cannot be used; torchrun started several processes.
+        NotFiniteError: the weights became useless.
     """
-    found = []
-    for task, report in before.items():
-        metric, old = headline(report)
-        new = headline(after[task])[1]
-        chance = report.scores.chance.get(metric, 0.0)
-        low, high = report.scores.confidence.get(metric, (old, old))
-        gained = old - chance
-        if low > chance and old - new > (high - low) / 2 and gained > 0 and (old - new) / gained > most:
-            found.append(Loss(task, metric, old, new, (old - new) / gained))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SettingsError("fine-tuning runs in one process; start it without torchrun")
+    folder = Path(out)
+    prepared = prepare(recipe, folder, say)
+    found = run_prepared(
+        prepared,
+        folder,
+        measure=reports_of(prepared),
+        resume=resume,
+        device=pick_device(device),
+        console=console,
+        say=say,
+    )
+    write_text(folder / FIGURES, json.dumps(found.to_json(), indent=2) + "\n")
+    if examined is not None and examined.total >= found.left_out.total:
+        return replace(found, left_out=examined)
     return found
-
-
-def best_alpha(curve: Sequence[tuple[float, Reports]]) -> float:
-    """The alpha with the highest mean of what was learned and what was kept; the smallest of equal ones.
-
-    What was learned is the mean of the tasks on the classes of the data, what was kept that of all others. Where
-    there is only one of the two, that decides.
-    """
-    return max(curve, key=lambda point: (_balance(point[1]), -point[0]))[0]
-
-
-def _balance(reports: Reports) -> float:
-    kinds: dict[bool, list[float]] = {}
-    for task, report in reports.items():
-        kinds.setdefault(task.startswith(OWN), []).append(headline(report)[1])
-    means = [math.fsum(values) / len(values) for values in kinds.values()]
-    return math.fsum(means) / len(means)
-
-
-def statistics_images(recipe: Recipe, preprocess: Preprocess) -> list[Tensor]:
-    """Some of the training images, as they look in use, for `between`; those that cannot be read are passed over."""
-    source, weights = open_examples(recipe.data)
-    seen = np.flatnonzero(weights)
-    pixels = []
-    for position in seen[np.random.default_rng(recipe.training.seed).permutation(len(seen))][:_STATISTICS]:
-        try:
-            pixels.append(preprocess(source[int(position)].image))
-        except DataError:
-            continue
-    return [stack(pixels[first : first + _AT_ONCE]) for first in range(0, len(pixels), _AT_ONCE)]
-
-
-def _deliver(
-    recipe: Recipe, out: Path, preprocess: Preprocess, models: Mapping[str, CLIP], found: Finetuned
-) -> None:
-    """Write the product, and the end beside it where it is another model."""
-    origin = read_manifest(out / START).history
-    entry = {
-        "what": "fine-tuned",
-        "from": origin[-1]["from"],
-        "method": found.method,
-        "alpha": found.alpha,
-        "steps": found.step,
-    }
-    for name, model in models.items():
-        if name == MODEL or found.alpha != 1:
-            said = entry if name == MODEL else {**entry, "alpha": 1.0}
-            save_checkpoint(
-                out / name, model, plain(preprocess), settings=plain(recipe), history=[*origin, said]
-            )

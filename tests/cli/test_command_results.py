@@ -12,8 +12,7 @@ from command_line import Run
 
 import diptych
 from diptych import embed_images, embed_texts, load
-from diptych.cli.inputs import templates_for
-from diptych.evaluation.zero_shot.prompts import TEMPLATES
+from diptych.evaluation.zero_shot.prompts import TEMPLATES, templates_for
 
 RECIPE = """
 [model.architecture]

@@ -11,7 +11,7 @@ from diptych.data.images.transforms import Preprocess
 from diptych.evaluation.task_report import Report, Scores
 from diptych.models.clip import CLIP
 from diptych.pretrained import load
-from diptych.runs.finetune_run import best_alpha, losses
+from diptych.runs.finetune_figures import best_alpha, losses
 from diptych.runs.finetune_start import prepare
 from diptych.training.approaches import TASKS
 from diptych.training.engine import train

@@ -9,7 +9,7 @@ from PIL import Image
 from diptych.data.sources.opening import open_source
 from diptych.errors import DataError
 from diptych.runs.finetune_data import Examined, examine
-from diptych.runs.finetune_recipe import Asked, learning_rate, method_for, recipe_for
+from diptych.runs.finetune_recipe import FinetuneRequest, learning_rate, method_for, recipe_for
 from tests.training.label_pictures import write_pictures
 
 
@@ -135,7 +135,7 @@ def sized(images: int, classes: int = 4, kind: str = "labels") -> Examined:
 
 
 def test_settings_follow_from_the_size_of_the_data() -> None:
-    asked = Asked(data="photos", init="diptych-mini")
+    asked = FinetuneRequest(data="photos", model="diptych-mini")
     seen = []
     for images in (8, 80, 800, 8_000, 80_000):
         recipe = recipe_for(asked, sized(images), 3_000_000)
@@ -153,14 +153,14 @@ def test_settings_follow_from_the_size_of_the_data() -> None:
 
 def test_a_handful_of_pictures_begins_with_words_and_more_with_a_probe() -> None:
     for images, begins in ((8, "zero-shot"), (80, "probe")):
-        asked = Asked(data="photos", init="diptych-mini", method="head")
+        asked = FinetuneRequest(data="photos", model="diptych-mini", method="head")
         settings = recipe_for(asked, sized(images), 3_000_000).finetune
         assert settings is not None
         assert settings.begins == begins
 
 
 def test_two_pictures_have_a_recipe_in_which_nothing_is_held_out() -> None:
-    recipe = recipe_for(Asked(data="photos", init="diptych-mini"), sized(2, 2), 3_000_000)
+    recipe = recipe_for(FinetuneRequest(data="photos", model="diptych-mini"), sized(2, 2), 3_000_000)
     assert recipe.data.validation == 0.0
     assert (recipe.evaluation.best, recipe.evaluation.patience) == (None, None)
     assert recipe.training.batch_size == 2
@@ -168,7 +168,7 @@ def test_two_pictures_have_a_recipe_in_which_nothing_is_held_out() -> None:
 
 def test_uneven_classes_are_seen_more_evenly_and_measured_by_class() -> None:
     uneven = Examined("labels", 100, {"a": 90, "b": 10}, 0, False, ())
-    recipe = recipe_for(Asked(data="photos", init="diptych-mini"), uneven, 3_000_000)
+    recipe = recipe_for(FinetuneRequest(data="photos", model="diptych-mini"), uneven, 3_000_000)
     assert recipe.data.balance == 0.5
     assert recipe.evaluation.best == "held_out_mean_per_class"
 

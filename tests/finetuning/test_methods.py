@@ -20,8 +20,9 @@ from diptych.models.clip import CLIP
 from diptych.runs.classifier_heads import probe_head
 from diptych.runs.evaluations import held_out_part, reports_of
 from diptych.runs.finetune_data import examine
+from diptych.runs.finetune_engine import run_prepared
+from diptych.runs.finetune_figures import Finetuned
 from diptych.runs.finetune_product import between, finished
-from diptych.runs.finetune_run import Finetuned, finetune
 from diptych.runs.finetune_start import prepare
 from diptych.training.approaches import TASKS
 from diptych.training.approaches.lit import LitTask
@@ -58,7 +59,7 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def run(asked: Recipe, out: Path, *, resume: bool = False) -> tuple[Recipe, Finetuned]:
     prepared = prepare(asked, out, silent)
-    return prepared, finetune(prepared, out, measure=reports_of(prepared), resume=resume)
+    return prepared, run_prepared(prepared, out, measure=reports_of(prepared), resume=resume)
 
 
 def weights_of(folder: Path) -> dict[str, Tensor]:
@@ -274,7 +275,7 @@ def test_the_start_is_delivered_where_no_step_is_better(
     prepared = prepare(recipe(pictures, vit, method, head="probe"), tmp_path, silent)
     said: list[str] = []
     # The probe is right about every picture that is held out: no step can be better.
-    found = finetune(prepared, tmp_path, measure=reports_of(prepared), say=said.append)
+    found = run_prepared(prepared, tmp_path, measure=reports_of(prepared), say=said.append)
     assert found.start["held_out"].scores.metrics["top1"] == 1
     assert (found.step, found.curve) == (0, ())
     assert any("no step is better than the start: held_out_top1 was 1 there" in line for line in said)
@@ -408,7 +409,7 @@ def test_a_run_goes_on_where_it_was_stopped_and_ends_with_the_same_product(
         return measure(model, preprocess, **options)  # type: ignore[arg-type]
 
     with pytest.raises(KeyboardInterrupt):
-        finetune(prepared, tmp_path / "cut", measure=dies)  # type: ignore[arg-type]
+        run_prepared(prepared, tmp_path / "cut", measure=dies)  # type: ignore[arg-type]
     run(asked, tmp_path / "cut", resume=True)
     first, second = (weights_of(tmp_path / name / "model") for name in ("whole", "cut"))
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -8,7 +8,7 @@ from diptych.data.subsets.selection import Selected
 from diptych.evaluation.retrieval import evaluate_retrieval
 from diptych.evaluation.task_report import Report
 from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
-from diptych.runs.finetune_run import headline, paired_difference
+from diptych.runs.finetune_figures import headline, paired_difference
 
 SOURCE = Selected(open_source("sample:test"), range(12), "drawings")
 

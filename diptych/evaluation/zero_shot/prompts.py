@@ -14,6 +14,9 @@ from diptych import config
 from diptych.data.example import valid_unicode
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.zero_shot.word_files import read_json, read_lines
+from diptych.pretrained import available_models, model_of_run
+from diptych.weights.formats import written_here
+from diptych.weights.naming import DEFAULT_MODEL, split_name
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "plain": ("{}",),
@@ -187,3 +190,16 @@ def fill(template: str, name: str) -> str:
     A name may be that of a class folder whose bytes are not UTF-8: those become U+FFFD.
     """
     return template.replace("{}", valid_unicode(name))
+
+
+def templates_for(model_name: str) -> tuple[str, ...]:
+    """Return the templates that suit a model: the bare label for Diptych's own, whose captions were names, else a
+    sentence.
+
+    One model has the same templates, whether it is named by its folder, its run or a file.
+    """
+    place, _ = split_name(model_name)
+    path = model_of_run(Path(place))
+    named = place in available_models()
+    ours = place == DEFAULT_MODEL if named else path.exists() and written_here(path)
+    return TEMPLATES["plain" if ours else "photo"]
