@@ -3,63 +3,11 @@
 import base64
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from html import escape
 from string import Template
 
+from diptych.runs.demo_story import Accuracy, DemoAnswer, DemoImage, DemoSearch, Story
 from diptych.wording import percent
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image file's bytes and what may be said about it."""
-
-    data: bytes
-    media_type: str  # "image/webp"
-    caption: str
-    credit: str  # author and licence
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """One row of the table: who was asked, the share of right first answers and right among five, in 0..1."""
-
-    who: str
-    top1: float
-    top5: float
-    interval: tuple[float, float] | None = None  # of top1
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A classified picture: its true class, and the classes that the model found likeliest."""
-
-    picture: Picture
-    truth: str
-    guesses: Sequence[tuple[str, float]]  # label, probability; the best first
-
-
-@dataclass(frozen=True)
-class Found:
-    """A query in words and the pictures that came first, with their cosine similarity."""
-
-    query: str
-    pictures: Sequence[tuple[Picture, float]]
-
-
-@dataclass(frozen=True)
-class Story:
-    """Everything that the page tells."""
-
-    pairs: int  # that the fresh model was trained on
-    seconds: float  # of its training
-    batch_size: int
-    losses: Sequence[tuple[int, float]]  # step, loss
-    task: str  # what was measured, in a sentence
-    accuracies: Sequence[Accuracy]  # chance last
-    answers: Sequence[Answer]
-    searches: Sequence[Found]
-    next_steps: Sequence[tuple[str, str]]  # command, what it does
 
 
 def page(story: Story) -> str:
@@ -149,7 +97,7 @@ def _accuracy_row(row: Accuracy) -> str:
     )
 
 
-def _answer_card(answer: Answer) -> str:
+def _answer_card(answer: DemoAnswer) -> str:
     guesses = "".join(
         f'<li class="{"hit" if label == answer.truth else ""}"><span>{escape(label)}</span>'
         f"<b>{percent(probability)}</b>"
@@ -158,23 +106,23 @@ def _answer_card(answer: Answer) -> str:
     )
     right = answer.guesses[0][0] == answer.truth
     return (
-        f'<figure class="card">{_img(answer.picture)}<figcaption>'
+        f'<figure class="card">{_img(answer.image)}<figcaption>'
         f'<p class="truth">{escape(answer.truth)} <em class="{"yes" if right else "no"}">'
         f"{'right' if right else 'not first'}</em></p><ol>{guesses}</ol></figcaption></figure>"
     )
 
 
-def _search_row(found: Found) -> str:
+def _search_row(found: DemoSearch) -> str:
     pictures = "".join(
         f"<figure>{_img(picture)}<figcaption>{escape(picture.caption)}<br><b>{score:.2f}</b></figcaption></figure>"
-        for picture, score in found.pictures
+        for picture, score in found.images
     )
     return (
         f'<section class="query"><h3>{escape(found.query)}</h3><div class="strip">{pictures}</div></section>'
     )
 
 
-def _img(picture: Picture) -> str:
+def _img(picture: DemoImage) -> str:
     source = f"data:{picture.media_type};base64,{base64.b64encode(picture.data).decode('ascii')}"
     return (
         f'<img src="{source}" alt="{escape(picture.caption)}" title="{escape(picture.credit)}" '
@@ -183,8 +131,8 @@ def _img(picture: Picture) -> str:
 
 
 def _credits(story: Story) -> list[str]:
-    shown = [answer.picture for answer in story.answers]
-    shown += [picture for found in story.searches for picture, _ in found.pictures]
+    shown = [answer.image for answer in story.answers]
+    shown += [picture for found in story.searches for picture, _ in found.images]
     return sorted({picture.credit for picture in shown if picture.credit})
 
 

@@ -9,19 +9,11 @@ from pathlib import Path
 import pytest
 from command_line import Run
 
-from diptych.cli import demo as demo_verb
-from diptych.reports.demo_page import (
-    Accuracy,
-    Answer,
-    Found,
-    Picture,
-    Story,
-    duration,
-    loss_curve,
-    page,
-)
+from diptych.reports.demo_page import duration, loss_curve, page
+from diptych.runs import demo_run
+from diptych.runs.demo_story import Accuracy, DemoAnswer, DemoImage, DemoSearch, Story
 
-PICTURE = Picture(b"\x00\x01", "image/webp", "<b>a & b</b>", "someone (MIT)")
+PICTURE = DemoImage(b"\x00\x01", "image/webp", "<b>a & b</b>", "someone (MIT)")
 STORY = Story(
     pairs=2298,
     seconds=142.4,
@@ -29,8 +21,8 @@ STORY = Story(
     losses=[(10 * step, 4.8 * math.exp(-step / 20)) for step in range(1, 32)],
     task="What is <this>?",
     accuracies=[Accuracy("fresh", 0.25, 0.5, (0.2, 0.3)), Accuracy("chance", 1 / 300, 5 / 300)],
-    answers=[Answer(PICTURE, "cat & dog", [("cat & dog", 0.7), ("bird", 0.2)])],
-    searches=[Found("a <bird>", [(PICTURE, 0.31)])],
+    answers=[DemoAnswer(PICTURE, "cat & dog", [("cat & dog", 0.7), ("bird", 0.2)])],
+    searches=[DemoSearch("a <bird>", [(PICTURE, 0.31)])],
     next_steps=[('diptych search "a & b"', "look")],
 )
 
@@ -96,8 +88,8 @@ def test_duration_in_words(seconds: float, said: str) -> None:
 
 
 def test_demo_runs_from_nothing_to_a_page(tiny: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_verb, "DEFAULT_MODEL", str(tiny))
-    monkeypatch.setattr(demo_verb, "TRIAL_STEPS", 2)
+    monkeypatch.setattr(demo_run, "DEFAULT_MODEL", str(tiny))
+    monkeypatch.setattr(demo_run, "TRIAL_STEPS", 2)
     outcome = run("demo", "--minutes", "0.001", "--json")
     assert outcome.code == 0, outcome.err
     told = outcome.json
@@ -105,7 +97,7 @@ def test_demo_runs_from_nothing_to_a_page(tiny: Path, run: Run, monkeypatch: pyt
     assert [report["count"] for report in told["zero_shot"]] == [300, 300, 300]
     assert told["zero_shot"][0]["chance"]["top1"] == pytest.approx(1 / 300)
     text = Path("demo/index.html").read_text("utf-8")
-    assert text.count("<img") == demo_verb.SHOWN + len(demo_verb.QUERIES) * demo_verb.HITS
+    assert text.count("<img") == demo_run.SHOWN + len(demo_run.QUERIES) * demo_run.HITS
     recorded = [json.loads(line)["loss"] for line in Path("demo/run/metrics.jsonl").read_text().splitlines()]
     assert [loss for _, loss in told["losses"]] == recorded
     # The model and the index that the page speaks of are there.
