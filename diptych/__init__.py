@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from diptych.data.sources.opening import open_source as open_source
     from diptych.embed.encode import embed_images as embed_images
     from diptych.embed.encode import embed_texts as embed_texts
     from diptych.errors import CheckpointError as CheckpointError
@@ -19,13 +20,18 @@ if TYPE_CHECKING:
     from diptych.errors import SettingsError as SettingsError
     from diptych.errors import TextError as TextError
     from diptych.errors import UsageError as UsageError
+    from diptych.evaluation.zero_shot.own_labels import classify as classify
     from diptych.pretrained import available_models as available_models
     from diptych.pretrained import load as load
     from diptych.pretrained import save as save
+    from diptych.search.building.build_index import build_index as build_index
+    from diptych.search.query import QueryPart as QueryPart
+    from diptych.search.search_index import open_index as open_index
     from diptych.tokenizer import tokenize as tokenize
 
 __version__ = "0.1.0"
 
+# The public names, and the modules that they come from. Names outside this table may change in any version.
 _HOMES = {
     "available_models": "diptych.pretrained",
     "load": "diptych.pretrained",
@@ -33,6 +39,11 @@ _HOMES = {
     "tokenize": "diptych.tokenizer",
     "embed_images": "diptych.embed.encode",
     "embed_texts": "diptych.embed.encode",
+    "classify": "diptych.evaluation.zero_shot.own_labels",
+    "open_source": "diptych.data.sources.opening",
+    "build_index": "diptych.search.building.build_index",
+    "open_index": "diptych.search.search_index",
+    "QueryPart": "diptych.search.query",
     "DiptychError": "diptych.errors",
     "SettingsError": "diptych.errors",
     "UsageError": "diptych.errors",

@@ -42,7 +42,13 @@ _hash_before_halving: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKe
 
 
 def available_models() -> list[str]:
-    """The names that `load` knows: the nine published models, then what comes with this package."""
+    """Return the names that `load` knows: the nine published models, then what comes with this package.
+
+    Example:
+        >>> import diptych
+        >>> diptych.available_models()[-2:]
+        ['ViT-L/14@336px', 'diptych-mini']
+    """
     return [*published.FILES, *_bundled()]
 
 
@@ -59,27 +65,44 @@ def load(
     offline: bool = False,
     progress: Progress | None = None,
 ) -> tuple[CLIP, Preprocess]:
-    """A model in evaluation mode, and the preprocessing that it was trained with.
+    """Load a model in evaluation mode, with the preprocessing that it was trained with.
 
-    `name` is one of `available_models()`, or the path of a file (OpenAI's archives, a state dict) or of a folder
-    (Diptych, open_clip, transformers; a run's folder stands for the model in it). A published model is downloaded on
-    first use; its SHA-256 is verified before it is read. No file is ever executed.
+    A published model is downloaded on first use; its SHA-256 is verified before it is read. No file is ever executed.
 
     A file of weights alone is read with the configuration beside it. A state dict that `torch.save` wrote from a
     model of Diptych says itself what it is. OpenAI's files and TorchScript archives have "quick_gelu". Any other
     file needs `activation` or `like`; an `AssumedWarning` says what is then assumed.
 
-    activation: "gelu" or "quick_gelu", with which a file of weights was trained; `name` may end in `?activation=gelu`.
-    like: the name of a model of the same architecture, whose sizes, activation and preprocessing a file of weights has.
-    device: where to put the model; a CUDA device if there is one, and otherwise the CPU, when not given.
-    jit: only False; it is here for calls that were written for the original package.
-    download_root: where published models are kept, in place of the cache folder.
-    precision: of the matrix products. The original package has float16 on CUDA.
-    resolution: pixels a side, in place of the model's own; its position embeddings are resized.
-    offline: never download; a missing file is an error that says where to get it and where to put it.
-    progress: gets (bytes so far, bytes in all) of a download; a bar on the terminal when not given.
+    Args:
+        name: one of `available_models()`, or the path of a file (OpenAI's archives, a state dict) or of a folder
+            (Diptych, open_clip, transformers; a run's folder stands for the model in it).
+        device: where to put the model, such as "cpu" or "cuda:0"; a CUDA device if there is one, and otherwise the
+            CPU, when not given.
+        jit: only False; it is here for calls that were written for the original package.
+        download_root: folder of the published models; the user's cache folder when not given.
+        activation: "gelu" or "quick_gelu", with which a file of weights was trained; `name` may end in
+            `?activation=gelu` as well.
+        like: the name of a model of the same architecture; a file of weights then has its sizes, activation and
+            preprocessing.
+        precision: of the matrix products: "float32", "float16" or "bfloat16". The original package has float16 on CUDA.
+        resolution: pixels a side, in place of the model's own; its position embeddings are resized.
+        offline: never download; a missing file is an error that says where to get it and where to put it.
+        progress: gets (bytes so far, bytes in all) of a download; a bar on the terminal when not given.
 
-    Raises `CheckpointError` (`DownloadError` for a file that cannot be fetched) and `SettingsError`.
+    Returns:
+        The model, and its preprocessing: called with one image (a path, bytes or a Pillow image) it returns a tensor
+        (3, resolution, resolution), float32, normalised.
+
+    Raises:
+        CheckpointError: there is no such model, or its file is damaged, incomplete or of an unknown kind.
+        DownloadError: the file cannot be fetched.
+        SettingsError: an argument is not one of those above, or the device is not here.
+
+    Example:
+        >>> import diptych
+        >>> model, preprocess = diptych.load("diptych-mini", device="cpu")
+        >>> preprocess("images/bicycle.webp").shape
+        torch.Size([3, 64, 64])
     """
     if jit:
         raise SettingsError(
@@ -109,10 +132,26 @@ def load(
 
 
 def save(model: CLIP, preprocess: Preprocess, folder: str | os.PathLike[str]) -> Path:
-    """Write a model and its preprocessing as a folder that `load` reads; returns the folder.
+    """Write a model and its preprocessing as a folder that `load` reads.
 
-    The folder says everything about the model and has the SHA-256 of its weights. An older one there is replaced.
-    Raises `CheckpointError` for a folder with other files, and for weights that are NaN or infinite.
+    The folder says everything about the model and has the SHA-256 of its weights.
+
+    Args:
+        model: a model of any kind that `load` or `train` gives.
+        preprocess: what `load` returned beside it.
+        folder: where to write. An older model there is replaced; a folder with other files is refused.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: the folder has other files, or weights are NaN or infinite.
+
+    Example:
+        >>> import diptych
+        >>> model, preprocess = diptych.load("diptych-mini", device="cpu")
+        >>> diptych.save(model, preprocess, "my-model")
+        PosixPath('my-model')
     """
     return save_checkpoint(folder, model, config.plain(preprocess))
 
@@ -156,6 +195,18 @@ def model_of_run(path: Path) -> Path:
     """Return the model in a run's folder, of training or fine-tuning; any other path as it is."""
     inside = path / _RESULT
     return inside if not (path / MANIFEST).exists() and (inside / MANIFEST).is_file() else path
+
+
+def full_name(name: str | os.PathLike[str], activation: str | None = None) -> str:
+    """Return the name of a model as an index or a report remembers it: a path is absolute, a run is the model in it.
+
+    Raises:
+        SettingsError: no model has that activation, or `name` states another.
+    """
+    place, stated = split_name(with_activation(name, activation))
+    path = model_of_run(Path(place))
+    known = place in available_models() or not path.exists()
+    return with_activation(place if known else str(path.resolve()), stated)
 
 
 def _bundled() -> dict[str, Path]:

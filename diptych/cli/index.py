@@ -1,7 +1,6 @@
 """`diptych index`: build an index, or bring it up to date."""
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -87,23 +86,10 @@ def index(
     else:
         name, network, preprocess = load_model(model, device, precision, activation)
         encoder = Encoder(network, preprocess, name, batch_size=batch_size)
-    is_new = not Path(folder).exists()
-    try:
-        with _losses_as_json(folder, as_json), progress("indexing", len(rows)) as advance:
-            done = refresh(
-                folder,
-                rows,
-                encoder,
-                rebuild=rebuild,
-                force=force,
-                thumbnails=thumbnails,
-                progress=advance,
-            )
-    except DataError:
-        # Not one picture could be read: of a new index that leaves only its empty folder.
-        if is_new:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+    with _losses_as_json(folder, as_json), progress("indexing", len(rows)) as advance:
+        done = refresh(
+            folder, rows, encoder, rebuild=rebuild, force=force, thumbnails=thumbnails, progress=advance
+        )
     counts = {
         "added": done.added,
         "updated": done.updated,

@@ -1,13 +1,10 @@
 """The model of `--model`, on the device and in the precision that `auto` means here; what was chosen is said."""
 
-from pathlib import Path
-
 from diptych.cli.output import say
 from diptych.data.images.transforms import Preprocess
 from diptych.hardware import Precision, pick_device, pick_precision
 from diptych.models.clip import CLIP
-from diptych.pretrained import available_models, load, model_of_run
-from diptych.weights.naming import split_name, with_activation
+from diptych.pretrained import full_name, load
 
 
 def load_model(
@@ -19,12 +16,9 @@ def load_model(
     for it, so that an index remembers both.
     """
     chosen_device, chosen_precision = choose(device, precision)
-    place, stated = split_name(with_activation(name, activation))
-    path = model_of_run(Path(place))
-    full_name = place if place in available_models() or not path.exists() else str(path.resolve())
-    full_name = with_activation(full_name, stated)
-    model, preprocess = load(full_name, chosen_device, precision=chosen_precision)
-    return full_name, model, preprocess
+    named = full_name(name, activation)
+    model, preprocess = load(named, chosen_device, precision=chosen_precision)
+    return named, model, preprocess
 
 
 def choose(device: str, precision: str) -> tuple[str, Precision]:

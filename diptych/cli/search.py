@@ -20,7 +20,7 @@ from diptych.printable import printable
 
 if TYPE_CHECKING:
     from diptych.search.image_index import Index
-    from diptych.search.query import Answer, Found, Part, Question, Sort
+    from diptych.search.query import Answer, Match, QueryPart, Question, Sort
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _NOTHING = (
@@ -49,7 +49,7 @@ Weights = Annotated[
 class _Spelt(NamedTuple):
     """A part as it was typed."""
 
-    kind: str  # the field of `Part`
+    kind: str  # the field of `QueryPart`
     value: str
     wanted: bool
 
@@ -110,9 +110,11 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find pictures by words, by pictures, or by both. The options for parts of a question add up."""
+    from diptych.search.query_words import names_an_image  # noqa: PLC0415
+
     words = _one_text(query)
     pictures = list(image or ())
-    if words and _names_an_image(words[0]):
+    if words and names_an_image(words[0]):
         say(f"{words[0]}: is an image file, and is taken as --image; for these words use --text")
         words, pictures = [], [words[0], *pictures]
     for one, option in (
@@ -169,33 +171,12 @@ def _one_text(words: Sequence[str]) -> list[str]:
 
 def _check_words(text: str, option: str) -> None:
     """Refuse an address or the name of a file as words: it would be searched for letter by letter."""
-    from diptych.data.example import IMAGE_SUFFIXES  # noqa: PLC0415
-
-    if re.match(r"https?://\S+$", text):
-        raise UsageError(
-            f"{text}: an address, which is not fetched; download the picture and give it with {option} FILE, or use "
-            "--text for words"
-        )
-    if _names_an_image(text):
-        raise UsageError(f"{text}: is an image file; expected words; give it with {option} {text}")
-    suffix = os.path.splitext(text)[1].lower().removeprefix(".")
-    if suffix in IMAGE_SUFFIXES and not re.search(r"\s", text):
-        raise UsageError(
-            f"{text}: no such image file; expected words, or a picture; check the path, or use --text for words"
-        )
-
-
-def _names_an_image(text: str) -> bool:
-    """Whether words are the path of a file that begins as images do."""
-    if not os.path.isfile(text):
-        return False
-    from diptych.data.images.decoding import format_of  # noqa: PLC0415
+    from diptych.search.query_words import check_words  # noqa: PLC0415
 
     try:
-        with open(text, "rb") as file:
-            return format_of(file.read(256)) is not None
-    except OSError:
-        return False
+        check_words(text, as_image=f"{option} {{}}", as_words="--text")
+    except SettingsError as error:
+        raise UsageError(str(error)) from None
 
 
 def _list(folder: str, filter_: str | None, sort: "Sort", *, offset: int, count: int, as_json: bool) -> None:
@@ -256,17 +237,17 @@ def _question(index: "Index", parts: Sequence[tuple[_Spelt, float | None]], **se
         raise UsageError(str(error)) from None
 
 
-def _part(index: "Index", spelt: _Spelt, given: float | None) -> "Part":
-    from diptych.search.query import UNWANTED, Part  # noqa: PLC0415
+def _part(index: "Index", spelt: _Spelt, given: float | None) -> "QueryPart":
+    from diptych.search.query import UNWANTED, QueryPart  # noqa: PLC0415
 
     unsaid = 1.0 if spelt.wanted else UNWANTED
     weight = unsaid if given is None else math.copysign(given, unsaid)
     match spelt.kind:
         case "text":
-            return Part(text=spelt.value, weight=weight)
+            return QueryPart(text=spelt.value, weight=weight)
         case "image":
-            return Part(image=Path(spelt.value), weight=weight)
-    return Part(id=_id(index, spelt.value), weight=weight)
+            return QueryPart(image=Path(spelt.value), weight=weight)
+    return QueryPart(id=_id(index, spelt.value), weight=weight)
 
 
 def _id(index: "Index", what: str) -> str:
@@ -320,7 +301,7 @@ def _emit(words: str | None, question: "Question", answer: "Answer") -> None:
     emit({"query": words, "parts": parts, "results": results, "more": answer.more, "seconds": seconds})
 
 
-def _print(results: "Sequence[Found]", dated: bool) -> None:
+def _print(results: "Sequence[Match]", dated: bool) -> None:
     """A table: with the number of duplicates where any were grouped, with dates where they are the order; on a
     terminal, no wider than that."""
     grouped = any(found.duplicates for found in results)

@@ -37,14 +37,31 @@ def embed_images(
     progress: Progress | None = None,
     unreadable: Unreadable | None = None,
 ) -> Vectors:
-    """Return the unit-length embeddings (n, embed_dim) of images, in their order; (1, embed_dim) of a single one.
+    """Embed images as vectors of unit length, so that a product of two vectors is their cosine.
 
-    The model computes on its own device and in its own precision; the vectors are float32. With `unreadable`, an image
-    that cannot be read has no row, and is given to that function in place of the error.
+    The model computes on its own device and in its own precision. Images are decoded ahead in threads.
+
+    Args:
+        model: a model of `load`.
+        preprocess: what `load` returned beside it.
+        images: one image or several: paths, the bytes of files, or Pillow images.
+        batch_size: images that the model embeds at once.
+        progress: gets the number of images done since the last call.
+        unreadable: gets the position of an image that cannot be read, and the `ImageError`; that image then has no
+            row. Such an image is an error when not given.
+
+    Returns:
+        Vectors (n, embed_dim), float32, in the order of the images; (1, embed_dim) of a single image.
 
     Raises:
         ImageError: an image cannot be read, and there is no `unreadable`.
         CheckpointError: the model gives values that are not finite.
+
+    Example:
+        >>> import diptych
+        >>> model, preprocess = diptych.load("diptych-mini", device="cpu")
+        >>> diptych.embed_images(model, preprocess, "images/bicycle.webp").shape
+        (1, 256)
     """
     parts = []
     for pixels, done in preprocessed(preprocess, images, batch_size, unreadable):
@@ -96,15 +113,32 @@ def embed_texts(
     truncate: bool = False,
     progress: Progress | None = None,
 ) -> Vectors:
-    """Return the unit-length embeddings (n, embed_dim) of texts, in their order; (1, embed_dim) of a single one.
+    """Embed texts as vectors of unit length, so that a product of two vectors is their cosine.
 
-    Texts that begin alike are computed together on a CPU, where the text tower computes a shared beginning once,
-    and texts of like length elsewhere, where it runs up to the longest end token of a batch.
+    Args:
+        model: a model of `load`.
+        texts: one text or several.
+        batch_size: texts that the model embeds at once.
+        truncate: cut texts that are too long for the model; they are an error otherwise.
+        progress: gets the number of texts done since the last call.
+
+    Returns:
+        Vectors (n, embed_dim), float32, in the order of the texts; (1, embed_dim) of a single text.
 
     Raises:
         TextError: a text is too long and `truncate` is off, or is not valid Unicode.
         CheckpointError: the model gives values that are not finite.
+
+    Example:
+        >>> import diptych
+        >>> model, preprocess = diptych.load("diptych-mini", device="cpu")
+        >>> texts = diptych.embed_texts(model, ["a bicycle", "a guitar"])
+        >>> image = diptych.embed_images(model, preprocess, "images/bicycle.webp")
+        >>> int((image @ texts.T).argmax())
+        0
     """
+    # Texts that begin alike are computed together on a CPU, where the text tower computes a shared beginning once,
+    # and texts of like length elsewhere, where it runs up to the longest end token of a batch.
     texts = [texts] if isinstance(texts, str) else texts
     vectors = np.empty((len(texts), model.architecture.embed_dim), np.float32)
     tokens = tokenizer.tokenize(texts, context_length=model.context_length, truncate=truncate)

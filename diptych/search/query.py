@@ -32,13 +32,23 @@ _VANISHED = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One thing that a picture shall be like: a text, a picture, or a picture of the index by its id.
+class QueryPart:
+    """One part of a query: a text, an image, or an image of the index by its id; exactly one of the three.
 
-    With a negative weight, what it shall not be like.
+    Args:
+        text: words that the images are to match.
+        image: an image file, its bytes, or a Pillow image that they are to resemble.
+        id: the id of an image of the index (`Match.item.id`) that they are to resemble.
+        weight: how much the part counts, from -100 to 100 and not 0. With a negative weight the images are to be
+            unlike it; -0.2 is what `diptych search --not` uses.
 
     Raises:
-        SettingsError: not exactly one of the three, an empty text, or a weight that is 0 or out of bounds.
+        SettingsError: not exactly one of text, image and id; an empty text; or a weight that is 0 or out of bounds.
+
+    Example:
+        >>> import diptych
+        >>> diptych.QueryPart(text="a wheel", weight=-0.2).weight
+        -0.2
     """
 
     text: str | None = None
@@ -66,7 +76,7 @@ class Question:
         SettingsError: there is no part, a number is out of bounds, or the filter is not well formed.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[QueryPart, ...]
     filter: str | None = None  # see `diptych.search.stores.filters`
     min_score: float | None = None  # cosine, -1..1
     count: int = 10
@@ -95,8 +105,15 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """One result: a picture, its cosine (-1..1) with the question, and what has been grouped with it, best first."""
+class Match:
+    """One result of a search.
+
+    Attributes:
+        item: the image: `id`, `uri`, `caption`, `captions`, `label`, `tags`, `metadata`, `width` and `height` (pixels);
+            of a photograph also `taken` (ISO 8601), `camera`, `latitude` and `longitude` (degrees).
+        score: its cosine with the query, -1..1.
+        duplicates: near copies that were grouped with it, best first; empty unless that was asked for.
+    """
 
     item: Item
     score: float
@@ -107,7 +124,7 @@ class Found:
 class Answer:
     """A page of results. `more`: there is a next page."""
 
-    found: tuple[Found, ...]
+    found: tuple[Match, ...]
     more: bool
     seconds_embedding: float
     seconds_searching: float
@@ -135,7 +152,7 @@ class Result(TypedDict):
     duplicates: list[Same]
 
 
-def result_of(found: Found) -> Result:
+def result_of(found: Match) -> Result:
     """A result as `diptych search --json` prints it."""
     return _result(found.item, found.score, found.duplicates)
 

@@ -13,14 +13,14 @@ from diptych.errors import SearchIndexError
 from diptych.search.diversity import diversified
 from diptych.search.duplicates import groups
 from diptych.search.image_index import Index
-from diptych.search.query import DEEPEST, Answer, Found, Part, Question, Sort, combine, sort_key
+from diptych.search.query import DEEPEST, Answer, Match, QueryPart, Question, Sort, combine, sort_key
 from diptych.search.stores.image_rows import Half, Hit
 
 if TYPE_CHECKING:  # it brings torch, which the answer to embedded parts can do without
     from diptych.embed.encode import Picture
 
 Vectors: TypeAlias = NDArray[np.float32]
-R = TypeVar("R", Hit, Found)
+R = TypeVar("R", Hit, Match)
 
 # Duplicates are grouped among this many of the best pictures; the answer ends with them.
 GROUPED = 500
@@ -93,7 +93,7 @@ class Searcher:
         more = len(page) > question.count and question.offset + question.count < DEEPEST
         return Answer(tuple(page[: question.count]), more, 0.0, time.perf_counter() - started)
 
-    def _embedded(self, parts: Sequence[Part]) -> Vectors:
+    def _embedded(self, parts: Sequence[QueryPart]) -> Vectors:
         """The vectors of texts and images, in the order of the parts; each kind in one call of the model."""
         texts = [part.text for part in parts if part.text is not None]
         pictures = [part.image for part in parts if part.image is not None]
@@ -102,7 +102,7 @@ class Searcher:
         rows = [next(of_texts if part.text is not None else of_pictures) for part in parts if part.id is None]
         return np.array(rows, np.float32).reshape(len(rows), self._encoder.dim)
 
-    def _vectors(self, parts: Sequence[Part], given: Vectors) -> Vectors:
+    def _vectors(self, parts: Sequence[QueryPart], given: Vectors) -> Vectors:
         """The vectors of all parts: those that are given, and those that the index has."""
         ids = [part.id for part in parts if part.id is not None]
         dim = self._encoder.dim
@@ -122,23 +122,23 @@ class Searcher:
         )
         return (hit for hit in ranking if hit.item.id not in named)
 
-    def _found(self, question: Question, ranking: Iterator[Hit]) -> Iterator[Found]:
+    def _found(self, question: Question, ranking: Iterator[Hit]) -> Iterator[Match]:
         found = (
             self._grouped(list(islice(ranking, GROUPED)))
             if question.group_duplicates
-            else (Found(hit.item, hit.score) for hit in ranking)
+            else (Match(hit.item, hit.score) for hit in ranking)
         )
         if question.sort is not None:
             matches = islice(found, SORTED if question.min_score is None else GROUPED)
             return iter(_sorted(matches, question.sort))
         return self._diversified(found, question.diversity) if question.diversity else found
 
-    def _grouped(self, hits: list[Hit]) -> Iterator[Found]:
+    def _grouped(self, hits: list[Hit]) -> Iterator[Match]:
         hits, vectors = self._looked_up(hits)
         for first, *others in groups(vectors, [hit.item.sha256 for hit in hits]):
-            yield Found(hits[first].item, hits[first].score, tuple(hits[row].item for row in others))
+            yield Match(hits[first].item, hits[first].score, tuple(hits[row].item for row in others))
 
-    def _diversified(self, found: Iterator[Found], diversity: float) -> Iterator[Found]:
+    def _diversified(self, found: Iterator[Match], diversity: float) -> Iterator[Match]:
         best, vectors = self._looked_up(list(islice(found, DIVERSIFIED)))
         scores = np.array([one.score for one in best], np.float32)
         yield from (best[row] for row in diversified(scores, vectors, diversity))
@@ -152,11 +152,11 @@ class Searcher:
         return kept, _unit(known.vectors[[rows[one.item.id] for one in kept]])
 
 
-def _sorted(found: Iterable[Found], sort: Sort) -> list[Found]:
+def _sorted(found: Iterable[Match], sort: Sort) -> list[Match]:
     return sorted(found, key=lambda one: sort_key(sort, one.item.moment, one.item.id))
 
 
-def _weights(parts: Sequence[Part]) -> Vectors:
+def _weights(parts: Sequence[QueryPart]) -> Vectors:
     return np.array([part.weight for part in parts], np.float32)
 
 

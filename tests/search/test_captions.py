@@ -11,7 +11,7 @@ from diptych.errors import DataError
 from diptych.search.building.build import refresh
 from diptych.search.building.caption_rows import with_all_captions
 from diptych.search.image_index import Index
-from diptych.search.query import Found, result_of
+from diptych.search.query import Match, result_of
 from diptych.search.stores.memory import MemoryDatabase
 
 
@@ -49,7 +49,7 @@ def test_every_caption_of_a_picture_is_found(folder: Path) -> None:
     assert names(index, 'caption contains "bicycleRad"') == ""
     (item,) = index.items("caption contains hof")
     assert (item.caption, item.captions) == ("a red bicycle", ("a red bicycle", "Rad im Hof"))
-    assert result_of(Found(item, 0.5))["captions"] == ["a red bicycle", "Rad im Hof"]
+    assert result_of(Match(item, 0.5))["captions"] == ["a red bicycle", "Rad im Hof"]
 
 
 def test_rows_with_one_file_are_one_picture_with_all_their_captions(folder: Path) -> None:

@@ -14,7 +14,7 @@ from diptych.models.clip import CLIP
 from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.search.image_index import Index
-from diptych.search.query import Part, Question
+from diptych.search.query import QueryPart, Question
 from diptych.search.searcher import Searcher
 from diptych.search.stores.image_rows import item_id
 
@@ -71,7 +71,7 @@ def test_words_and_a_picture_are_added_as_unit_vectors(
     image = embed_images(tiny_clip, tiny_preprocess, [photos / "0.png"])[0]
     both = (text + image) / np.linalg.norm(text + image)
     with Index(tmp_path / "index") as index:
-        question = Question((Part(text="at night"), Part(image=photos / "0.png")))
+        question = Question((QueryPart(text="at night"), QueryPart(image=photos / "0.png")))
         answer = Searcher(index, encoder).search(question)
         expected = index.search(both, count=10)
     assert [found.item for found in answer.found] == [hit.item for hit in expected]

@@ -14,7 +14,7 @@ from photograph_files import exif_of, photograph_file
 from diptych.errors import SettingsError
 from diptych.search.building.build import refresh
 from diptych.search.image_index import Index
-from diptych.search.query import Part, Question
+from diptych.search.query import QueryPart, Question
 from diptych.search.searcher import SORTED, Searcher
 from diptych.search.stores.filters import matches, parse
 from diptych.search.stores.image_rows import Item, item_id
@@ -159,7 +159,7 @@ def test_pictures_are_listed_by_the_cameras_clock_unknown_last(
 
 def test_matches_of_a_question_are_sorted_by_date(index: Index) -> None:
     searcher = Searcher(index, FakeQuestions())
-    parts = (Part(image=pictures()["old"]),)
+    parts = (QueryPart(image=pictures()["old"]),)
     by_score = searcher.search(Question(parts)).found
     newest = searcher.search(Question(parts, sort="newest")).found
     assert {one.item.id for one in newest} == {one.item.id for one in by_score}
@@ -180,7 +180,7 @@ def test_the_sorted_answer_ends_with_the_best_matches() -> None:
     database = MemoryDatabase()
     refresh(database, Contained("memory://box", many), FakeEncoder(batch_size=50))
     searcher = Searcher(Index(database, freshness=0), FakeQuestions())
-    parts = (Part(image=many["000"]),)
+    parts = (QueryPart(image=many["000"]),)
     best = searcher.search(Question(parts, count=SORTED)).found
     found = searcher.search(Question(parts, count=200, sort="oldest")).found
     assert keys([one.item for one in found]) == sorted(keys([one.item for one in best]))
@@ -192,9 +192,9 @@ def test_the_sorted_answer_ends_with_the_best_matches() -> None:
 
 def test_sort_and_diversity_exclude_each_other() -> None:
     with pytest.raises(SettingsError, match="sort and diversity"):
-        Question((Part(text="x"),), sort="newest", diversity=0.1)
+        Question((QueryPart(text="x"),), sort="newest", diversity=0.1)
     with pytest.raises(SettingsError, match="expected one of newest, oldest"):
-        Question((Part(text="x"),), sort="date")  # type: ignore[arg-type]
+        Question((QueryPart(text="x"),), sort="date")  # type: ignore[arg-type]
 
 
 def test_a_moved_photograph_keeps_what_its_camera_wrote(tmp_path: Path) -> None:

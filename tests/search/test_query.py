@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diptych.errors import SettingsError
-from diptych.search.query import UNWANTED, Found, Part, Question, combine, result_of
+from diptych.search.query import UNWANTED, Match, QueryPart, Question, combine, result_of
 from diptych.search.stores.image_rows import Item
 
 DIM = 6
@@ -117,14 +117,14 @@ def test_vectors_and_weights_have_to_go_together(vectors: tuple[int, ...], weigh
 )
 def test_a_part_without_meaning_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        Part(**values)
+        QueryPart(**values)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"parts": ()}, "nothing to search for"),
-        ({"parts": (Part(text="a"),) * 33}, "33 parts; expected at most 32"),
+        ({"parts": (QueryPart(text="a"),) * 33}, "33 parts; expected at most 32"),
         ({"count": 0}, "at least 1 and 0"),
         ({"offset": -1}, "at least 1 and 0"),
         ({"count": 10, "offset": 9_991}, "at most the first 10,000"),
@@ -137,7 +137,7 @@ def test_a_part_without_meaning_is_refused(values: dict[str, Any], message: str)
 )
 def test_a_question_out_of_bounds_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        Question(**{"parts": (Part(text="cat"),), **values})
+        Question(**{"parts": (QueryPart(text="cat"),), **values})
 
 
 def test_what_is_not_wanted_counts_less_where_nobody_says() -> None:
@@ -147,7 +147,7 @@ def test_what_is_not_wanted_counts_less_where_nobody_says() -> None:
 def test_results_have_the_shape_that_programs_rely_on() -> None:
     item = Item("1" * 32, "a.png", "s", 1, None, "", caption="a cat")
     other = Item("2" * 32, "b.png", "s", 1, None, "")
-    assert json.loads(json.dumps(result_of(Found(item, 0.5, (other,))))) == {
+    assert json.loads(json.dumps(result_of(Match(item, 0.5, (other,))))) == {
         "id": "1" * 32,
         "uri": "a.png",
         "score": 0.5,
@@ -159,4 +159,4 @@ def test_results_have_the_shape_that_programs_rely_on() -> None:
         "longitude": None,
         "duplicates": [{"id": "2" * 32, "uri": "b.png"}],
     }
-    assert result_of(Found(other, 0.5))["caption"] is None
+    assert result_of(Match(other, 0.5))["caption"] is None

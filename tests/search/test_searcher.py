@@ -15,7 +15,7 @@ from diptych.search.building.removal import remove
 from diptych.search.diversity import diversified
 from diptych.search.duplicates import SAME, groups
 from diptych.search.image_index import Index
-from diptych.search.query import Answer, Found, Part, Question
+from diptych.search.query import Answer, Match, QueryPart, Question
 from diptych.search.searcher import DIVERSIFIED, GROUPED, Searcher
 from diptych.search.stores.filters import condition, matches, parse
 from diptych.search.stores.image_rows import Batch, Item
@@ -74,13 +74,15 @@ def whole(searcher: Searcher, question: Question) -> Answer:
     return searcher.search(dataclasses.replace(question, count=COUNT, offset=0))
 
 
-def uris(found: Sequence[Found]) -> list[str]:
+def uris(found: Sequence[Match]) -> list[str]:
     return [one.item.uri for one in found]
 
 
 PARTS = st.one_of(
-    st.builds(Part, text=st.integers(0, 300).map(str), weight=st.floats(0.2, 3) | st.floats(-3, -0.2)),
-    st.builds(Part, image=st.integers(0, 300).map(lambda number: b"%d" % number), weight=st.floats(-3, -0.2)),
+    st.builds(QueryPart, text=st.integers(0, 300).map(str), weight=st.floats(0.2, 3) | st.floats(-3, -0.2)),
+    st.builds(
+        QueryPart, image=st.integers(0, 300).map(lambda number: b"%d" % number), weight=st.floats(-3, -0.2)
+    ),
 )
 QUESTIONS = st.builds(
     Question,
@@ -95,11 +97,11 @@ QUESTIONS = st.builds(
 def test_an_answer_equals_a_loop_over_every_picture(searcher: Searcher) -> None:
     known = [item.id for item in searcher.index.items()]
     questions = [
-        Question((Part(text="7"),)),
-        Question((Part(text="7"), Part(image=b"8", weight=2.0), Part(text="9", weight=-0.5))),
-        Question((Part(id=known[5]),)),
-        Question((Part(text="7"), Part(id=known[5], weight=-0.3), Part(id=known[6]))),
-        Question((Part(text="7", weight=-1.0),), filter='uri contains "#00"'),
+        Question((QueryPart(text="7"),)),
+        Question((QueryPart(text="7"), QueryPart(image=b"8", weight=2.0), QueryPart(text="9", weight=-0.5))),
+        Question((QueryPart(id=known[5]),)),
+        Question((QueryPart(text="7"), QueryPart(id=known[5], weight=-0.3), QueryPart(id=known[6]))),
+        Question((QueryPart(text="7", weight=-1.0),), filter='uri contains "#00"'),
     ]
     for question in questions:
         answer, expected = whole(searcher, question), by_loop(searcher, question)
@@ -132,7 +134,7 @@ def test_pages_put_together_are_the_whole_answer(searcher: Searcher, question: Q
 
 
 def test_grouping_and_diversity_are_made_of_the_plain_answer(searcher: Searcher) -> None:
-    question = Question((Part(text="7"),), min_score=-0.5)
+    question = Question((QueryPart(text="7"),), min_score=-0.5)
     plain = whole(searcher, question).found
     batch = searcher.index.get([one.item.id for one in plain])
     vectors = batch.vectors.astype(np.float32)
@@ -150,7 +152,7 @@ def test_grouping_and_diversity_are_made_of_the_plain_answer(searcher: Searcher)
 
 
 def test_no_two_results_are_duplicates_when_they_are_grouped(searcher: Searcher) -> None:
-    found = whole(searcher, Question((Part(text="7"),), group_duplicates=True)).found
+    found = whole(searcher, Question((QueryPart(text="7"),), group_duplicates=True)).found
     vectors = searcher.index.get([one.item.id for one in found]).vectors.astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     assert (vectors @ vectors.T - 2 * np.eye(len(found)) < SAME + 1e-5).all()
@@ -160,7 +162,7 @@ def test_no_two_results_are_duplicates_when_they_are_grouped(searcher: Searcher)
 
 def test_grouped_results_end_with_the_best_five_hundred() -> None:
     searcher = Searcher(Index(filled(GROUPED + 60)), FakeQuestions())
-    question = Question((Part(text="7"),), count=GROUPED, group_duplicates=True)
+    question = Question((QueryPart(text="7"),), count=GROUPED, group_duplicates=True)
     plain = searcher.search(dataclasses.replace(question, group_duplicates=False))
     grouped = searcher.search(question)
     assert plain.more
@@ -173,13 +175,13 @@ def test_grouped_results_end_with_the_best_five_hundred() -> None:
 
 def test_a_picture_that_the_question_names_is_not_in_its_answer(searcher: Searcher) -> None:
     first, second = (item.id for item, _ in zip(searcher.index.items(), range(2), strict=False))
-    answer = whole(searcher, Question((Part(id=first), Part(id=second, weight=-0.2))))
+    answer = whole(searcher, Question((QueryPart(id=first), QueryPart(id=second, weight=-0.2))))
     assert len(answer.found) == COUNT - 2
     assert not {first, second} & {one.item.id for one in answer.found}
 
 
 def test_a_least_score_comes_before_grouping_and_diversity(searcher: Searcher) -> None:
-    question = Question((Part(text="7"),), min_score=0.4, group_duplicates=True, diversity=0.7)
+    question = Question((QueryPart(text="7"),), min_score=0.4, group_duplicates=True, diversity=0.7)
     found = whole(searcher, question).found
     plain = by_loop(searcher, question)
     shown = {one.item.id for one in found} | {same.id for one in found for same in one.duplicates}
@@ -190,7 +192,13 @@ def test_each_kind_of_part_is_embedded_in_one_call_and_ids_in_none() -> None:
     encoder = FakeQuestions()
     searcher = Searcher(Index(filled(30)), encoder)
     known = next(searcher.index.items()).id
-    parts = (Part(text="1"), Part(image=b"2"), Part(id=known), Part(text="3", weight=-1.0), Part(image=b"4"))
+    parts = (
+        QueryPart(text="1"),
+        QueryPart(image=b"2"),
+        QueryPart(id=known),
+        QueryPart(text="3", weight=-1.0),
+        QueryPart(image=b"4"),
+    )
     both = searcher.search(Question(parts))
     assert encoder.calls == [2, 2]
     given_vectors = np.array([vector_of(data) for data in (b"1", b"2", b"3", b"4")])
@@ -199,7 +207,7 @@ def test_each_kind_of_part_is_embedded_in_one_call_and_ids_in_none() -> None:
 
 
 def test_vectors_have_to_go_with_the_parts(searcher: Searcher) -> None:
-    question = Question((Part(text="1"), Part(text="2")))
+    question = Question((QueryPart(text="1"), QueryPart(text="2")))
     for shape in ((1, DIM), (3, DIM), (2, DIM + 1)):
         with pytest.raises(ValueError, match=rf"expected \(2, {DIM}\)"):
             searcher.answer(question, np.ones(shape, np.float32))
@@ -207,7 +215,7 @@ def test_vectors_have_to_go_with_the_parts(searcher: Searcher) -> None:
 
 def test_an_unknown_id_is_an_error_that_names_it(searcher: Searcher) -> None:
     with pytest.raises(SearchIndexError, match="no picture has the id 'ffff'"):
-        searcher.search(Question((Part(text="1"), Part(id="ffff", weight=-1.0))))
+        searcher.search(Question((QueryPart(text="1"), QueryPart(id="ffff", weight=-1.0))))
 
 
 def test_another_model_is_refused(searcher: Searcher) -> None:
@@ -221,13 +229,15 @@ def test_an_index_without_pictures_has_empty_answers() -> None:
     database = filled(6)
     remove(database, condition("uri", "starts", "/x.tar"))
     for options in ({}, {"group_duplicates": True, "diversity": 0.5}):
-        answer = Searcher(Index(database), FakeQuestions()).search(Question((Part(text="1"),), **options))
+        answer = Searcher(Index(database), FakeQuestions()).search(
+            Question((QueryPart(text="1"),), **options)
+        )
         assert (answer.found, answer.more) == ((), False)
 
 
 def test_a_picture_that_goes_during_a_search_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     searcher = Searcher(Index(filled(30)), FakeQuestions())
-    question = Question((Part(text="7"),), count=30, group_duplicates=True)
+    question = Question((QueryPart(text="7"),), count=30, group_duplicates=True)
     before = searcher.search(question).found
     gone = before[0].item.id
     true_get = searcher.index.get

@@ -10,7 +10,7 @@ from tiny_model import preprocessing
 
 from diptych.models.clip import CLIP
 from diptych.search.encoder import Encoder
-from diptych.search.query import Part, Question
+from diptych.search.query import QueryPart, Question
 from diptych.search.searcher import Searcher
 from diptych.serving.service import Service
 
@@ -32,7 +32,7 @@ def ids(answer: dict[str, Any]) -> list[str]:
 
 
 def test_words_find_what_the_library_finds(client: TestClient, searcher: Searcher) -> None:
-    expected = searcher.search(Question((Part("a red heart"),), count=7)).found
+    expected = searcher.search(Question((QueryPart("a red heart"),), count=7)).found
     found = search(client, "a red heart", limit=7)
     assert ids(found) == [one.item.id for one in expected]
     assert np.allclose([one["score"] for one in found["results"]], [one.score for one in expected], atol=1e-5)
@@ -43,7 +43,11 @@ def test_words_find_what_the_library_finds(client: TestClient, searcher: Searche
 
 def test_parts_are_weighted_and_may_be_words_pictures_and_ids(client: TestClient, searcher: Searcher) -> None:
     id_ = ids(search(client, "a star"))[0]
-    parts = (Part("a heart", weight=2.0), Part(image=png(), weight=-0.5), Part(id=id_, weight=0.7))
+    parts = (
+        QueryPart("a heart", weight=2.0),
+        QueryPart(image=png(), weight=-0.5),
+        QueryPart(id=id_, weight=0.7),
+    )
     expected = searcher.search(Question(parts)).found
     found = search(
         client,
@@ -80,7 +84,7 @@ def test_filter_threshold_grouping_diversity_and_exactness_reach_the_library(
         "exact": True,
     }
     question = Question(
-        (Part("a star"),),
+        (QueryPart("a star"),),
         filter='caption contains "a"',
         min_score=-0.9,
         group_duplicates=True,

@@ -71,24 +71,38 @@ def open_source(
     delimiter: str | None = None,
     image_root: Location | None = None,
 ) -> Source:
-    """Open a list of examples, whatever its form.
+    """Open image-text data as a list of examples, whatever its form. Nothing is decoded yet.
 
-    location: a folder with captions beside the images or with a folder a class; a CSV, TSV, JSONL or Parquet table;
-        the caption files of Flickr8k and Flickr30k; COCO's annotations, or those of Karpathy's splits with the
-        part that is wanted, `dataset_flickr30k.json?split=test`;
-        tar shards or Parquet tables (one, a folder or a list of them, or a pattern with `*` or `{000..003}`); what
-        img2dataset wrote; a folder that `datasets` saved to disk; the bundled `sample:train` and `sample:test`; or a
-        part of the procedural scenes, such as `scenes:train?count=5000` (see `scenes`).
-        Tables, and shards, may lie behind an address that fsspec reads (`s3://bucket/data/*.tar`).
-    image_column, caption_column, label_column: columns of a table; found by their usual names where not
-        given.
-    delimiter: one character between the columns of a text table; found where not given.
-    image_root: the folder that the image paths of a table or of annotations are relative to; where not given, the
-        folder of the table, or where its images are not there, one beside it with a usual name (`images`, `val2017`).
+    Args:
+        location: a folder with captions beside the images or with a folder a class; a CSV, TSV, JSONL or Parquet table;
+            the caption files of Flickr8k and Flickr30k; COCO's annotations, or those of Karpathy's splits with the
+            part that is wanted, `dataset_flickr30k.json?split=test`; tar shards or Parquet tables (one, a folder or a
+            list of them, or a pattern with `*` or `{000..003}`); what img2dataset wrote; a folder that `datasets` saved
+            to disk; the bundled `sample:train` and `sample:test`; or a part of the procedural scenes, such as
+            `scenes:train?count=5000`. Tables and shards may lie behind an address that fsspec reads
+            (`s3://bucket/data/*.tar`).
+        image_column: the column of a table with the paths of the images, or with the images; found by its usual
+            names when not given.
+        caption_column: the column with the captions; found likewise.
+        label_column: the column with the names of the classes; found likewise.
+        delimiter: one character between the columns of a text table; found when not given.
+        image_root: the folder that the image paths of a table or of annotations are relative to. When not given, it
+            is the folder of the table, or where its images are not there, one beside it with a usual name (`images`,
+            `val2017`).
+
+    Returns:
+        A list of examples: `len(source)`, and `source[i]` with `image` (a path, or the bytes of a file), `captions`,
+        `tags`, `label` and `metadata`. `source.describe()` says what was found, and what was left out and why.
 
     Raises:
         DataError: there is nothing to read, or it cannot be read as it stands.
-        SettingsError: options of a table for something else.
+        SettingsError: options of a table were given for something else.
+
+    Example:
+        >>> import diptych
+        >>> source = diptych.open_source("sample:test")
+        >>> len(source), source[291].captions
+        (500, ('bicycle',))
     """
     columns = Columns(image_column, caption_column, label_column)
     options = _TableOptions(columns, delimiter, None if image_root is None else place_of(image_root))

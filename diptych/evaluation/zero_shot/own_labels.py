@@ -37,8 +37,8 @@ class Classified(TypedDict):
 def classify(
     model: CLIP,
     preprocess: Preprocessing,
-    images: Sequence[Picture],
-    labels: LabelSet,
+    images: Picture | Sequence[Picture],
+    labels: Sequence[str] | LabelSet | None = None,
     *,
     templates: Sequence[str] | None = None,
     top: int | None = None,
@@ -48,18 +48,53 @@ def classify(
     progress: Progress | None = None,
     unreadable: Unreadable | None = None,
 ) -> list[Classified]:
-    """The labels of each image by probability, the first `top` of them (all when not given).
+    """Rank labels for each image, without training.
 
-    A probability only compares the labels with one another: it is high for the best of bad ones too. The
-    similarity is what can be compared between images: with a threshold of it, each answer says whether the image
-    shows none of these. templates: those of `labels`, else the plain name, when not given. temperature: what the
-    model's logits are divided by. `calibration` finds both numbers. build: makes the classifier. unreadable: gets the
-    position of each image that cannot be read, which then has no answer; without it, the error is raised.
+    A probability only compares the labels with one another: it is high for the best of bad ones too. The similarity
+    is what can be compared between images. `diptych evaluate calibrate` finds a temperature and a threshold.
+
+    Args:
+        model: a model of `load`.
+        preprocess: what `load` returned beside it.
+        images: one image or several: paths, the bytes of files, or Pillow images.
+        labels: two names or more, without repetition; the classes that the model was fine-tuned on when not given.
+        templates: words around a label, such as "a photo of a {}."; several are averaged. The label alone when not
+            given, which suits `diptych-mini`; models that were trained on sentences do better with a sentence.
+        top: number of labels in an answer; all when not given.
+        temperature: what the model's logits are divided by, above 0.
+        threshold: similarity, -1 to 1, below which an image shows none of the labels.
+        build: makes the classifier of model, phrases and templates; a cache of classifiers, for one.
+        progress: gets the number of images done since the last call.
+        unreadable: gets the position of an image that cannot be read, and the `ImageError`; that image then has no
+            answer. Such an image is an error when not given.
+
+    Returns:
+        A dictionary for each image: `image` (its path, or its position), `predictions`, the most probable first (each
+        with `label`, `probability` and `similarity`, a cosine), and with a threshold `none_of_these`.
 
     Raises:
-        SettingsError: fewer than two labels; a temperature or a threshold that is none.
-        ImageError: an image cannot be read.
+        SettingsError: fewer than two labels, a number out of bounds, or no labels for a model without classes.
+        ImageError: an image cannot be read, and there is no `unreadable`.
+
+    Example:
+        >>> import diptych
+        >>> model, preprocess = diptych.load("diptych-mini", device="cpu")
+        >>> answers = diptych.classify(model, preprocess, "images/bicycle.webp", ["a bicycle", "a guitar"])
+        >>> answers[0]["predictions"][0]["label"]
+        'a bicycle'
     """
+    if isinstance(images, Picture):
+        images = [images]
+    if labels is None:
+        if templates is not None or threshold is not None or temperature != 1.0:
+            raise SettingsError(
+                "templates, temperature and threshold go with labels in words; give labels too"
+            )
+        return classify_own(model, preprocess, images, top=top, progress=progress, unreadable=unreadable)
+    if isinstance(labels, str):
+        raise SettingsError(f'labels {labels!r}: one string; expected a list of names, as in ["cat", "dog"]')
+    if not isinstance(labels, LabelSet):
+        labels = LabelSet.of(labels)
     if len(labels.names) < 2:
         raise SettingsError(f"one label ({labels.names[0]!r}) leaves nothing to choose; give at least two")
     if not temperature > 0:

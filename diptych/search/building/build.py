@@ -1,7 +1,9 @@
 """Bringing an index up to date with its data: only what is new or has changed is embedded."""
 
+import contextlib
 import dataclasses
 import hashlib
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -97,7 +99,7 @@ def refresh(
     """
     if isinstance(place, str | Path):
         check_separate(str(place), source.name)
-    with connected(place, options) as database, database.writing():
+    with _leaving_no_empty_folder(place), connected(place, options) as database, database.writing():
         manifest = read_manifest(database)
         if manifest is not None and not rebuild:
             require(database.place, manifest.current, encoder)
@@ -118,6 +120,18 @@ def refresh(
             progress=progress or (lambda _: None),
         )
         return run.run()
+
+
+@contextlib.contextmanager
+def _leaving_no_empty_folder(place: str | Path | Database) -> Iterator[None]:
+    """Remove the folder of a new index again where not one picture could be read."""
+    is_new = isinstance(place, str | Path) and not Path(place).exists()
+    try:
+        yield
+    except DataError:
+        if is_new:
+            shutil.rmtree(str(place), ignore_errors=True)
+        raise
 
 
 @dataclass(frozen=True)

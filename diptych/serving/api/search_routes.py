@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Discriminator, Field, Tag
 
 from diptych.errors import SettingsError
-from diptych.search.query import LARGEST_WEIGHT, MOST_PARTS, Answer, Part, Question
+from diptych.search.query import LARGEST_WEIGHT, MOST_PARTS, Answer, QueryPart, Question
 from diptych.serving.api.image_inputs import Picture, Served, Strict, form_of, read_picture
 from diptych.serving.api.items import Filter, Id, ItemOut, Limit, Offset, SortBy, item_out
 from diptych.serving.api.problems import responses
@@ -129,16 +129,16 @@ async def similar(
     unique: bool = False,
 ) -> SearchOut:
     answer = await service.search(
-        Question((Part(id=id),), filter=filter, count=limit, offset=offset, group_duplicates=unique)
+        Question((QueryPart(id=id),), filter=filter, count=limit, offset=offset, group_duplicates=unique)
     )
     return _shown(answer, offset + limit)
 
 
-async def _part(part: PartIn, service: Service, number: int) -> Part:
+async def _part(part: PartIn, service: Service, number: int) -> QueryPart:
     where = f"query.{number}"
     image = None if part.image is None else await read_picture(part.image, service, f"{where}.image")
     try:
-        return Part(text=part.text, image=image, id=part.id, weight=part.weight)
+        return QueryPart(text=part.text, image=image, id=part.id, weight=part.weight)
     except SettingsError as error:
         raise SettingsError(f"{where}: {error}") from None
 

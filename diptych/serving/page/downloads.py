@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from diptych.search.query import Found, result_of
+from diptych.search.query import Match, result_of
 from diptych.search.stores.image_rows import Item
 from diptych.serving.page.page_state import State
 
@@ -21,14 +21,14 @@ _COLUMNS = (
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def as_json(state: State, found: Sequence[Found]) -> str:
+def as_json(state: State, found: Sequence[Match]) -> str:
     """The question as its query string says it, and the results as `diptych search --json` prints them."""
     return json.dumps(
         {"query": state.query().removeprefix("?"), "results": [result_of(one) for one in found]}, indent=1
     )
 
 
-def as_csv(found: Sequence[Found]) -> str:
+def as_csv(found: Sequence[Match]) -> str:
     """A row a result, the best first; texts cannot become formulas of a spreadsheet."""
     file = io.StringIO(newline="")
     rows = csv.writer(file)

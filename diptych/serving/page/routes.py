@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from diptych.data.images.thumbnails import MEDIA_TYPE, preview
 from diptych.errors import DiptychError, ImageError, MissingExtraError, SettingsError
-from diptych.search.query import Part, Question
+from diptych.search.query import QueryPart, Question
 from diptych.search.stores.image_rows import Item
 from diptych.serving.page import view
 from diptych.serving.page.downloads import MOST, as_csv, as_json
@@ -246,15 +246,15 @@ class _Page:
             sort=state.sort,
         )
 
-    def _part(self, term: Term) -> Part:
+    def _part(self, term: Term) -> QueryPart:
         if term.kind == "q":
-            return Part(text=term.value, weight=term.weight)
+            return QueryPart(text=term.value, weight=term.weight)
         if term.kind == "like":
-            return Part(id=term.value, weight=term.weight)
+            return QueryPart(id=term.value, weight=term.weight)
         upload = self._uploads.get(term.value)
         if upload is None:
             raise SettingsError(FORGOTTEN)
-        return Part(image=upload.data, weight=term.weight)
+        return QueryPart(image=upload.data, weight=term.weight)
 
     async def _without_gone(self, state: State) -> tuple[State, tuple[str, ...]]:
         """The state without pictures that are no longer there, and a sentence for each kind of those."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-from diptych.search.query import Answer, Found
+from diptych.search.query import Answer, Match
 from diptych.search.stores.image_rows import Item
 from diptych.serving.page.filter_form import Filters
 from diptych.serving.page.page_state import PAGE, State, Term, shortest
@@ -225,7 +225,7 @@ def suggestions(items: Sequence[Item]) -> tuple[tuple[str, str], ...]:
     return tuple((text, f"/{State(terms=(Term('q', text),)).query()}") for text in islice(words, 4))
 
 
-def slider(state: State, found: Sequence[Found]) -> Slider | None:
+def slider(state: State, found: Sequence[Match]) -> Slider | None:
     """The threshold's range is that of the scores on this page, and wide enough for where it stands."""
     scores = [one.score for one in found]
     if not scores:

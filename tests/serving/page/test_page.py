@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from diptych.data.images.decoding import read_rgb
 from diptych.data.images.thumbnails import MEDIA_TYPE
 from diptych.errors import SearchIndexError, SettingsError
-from diptych.search.query import UNWANTED, Found
+from diptych.search.query import UNWANTED, Match
 from diptych.search.stores.filters import Together, condition, parse
 from diptych.search.stores.image_rows import Item
 from diptych.serving.app import create_app
@@ -277,12 +277,12 @@ def test_a_name_that_is_no_unicode_can_be_shown() -> None:
     shown = card(State(), item)
     assert (shown.name, shown.caption) == ("?.png", "?")
     json.dumps([*facts(item)], ensure_ascii=False).encode()
-    as_csv([Found(item, 0.5)]).encode()
+    as_csv([Match(item, 0.5)]).encode()
 
 
 def test_the_slider_reaches_from_the_weakest_to_the_strongest() -> None:
     item = Item(id="1f", uri="/a", source="/", size=1, mtime_ns=None, sha256="0")
-    found = [Found(item, 0.318), Found(item, 0.207)]
+    found = [Match(item, 0.318), Match(item, 0.207)]
     made = slider(State(), found)
     assert made is not None
     assert (made.least, made.most, made.value) == ("0.2", "0.32", "")
@@ -388,7 +388,7 @@ def test_results_are_files_for_programs_and_for_spreadsheets(html: TestClient) -
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
 def test_a_caption_is_no_formula(start: str) -> None:
     item = Item(id="1f", uri="/a", source="/", size=1, mtime_ns=None, sha256="0", caption=f"{start}cmd()")
-    row = next(iter(csv.DictReader(io.StringIO(as_csv([Found(item, -0.5)]), newline=""))))
+    row = next(iter(csv.DictReader(io.StringIO(as_csv([Match(item, -0.5)]), newline=""))))
     assert row["caption"] == f"'{start}cmd()"
     assert float(row["score"]) == -0.5
 
