@@ -10,7 +10,7 @@ from diptych.cli.options import Assignments, Device, Json
 from diptych.cli.output import emit
 
 if TYPE_CHECKING:
-    from diptych.doctor.machine_checks import Check
+    from diptych.doctor.check import Check
 
 MARKS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
 
@@ -31,14 +31,14 @@ def doctor(
 
     Exit code 1 if anything would fail.
     """
-    from diptych.doctor.machine_checks import machine_checks  # noqa: PLC0415
-    from diptych.doctor.recipe_checks import recipe_checks  # noqa: PLC0415
+    from diptych.doctor.machine_checks import check_machine  # noqa: PLC0415
+    from diptych.doctor.recipe_checks import check_recipe  # noqa: PLC0415
     from diptych.hardware import pick_device  # noqa: PLC0415
 
     chosen = pick_device(device)
     found: list[Check] = []
-    asked = recipe_checks(recipe, assignments, chosen, out) if recipe is not None else ()
-    for check in chain(machine_checks(), asked):
+    asked = check_recipe(recipe, assignments, device=chosen, out=out) if recipe is not None else ()
+    for check in chain(check_machine(), asked):
         found.append(check)
         if not as_json:
             print(f"{MARKS[check.status]}  {check.name}: {check.detail}", flush=True)

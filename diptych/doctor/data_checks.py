@@ -1,9 +1,8 @@
-"""What `diptych doctor RECIPE` looks at in the data: can they be read, and is there something to learn from them?"""
+"""Check training data: can the rows and images be read, and do the run and its workers fit them?"""
 
 import hashlib
 import math
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,30 +13,23 @@ import numpy.typing as npt
 from diptych.data.example import Example
 from diptych.data.images.transforms import Preprocess
 from diptych.data.left_out import left_out_of
-from diptych.data.loader import group_id
 from diptych.data.sources.opening import Source, expand
-from diptych.data.subsets.labelled import label_of
-from diptych.doctor.machine_checks import Check
-from diptych.doctor.same_image_checks import OFTEN, same_image_checks
+from diptych.doctor.caption_checks import caption_checks
+from diptych.doctor.check import Check, share_check
+from diptych.doctor.same_image_checks import same_image_checks
 from diptych.errors import DataError, DiptychError
-from diptych.models.architectures import LabelHead
-from diptych.tokenizer import default_tokenizer
-from diptych.training.approaches import TASKS
-from diptych.training.first_loss import guessing_loss
 from diptych.training.settings import Recipe
-from diptych.wording import count_of, percent
+from diptych.wording import count_of
 
 ROWS = 2_000  # rows whose words are looked at, spread evenly over the data
 PICTURES = 64  # of which this many are decoded
-STUCK = 0.9  # of ln N: a least loss from which on there is next to nothing to learn
 READ_AT_ONCE = 1 << 30  # bytes: smaller data are in the system's memory after one epoch, in however few files
-PREDICTING = ("captioning", "word-prediction", "language")  # objectives without negatives
 
 Weights = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Sample:
     """The rows that were looked at."""
 
     examples: Sequence[Example]
@@ -45,7 +37,7 @@ class _Seen:
 
 
 def data_checks(recipe: Recipe, source: Source, weights: Weights) -> Iterator[Check]:
-    """Each check as soon as it is done."""
+    """Check the rows that a recipe trains on, and yield each result as soon as it is there."""
     used = np.flatnonzero(weights)
     described = source.describe().replace("\n", "; ")
     yield Check("data", "ok", f"{described}; {len(used):,} of {len(source):,} used")
@@ -58,11 +50,11 @@ def data_checks(recipe: Recipe, source: Source, weights: Weights) -> Iterator[Ch
         return
     yield from _pictures(source, seen.examples, recipe)
     yield from same_image_checks(recipe, source, used.tolist())
-    yield from _words(seen.examples, recipe)
+    yield from caption_checks(seen.examples, recipe)
 
 
 def _left_out(source: Source, described: str) -> Iterator[Check]:
-    """What the data's folders and shards hold that no run will use; the words are those of every command."""
+    """Yield what the data's folders and shards hold that no run will use, in the words of every command."""
     found = left_out_of(source)
     for remark in found.remarks:
         if remark.removeprefix(f"{source.name}: ") not in described:
@@ -109,7 +101,7 @@ def _workers(recipe: Recipe, source: Source) -> Check:
     return Check("workers", "ok", detail)
 
 
-def _unreadable(seen: _Seen) -> Check:
+def _unreadable(seen: _Sample) -> Check:
     bad, total = len(seen.unreadable), len(seen.examples) + len(seen.unreadable)
     if bad and bad == total:
         return Check(
@@ -119,7 +111,7 @@ def _unreadable(seen: _Seen) -> Check:
             "paths in a table are relative to the table",
         )
     first = f"; the first: {seen.unreadable[0]}" if bad else ""
-    return _share("unreadable rows", bad, total, f"repair or remove them{first}")
+    return share_check("unreadable rows", bad, total, f"repair or remove them{first}")
 
 
 def _pictures(source: Source, examples: Sequence[Example], recipe: Recipe) -> Iterator[Check]:
@@ -149,135 +141,7 @@ def _pictures(source: Source, examples: Sequence[Example], recipe: Recipe) -> It
     yield Check("pictures", "ok", f"{len(chosen)} of {len(source):,} tried, all can be read")
 
 
-def _words(examples: Sequence[Example], recipe: Recipe) -> Iterator[Check]:
-    if not TASKS[recipe.objective.name].needs_captions:
-        return
-    if recipe.finetune is not None and recipe.finetune.method not in ("contrastive", "lit", "lora"):
-        labels = [
-            label_of(example, recipe.data.label_from) or "".join(example.tags) or None for example in examples
-        ]
-        missing = labels.count(None)
-        yield _share("no label", missing, len(examples), "label them, or take them out; a run refuses them")
-        return
-    if isinstance(recipe.model.resolve().text, LabelHead):
-        where = recipe.data.label_from
-        labels = [label_of(example, where) for example in examples]
-        yield _share("no label", labels.count(None), len(examples), "they are passed over")
-        return
-    captions = [example.captions[0] for example in examples if example.captions]
-    yield _share("no caption", len(examples) - len(captions), len(examples), "they are passed over")
-    if not captions:
-        yield Check("captions", "fail", "no row has a caption; name the column with data.caption_column")
-        return
-    # The start and the end token take two places.
-    room = recipe.model.resolve().text.context_length - 2
-    tokenizer = default_tokenizer()
-    lengths = [len(tokenizer.encode(caption)) for caption in captions]
-    yield _share(
-        "cut captions",
-        sum(length > room for length in lengths),
-        len(captions),
-        f"they have more than {room} tokens, the longest {max(lengths)}; raise the model's context_length",
-    )
-    if recipe.objective.name in PREDICTING:
-        yield _texts_to_predict(captions)
-        return
-    yield _same_words(captions, recipe)
-    yield _something_to_learn(captions, recipe)
-
-
-def _same_words(captions: Sequence[str], recipe: Recipe) -> Check:
-    """How many other pairs of a batch have the same caption: false negatives, unless they are made positives."""
-    counts = Counter(map(group_id, captions))
-    in_batch = 1 - math.exp(-_meeting(counts) * (recipe.training.batch_size - 1))
-    repeated = sum(count for count in counts.values() if count > 1) / len(captions)
-    detail = (
-        f"{percent(repeated)} of captions occur again; about {percent(in_batch)} of the pairs of a batch "
-        "meet another with their caption"
-    )
-    positives = recipe.objective.positives
-    if in_batch > OFTEN and positives in ("pair", "image"):
-        better = "caption" if positives == "pair" else "caption-or-image"
-        return Check(
-            "same captions", "warn", f'{detail}, as a wrong answer; set objective.positives = "{better}"'
-        )
-    return Check("same captions", "ok", detail)
-
-
-def _texts_to_predict(captions: Sequence[str]) -> Check:
-    """Whether there is more than one caption: equal ones are no wrong answers to those who predict them."""
-    common, count = Counter(" ".join(caption.split()) for caption in captions).most_common(1)[0]
-    detail = f"{len(set(captions)):,} captions of {len(captions):,} are distinct"
-    if count > STUCK * len(captions):
-        return Check(
-            "something to learn",
-            "fail",
-            f"{detail}; {count:,} are {common[:40]!r}: name the column of the captions with data.caption_column",
-        )
-    return Check("something to learn", "ok", detail)
-
-
-def _something_to_learn(captions: Sequence[str], recipe: Recipe) -> Check:
-    """Whether captions differ enough for a loss below that of guessing."""
-    batch = recipe.training.batch_size
-    guessing = guessing_text(recipe)
-    if recipe.data.permute_captions:
-        return Check(
-            "something to learn",
-            "warn",
-            f"data.permute_captions is on: pictures have the words of others, and the loss stays "
-            f"{'where it starts' if guessing is None else f'near {guessing}'}, which is the purpose of that control; "
-            "for a model, switch it off",
-        )
-    least = least_loss(captions, batch)
-    if guessing is None:
-        detail = "what guessing costs depends on the teacher or the classes"
-    elif recipe.model.init == "scratch":
-        detail = f"the loss starts at {guessing}"
-    else:
-        detail = f"guessing would give a loss of {guessing}"
-    if guessing is not None and guessing.startswith("ln "):
-        # Other losses have another floor.
-        detail += f"; equal captions keep it above about {least:.2f}"
-    if least > STUCK * math.log(batch):
-        common, count = Counter(" ".join(caption.split()) for caption in captions).most_common(1)[0]
-        return Check(
-            "something to learn",
-            "fail",
-            f"{detail}, so it is stuck; {count:,} of {len(captions):,} captions are {common[:40]!r}: name the column "
-            "of the captions with data.caption_column",
-        )
-    return Check("something to learn", "ok", detail)
-
-
-def guessing_text(recipe: Recipe) -> str | None:
-    """Return the loss of a model that cannot tell anything apart, as `ln 128 = 4.85` or a number; None if unknown."""
-    loss, batch = guessing_loss(recipe, recipe.model.resolve()), recipe.training.batch_size
-    if loss is None:
-        return None
-    return f"ln {batch:,} = {loss:.2f}" if math.isclose(loss, math.log(batch)) else f"{loss:.2f}"
-
-
-def least_loss(captions: Sequence[str], batch: int) -> float:
-    """The loss of a perfect model: it cannot tell equal captions apart, so one of k in a batch costs it ln k.
-
-    captions: a sample of the data. The mean over its rows of ln(1 + the expected number of others in a batch with the
-    same caption), which by Jensen's inequality is a little too much.
-    """
-    counts = Counter(map(group_id, captions))
-    others = max(1, len(captions) - 1)
-    return sum(count * math.log1p((batch - 1) * (count - 1) / others) for count in counts.values()) / len(
-        captions
-    )
-
-
-def _meeting(counts: Counter[int]) -> float:
-    """The probability that two rows have the same caption."""
-    total = counts.total()
-    return sum(count * (count - 1) for count in counts.values()) / max(1, total * (total - 1))
-
-
-def _look(source: Source, positions: Sequence[int]) -> _Seen:
+def _look(source: Source, positions: Sequence[int]) -> _Sample:
     examples: list[Example] = []
     unreadable: list[str] = []
     for position in positions:
@@ -285,11 +149,11 @@ def _look(source: Source, positions: Sequence[int]) -> _Seen:
             examples.append(source[position])
         except (DataError, OSError) as error:
             unreadable.append(str(error))
-    return _Seen(examples, unreadable)
+    return _Sample(examples, unreadable)
 
 
 def _bytes_of(train: str | tuple[str, ...]) -> int:
-    """Of local shards; 0 where they cannot be listed, as what is elsewhere or inside the package."""
+    """Return the size of the local shards; 0 for remote and bundled sources, which cannot be listed."""
     try:
         found = [path for place in ((train,) if isinstance(train, str) else train) for path in expand(place)]
         local = [path for path in found if isinstance(path, Path)]
@@ -297,11 +161,6 @@ def _bytes_of(train: str | tuple[str, ...]) -> int:
         return sum(shard.stat().st_size for shard in shards)
     except (DiptychError, OSError):
         return 0
-
-
-def _share(name: str, count: int, total: int, remedy: str) -> Check:
-    detail = f"{count:,} of {total:,} rows looked at ({percent(count / max(1, total))})"
-    return Check(name, "warn", f"{detail}; {remedy}") if count else Check(name, "ok", detail)
 
 
 def _spread(rows: Sequence[int], count: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""What `diptych doctor` looks at on any machine."""
+"""Check the machine: versions, device, threads, memory, disks, extras, and the bundled model."""
 
 import importlib.util
 import os
@@ -7,13 +7,12 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from diptych.data.sources.opening import open_source
+from diptych.doctor.check import Check
 from diptych.errors import DiptychError
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.own_labels import classify
@@ -21,6 +20,7 @@ from diptych.hardware import has_native_bfloat16, pick_device, pick_precision
 from diptych.pretrained import load
 from diptych.weights.foreign.published import cache_folder
 from diptych.weights.naming import DEFAULT_MODEL
+from diptych.wording import size
 
 LEAST_DISK = 2 << 30  # bytes: room for a large published model, or a few checkpoints
 EXTRAS = {
@@ -31,17 +31,8 @@ EXTRAS = {
 }
 
 
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at. fail: the work cannot be done; warn: it can, not as well as it might."""
-
-    name: str
-    status: Literal["ok", "warn", "fail"]
-    detail: str
-
-
-def machine_checks() -> Iterator[Check]:
-    """Each check as soon as it is done."""
+def check_machine() -> Iterator[Check]:
+    """Check this machine, and yield each result as soon as it is there."""
     yield _versions()
     yield _device()
     yield _threads()
@@ -141,12 +132,3 @@ def _sample_pictures() -> Iterator[tuple[bytes | Path, str]]:
     for position in range(len(source)):
         example = source[position]
         yield example.image, example.captions[0]
-
-
-def size(count: float) -> str:
-    """Bytes for people: 1.5 GiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit in ("B", "KiB") else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"

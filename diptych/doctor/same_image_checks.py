@@ -1,6 +1,5 @@
-"""What `diptych doctor RECIPE` says of images that several rows show."""
+"""Check for images that several rows show."""
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -10,14 +9,13 @@ import numpy.typing as npt
 from diptych.data.sources.opening import Source
 from diptych.data.subsets.labelled import label_of
 from diptych.data.subsets.same_images import SeenImages, mark, neighbouring_rows, run_length
-from diptych.doctor.machine_checks import Check
+from diptych.doctor.check import Check
+from diptych.doctor.false_negatives import false_negatives
 from diptych.errors import DataError
 from diptych.models.architectures import LabelHead
 from diptych.training.settings import Recipe
-from diptych.wording import percent
 
 ROWS = 10_000  # rows whose images are compared
-OFTEN = 0.05  # of the pairs of a batch: if more of them meet their own image or caption, doctor warns
 # Objectives that take the other rows of a batch for wrong answers.
 CONTRASTIVE = ("clip", "siglip", "clip-language", "clip-distillation", "lit", "convirt", "simclr", "shre")
 
@@ -67,15 +65,7 @@ def _repeated(images: Integers, total: int, recipe: Recipe) -> Check:
     detail = f"{count:,} rows{'' if count == total else ' looked at'} show {distinct:,} images"
     if distinct == count or recipe.objective.name not in CONTRASTIVE:
         return Check("same images", "ok", detail)
-    in_batch = 1 - math.exp(-chance_to_meet(images, total) * (recipe.training.batch_size - 1))
-    detail += f"; about {percent(in_batch)} of the pairs of a batch meet another of their image"
-    positives = recipe.objective.positives
-    if in_batch > OFTEN and positives in ("pair", "caption"):
-        better = "image" if positives == "pair" else "caption-or-image"
-        return Check(
-            "same images", "warn", f'{detail}, as a wrong answer; set objective.positives = "{better}"'
-        )
-    return Check("same images", "ok", detail)
+    return false_negatives(recipe, "image", detail, chance_to_meet(images, total))
 
 
 def _differing_labels(images: Integers, labels: Sequence[str | None], keys: Sequence[str]) -> Iterator[Check]:
@@ -103,5 +93,5 @@ def _learns_labels(recipe: Recipe) -> bool:
 
 
 def _equal_pairs(images: Integers) -> int:
-    """The number of ordered pairs of different rows with the same image."""
+    """Return the number of ordered pairs of different rows with the same image."""
     return sum(count * (count - 1) for count in Counter(images.tolist()).values())

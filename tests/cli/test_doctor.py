@@ -14,9 +14,10 @@ from command_line import Run
 from PIL import Image
 
 from diptych.data.subsets.same_images import neighbouring_rows
-from diptych.doctor import data_checks, recipe_checks
-from diptych.doctor.data_checks import least_loss
-from diptych.doctor.machine_checks import Check, machine_checks
+from diptych.doctor import data_checks, forecast_checks, recipe_checks
+from diptych.doctor.caption_checks import least_loss
+from diptych.doctor.check import Check
+from diptych.doctor.machine_checks import check_machine
 from diptych.doctor.same_image_checks import chance_to_meet
 from diptych.models.architectures import PUBLISHED
 from diptych.models.clip import build_model
@@ -56,14 +57,14 @@ def find(pairs: None) -> Find:
     """The check of a name, with `--set` assignments that make the recipe worse; later checks are not made."""
 
     def find(name: str, *assignments: str, device: str = "cpu") -> Check:
-        checks = recipe_checks.recipe_checks("recipe.toml", assignments, device)
+        checks = recipe_checks.check_recipe("recipe.toml", assignments, device=device)
         return next(check for check in checks if check.name == name)
 
     return find
 
 
 def test_good_recipe_has_no_complaint(pairs: None) -> None:
-    found = {check.name: check for check in recipe_checks.recipe_checks("recipe.toml", ())}
+    found = {check.name: check for check in recipe_checks.check_recipe("recipe.toml")}
     assert {check.status for check in found.values()} == {"ok"}, found
     assert "12 of 12 used" in found["data"].detail
     assert "100 steps of 4 pairs" in found["length"].detail
@@ -73,13 +74,13 @@ def test_good_recipe_has_no_complaint(pairs: None) -> None:
 
 
 def test_unknown_setting_ends_the_checks(pairs: None) -> None:
-    found = list(recipe_checks.recipe_checks("recipe.toml", ("training.stepz=3",)))
+    found = list(recipe_checks.check_recipe("recipe.toml", ("training.stepz=3",)))
     assert [(check.name, check.status) for check in found] == [("recipe", "fail")]
     assert "steps" in found[0].detail
 
 
 def test_missing_data_end_the_checks_of_the_data_and_memory_is_still_forecast(pairs: None) -> None:
-    checks = recipe_checks.recipe_checks("recipe.toml", ("data.train=nowhere",))
+    checks = recipe_checks.check_recipe("recipe.toml", ("data.train=nowhere",))
     found = {check.name: check for check in checks}
     assert found["data"].status == "fail"
     assert found["memory of the run"].status == "ok"
@@ -293,7 +294,7 @@ def test_memory_that_is_not_there_names_the_chunk_that_fits(
 ) -> None:
     settings = "training.batch_size=4096", "model.architecture.image.layers=8"
     assert find("memory of the run", *settings).status == "ok"
-    monkeypatch.setattr(recipe_checks, "free_memory", lambda device: 1 << 29)
+    monkeypatch.setattr(forecast_checks, "free_memory", lambda device: 1 << 29)
     found = find("memory of the run", *settings)
     assert found.status == "fail"
     assert "set training.chunk = 1024" in found.detail
@@ -318,13 +319,13 @@ def test_checkpoints_that_come_too_late(
     find: Find, monkeypatch: pytest.MonkeyPatch, seconds: float, settings: tuple[str, ...], status: str
 ) -> None:
     pace = Pace(forward=0.0, training=seconds / 4, reading=0.0, update=0.0)
-    monkeypatch.setattr(recipe_checks, "measure_pace", lambda *_: (pace, 4))
+    monkeypatch.setattr(forecast_checks, "measure_pace", lambda *_: (pace, 4))
     assert find("checkpoints", *settings).status == status
 
 
 def test_data_that_are_slower_than_the_model(find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
     pace = Pace(forward=0.0, training=0.001, reading=10.0, update=0.0)
-    monkeypatch.setattr(recipe_checks, "measure_pace", lambda *_: (pace, 4))
+    monkeypatch.setattr(forecast_checks, "measure_pace", lambda *_: (pace, 4))
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     assert "data.cache = true" in find("time of the run").detail
     assert find("time of the run").status == "warn"
@@ -335,7 +336,7 @@ def test_data_that_are_slower_than_the_model(find: Find, monkeypatch: pytest.Mon
 
 
 def test_a_full_disk(find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe_checks.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(forecast_checks.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     found = find("disk of the run")
     assert found.status == "fail"
     assert "3 checkpoints" in found.detail
@@ -370,7 +371,7 @@ def test_failure_is_exit_code_1_and_the_shape_of_the_json(run: Run) -> None:
 
 
 def test_machine_is_fine_where_the_tests_run() -> None:
-    found = {check.name: check for check in machine_checks()}
+    found = {check.name: check for check in check_machine()}
     assert found["versions"].status == "ok"
     assert found["device"].detail.startswith("c")
     assert [name for name, check in found.items() if check.status == "fail"] == []
