@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from diptych.pretrained import available_models as available_models
     from diptych.pretrained import load as load
     from diptych.pretrained import save as save
+    from diptych.runs.finetune_run import finetune as finetune
+    from diptych.runs.training_run import train as train
     from diptych.search.building.build_index import build_index as build_index
     from diptych.search.query import QueryPart as QueryPart
     from diptych.search.search_index import open_index as open_index
@@ -40,6 +42,8 @@ _HOMES = {
     "embed_images": "diptych.embed.encode",
     "embed_texts": "diptych.embed.encode",
     "classify": "diptych.evaluation.zero_shot.own_labels",
+    "train": "diptych.runs.training_run",
+    "finetune": "diptych.runs.finetune_run",
     "open_source": "diptych.data.sources.opening",
     "build_index": "diptych.search.building.build_index",
     "open_index": "diptych.search.search_index",

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import diptych
 
@@ -39,7 +41,8 @@ def described(docstring: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which `images` has three drawings of the sample with captions, and `images.index` their index."""
+    """A folder in which `images` has three drawings of the sample with captions, `images.index` is their index, and
+    `classes` has ten red and ten blue images in a folder each."""
     folder = tmp_path_factory.mktemp("examples")
     (folder / "images").mkdir()
     source = diptych.open_source("sample:test")
@@ -49,6 +52,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert isinstance(data, bytes)
         (folder / "images" / f"{name}.webp").write_bytes(data)
         (folder / "images" / f"{name}.txt").write_text(name)
+    for number, colour in enumerate(["red"] * 10 + ["blue"] * 10):
+        place = folder / "classes" / colour
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 80, (32, 32, 3), np.uint8)
+        pixels[..., 0 if colour == "red" else 2] += 150
+        Image.fromarray(pixels).save(place / f"{number}.png")
     diptych.build_index(folder / "images", folder / "images.index", device="cpu")
     return folder
 

@@ -28,11 +28,13 @@ PUBLIC = {
     "classify",
     "embed_images",
     "embed_texts",
+    "finetune",
     "load",
     "open_index",
     "open_source",
     "save",
     "tokenize",
+    "train",
 }
 IMPORT_SECONDS = 0.3
 

@@ -86,10 +86,23 @@ def finetune(
         seed: of the order and the augmentation.
         resume: go on with the run in `out`.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        say: gets the remarks and alarms, one line each.
+        say: gets the remarks and alarms, one line each; prints them on stderr if not given.
+
+    Returns:
+        The `method` and `alpha` of the result, the `step` of its weights (0: no step was better than the start), the
+        reports `before`, at the `start` and `after` by the names of the tasks, the `losses` (tasks that lost more than
+        allowed), the `classes`, and the engine's `result` with the folder of the model (`checkpoint`).
 
     Raises:
-        DataError, SettingsError: the data or the settings cannot be used. NotFiniteError: the weights became useless.
+        DataError: the data cannot be read, or has neither labels nor captions.
+        SettingsError: the settings cannot be used, or `out` holds a run and `resume` is False.
+        DiptychError: the loss was not a number for several steps in a row.
+
+    Example:
+        >>> import diptych
+        >>> tuned = diptych.finetune("classes", "runs/mine", keep=(), assignments=["training.steps=4"], device="cpu")
+        >>> tuned.classes, tuned.after["held_out"].scores.count
+        (('blue', 'red'), 4)
     """
     request = FinetuneRequest(
         data=data,

@@ -26,7 +26,7 @@ def train(
     """Train a model with a recipe, and measure it on the way as the recipe's `[evaluation]` says.
 
     The model is then in `out`/model, the log in `out`/metrics.jsonl; `diptych.load(out)` loads the model. A recipe with
-    `[finetune]` fine-tunes, and the engine's part of the result is returned; `finetune_recipe` returns all of it.
+    `[finetune]` fine-tunes; its figures are in `out`/finetune.json.
 
     Args:
         recipe: a TOML file, the name of a shipped recipe such as "sample", or resolved settings.
@@ -36,10 +36,21 @@ def train(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         console: where progress is printed; stderr if None.
 
+    Returns:
+        The last `step`, the `samples` seen, the `loss` of the last step, `samples_per_second`, the folder of the model
+        (`checkpoint`), the `best` evaluation if the recipe names a metric, and what was `left_out` of the data.
+
     Raises:
         SettingsError: the recipe has an unknown or unusable setting, or `out` holds a run and `resume` is False.
         DataError: the training or evaluation data cannot be read.
-        NotFiniteError: the loss was not a number for several steps in a row.
+        DiptychError: the loss was not a number for several steps in a row.
+
+    Example:
+        >>> import diptych
+        >>> run = diptych.train("sample", "runs/first", assignments=["training.samples=256"], device="cpu")
+        >>> run.step, run.samples
+        (2, 256)
+        >>> model, preprocess = diptych.load("runs/first")
     """
     settings = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), tuple(assignments))
     chosen = pick_device(device)
