@@ -44,7 +44,7 @@ def report(
     folders: list[Path] = []
     for place in (run, *others):
         if (place / SWEEP).is_file():
-            from diptych.runs.trials import best_trials  # noqa: PLC0415 - torch, which a run does not need
+            from diptych.runs.sweep_folder import best_trials  # noqa: PLC0415
 
             folders += best_trials(place)
         else:

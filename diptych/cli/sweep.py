@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from diptych.runs.trials import Goal, Trial
+    from diptych.runs.sweep_folder import Trial
+    from diptych.runs.sweep_plan import Goal
     from diptych.training.settings import Recipe
 
 _SHOWN_ERROR = 60  # characters of an error in the table; sweep.json has all of it
@@ -62,8 +63,10 @@ def sweep(
     """Train a recipe with many settings and list which were best. The same command goes on with a sweep."""
     from rich.console import Console  # noqa: PLC0415
 
+    from diptych.cli.sweep_options import parse_grid, parse_range  # noqa: PLC0415
     from diptych.hardware import pick_device  # noqa: PLC0415
-    from diptych.runs.trials import Sweep, parse_grid, parse_range, run_sweep  # noqa: PLC0415
+    from diptych.runs.sweep_plan import Sweep  # noqa: PLC0415
+    from diptych.runs.sweep_run import run_sweep  # noqa: PLC0415
 
     goal = _goal(metric, minimise, maximise)
     if trials is not None and trials < 1:

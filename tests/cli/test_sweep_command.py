@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from command_line import Run
 
-from diptych.runs.trials import read_sweep
+from diptych.runs.sweep_folder import read_sweep
 
 RECIPE = """
 [model.architecture]

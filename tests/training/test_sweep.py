@@ -9,20 +9,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from diptych.cli.sweep_options import parse_grid, parse_range
 from diptych.errors import SettingsError
-from diptych.runs import trials as sweep_module
-from diptych.runs.trials import (
-    Grid,
-    Range,
-    Sweep,
-    Trial,
-    engine_alone,
-    parse_grid,
-    parse_range,
-    ranked,
-    read_sweep,
-    run_sweep,
-)
+from diptych.runs import sweep_run
+from diptych.runs.sweep_folder import Trial, ranked, read_sweep
+from diptych.runs.sweep_plan import Grid, Range, Sweep
+from diptych.runs.sweep_run import engine_alone, run_sweep
 from diptych.training.settings import Recipe
 
 RECIPE = """
@@ -182,7 +174,7 @@ def test_a_killed_sweep_goes_on_where_it_was(
     )
     whole = run_sweep(sweep, tmp_path / "whole")
     calls: list[tuple[str, bool]] = []
-    train = sweep_module.train
+    train = sweep_run.train
 
     def evaluate(*_: object) -> dict[str, float]:
         if len(calls) == 2:
@@ -190,13 +182,13 @@ def test_a_killed_sweep_goes_on_where_it_was(
         return {}
 
     def dies(recipe: Recipe, run: Path, resume: bool, *_: object) -> None:
-        sweep_module.train(recipe, run, resume=resume, evaluate=evaluate)
+        sweep_run.train(recipe, run, resume=resume, evaluate=evaluate)
 
     def noted(recipe: Recipe, run: Path, **options: Any) -> Any:
         calls.append((run.name, options["resume"]))
         return train(recipe, run, **options)
 
-    monkeypatch.setattr(sweep_module, "train", noted)
+    monkeypatch.setattr(sweep_run, "train", noted)
     with pytest.raises(Killed):
         run_sweep(sweep, tmp_path / "cut", runner=dies)
     assert [trial.status for trial in read_sweep(tmp_path / "cut")] == ["done", "waiting"]

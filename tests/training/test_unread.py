@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from diptych.cli.sweep_options import parse_grid
 from diptych.config import build
 from diptych.errors import SettingsError
 from diptych.runs.recipe_text import recipe_text
-from diptych.runs.trials import Sweep, parse_grid
+from diptych.runs.sweep_plan import Sweep
 from diptych.training import settings as schema
 from diptych.training.approaches import TASKS
 from diptych.training.recipes import load_recipe
