@@ -19,9 +19,9 @@ from diptych.weights.naming import DEFAULT_MODEL
 if TYPE_CHECKING:
     from diptych.data.sources.opening import Source
     from diptych.evaluation.suite.suite_files import Result
-    from diptych.evaluation.suite.suite_jobs import Subject
-    from diptych.evaluation.suite.suite_tasks import Task
+    from diptych.evaluation.suite.suite_run import SuiteSubject
     from diptych.evaluation.task_report import Outcomes
+    from diptych.evaluation.tasks import TaskSettings
     from diptych.reports.suite_page import Mistake
 
 _MISTAKES = 24  # pictures of a task
@@ -89,8 +89,8 @@ class _Terminal:
         self._done = 0
 
     @contextlib.contextmanager
-    def begin(self, task: "Task", images: int) -> "Iterator[Callable[[int], None]]":
-        with progress(f"{self._done + 1}/{self._tasks} {task.name}", images) as advance:
+    def begin(self, task: "TaskSettings", steps: int) -> "Iterator[Callable[[int], None]]":
+        with progress(f"{self._done + 1}/{self._tasks} {task.name}", steps) as advance:
             yield advance
 
     def end(self, result: "Result", *, kept: bool) -> None:
@@ -104,11 +104,11 @@ class _Terminal:
         say(f"{self._done}/{self._tasks} {result.name}: {what}")
 
 
-def _subject(model: str, device: str, precision: str, *, leads: bool, keep: bool) -> "Subject":
+def _subject(model: str, device: str, precision: str, *, leads: bool, keep: bool) -> "SuiteSubject":
     """The model; of several processes, the first one alone says what was chosen."""
     from diptych.cli.inputs import classifier_builder  # noqa: PLC0415
     from diptych.cli.machine import choose, load_model  # noqa: PLC0415
-    from diptych.evaluation.suite.suite_jobs import Subject  # noqa: PLC0415
+    from diptych.evaluation.suite.suite_run import SuiteSubject  # noqa: PLC0415
     from diptych.evaluation.zero_shot.prompts import templates_for  # noqa: PLC0415
     from diptych.hardware import pick_device, pick_precision  # noqa: PLC0415
     from diptych.pretrained import fingerprint  # noqa: PLC0415
@@ -119,7 +119,7 @@ def _subject(model: str, device: str, precision: str, *, leads: bool, keep: bool
         place = pick_device(device)
         exact = pick_precision(precision, place)
     name, network, preprocess = load_model(model, place, exact)
-    return Subject(
+    return SuiteSubject(
         model=network,
         preprocess=preprocess,
         name=name,
@@ -130,8 +130,8 @@ def _subject(model: str, device: str, precision: str, *, leads: bool, keep: bool
     )
 
 
-def _mistakes(task: "Task", subject: "Subject", result: "Result") -> "list[Mistake]":
-    from diptych.evaluation.suite.suite_jobs import prepare  # noqa: PLC0415
+def _mistakes(task: "TaskSettings", subject: "SuiteSubject", result: "Result") -> "list[Mistake]":
+    from diptych.evaluation.job import prepare  # noqa: PLC0415
     from diptych.evaluation.suite.suite_report import outcomes_in_words, sample_mistakes  # noqa: PLC0415
 
     outcomes = outcomes_in_words(result)
@@ -140,7 +140,7 @@ def _mistakes(task: "Task", subject: "Subject", result: "Result") -> "list[Mista
     rows = sample_mistakes(outcomes, _MISTAKES)
     if not rows:
         return []
-    source = prepare(task, subject).sources[0]
+    source = prepare(task, subject.context).sources[0]
     return [mistake for row in rows if (mistake := _mistake(source, outcomes, row)) is not None]
 
 

@@ -1,5 +1,6 @@
 """`diptych evaluate calibrate`: a file that makes the answers of `diptych classify` mean what they say."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,7 +8,7 @@ from cyclopts import Parameter
 
 from diptych.cli.evaluate import everybody
 from diptych.cli.evaluate_datasets import Root
-from diptych.cli.inputs import KeepNothing, LabelSource, Templates
+from diptych.cli.inputs import KeepNothing
 from diptych.cli.options import (
     NO_TABLE_OPTIONS,
     Activation,
@@ -21,7 +22,9 @@ from diptych.cli.options import (
     TableOptions,
 )
 from diptych.cli.output import emit, progress, say, say_left_out, table
+from diptych.cli.task_options import parameter
 from diptych.errors import SettingsError
+from diptych.evaluation.tasks import LabelFrom, ZeroShot
 from diptych.weights.naming import DEFAULT_MODEL
 from diptych.wording import percent
 
@@ -48,8 +51,8 @@ def calibrate(
     model: Model = DEFAULT_MODEL,
     activation: Activation = None,
     labels_file: LabelsFile = None,
-    templates: Templates = None,
-    label_from: LabelSource = None,
+    templates: Annotated[str | None, parameter(ZeroShot, "templates")] = None,
+    label_from: Annotated[LabelFrom | None, parameter(ZeroShot, "label_from")] = None,
     root: Root = None,
     columns: TableOptions = NO_TABLE_OPTIONS,
     batch_size: BatchSize = 64,
@@ -62,21 +65,33 @@ def calibrate(
     if not out.absolute().parent.is_dir():
         raise SettingsError(f"{out}: the folder {out.parent} does not exist; make it first")
 
-    from diptych.cli.inputs import classifier_builder, zero_shot_data  # noqa: PLC0415
+    from diptych.cli.inputs import classifier_builder  # noqa: PLC0415
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
+    from diptych.evaluation.job import Context, open_data  # noqa: PLC0415
+    from diptych.evaluation.task_jobs import zero_shot_data  # noqa: PLC0415
     from diptych.evaluation.zero_shot import calibration  # noqa: PLC0415
     from diptych.evaluation.zero_shot.prompts import templates_for  # noqa: PLC0415
 
-    task = zero_shot_data(data, labels_file, templates, root=root, columns=columns)
-    others = zero_shot_data(none_data, None, None, root=root).source if none_data is not None else None
-    left_out = all_left_out(map(left_out_of, [task.source] if others is None else [task.source, others]))
-    say_left_out(left_out)
+    labels = None if labels_file is None else str(labels_file)
+    asked = ZeroShot(
+        name="calibrate",
+        data=data,
+        labels=labels,
+        templates=templates,
+        label_from=label_from,
+        **vars(columns),
+    )
+    opening = partial(open_data, root=root)
+    task = zero_shot_data(asked, Context(open=opening, templates=templates_for(model)))
+    others = None
+    if none_data is not None:
+        others = opening(none_data, ZeroShot(name="calibrate", data=none_data)).source
+    sources = [task.source, *([others] if others is not None else [])]
+    say_left_out(all_left_out(map(left_out_of, sources)))
     with everybody(device) as here:
         name, network, preprocess = load_model(model, device, precision, activation)
-        with progress(
-            "calibrating", len(task.source) + (len(others) if others is not None else 0)
-        ) as advance:
+        with progress("calibrating", sum(map(len, sources))) as advance:
             found = calibration.calibrate(
                 network,
                 preprocess,
@@ -85,8 +100,8 @@ def calibrate(
                 none_of_these=others,
                 keep=keep,
                 labels=task.labels,
-                templates=task.templates or templates_for(name),
-                label_from=label_from or task.label_from,
+                templates=task.templates,
+                label_from=task.label_from,
                 build=classifier_builder(preprocess, keep=not no_cache),
                 batch_size=batch_size,
                 progress=advance,

@@ -4,12 +4,12 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from diptych.cli.options import NO_TABLE_OPTIONS, TableOptions
-from diptych.errors import DataError, ImageError, SettingsError, UsageError
+from diptych.errors import DataError, ImageError, UsageError
 
 if TYPE_CHECKING:
     from diptych.data.images.transforms import Preprocess
@@ -18,17 +18,6 @@ if TYPE_CHECKING:
     from diptych.evaluation.zero_shot.class_labels import LabelSet
     from diptych.evaluation.zero_shot.classification import BuildClassifier
 
-Templates = Annotated[
-    str | None,
-    Parameter(
-        help="plain, photo, drawings, imagenet, imagenet-7, one such as 'a photo of a {}.', or a file: text with one "
-        "a line, or TOML with templates. Without it: those of the labels file, or what suits the model."
-    ),
-]
-LabelSource = Annotated[
-    Literal["label", "caption"] | None,
-    Parameter(help="Where the class of a picture stands; label without it."),
-]
 KeepNothing = Annotated[
     bool,
     Parameter(
@@ -36,60 +25,12 @@ KeepNothing = Annotated[
     ),
 ]
 
-Metric = Literal["top1", "mean_per_class", "mean_top1_top5", "roc_auc", "map11"]
-
-
-class ZeroShotData(NamedTuple):
-    """What is classified into what, and how that is told."""
-
-    source: "Source"
-    labels: "LabelSet | None"
-    templates: tuple[str, ...] | None
-    metric: Metric
-    label_from: Literal["label", "caption"]
-
 
 def open_data(place: str, columns: TableOptions = NO_TABLE_OPTIONS) -> "Source":
     """Open what `SOURCE` or `--data` names, with the options of a table; raises what `open_source` raises."""
     from diptych.data.sources.opening import open_source  # noqa: PLC0415
 
     return open_source(place, **vars(columns))
-
-
-def zero_shot_data(
-    data: str,
-    labels_file: Path | None,
-    templates: str | None,
-    *,
-    root: Path | None = None,
-    columns: TableOptions = NO_TABLE_OPTIONS,
-) -> ZeroShotData:
-    """What `--data`, `--labels-file` and `--templates` stand for.
-
-    A published dataset, `benchmark:NAME`, brings its own labels, templates and metric where none are given.
-    """
-    from diptych.evaluation.datasets.benchmark import benchmark_from  # noqa: PLC0415
-    from diptych.evaluation.zero_shot.class_labels import read_labels  # noqa: PLC0415
-    from diptych.evaluation.zero_shot.prompts import templates_named  # noqa: PLC0415
-
-    given = templates_named(templates) if templates is not None else None
-    labels = read_labels(labels_file) if labels_file is not None else None
-    if given is None and labels is not None:
-        given = labels.templates
-    known = benchmark_from(data, root)
-    if known is None:
-        return ZeroShotData(open_data(data, columns), labels, given, "top1", "label")
-    if columns != NO_TABLE_OPTIONS:
-        raise UsageError(f"--data {data}: a published dataset has its own columns; leave those options out")
-    match known.metric:
-        case "pm" | "image_to_text_r1":
-            raise SettingsError(
-                f"{data}: {known.title} is not measured by naming its pictures; see: diptych evaluate --help"
-            )
-        case metric:
-            return ZeroShotData(
-                known.source, labels or known.labels, given or known.templates, metric, known.label_from
-            )
 
 
 def read_classes(labels: str | None, file: Path | None) -> "LabelSet":

@@ -63,6 +63,9 @@ class Report:
     details: Mapping[str, Any] = field(
         default_factory=dict
     )  # how it was measured: what a task chose by itself
+    notes: tuple[
+        str, ...
+    ] = ()  # how it was measured, in sentences; not part of the JSON, which has `details`
     outcomes: Outcomes | None = None  # not part of the JSON, which stays small
 
     @property

@@ -79,7 +79,7 @@ def test_few_shots_are_compared_with_zero_shot(tiny: Path, shades: Path, run: Ru
     report = outcome.json
     assert list(report["metrics"]) == ["top1_1_shot", "top1_2_shot"]
     assert report["details"]["crossing"] == {"examples": 1.0, "relation": "at most"}
-    assert "is worth at most 1.0 labelled pictures a class" in outcome.err
+    assert "is worth at most 1.0 labelled images a class" in outcome.err
 
 
 def test_several_labels_a_picture_are_probed_by_the_map(tiny: Path, tmp_path: Path, run: Run) -> None:
@@ -102,8 +102,11 @@ def test_several_labels_a_picture_are_probed_by_the_map(tiny: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("linear-probe --test TEST", (USAGE, "--train is missing")),
-        ("linear-probe --train TRAIN --test TEST --metric map11 --label-from label", (USAGE, "--label-from")),
+        ("linear-probe --test TEST", (USAGE, "train is missing")),
+        (
+            "linear-probe --train TRAIN --test TEST --metric map11 --label-from label",
+            (USAGE, "leave out label_from"),
+        ),
         ("few-shot --train TRAIN --test TEST --shots 1,x", (USAGE, "--shots '1,x'")),
         ("few-shot --train TRAIN --test TEST --shots 0", (FAILED, "expected whole numbers from 1")),
         ("few-shot --train TRAIN --test TEST", (FAILED, "has 6 images; 16 shots need 16")),

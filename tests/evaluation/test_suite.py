@@ -14,10 +14,10 @@ from tiny_model import preprocessing, random_clip
 
 from diptych.embed.encode import Progress
 from diptych.errors import DataError, SettingsError
+from diptych.evaluation.job import prepare
 from diptych.evaluation.suite import suite_run as suite_module
 from diptych.evaluation.suite.headlines import headlines
 from diptych.evaluation.suite.suite_files import Result, read_result, write_result
-from diptych.evaluation.suite.suite_jobs import Subject, prepare
 from diptych.evaluation.suite.suite_report import (
     class_rows,
     confused_pairs,
@@ -28,17 +28,10 @@ from diptych.evaluation.suite.suite_report import (
     reliability,
     sample_mistakes,
 )
-from diptych.evaluation.suite.suite_run import read_suite_folder, run_suite
-from diptych.evaluation.suite.suite_tasks import (
-    FewShot,
-    LinearProbe,
-    Retrieval,
-    Task,
-    ZeroShot,
-    default_suite,
-    read_suite,
-)
+from diptych.evaluation.suite.suite_run import SuiteSubject, read_suite_folder, run_suite
+from diptych.evaluation.suite.suite_tasks import default_suite, read_suite
 from diptych.evaluation.task_report import Outcomes, Report, Scores
+from diptych.evaluation.tasks import FewShot, LinearProbe, Retrieval, TaskSettings, ZeroShot
 from tests.processes import run_processes
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
@@ -53,7 +46,7 @@ class Diary:
     failed: list[str] = field(default_factory=list)
 
     @contextlib.contextmanager
-    def begin(self, task: Task, images: int) -> Iterator[Progress]:
+    def begin(self, task: TaskSettings, steps: int) -> Iterator[Progress]:
         self.begun.append(task.name)
         yield lambda count: None
 
@@ -87,8 +80,8 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def subject() -> Subject:
-    return Subject(
+def subject() -> SuiteSubject:
+    return SuiteSubject(
         model=random_clip(),
         preprocess=preprocessing(),
         name="tiny",
@@ -99,17 +92,17 @@ def subject() -> Subject:
 
 
 @pytest.fixture
-def tasks(classes: Path, captioned: Path) -> list[Task]:
+def tasks(classes: Path, captioned: Path) -> list[TaskSettings]:
     return [ZeroShot(name="colours", data=str(classes)), Retrieval(name="pairs", data=str(captioned))]
 
 
-def run(tasks: list[Task], subject: Subject, folder: Path) -> tuple[list[Result], Diary]:
+def run(tasks: list[TaskSettings], subject: SuiteSubject, folder: Path) -> tuple[list[Result], Diary]:
     diary = Diary()
     return run_suite(tasks, subject, folder, diary), diary
 
 
 def test_a_suite_does_every_task_and_its_files_give_the_same_back(
-    tasks: list[Task], subject: Subject, tmp_path: Path
+    tasks: list[TaskSettings], subject: SuiteSubject, tmp_path: Path
 ) -> None:
     results, diary = run(tasks, subject, tmp_path / "out")
     assert diary.begun == ["colours", "pairs"]
@@ -133,7 +126,7 @@ def test_a_suite_does_every_task_and_its_files_give_the_same_back(
     np.testing.assert_array_equal(read_rows.scores["top1"], made_rows.scores["top1"])
 
 
-def test_what_is_done_is_kept(tasks: list[Task], subject: Subject, tmp_path: Path) -> None:
+def test_what_is_done_is_kept(tasks: list[TaskSettings], subject: SuiteSubject, tmp_path: Path) -> None:
     first, _ = run(tasks, subject, tmp_path)
     files = {file: file.stat().st_mtime_ns for file in (tmp_path / "tasks").iterdir()}
     again, diary = run(tasks, subject, tmp_path)
@@ -143,11 +136,15 @@ def test_what_is_done_is_kept(tasks: list[Task], subject: Subject, tmp_path: Pat
 
 
 def test_a_task_is_done_again_when_anything_that_it_depends_on_has_changed(
-    tasks: list[Task], subject: Subject, tmp_path: Path, classes: Path, monkeypatch: pytest.MonkeyPatch
+    tasks: list[TaskSettings],
+    subject: SuiteSubject,
+    tmp_path: Path,
+    classes: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run(tasks, subject, tmp_path)
 
-    def begun(changed: list[Task], by: Subject = subject) -> list[str]:
+    def begun(changed: list[TaskSettings], by: SuiteSubject = subject) -> list[str]:
         names = run(changed, by, tmp_path)[1].begun
         run(tasks, subject, tmp_path)
         return names
@@ -176,7 +173,7 @@ def test_a_task_is_done_again_when_anything_that_it_depends_on_has_changed(
 
 
 def test_figures_of_the_version_that_counted_rows_are_made_again(
-    tasks: list[Task], subject: Subject, tmp_path: Path
+    tasks: list[TaskSettings], subject: SuiteSubject, tmp_path: Path
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(suite_module, "EVALUATION_VERSION", 1)
@@ -185,7 +182,7 @@ def test_figures_of_the_version_that_counted_rows_are_made_again(
 
 
 def test_a_failed_task_is_recorded_and_tried_again_and_the_others_go_on(
-    tasks: list[Task], subject: Subject, tmp_path: Path, captioned: Path
+    tasks: list[TaskSettings], subject: SuiteSubject, tmp_path: Path, captioned: Path
 ) -> None:
     place = tmp_path / "later"
     late = Retrieval(name="late", data=str(place))
@@ -202,7 +199,7 @@ def test_a_failed_task_is_recorded_and_tried_again_and_the_others_go_on(
 
 
 def test_a_task_that_fails_while_it_is_measured_is_recorded_too(
-    subject: Subject, tmp_path: Path, captioned: Path
+    subject: SuiteSubject, tmp_path: Path, captioned: Path
 ) -> None:
     (result,), _ = run([ZeroShot(name="no-labels", data=str(captioned))], subject, tmp_path)
     assert "has no label; zero-shot evaluation needs class folders" in str(result.error)
@@ -210,7 +207,7 @@ def test_a_task_that_fails_while_it_is_measured_is_recorded_too(
 
 @pytest.mark.parametrize("name", ["colours.json", "*.npz"])
 def test_a_damaged_result_is_made_again(
-    name: str, tasks: list[Task], subject: Subject, tmp_path: Path
+    name: str, tasks: list[TaskSettings], subject: SuiteSubject, tmp_path: Path
 ) -> None:
     run(tasks[:1], subject, tmp_path)
     (file,) = (tmp_path / "tasks").glob(name)
@@ -222,7 +219,9 @@ def test_a_damaged_result_is_made_again(
     assert list(read_suite_folder(tmp_path)) == ["colours"]
 
 
-def test_outcomes_that_are_missing_are_noticed(tasks: list[Task], subject: Subject, tmp_path: Path) -> None:
+def test_outcomes_that_are_missing_are_noticed(
+    tasks: list[TaskSettings], subject: SuiteSubject, tmp_path: Path
+) -> None:
     run(tasks[:1], subject, tmp_path)
     (file,) = (tmp_path / "tasks").glob("*.npz")
     file.unlink()
@@ -309,14 +308,16 @@ def test_keys_of_any_characters_survive_the_file(tmp_path: Path) -> None:
 
 
 def test_two_models_are_never_mixed_in_one_folder(
-    tasks: list[Task], subject: Subject, tmp_path: Path
+    tasks: list[TaskSettings], subject: SuiteSubject, tmp_path: Path
 ) -> None:
     run(tasks[:1], subject, tmp_path)
     with pytest.raises(SettingsError, match=r"holds results of another model \(tiny\); name another folder"):
         run(tasks[:1], replace(subject, fingerprint="0" * 64), tmp_path)
 
 
-def test_a_folder_of_other_files_is_refused(tasks: list[Task], subject: Subject, tmp_path: Path) -> None:
+def test_a_folder_of_other_files_is_refused(
+    tasks: list[TaskSettings], subject: SuiteSubject, tmp_path: Path
+) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(SettingsError, match="is a folder with other files; name a new folder with --out"):
         run(tasks, subject, tmp_path)
@@ -339,13 +340,13 @@ torch.set_num_threads(1)
 sys.path[:0] = {path!r}
 from tiny_model import preprocessing, random_clip
 from diptych.distributed import processes
-from diptych.evaluation.suite.suite_jobs import Subject
-from diptych.evaluation.suite.suite_tasks import ZeroShot, Retrieval
+from diptych.evaluation.suite.suite_run import SuiteSubject
+from diptych.evaluation.tasks import ZeroShot, Retrieval
 from test_suite import Diary
 from diptych.evaluation.suite.suite_run import run_suite
 out, classes, captioned, absent = sys.argv[1:]
 with processes("cpu") as here:
-    subject = Subject(model=random_clip(), preprocess=preprocessing(), name="tiny", fingerprint="f" * 64,
+    subject = SuiteSubject(model=random_clip(), preprocess=preprocessing(), name="tiny", fingerprint="f" * 64,
                       precision="float32", templates=("{{}}",))
     tasks = [ZeroShot(name="colours", data=classes), Retrieval(name="absent", data=absent),
              Retrieval(name="pairs", data=captioned)]
@@ -358,7 +359,7 @@ with processes("cpu") as here:
 
 
 def test_two_processes_measure_what_one_does_and_the_first_one_writes(
-    tasks: list[Task], subject: Subject, tmp_path: Path, classes: Path, captioned: Path
+    tasks: list[TaskSettings], subject: SuiteSubject, tmp_path: Path, classes: Path, captioned: Path
 ) -> None:
     alone, _ = run(tasks, subject, tmp_path / "alone")
     out = tmp_path / "two"
@@ -387,7 +388,7 @@ def test_two_processes_measure_what_one_does_and_the_first_one_writes(
 
 
 def test_probes_learn_from_their_training_data_and_answer_the_test_data(
-    subject: Subject, classes: Path, tmp_path: Path
+    subject: SuiteSubject, classes: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "test"
     for name, colour in COLOURS.items():
@@ -413,27 +414,27 @@ def test_probes_learn_from_their_training_data_and_answer_the_test_data(
 
 
 def test_a_published_dataset_brings_its_labels_templates_and_training_split(
-    subject: Subject, tmp_path: Path
+    subject: SuiteSubject, tmp_path: Path
 ) -> None:
     (zero_shot,), _ = run([ZeroShot(name="digits", data="benchmark:digits")], subject, tmp_path)
     assert zero_shot.report is not None, zero_shot.error
     assert zero_shot.phrases == {}  # of a digit, the name is the phrase
     assert zero_shot.report.details["templates"] == ['a photo of the number: "{}".']
-    job = prepare(LinearProbe(name="probe", data="benchmark:digits"), subject)
+    job = prepare(LinearProbe(name="probe", data="benchmark:digits"), subject.context)
     assert [len(source) for source in job.sources] == [zero_shot.report.scores.count, 1797 - 256]
 
 
 def test_settings_that_do_not_go_together_fail_with_a_reason(
-    subject: Subject, classes: Path, tmp_path: Path
+    subject: SuiteSubject, classes: Path, tmp_path: Path
 ) -> None:
     place = str(classes)
-    asked: dict[str, Task] = {
-        "says nothing of what to learn from; expected train = ...": LinearProbe(name="a", data=place),
+    asked: dict[str, TaskSettings] = {
+        "train is missing: ": LinearProbe(name="a", data=place),
         "map11 takes the classes from the metadata; leave out group_by": ZeroShot(
             name="b", data=place, metric="map11", group_by="x"
         ),
         "is not measured by the classes of its images": ZeroShot(name="c", data="benchmark:sample"),
-        "several labels an image are not learned here": FewShot(
+        "have several labels each, which few-shot does not learn": FewShot(
             name="d",
             data=place,
             train=place,
@@ -446,7 +447,7 @@ def test_settings_that_do_not_go_together_fail_with_a_reason(
         assert said in str(result.error)
 
 
-def test_a_task_says_how_its_tables_are_read(subject: Subject, captioned: Path, tmp_path: Path) -> None:
+def test_a_task_says_how_its_tables_are_read(subject: SuiteSubject, captioned: Path, tmp_path: Path) -> None:
     table, suite = tmp_path / "t.csv", tmp_path / "suite.toml"
     table.write_text("pic^words\n" + "".join(f"{name}.png^a {name} square\n" for name in COLOURS))
     suite.write_text(
@@ -477,7 +478,7 @@ def test_a_suite_file_is_read_strictly(tmp_path: Path) -> None:
     )
     refused(
         '[[tasks]]\nname = "a"\ndata = "d"',
-        r"tasks\]\] 1: task None: zero-shot, retrieval, linear-probe",
+        r"tasks\]\] 1: task None: expected one of zero-shot, retrieval, linear-probe",
     )
     refused('[[tasks]]\nname = "a"\ntask = "retrieval"\ndata = "d"\nlabels = "x"', "unknown setting 'labels'")
     refused('[[tasks]]\nname = "a"\ntask = "retrieval"', "missing setting 'data'")

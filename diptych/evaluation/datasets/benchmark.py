@@ -18,10 +18,10 @@ from diptych.evaluation.datasets.packed import (
 )
 from diptych.evaluation.datasets.set_files import names_of
 from diptych.evaluation.robustness.natural_shift import SHIFTS, class_map
+from diptych.evaluation.tasks import PUBLISHED
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.prompts import TEMPLATES
 
-PREFIX = "benchmark:"
 ROOT_VARIABLE = "DIPTYCH_DATA"
 
 Form = Literal["original", "shards", "datasets"]
@@ -107,9 +107,9 @@ def benchmark_from(data: str, root: str | Path | None = None) -> Benchmark | Non
 
     root: as `open_benchmark` takes it; `default_root()` where not given. Raises what `open_benchmark` raises.
     """
-    if not data.startswith(PREFIX):
+    if not data.startswith(PUBLISHED):
         return None
-    name, _, split = data.removeprefix(PREFIX).partition(":")
+    name, _, split = data.removeprefix(PUBLISHED).partition(":")
     return open_benchmark(name, default_root() if root is None else root, split or None)
 
 

@@ -17,16 +17,15 @@ from numpy.typing import NDArray
 from diptych.embed.encode import Progress
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.metrics import Flags, Floats, Integers, Interval
-from diptych.evaluation.probes.linear_probe import check_test
+from diptych.evaluation.probes.linear_probe import NOT_CONVERGED, check_test
 from diptych.evaluation.probes.logistic_regression import Fit, fitting_device
 from diptych.evaluation.probes.probe_data import LabelledFeatures, shuffled
 from diptych.evaluation.probes.strength_sweep import Split, sweep
 from diptych.evaluation.robustness.student_t import margin
 from diptych.evaluation.task_report import Outcomes, Report, Scores
-from diptych.evaluation.zero_shot.answers import Headline
+from diptych.evaluation.tasks import SEEDS, SHOTS, Headline
+from diptych.wording import percent
 
-SHOTS = (1, 2, 4, 8, 16)
-SEEDS = 3
 MOST_FOLDS = 4
 
 # The best power of ten for one image a class, on parts of the training sets of digits and Fashion-MNIST; all from 1 to
@@ -65,7 +64,7 @@ def evaluate_few_shot(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Report:
-    """`headline` of probes that have learned from so many training images of each class.
+    """Measure `headline` of probes that have learned from so many training images of each class.
 
     shots: numbers of images a class. seeds: how often they are drawn; draws of one seed contain each other.
     zero_shot: the model's own `headline` on `test`, for the `crossing` in the details. progress: is told of each
@@ -97,22 +96,15 @@ def evaluate_few_shot(
         ]
         for number in numbers
     ]
-    values = np.array([[draw.value for draw in of_number] for of_number in draws])
     names = [metric_name(headline, number) for number in numbers]
+    values = np.array([[draw.value for draw in of_number] for of_number in draws])
+    crossings = _crossings(numbers, values, zero_shot)
+    converged = all(draw.converged for of_number in draws for draw in of_number)
     return Report(
         task="few-shot",
         model=model_name,
         data=test.data,
-        scores=Scores(
-            count=len(test),
-            metrics=dict(zip(names, values.mean(axis=1).tolist(), strict=True)),
-            confidence={
-                name: t_interval(of_seeds.tolist())
-                for name, of_seeds in zip(names, values, strict=True)
-                if seeds > 1
-            },
-            chance=dict.fromkeys(names, draws[0][0].chance),
-        ),
+        scores=_scores(len(test), names, values, draws[0][0].chance),
         skipped=test.skipped,
         remarks=test.remarks_beside(train),
         details={
@@ -125,19 +117,35 @@ def evaluate_few_shot(
                 name: [draw.inverse_strength for draw in of_number]
                 for name, of_number in zip(names, draws, strict=True)
             },
-            "converged": all(draw.converged for of_number in draws for draw in of_number),
-            **_crossings(numbers, values, zero_shot),
+            "converged": converged,
+            **crossings,
         },
-        outcomes=Outcomes(
-            keys=test.keys,
-            scores={
-                name: np.stack(of_images).mean(axis=0)
-                for name, of_number in zip(names, draws, strict=True)
-                if (of_images := [draw.of_images for draw in of_number if draw.of_images is not None])
-            },
-            positions=test.positions,
-        ),
+        notes=(_crossed(crossings), *(() if converged else (NOT_CONVERGED,))),
+        outcomes=Outcomes(keys=test.keys, scores=_of_images(names, draws), positions=test.positions),
     )
+
+
+def _scores(count: int, names: Sequence[str], values: NDArray[np.float64], chance: float) -> Scores:
+    """Return the means over the draws. values: (names, seeds)."""
+    return Scores(
+        count=count,
+        metrics=dict(zip(names, values.mean(axis=1).tolist(), strict=True)),
+        confidence={
+            name: t_interval(of_seeds.tolist())
+            for name, of_seeds in zip(names, values, strict=True)
+            if len(of_seeds) > 1
+        },
+        chance=dict.fromkeys(names, chance),
+    )
+
+
+def _of_images(names: Sequence[str], draws: Sequence[Sequence[_Draw]]) -> dict[str, Floats]:
+    """Return what each test image scores, (n,), as a mean over the draws, for metrics that are means over images."""
+    return {
+        name: np.stack(of_images).mean(axis=0)
+        for name, of_number in zip(names, draws, strict=True)
+        if (of_images := [draw.of_images for draw in of_number if draw.of_images is not None])
+    }
 
 
 def metric_name(headline: str, shots: int) -> str:
@@ -146,7 +154,7 @@ def metric_name(headline: str, shots: int) -> str:
 
 
 def sample(target: Integers, shots: int, seed: int) -> Integers:
-    """The numbers of `shots` examples of each class, drawn without replacement, class by class.
+    """Draw the indices of `shots` examples of each class, without replacement, class by class.
 
     target: (n,) classes. With one seed, those of fewer shots are among those of more, and a class's draw does not
     depend on the other classes.
@@ -246,3 +254,12 @@ def _crossings(shots: Sequence[int], values: NDArray[np.float64], zero_shot: flo
         "crossing": asdict(crossing(shots, values.mean(axis=1).tolist(), zero_shot)),
         "crossing_by_seed": [asdict(crossing(shots, column.tolist(), zero_shot)) for column in values.T],
     }
+
+
+def _crossed(found: dict[str, Any]) -> str:
+    """Return what a person is told beside the figures. found: of `_crossings`."""
+    if not found:
+        return "intervals: over the draws of the images that were learned from"
+    meets, accuracy = found["crossing"], percent(found["zero_shot"])
+    relation = "" if meets["relation"] == "equal" else f"{meets['relation']} "
+    return f"zero-shot, {accuracy}, is worth {relation}{meets['examples']:.1f} labelled images a class"

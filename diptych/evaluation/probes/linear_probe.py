@@ -5,7 +5,7 @@ on validation images, then all labelled images are fitted with it, and the test 
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,9 +15,10 @@ from diptych.evaluation.probes.logistic_regression import Fit, fitting_device
 from diptych.evaluation.probes.probe_data import VALIDATION_SHARE, ProbeData
 from diptych.evaluation.probes.strength_sweep import MOST_STRENGTHS, Split, Sweep, sweep
 from diptych.evaluation.task_report import Report
-from diptych.evaluation.zero_shot.answers import Headline
+from diptych.evaluation.tasks import Metric
 
 MOST_FITS = MOST_STRENGTHS + 1
+NOT_CONVERGED = "warning: a fit had not converged; its weights are the best found"
 
 Data = TypeVar("Data", bound=ProbeData)
 
@@ -31,8 +32,16 @@ class Probe:
     fitted: int  # images that `fit` has learned from
     validated: str  # what the strength was chosen with
 
+    def notes(self) -> tuple[str, ...]:
+        """Return how the strength was found, as sentences for people."""
+        found = (
+            f"C = {self.chosen.inverse_strength:.3g}, the best of {len(self.chosen.scores)} that were tried on "
+            f"{self.validated}; fitted to {self.fitted:,} images"
+        )
+        return (found,) if self.fit.converged else (found, NOT_CONVERGED)
+
     def details(self) -> dict[str, Any]:
-        """What a report says about it: `converged` is about the last fit, `unconverged` about those before it."""
+        """Return a report's details: `converged` is about the last fit, `unconverged` about those before it."""
         return {
             "C": self.chosen.inverse_strength,
             "fits": len(self.chosen.scores) + 1,
@@ -49,7 +58,7 @@ def evaluate_linear_probe(
     validation: Data | None = None,
     *,
     model_name: str,
-    headline: Headline | Literal["map11"] = "top1",
+    headline: Metric = "top1",
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
@@ -86,6 +95,7 @@ def evaluate_linear_probe(
         skipped=test.skipped,
         remarks=test.remarks_beside(train),
         details={"headline": headline, "classes": len(test.classes), **probe.details()},
+        notes=probe.notes(),
         outcomes=outcomes,
     )
 

@@ -21,6 +21,7 @@ from diptych.evaluation.probes.logistic_regression import Fit, LogisticRegressio
 from diptych.evaluation.probes.strength_sweep import Score
 from diptych.evaluation.survey import EmbeddedRows, feature_rows
 from diptych.evaluation.task_report import Outcomes, Scores
+from diptych.evaluation.tasks import LabelFrom
 from diptych.evaluation.zero_shot.answers import (
     Answers,
     answers,
@@ -29,7 +30,7 @@ from diptych.evaluation.zero_shot.answers import (
     values_of_images,
 )
 from diptych.evaluation.zero_shot.class_labels import LabelSet
-from diptych.evaluation.zero_shot.classification import LabelFrom, LabelledRows, survey_labels
+from diptych.evaluation.zero_shot.classification import LabelledRows, survey_labels
 from diptych.models.clip import CLIP
 
 VALIDATION_SHARE = 0.2  # of each class, where no validation images are given

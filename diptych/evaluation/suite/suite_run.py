@@ -11,19 +11,20 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from diptych.atomic import write_text
 from diptych.config import plain
-from diptych.data.left_out import all_left_out, left_out_of
 from diptych.distributed import gather_objects, share, world
 from diptych.embed.encode import Progress
 from diptych.errors import DataError, DiptychError, SettingsError
+from diptych.evaluation.job import Context, Job, Subject, open_data, prepare
 from diptych.evaluation.suite.suite_files import Result, read_result, write_result
-from diptych.evaluation.suite.suite_jobs import Job, Subject, prepare
-from diptych.evaluation.suite.suite_tasks import Task, check_names
+from diptych.evaluation.suite.suite_tasks import check_names
+from diptych.evaluation.tasks import TaskSettings
 
 # To be raised when the same model and data would give other figures than before. 2: images count, and not
 # rows; keys are paths.
@@ -35,22 +36,43 @@ TASKS = "tasks"
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, kw_only=True)
+class SuiteSubject(Subject):
+    """The model that a suite measures, and all that its results depend on beside the tasks.
+
+    precision: that it was loaded in. templates: what goes around a label where neither task nor labels say. root: the
+    folder of published datasets; `default_root()` without it.
+    """
+
+    fingerprint: str
+    precision: str
+    templates: tuple[str, ...]
+    root: Path | None = None
+
+    @property
+    def context(self) -> Context:
+        """What the tasks are prepared with."""
+        return Context(open=partial(open_data, root=self.root), templates=self.templates)
+
+
 class Watch(Protocol):
     """Whoever is told how a suite goes on."""
 
-    def begin(self, task: Task, images: int) -> AbstractContextManager[Progress]:
-        """A context in which a task is done; what it yields gets the number of images done since the last call.
+    def begin(self, task: TaskSettings, steps: int) -> AbstractContextManager[Progress]:
+        """Return a context in which a task is done; what it yields gets the number of steps done since the last call.
 
-        images: this process's share of them.
+        steps: this process's share of the images, and the classifiers that it fits.
         """
         ...
 
     def end(self, result: Result, *, kept: bool) -> None:
-        """A task has a result. kept: it was there before."""
+        """Take a task's result. kept: it was there before."""
         ...
 
 
-def run_suite(tasks: Sequence[Task], subject: Subject, folder: Path, watch: Watch) -> list[Result]:
+def run_suite(
+    tasks: Sequence[TaskSettings], subject: SuiteSubject, folder: Path, watch: Watch
+) -> list[Result]:
     """Do what is left of a suite, and return every task's result, in the order of `tasks`.
 
     A task is kept as it is where its result is there and nothing that it depends on has changed: its settings, the
@@ -84,14 +106,14 @@ def read_suite_folder(folder: Path) -> dict[str, Result]:
 
 @dataclass(frozen=True)
 class _Run:
-    subject: Subject
+    subject: SuiteSubject
     folder: Path
     watch: Watch
 
-    def result_of(self, task: Task) -> Result:
+    def result_of(self, task: TaskSettings) -> Result:
         """One task's result, kept or made; the same in all processes, but for the report of one that was kept."""
         started = time.perf_counter()
-        job, problem = _attempt(lambda: prepare(task, self.subject))
+        job, problem = _attempt(lambda: prepare(task, self.subject.context))
         if job is None:
             return self._finished(Result(name=task.name, made_by=_made_by(task, self.subject), error=problem))
         made_by = _made_by(task, self.subject, job)
@@ -100,11 +122,9 @@ class _Run:
             if kept is not None:
                 self.watch.end(kept, kept=True)
             return kept or Result(name=task.name, made_by=made_by)
-        images = sum(map(len, job.sources))
-        with self.watch.begin(task, len(share(images, world().rank, world().size))) as progress:
-            report, problem = _attempt(lambda: job.measure(progress))
-        if report is not None:
-            report = replace(report, unused=all_left_out(map(left_out_of, job.sources)))
+        steps = len(share(job.images, world().rank, world().size)) + job.fits
+        with self.watch.begin(task, steps) as progress:
+            report, problem = _attempt(lambda: job.report(self.subject, progress))
         seconds = round(time.perf_counter() - started, 2)
         return self._finished(
             Result(
@@ -135,7 +155,7 @@ def _attempt(work: Callable[[], T]) -> tuple[T | None, str | None]:
     return (None, problems[0]) if problems else (value, None)
 
 
-def _made_by(task: Task, subject: Subject, job: Job | None = None) -> dict[str, Any]:
+def _made_by(task: TaskSettings, subject: SuiteSubject, job: Job | None = None) -> dict[str, Any]:
     """All that a result depends on, as JSON gives it back."""
     values = {
         "evaluation_version": EVALUATION_VERSION,
@@ -163,7 +183,7 @@ def _place(folder: Path, name: str) -> Path:
     return folder / TASKS / f"{name}.json"
 
 
-def _begin(folder: Path, tasks: Sequence[Task], subject: Subject) -> str | None:
+def _begin(folder: Path, tasks: Sequence[TaskSettings], subject: SuiteSubject) -> str | None:
     """Make the folder ready; returns what is wrong with it, if anything is."""
     if (folder / MANIFEST).is_file():
         try:

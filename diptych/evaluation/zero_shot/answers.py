@@ -1,7 +1,7 @@
 """What a classifier, made of words or of labelled images, says of images of one class each, and what that scores."""
 
 from collections.abc import Callable, Collection
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 from torch import Tensor
@@ -21,11 +21,7 @@ from diptych.evaluation.metrics import (
     wilson,
 )
 from diptych.evaluation.task_report import Scores
-
-# The metric that stands for a dataset in the paper's tables: accuracy for most, the mean over classes where classes
-# are uneven (pets, flowers, aircraft, Caltech), the mean of top-1 and top-5 for Kinetics, the area under the ROC
-# curve for Hateful Memes. Several labels an image (VOC) have a task of their own, `multi_label`.
-Headline = Literal["top1", "mean_per_class", "mean_top1_top5", "roc_auc"]
+from diptych.evaluation.tasks import Headline
 
 _IMAGES_AT_ONCE = 256
 

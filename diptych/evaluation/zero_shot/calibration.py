@@ -23,10 +23,10 @@ from diptych.embed.encode import Progress
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.metrics import Floats, Integers, roc_auc
 from diptych.evaluation.survey import embed_rows
+from diptych.evaluation.tasks import LabelFrom
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.classification import (
     BuildClassifier,
-    LabelFrom,
     classifier,
     logit_scale,
     survey_labels,

@@ -1,7 +1,7 @@
 """Zero-shot classification: a classifier made of words (Radford et al. 2021, section 3.1)."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +16,9 @@ from diptych.evaluation.metrics import Integers
 from diptych.evaluation.repeated_images import count_remark, label_remark, without_repeats
 from diptych.evaluation.survey import EmbeddedRows, embed_rows, encoded_rows, survey
 from diptych.evaluation.task_report import Outcomes, Report, Scores
+from diptych.evaluation.tasks import Headline, LabelFrom
 from diptych.evaluation.zero_shot.answers import (
     Answers,
-    Headline,
     answers,
     check_headline,
     likeliest,
@@ -29,8 +29,6 @@ from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.prompts import TEMPLATES, check_templates, fill
 from diptych.evaluation.zero_shot.text_likelihood import class_likelihoods, predicts_texts
 from diptych.models.clip import CLIP
-
-LabelFrom = Literal["label", "caption"]
 
 # From the words of each class and the templates to the weights (embed_dim, classes), as `classifier` does.
 BuildClassifier = Callable[[CLIP, Sequence[Sequence[str]], Sequence[str]], Tensor]

@@ -18,9 +18,9 @@ from diptych.evaluation.probes.probe_data import LabelledFeatures
 from diptych.evaluation.repeated_images import count_remark, rows_of_images
 from diptych.evaluation.survey import encoded_rows, survey
 from diptych.evaluation.task_report import Outcomes, Report, Scores
-from diptych.evaluation.zero_shot.answers import Headline
+from diptych.evaluation.tasks import Headline, LabelFrom
 from diptych.evaluation.zero_shot.class_labels import LabelSet
-from diptych.evaluation.zero_shot.classification import LabelFrom, check_labels, survey_labels
+from diptych.evaluation.zero_shot.classification import check_labels, survey_labels
 from diptych.models.clip import CLIP
 from diptych.models.heads.label_head import LabelHead
 from diptych.models.heads.linear_classifier import ImageClassifier

@@ -28,7 +28,7 @@ from diptych.evaluation.datasets.benchmark import (
 from diptych.evaluation.datasets.dataset import Dataset, Group, all_datasets
 from diptych.evaluation.datasets.set_files import set_values
 from diptych.evaluation.robustness.natural_shift import SHIFTS, class_map
-from diptych.evaluation.zero_shot.answers import Headline
+from diptych.evaluation.tasks import Headline
 from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
 from diptych.evaluation.zero_shot.prompts import TEMPLATES
 from diptych.models.clip import CLIP

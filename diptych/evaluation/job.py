@@ -1,0 +1,120 @@
+"""An evaluation task in two steps: its data are opened once, then any number of models are measured on them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diptych.data.left_out import all_left_out, left_out_of
+from diptych.data.sources.opening import Source, open_source
+from diptych.data.subsets.selection import where
+from diptych.embed.encode import Preprocessing, Progress
+from diptych.errors import UsageError
+from diptych.evaluation.datasets.benchmark import Benchmark, benchmark_from
+from diptych.evaluation.task_report import Report
+from diptych.evaluation.tasks import TASKS, LabelFrom, TaskSettings
+from diptych.evaluation.zero_shot.classification import BuildClassifier, classifier
+from diptych.evaluation.zero_shot.prompts import TEMPLATES
+from diptych.models.clip import CLIP
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """The model that is measured. name: for the report. build: makes its zero-shot classifiers."""
+
+    model: CLIP
+    preprocess: Preprocessing
+    name: str
+    build: BuildClassifier = classifier
+    batch_size: int = 64
+
+
+class TaskData(NamedTuple):
+    """An opened source. known: what is published about it; None for other data."""
+
+    source: Source
+    known: Benchmark | None = None
+
+    @property
+    def label_from(self) -> LabelFrom:
+        """Where an image's class stands, unless the task says."""
+        return self.known.label_from if self.known else "label"
+
+
+OpenData = Callable[[str, TaskSettings], TaskData]  # opens a place in the way that a task's settings say
+
+
+def open_data(place: str, task: TaskSettings, *, root: Path | None = None) -> TaskData:
+    """Open what a task names as data: whatever `open_source` takes, or a published dataset.
+
+    root: the folder of published datasets; `default_root()` when not given.
+
+    Raises:
+        DataError, SettingsError: as `open_source` and `open_benchmark` do.
+        UsageError: columns are given for a published dataset.
+    """
+    known = benchmark_from(place, root)
+    options = task.table_options()
+    if known is None:
+        return TaskData(open_source(place, **options))
+    given = next((name for name, value in options.items() if value is not None), None)
+    if given is not None:
+        raise UsageError(f"the task {task.name!r}: {place} has its own columns; leave out {given}")
+    return TaskData(known.source, known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a task is prepared with. templates: what goes around a label where neither task nor labels say.
+
+    cut: takes the part of the tested data that is to be measured; all of it when not given.
+    """
+
+    open: OpenData = open_data
+    templates: tuple[str, ...] = TEMPLATES["plain"]
+    cut: Callable[[Source], Source] = lambda source: source
+
+    def tested(self, task: TaskSettings) -> TaskData:
+        """Open the data that a task is measured on: the rows of `data` that `where` keeps."""
+        found = self.open(task.data, task)
+        return found._replace(source=self.cut(where(found.source, task.where or {})))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A task whose data are open.
+
+    sources: what is measured on, first of all the source that the outcomes' positions are rows of. measure: gets the
+    model; under torchrun all processes call it together. words: what the result depends on beside the data and the
+    settings. phrases: how people call the classes that the data call otherwise. fits: steps that the progress is told
+    of beside the images, at most.
+    """
+
+    sources: tuple[Source, ...]
+    measure: Callable[[Subject, Progress | None], Report]
+    words: Mapping[str, Any] = field(default_factory=dict)
+    phrases: Mapping[str, str] = field(default_factory=dict)
+    fits: int = 0
+
+    @property
+    def images(self) -> int:
+        """The number of rows of all sources."""
+        return sum(map(len, self.sources))
+
+    def report(self, subject: Subject, progress: Progress | None = None) -> Report:
+        """Measure a model; the report also has what the sources left out when they were opened."""
+        report = self.measure(subject, progress)
+        return replace(report, unused=all_left_out(map(left_out_of, self.sources)))
+
+
+def prepare(task: TaskSettings, context: Context) -> Job:
+    """Open a task's data and read its labels.
+
+    Raises:
+        DataError, SettingsError: as the data's readers do.
+        UsageError: settings of the task that do not go together, or one that is missing.
+    """
+    module, _, function = TASKS[task.task].job.partition(":")
+    job: Job = getattr(import_module(module), function)(task, context)
+    return job
