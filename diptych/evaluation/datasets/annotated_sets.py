@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from diptych.data.sources.opening import Source
-from diptych.errors import DataError, MissingExtraError
+from diptych.errors import DataError
 from diptych.evaluation.datasets.listed_images import ListedImages, Row, read_lines, read_text
 
 # Metres to the nearest vehicle at which the four classes begin; VTAB (Zhai et al. 2019), "closest vehicle distance".
@@ -159,11 +159,9 @@ def _json_list(file: Path, name: str, needed: tuple[str, ...]) -> Sequence[dict[
 
 def _matlab(file: Path, name: str) -> Any:
     """A variable of a MATLAB 5 file: an array, or one of records for a table."""
-    try:
-        from scipy.io import loadmat  # type: ignore[import-untyped]  # noqa: PLC0415
-        from scipy.io.matlab import MatReadError  # type: ignore[import-untyped]  # noqa: PLC0415
-    except ImportError:
-        raise MissingExtraError("scipy", "eval", f"{file.name}, a MATLAB file,") from None
+    from scipy.io import loadmat  # noqa: PLC0415
+    from scipy.io.matlab import MatReadError  # noqa: PLC0415
+
     if not file.is_file():
         raise DataError(f"{file}: no such file; unpack the dataset again")
     try:

@@ -13,12 +13,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
 
 from diptych.errors import DataError
-from diptych.evaluation.metrics import CONFIDENCE_LEVEL, Interval
+from diptych.evaluation.metrics import CONFIDENCE_LEVEL, NORMAL_QUANTILE, Interval
 from diptych.evaluation.robustness.student_t import student_t
 
 Numbers = NDArray[np.float64]
@@ -57,8 +59,8 @@ def logit(accuracy: ArrayLike, count: float | None = None) -> Numbers:
 
 
 def from_logit(value: ArrayLike) -> Numbers:
-    """The accuracy that has this logit: 1 / (1 + exp(-value)), without overflow."""
-    result: Numbers = 0.5 * (1 + np.tanh(0.5 * np.asarray(value, np.float64)))
+    """Return the accuracy that has this logit: 1 / (1 + exp(-value)), without overflow."""
+    result: Numbers = special.expit(np.asarray(value, np.float64))
     return result
 
 
@@ -70,21 +72,18 @@ class Line:
     shift_logits: Numbers  # (models,)
     counts: Counts | None = None  # of the two test sets, where known
 
-    @cached_property
+    @property
     def slope(self) -> float:
-        return float(self._centred @ self.shift_logits / (self._centred @ self._centred))
+        return float(self._fit.slope)
 
-    @cached_property
+    @property
     def intercept(self) -> float:
-        return float(self.shift_logits.mean() - self.slope * self.id_logits.mean())
+        return float(self._fit.intercept)
 
     @property
     def correlation(self) -> float:
         """Pearson's r of the two logits; 0 where every model has the same accuracy under the shift."""
-        spread = (
-            math.sqrt(self._centred @ self._centred) * float(self.shift_logits.std()) * math.sqrt(self.models)
-        )
-        return float(self._centred @ self.shift_logits) / spread if spread > 0 else 0.0
+        return float(self._fit.rvalue) if np.ptp(self.shift_logits) > 0 else 0.0
 
     @property
     def models(self) -> int:
@@ -93,13 +92,15 @@ class Line:
     @property
     def scatter(self) -> float:
         """Standard deviation of the models about the line, in logits, with models - 2 degrees of freedom."""
+        # By the residuals: SciPy's 1 - r**2 loses its digits where models nearly lie on the line.
         away = self.shift_logits - self.intercept - self.slope * self.id_logits
         return math.sqrt(away @ away / (self.models - 2))
 
     @property
     def slope_interval(self) -> Interval:
         """The slope's 95 % interval by Student's t, exact where models scatter normally about a line."""
-        reach = student_t(self.models - 2) * self.scatter / math.sqrt(self._centred @ self._centred)
+        spread = float(self.id_logits.std()) * math.sqrt(self.models)
+        reach = student_t(self.models - 2) * self.scatter / spread
         return self.slope - reach, self.slope + reach
 
     def predict(self, id_accuracy: ArrayLike) -> Numbers:
@@ -131,16 +132,15 @@ class Line:
         centred = x - x.mean(axis=1, keepdims=True)
         slopes = np.sum(centred * y, axis=1) / np.sum(centred**2, axis=1)
         intercepts = y.mean(axis=1) - slopes * x.mean(axis=1)
-        stretch = math.sqrt(self.models / (self.models - 2)) * student_t(self.models - 2) / student_t(None)
+        stretch = math.sqrt(self.models / (self.models - 2)) * student_t(self.models - 2) / NORMAL_QUANTILE
         return (
             self.slope + stretch * (slopes - self.slope),
             self.intercept + stretch * (intercepts - self.intercept),
         )
 
     @cached_property
-    def _centred(self) -> Numbers:
-        centred: Numbers = self.id_logits - self.id_logits.mean()
-        return centred
+    def _fit(self) -> Any:
+        return stats.linregress(self.id_logits, self.shift_logits)
 
 
 @dataclass(frozen=True, eq=False)
