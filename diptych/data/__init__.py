@@ -1,6 +1,6 @@
-"""Where pairs come from, and how their images become tensors.
+"""Read image-text pairs, and turn their images into tensors.
 
-`open_source` reads whatever people have; `Example` is what comes out of it.
+`open_source` opens a dataset in any of the known forms; its items are `Example`s.
 """
 
 from diptych.data.example import Example

@@ -1,4 +1,4 @@
-"""Every example of a source looked at in order, by threads, and what is wrong with the bad ones."""
+"""Examine every example of a source in threads, in order, and report the ones that cannot be used."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable
@@ -15,12 +15,12 @@ from diptych.errors import DataError
 
 T = TypeVar("T")
 
-_AHEAD = 8  # examples a thread
+_AHEAD = 8  # examples per thread
 
 
 @dataclass(frozen=True, slots=True)
-class Bad:
-    """An example that cannot be used. key: the image's file, or nothing, where even its record cannot be read."""
+class Failure:
+    """An example that cannot be used. key: the file of its image; empty if even its record cannot be read."""
 
     position: int
     key: str
@@ -29,8 +29,8 @@ class Bad:
 
 
 @dataclass(frozen=True, slots=True)
-class Good(Generic[T]):
-    """An example, and what was found in its image."""
+class Finding(Generic[T]):
+    """An example that can be used, and what was found in its image."""
 
     position: int
     example: Example
@@ -39,10 +39,10 @@ class Good(Generic[T]):
 
 @dataclass
 class Verdict:
-    """What a whole source came to: read + bad = total."""
+    """The result for a whole source: read + bad = total."""
 
     total: int
-    bad: list[Bad] = field(default_factory=list)
+    bad: list[Failure] = field(default_factory=list)
 
     @property
     def read(self) -> int:
@@ -50,12 +50,12 @@ class Verdict:
 
     @property
     def reasons(self) -> dict[str, int]:
-        """How many are bad for each reason, the most frequent first."""
+        """Count the bad examples by reason, the most frequent first."""
         return dict(Counter(each.reason for each in self.bad).most_common())
 
     @property
     def left_out(self) -> LeftOut:
-        """The bad ones by reason, with the first keys of each."""
+        """Return the bad examples by reason, with the first keys of each."""
         found = LeftOut()
         for each in self.bad:
             found.add(each.reason, each.key or f"row {each.position + 1:,}")
@@ -69,24 +69,24 @@ def examine(
     positions: Iterable[int] | None = None,
     workers: int = 2,
     need_caption: bool = True,
-) -> Generator[Good[T] | Bad, None, None]:
-    """What `look` finds in the examples of a source at `positions` (all of them when not given), in that order.
+) -> Generator[Finding[T] | Failure, None, None]:
+    """Yield what `look` finds in the examples of a source at `positions` (default: all of them), in that order.
 
-    look: called in threads; what it raises of DataError makes the example bad.
-    workers: threads; 0 looks in the caller's own.
-    need_caption: an example without a caption is bad, as it is in training.
+    look: called in threads; an example for which it raises DataError is bad.
+    workers: the number of threads; 0 works in the thread of the caller.
+    need_caption: whether an example without a caption is bad, as it is in training.
     """
 
-    def one(position: int) -> Good[T] | Bad:
+    def one(position: int) -> Finding[T] | Failure:
         key = ""
         try:
             example = source[position]
             key = example.key
             if need_caption and not example.captions:
-                return Bad(position, key, NO_CAPTION, f"{key}: {NO_CAPTION}")
-            return Good(position, example, look(example))
+                return Failure(position, key, NO_CAPTION, f"{key}: {NO_CAPTION}")
+            return Finding(position, example, look(example))
         except DataError as error:
-            return Bad(position, key or error.image or "", reason_of(error), str(error))
+            return Failure(position, key or error.image or "", reason_of(error), str(error))
 
     rows = range(len(source)) if positions is None else positions
     return _in_threads(one, rows, workers) if workers else (one(row) for row in rows)
@@ -105,7 +105,7 @@ def verify_source(
     """
     verdict = Verdict(len(source))
     for found in examine(source, _decode, workers=workers, need_caption=need_caption):
-        if isinstance(found, Bad):
+        if isinstance(found, Failure):
             verdict.bad.append(found)
         progress(1)
     return verdict

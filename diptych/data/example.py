@@ -1,4 +1,4 @@
-"""One image and its words."""
+"""One image with its captions, tags and label."""
 
 import json
 import math
@@ -15,26 +15,24 @@ IMAGE_SUFFIXES = (
     "apng",
 )
 # fmt: on
-"""File suffixes taken for images, in order of preference where one key has several. The format of a file is told by its
-bytes; a suffix only says that a file is worth opening."""
+"""File suffixes of images, in order of preference where one key has several. The bytes of a file decide its format; a
+suffix only says that the file is worth opening."""
 
-_DEEPEST = (
-    100  # lists and objects in one another; what writes JSON, such as the server, stops at a few hundred
-)
+_DEEPEST = 100  # nested lists and objects; JSON writers, the server among them, stop at a few hundred
 _WORDS = ("captions", "caption", "tags", "label", "code")
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One image and its words, as a source hands them out: nothing is decoded yet.
+    """One image with its captions, tags and label, as a source returns it: nothing is decoded yet.
 
     Attributes:
-        key: unique within its source and stable: a path, a line, a key of a shard.
-        image: a file, or the bytes of an encoded image.
+        key: a stable name, unique within its source: a path, a line, a key of a shard.
+        image: the path of a file, or the bytes of an encoded image.
         captions: sentences or titles; empty where the source knows none.
         tags: keywords, which may be sampled as further text.
         label: the name of the image's class, where the source has one.
-        group: examples of one group show the same concept and are not negatives of each other (for emoji, the
+        group: examples of one group show the same concept, so they are not negatives of each other (for emoji, the
             code point).
         metadata: what else the source knows (author, licence, vendor, ...).
         sound: a WAV file, where the source has sounds.
@@ -53,15 +51,15 @@ class Example:
 def example_from_record(
     key: str, image: Path | bytes, record: Mapping[str, Any], where: str, text: str = ""
 ) -> Example:
-    """An example from a JSON object, as it lies beside an image in a folder or a shard.
+    """Make an example from a JSON object, as it lies beside an image in a folder or a shard.
 
-    `captions` (a list) and `caption` (a string) are joined without repetition; where neither says anything,
-    the lines of `text` are the captions. `tags` is a list, or a string with commas. `label` is a string or a
-    whole number, and so is `code`, which becomes the group. Everything else is kept as metadata. None, NaN and
-    empty text are nothing, in a list too.
+    `captions` (a list) and `caption` (a string) are joined without repetition. If both are empty, the lines of `text`
+    are the captions. `tags` is a list, or a string with commas. `label` is a string or a whole number, and so is
+    `code`, which becomes the group. Everything else is kept as metadata. None, NaN and empty text count as absent, in
+    a list too.
 
     Raises:
-        DataError: a field has another type, or lies too deep in others; `where` says in which file.
+        DataError: a field has another type, or the object is nested too deep; `where` names the file.
     """
     _check_depth(record, where)
     code = record.get("code")
@@ -90,23 +88,23 @@ def _check_depth(record: Mapping[str, Any], where: str) -> None:
 
 
 def is_nothing(value: Any) -> bool:
-    """Return whether a value says nothing: None, or NaN, which pandas writes where a cell is empty."""
+    """Return whether a value is absent: None, or NaN, which pandas writes for an empty cell."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def parse_record(data: bytes, where: str) -> dict[str, Any]:
-    """A JSON object from its bytes; DataError, with `where`, for anything else."""
+    """Parse a JSON object from its bytes. Raise DataError, with `where`, for anything else."""
     try:
         record = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not valid JSON ({error}); expected one object such as {_SHAPE}") from None
     if not isinstance(record, dict):
-        raise DataError(f"{where}: a JSON {type(record).__name__}; expected one object such as {_SHAPE}")
+        raise DataError(f"{where}: is a JSON {type(record).__name__}; expected one object such as {_SHAPE}")
     return record
 
 
 def decode_text(data: bytes, where: str) -> str:
-    """UTF-8 text from its bytes, without a byte order mark; DataError, with `where`, for another encoding."""
+    """Decode UTF-8 text, without its byte order mark. Raise DataError, with `where`, for another encoding."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -116,7 +114,7 @@ def decode_text(data: bytes, where: str) -> str:
 
 
 def caption_lines(text: str) -> tuple[str, ...]:
-    """One caption a line; surrounding space and empty lines are dropped."""
+    """Return the captions of a text, one per line, without surrounding space and empty lines."""
     # `splitlines` would also cut at form feeds and Unicode separators, which occur inside scraped captions.
     lines = (line.strip() for line in text.replace("\r", "\n").split("\n"))
     return tuple(line for line in lines if line)
@@ -125,8 +123,8 @@ def caption_lines(text: str) -> tuple[str, ...]:
 def valid_unicode(text: str) -> str:
     """Return `text` with U+FFFD in place of each half of a surrogate pair.
 
-    JSON escapes hold such halves where a text was cut inside an emoji; Python uses them for bytes of a file name
-    that are not UTF-8. Neither a tokenizer nor a table takes them.
+    JSON escapes contain such halves where a text was cut inside an emoji. Python uses them for bytes of a file name
+    that are not UTF-8. Neither a tokenizer nor a table accepts them.
     """
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -158,7 +156,7 @@ def _name(record: Mapping[str, Any], name: str, where: str) -> str | None:
     if is_nothing(value) or not str(value).strip():
         return None
     if isinstance(value, float) and value.is_integer():
-        # pandas makes the whole numbers of a column decimal where one of them is missing.
+        # pandas turns whole numbers into decimals in a column where one of them is missing.
         return str(int(value))
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise DataError(f"{where}: {name!r} is {_shown(value)}; expected a string or a whole number")

@@ -1,4 +1,4 @@
-"""What is in a source, in numbers: formats, sizes, lengths of captions, duplicates."""
+"""Count what is in a source: formats, sizes, lengths of captions, duplicates."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from diptych.data.examination import Bad, Good, examine
+from diptych.data.examination import Failure, Finding, examine
 from diptych.data.example import Example
 from diptych.data.images.decoding import Header, read_header
 from diptych.data.loader import group_id
@@ -19,7 +19,7 @@ _SHOWN = 160  # characters of a caption among the sample rows
 
 @dataclass(frozen=True)
 class Range:
-    """Least, middle, mean and greatest of some numbers."""
+    """The least, median, mean and greatest of some numbers."""
 
     least: float
     median: float
@@ -29,17 +29,17 @@ class Range:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What the rows that were looked at came to.
+    """The figures of the examined rows.
 
-    count: rows of the source. looked_at: how many of them these numbers are about, in evenly spread runs.
-    bad: rows that cannot be read, by reason; only the headers of images are read.
-    formats: of the images. width, height, file_bytes: of the images; None where none can be read.
-    without_caption: rows. tokens: of each caption, start and end included; None where there is none.
-    too_long: captions of more tokens than `context_length`, of `captions` in all.
-    same_images: rows whose image file equals one of an earlier row, to the byte.
-    differing_labels: images of which two rows have different labels. first_differing: one of them, and its labels.
-    same_captions: rows whose first caption equals one of an earlier row, in letters and words.
-    rows: a few of them.
+    count: the rows of the source. looked_at: the examined rows, in evenly spread runs; the other figures cover them.
+    bad: the rows that cannot be read, by reason; only the headers of images are read.
+    formats: the number of images per format. width, height, file_bytes: of the images; None if none can be read.
+    without_caption: the rows without one. tokens: per caption, start and end included; None without captions.
+    too_long: the captions, among `captions`, with more tokens than `context_length`.
+    same_images: the rows whose image file equals that of an earlier row, byte for byte.
+    differing_labels: the images that two rows label differently. first_differing: one of them, with its labels.
+    same_captions: the rows whose first caption equals that of an earlier row, but for case and spaces.
+    rows: a few rows, described one by one.
     """
 
     count: int
@@ -71,29 +71,28 @@ def inspect_source(
     workers: int = 2,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Inspection:
-    """Look at up to `most` rows of a source, see `neighbouring_rows`.
+    """Examine up to `most` rows of a source, chosen by `neighbouring_rows`.
 
-    count_tokens: of a caption, start and end included.
-    shown: how many rows to describe one by one.
-    progress: gets the number of rows done since the last call.
+    count_tokens: returns the number of tokens of a caption, start and end included.
+    shown: the number of rows to describe one by one.
+    progress: receives the number of rows done since the last call.
     """
     positions = neighbouring_rows(len(source), most)
-    good: list[Good[Header]] = []
+    good: list[Finding[Header]] = []
     bad: Counter[str] = Counter()
     for found in examine(source, _look, positions=positions, workers=workers, need_caption=False):
-        if isinstance(found, Bad):
+        if isinstance(found, Failure):
             bad[found.reason] += 1
         else:
-            good.append(Good(found.position, _without_image(found.example), found.found))
+            good.append(Finding(found.position, _without_image(found.example), found.found))
         progress(1)
     headers = [row.found for row in good]
     captions = [caption for row in good for caption in row.example.captions]
     tokens = [count_tokens(caption) for caption in captions]
     first = [row.example.captions[0] for row in good if row.example.captions]
     few = min(shown, len(good))
-    labels: defaultdict[str, dict[str, str]] = defaultdict(
-        dict
-    )  # of each image, with the first row of each label
+    # By image: its labels, each with the key of its first row.
+    labels: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for row in good:
         if row.example.label is not None:
             labels[row.found.sha256].setdefault(row.example.label, row.example.key)
@@ -126,11 +125,11 @@ def _look(example: Example) -> Header:
 
 
 def _without_image(example: Example) -> Example:
-    """The example without the bytes of its image: thousands are kept."""
+    """Return the example without the bytes of its image, because thousands are held in memory."""
     return Example(example.key, b"", example.captions, example.tags, example.label, example.group)
 
 
-def _described(row: Good[Header]) -> dict[str, Any]:
+def _described(row: Finding[Header]) -> dict[str, Any]:
     header = row.found
     return {
         "row": row.position,

@@ -1,4 +1,4 @@
-"""What a command does not use of its data: how much for each reason, and the first names."""
+"""Count the data that a command does not use, by reason, with the first names of each."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -8,17 +8,17 @@ from diptych.printable import printable_name
 NAMED = 3  # names that are kept for each reason
 ORPHAN = "caption file without an image"
 TOO_LARGE = "image too large"
-HIDDEN = "hidden"  # counted like the rest, but no reason for a warning: most systems write such files
+HIDDEN = "hidden"  # counted like the rest, but never warned about: most systems write such files
 
-# What a command can do about a reason, beside what the reason itself says.
+# A remedy that the words of the reason do not already contain.
 _REMEDIES = {TOO_LARGE: "; --max-pixels N decodes images of more pixels"}
 
 
 class LeftOut(Mapping[str, int]):
     """Counts by reason, the most frequent first, with the first names of each.
 
-    As a mapping it gives the counts alone. `remarks` say what was decided about the whole source, such as which of two
-    ways its labels were read.
+    The mapping holds the counts alone. `remarks` tell decisions about the whole source, such as where its labels were
+    read from.
     """
 
     def __init__(self, remarks: Iterable[str] = ()) -> None:
@@ -27,7 +27,7 @@ class LeftOut(Mapping[str, int]):
         self.remarks = tuple(remarks)
 
     def add(self, reason: str, name: str | None = None, count: int = 1) -> None:
-        """Count one thing, or several, of which one is named."""
+        """Add `count` to a reason; `name` is the name of one of them."""
         if count < 1:
             return
         self._counts[reason] = self._counts.get(reason, 0) + count
@@ -36,7 +36,7 @@ class LeftOut(Mapping[str, int]):
             first.append(name)
 
     def first(self, reason: str) -> tuple[str, ...]:
-        """The first names of a reason, at most `NAMED`; fewer where a source knows only numbers."""
+        """Return the first names of a reason, at most `NAMED`; fewer if a source has only counts."""
         return tuple(self._first.get(reason, ()))
 
     def __getitem__(self, reason: str) -> int:
@@ -49,7 +49,7 @@ class LeftOut(Mapping[str, int]):
         return len(self._counts)
 
     def __or__(self, other: Mapping[str, int]) -> "LeftOut":
-        """Both together, as `all_left_out`."""
+        """Return the sum of both, as `all_left_out` does."""
         return all_left_out([self, other])
 
     def __repr__(self) -> str:
@@ -57,30 +57,30 @@ class LeftOut(Mapping[str, int]):
 
     @property
     def total(self) -> int:
-        """Everything that was left out."""
+        """Return the count over all reasons."""
         return sum(self._counts.values())
 
     def warnings(self) -> list[str]:
-        """Return what a command says on stderr: the remarks, and a line for each reason but `HIDDEN`."""
+        """Return the lines for stderr: the remarks, and one line for each reason except `HIDDEN`."""
         reasons = (
             f"left out {self._line(reason)}{_REMEDIES.get(reason, '')}" for reason in self if reason != HIDDEN
         )
         return [*self.remarks, *reasons]
 
     def lines(self) -> list[str]:
-        """A line for each reason, as every command prints it: `2 (truncated image): a.jpg, b.jpg`."""
+        """Return one line for each reason, as every command prints it: `2 (truncated image): a.jpg, b.jpg`."""
         return [self._line(reason) for reason in self]
 
     def _line(self, reason: str) -> str:
         return f"{self[reason]:,} ({reason}){self._named(reason)}"
 
     def to_json(self) -> dict[str, dict[str, Any]]:
-        """`{reason: {"count": int, "first": [name, ...]}}`."""
+        """Return `{reason: {"count": int, "first": [name, ...]}}`."""
         return {reason: {"count": self[reason], "first": list(self.first(reason))} for reason in self}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Mapping[str, Any]]) -> "LeftOut":
-        """What `to_json` gave."""
+        """Read what `to_json` returned."""
         found = cls()
         for reason, value in values.items():
             found._counts[reason] = int(value["count"])
@@ -96,7 +96,7 @@ class LeftOut(Mapping[str, int]):
 
 
 def all_left_out(parts: Iterable[Mapping[str, int]]) -> LeftOut:
-    """The sum of several; what knows no names brings its counts alone."""
+    """Return the sum of several; a plain mapping has counts without names."""
     parts = list(parts)
     remarks = [remark for part in parts if isinstance(part, LeftOut) for remark in part.remarks]
     result = LeftOut(dict.fromkeys(remarks))
@@ -110,6 +110,6 @@ def all_left_out(parts: Iterable[Mapping[str, int]]) -> LeftOut:
 
 
 def left_out_of(source: object) -> LeftOut:
-    """What a source left out when it was opened; nothing for a source that says nothing of it."""
+    """Return what a source left out when it was opened; empty for a source without the attribute."""
     found = getattr(source, "left_out", None)
     return found if isinstance(found, LeftOut) else LeftOut()

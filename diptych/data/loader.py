@@ -24,7 +24,7 @@ from diptych.data.reasons import NO_CAPTION, reason_of
 from diptych.data.sources.opening import Source
 from diptych.data.subsets.joined import parts_of
 from diptych.data.subsets.same_images import image_id
-from diptych.data.text_sampling import TextSampling, joined, sample_text
+from diptych.data.text_sampling import TextSampling, join_fields, sample_text
 from diptych.distributed import World, share
 from diptych.errors import DataError, SettingsError
 
@@ -294,7 +294,9 @@ class Loader:
 
     def _row(self, example: Example) -> _Row:
         captions = (
-            joined(example.captions, example.metadata, self.text.join) if self.text.join else example.captions
+            join_fields(example.captions, example.metadata, self.text.join)
+            if self.text.join
+            else example.captions
         )
         if not captions:
             if self.needs_captions:

@@ -1,4 +1,4 @@
-"""The order in which training sees its examples: a pure function of the seed, so that a run resumes exactly."""
+"""The order of training examples: a pure function of the seed, so that a run resumes exactly."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,15 +18,15 @@ def epoch_order(
     weights: npt.NDArray[np.float64],
     mixed: Sequence[int] = (),
 ) -> Indices:
-    """The examples of one epoch, in order.
+    """Return the indices of the examples of one epoch, in order.
 
     parts: the number of examples of each contiguous part of the source (its shards). The parts are permuted, then
         the examples inside groups of `_PARTS_TOGETHER` parts, so that reads stay near each other on the disk.
-    weights: (examples,) how often an example is seen in an epoch, on average: 2.5 is twice or three times, by a
-        coin of the seed and the epoch; 0 is never.
-    mixed: of a mixture, the number of parts of each source. Each source then has an order of its own, and these
-        are interleaved so evenly that every stretch of the epoch has the proportions of the whole. The number of
-        examples from a source is the sum of its weights, up to the next whole number.
+    weights: (examples,) how often an example is seen in an epoch, on average: 2.5 is twice or three times, drawn
+        from the seed and the epoch; 0 is never.
+    mixed: the number of parts of each source of a mixture. Each source then has an order of its own. The orders are
+        interleaved evenly, so that every stretch of the epoch has the proportions of the whole. The number of
+        examples from a source is the sum of its weights, rounded up.
     """
     if len(mixed) > 1:
         return _interleaved(seed, epoch, parts, weights, mixed)
@@ -44,9 +44,9 @@ def batches(
     *,
     mixed: Sequence[int] = (),
 ) -> Iterator[Indices]:
-    """Batches of `size` examples without end, from the `position`-th example of the run on.
+    """Yield batches of `size` indices without end, starting at the `position`-th example of the run.
 
-    Batches run across the ends of epochs, so that every one is full and the position is a single number.
+    Batches cross the ends of epochs, so that each one is full and the position is a single number.
     """
     left = position
     epoch = 0
@@ -65,10 +65,10 @@ def batches(
 
 
 def row_seeds(seed: int, position: int, count: int) -> Indices:
-    """A seed in 0..2^63-1 for each of the `count` samples from the `position`-th of the run on.
+    """Return a seed in 0..2^63-1 for each of `count` samples, starting at the `position`-th of the run.
 
-    SplitMix64 (Steele, Lea and Flood 2014), whose n-th number is a function of the seed and n alone, less its lowest
-    bit: torch takes seeds as signed integers.
+    This is SplitMix64 (Steele, Lea and Flood 2014), whose n-th number depends on the seed and n alone. The lowest bit
+    is dropped, because torch takes seeds as signed integers.
     """
     numbers = np.arange(position + 1, position + 1 + count, dtype=np.uint64)
     # On arrays: unsigned arithmetic modulo 2^64, without the warning that single numbers give.
@@ -80,7 +80,7 @@ def row_seeds(seed: int, position: int, count: int) -> Indices:
 
 
 def _shuffled(random: np.random.Generator, parts: Sequence[int], times: Indices) -> Indices:
-    """Every example as many times as `times` (examples,) says, shuffled inside groups of shuffled parts."""
+    """Repeat every example `times` (examples,) times, and shuffle inside groups of shuffled parts."""
     starts = np.concatenate([[0], np.cumsum(parts)])
     together: list[Indices] = []
     shuffled = random.permutation(len(parts))
@@ -112,10 +112,10 @@ def _interleaved(
 
 
 def _exact_times(random: np.random.Generator, weights: npt.NDArray[np.float64]) -> Indices:
-    """Whole numbers, on average `weights`, whose sum is that of the weights up to the next whole number.
+    """Round `weights` to whole numbers whose mean is `weights` and whose sum is the sum of the weights, rounded up.
 
-    Systematic sampling: the fractions are laid end to end in a random order, and marks one apart, from a random
-    start, say which are rounded up.
+    Systematic sampling: the fractions are laid end to end in a random order. Marks at distance one, from a random
+    start, select the weights that are rounded up.
     """
     times = np.floor(weights)
     laid = random.permutation(len(weights))

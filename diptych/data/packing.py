@@ -1,13 +1,13 @@
-"""Any source as tar shards with their indexes: the form that training reads fastest.
+"""Write any source as tar shards with their indexes: the form that training reads fastest.
 
 A pack is a folder:
 
     00000.tar, 00001.tar, ...       KEY.jpg (or .png, ...) and KEY.json for every example, in the order of the source
     00000.tar.index.json, ...       see shards.py
-    pack.json                       what was packed from what, how far it is, and what was dropped and why
+    pack.json                       the source, the settings, the finished shards, and the dropped rows with reasons
 
-A shard appears whole or not at all, and `pack.json` after it: a packing that was killed goes on behind its last shard,
-to the same bytes.
+A shard appears whole or not at all, and `pack.json` is written after it. So an interrupted `pack` continues behind its
+last shard, and ends with the same bytes.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from typing import Any
 from PIL import Image
 
 from diptych.atomic import atomic_write, sha256_of, write_text
-from diptych.data.examination import Bad, Good, examine
+from diptych.data.examination import Failure, Finding, examine
 from diptych.data.example import Example
 from diptych.data.images.decoding import open_image, read_header, to_rgb
 from diptych.data.left_out import LeftOut
@@ -34,7 +34,7 @@ from diptych.errors import DataError, SettingsError
 
 _FORMAT_VERSION = 1
 _MANIFEST = "pack.json"
-_SUFFIX = {"JPEG": "jpg", "TIFF": "tif"}  # of a format; the others are their own, in small letters
+_SUFFIX = {"JPEG": "jpg", "TIFF": "tif"}  # of a format; any other is its own suffix, in lower case
 _QUALITY = 90  # of JPEG: the usual choice for training at a fixed size
 _LOSSY = ("JPEG", "WebP", "AVIF", "HEIC", "TIFF")  # formats of photographs, which JPEG keeps well
 
@@ -43,7 +43,7 @@ Encoded = tuple[bytes, str]  # an image file, and its suffix
 
 @dataclass(frozen=True)
 class PackedShard:
-    """One shard. start, stop: the rows of the source it covers; dropped: those of them that were bad."""
+    """A shard of a pack. start, stop: the rows of the source that it covers. dropped: the bad ones among them."""
 
     name: str
     start: int
@@ -56,7 +56,7 @@ class PackedShard:
 
 @dataclass(frozen=True)
 class Pack:
-    """What `pack.json` holds, but for its format."""
+    """The content of `pack.json`, without its format version."""
 
     source: str
     fingerprint: str
@@ -66,7 +66,7 @@ class Pack:
 
     @property
     def done(self) -> int:
-        """Rows of the source that are packed or dropped."""
+        """Count the rows of the source that are packed or dropped."""
         return self.shards[-1].stop if self.shards else 0
 
     @property
@@ -75,13 +75,13 @@ class Pack:
 
     @property
     def reasons(self) -> dict[str, int]:
-        """How many rows were dropped for each reason, the most frequent first."""
+        """Count the dropped rows by reason, the most frequent first."""
         reasons = (row["reason"] for shard in self.shards for row in shard.dropped)
         return dict(Counter(reasons).most_common())
 
     @property
     def left_out(self) -> LeftOut:
-        """The dropped rows by reason, with the first keys of each."""
+        """Return the dropped rows by reason, with the first keys of each."""
         found = LeftOut()
         for shard in self.shards:
             for row in shard.dropped:
@@ -99,16 +99,16 @@ def pack_source(
     need_caption: bool = True,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Pack:
-    """Write a source as tar shards into the folder `out`, or go on with that.
+    """Write a source as tar shards into the folder `out`, or continue an interrupted pack there.
 
-    shard_bytes: size of a shard, after which the next one begins.
-    resize: the shorter side in pixels to which larger images are reduced; files of smaller ones stay as they are.
-    need_caption: drop examples without a caption.
-    progress: gets the number of rows done since the last call, those of an earlier attempt included.
+    shard_bytes: the size in bytes after which the next shard begins.
+    resize: the length in pixels to which a longer shorter side is reduced; smaller images keep their files.
+    need_caption: whether to drop examples without a caption.
+    progress: receives the number of rows done since the last call, those of an earlier attempt included.
 
     Raises:
         SettingsError: `out` holds something else, or a pack of another source or with other settings.
-        DataError: not one example of the source is good.
+        DataError: the source has no example that can be used.
     """
     settings = {"shard_bytes": shard_bytes, "resize": resize, "need_caption": need_caption}
     pack = _begin(out, Pack(source.name, source.fingerprint, len(source), settings))
@@ -134,13 +134,13 @@ def pack_source(
             else ""
         )
         raise DataError(
-            f"{source.name}: nothing to pack: not one of its {pack.total:,} rows is good ({reasons}){remedy}"
+            f"{source.name}: nothing to pack: none of its {pack.total:,} rows can be used ({reasons}){remedy}"
         )
     return pack
 
 
 def read_pack(folder: Path) -> Pack | None:
-    """What is packed in a folder; None where there is no `pack.json` that can be read."""
+    """Read the `pack.json` of a folder; None if there is none that can be read."""
     try:
         values = json.loads((folder / _MANIFEST).read_bytes())
         if values.pop("format_version") != _FORMAT_VERSION or values.pop("kind") != "diptych pack":
@@ -152,7 +152,7 @@ def read_pack(folder: Path) -> Pack | None:
 
 
 def _begin(out: Path, wanted: Pack) -> Pack:
-    """The pack to go on with: that in `out` as far as its shards are there and whole, else a new one."""
+    """Return the pack to continue: the one in `out` up to its first missing shard, else a new one."""
     for leftover in [*out.glob(f".{_MANIFEST}.*.tmp"), *out.glob(".*.tar.*.tmp")]:
         leftover.unlink()
     found = read_pack(out)
@@ -168,8 +168,8 @@ def _begin(out: Path, wanted: Pack) -> Pack:
     what = [name for name in ("fingerprint", "settings") if getattr(found, name) != getattr(wanted, name)]
     if what:
         raise SettingsError(
-            f"{out}: holds a pack of {found.source} with {found.settings}, which is another "
-            f"{' and other '.join(what)}; name a new folder with --out"
+            f"{out}: holds another pack, of {found.source} with {found.settings}, which differs in "
+            f"{' and '.join(what)}; name a new folder with --out"
         )
     whole = []
     for shard in found.shards:
@@ -182,7 +182,7 @@ def _begin(out: Path, wanted: Pack) -> Pack:
 
 def _write_shard(
     path: Path,
-    rows: Iterator[Good[Encoded] | Bad],
+    rows: Iterator[Finding[Encoded] | Failure],
     *,
     start: int,
     shard_bytes: int,
@@ -198,7 +198,7 @@ def _write_shard(
         for row in rows:
             stop += 1
             progress(1)
-            if isinstance(row, Bad):
+            if isinstance(row, Failure):
                 dropped.append(asdict(row))
                 continue
             image, suffix = row.found
@@ -209,7 +209,7 @@ def _write_shard(
             if archive.offset >= shard_bytes:
                 break
     if not examples:
-        # The last rows of the source were all bad: an empty archive would be no shard.
+        # The last rows of the source were all bad: an empty archive is not a shard.
         path.unlink()
         return PackedShard(path.name, start, stop, 0, 0, "", dropped)
     index_shard(path)
@@ -217,14 +217,14 @@ def _write_shard(
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    # No time and no owner: the same source gives the same bytes.
+    # Without times and owners the same source gives the same bytes.
     header = tarfile.TarInfo(name)
     header.size = len(data)
     archive.addfile(header, io.BytesIO(data))
 
 
 def _record(example: Example) -> dict[str, Any]:
-    """The words of an example as `example_from_record` reads them, and the key that it had in its source."""
+    """Return an example as `example_from_record` reads it, with the key that it had in its source."""
     words: dict[str, Any] = {"captions": list(example.captions), "tags": list(example.tags)}
     words |= {"label": example.label, "code": example.group}
     kept = {name: value for name, value in words.items() if value}
@@ -233,17 +233,17 @@ def _record(example: Example) -> dict[str, Any]:
 
 
 def _as_text(value: Any) -> str | None:
-    """Metadata that JSON lacks, such as dates; bytes, which may be further images, are left out."""
+    """Convert metadata that JSON lacks, such as dates, to text; bytes, which may be further images, to None."""
     return None if isinstance(value, bytes) else str(value)
 
 
 def _encoded(example: Example, resize: int | None) -> Encoded:
-    """The file of an image, as it is or made smaller, after its pixels were read once."""
+    """Return the file of an image, unchanged or reduced, after decoding its pixels once."""
     header = read_header(example.image)
     image = open_image(example.image)
     suffix = _SUFFIX.get(header.format, header.format.lower())
     if resize is None or min(image.size) <= resize:
-        to_rgb(image)  # refuses pixels whose range is not known
+        to_rgb(image)  # raises for pixels of unknown range
         data = example.image if isinstance(example.image, bytes) else example.image.read_bytes()
         return data, suffix
     scale = resize / min(image.size)

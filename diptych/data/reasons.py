@@ -1,4 +1,4 @@
-"""Why an example is bad, in a few words that stay the same, so that bad examples can be counted by reason."""
+"""Name why an example is bad in a few fixed words, so that bad examples can be counted by reason."""
 
 import re
 
@@ -8,7 +8,7 @@ from diptych.errors import DataError
 
 NO_CAPTION = "no caption"
 
-# What the messages of this package, and behind "damaged" those of the decoders, say. The first match counts.
+# Patterns of the messages of this package and, behind "damaged", of the decoders. The first match counts.
 # tests/data/test_reasons.py makes one bad example for each line.
 _REASONS: tuple[tuple[str, str], ...] = (
     (
@@ -22,10 +22,10 @@ _REASONS: tuple[tuple[str, str], ...] = (
     (r": empty; expected one of", "empty image"),
     (r"larger than [\d,]+ bytes|pixels; at most", TOO_LARGE),
     (r"its pixels are|a TIFF of 12 bits", "pixels of unknown range"),
-    (r"; expected one of .*; convert it|reads no AVIF", "format not read"),
+    (r"; expected one of .*; convert it|cannot read AVIF", "format not read"),
     (r"no such image|was there when the folder was listed|No such file", "missing image"),
     (r"the image is an address", "image is an address"),
-    (r"the cell of the image holds", "no image named"),
+    (r"the image column holds", "no image named"),
     (r"fields, but there are|expected IMAGE#NUMBER", "broken row"),
     (r"not valid JSON|a JSON \w+; expected one object|JSON nested more than", "invalid JSON"),
     (r"not UTF-8|is not UTF-8", "text is not UTF-8"),
@@ -37,7 +37,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
 
 
 def reason_of(error: DataError) -> str:
-    """The reason behind an error of one example, such as "truncated image"; "unreadable" where it is none of ours."""
+    """Return the reason behind an example's error, such as "truncated image"; "unreadable" for an unknown message."""
     message = str(error)
     return next(
         (reason for pattern, reason in _REASONS if re.search(pattern, message, re.IGNORECASE)), "unreadable"

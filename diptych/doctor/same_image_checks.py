@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from diptych.data.sources.opening import Source
 from diptych.data.subsets.labelled import label_of
-from diptych.data.subsets.same_images import SeenImages, mark, neighbouring_rows, run_length
+from diptych.data.subsets.same_images import ImageMarks, mark_image, neighbouring_rows, run_length
 from diptych.doctor.check import Check
 from diptych.doctor.false_negatives import false_negatives
 from diptych.errors import DataError
@@ -27,12 +27,12 @@ def same_image_checks(recipe: Recipe, source: Source, used: Sequence[int]) -> It
     rows = [used[place] for place in neighbouring_rows(len(used), ROWS)]
     labels: list[str | None] = [None] * len(rows)
     keys = [""] * len(rows)
-    seen = SeenImages(len(rows))
+    seen = ImageMarks(len(rows))
     for row, position in enumerate(rows):
         try:
             example = source[position]
             keys[row], labels[row] = example.key, label_of(example, recipe.data.label_from)
-            seen.note(row, mark(example))
+            seen.note(row, mark_image(example))
         except (DataError, OSError):
             continue  # it is counted among the unreadable rows
     images = seen.images(source, np.array(rows, np.int64))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from diptych.data.left_out import all_left_out, left_out_of
 from diptych.data.sources.opening import Source, open_source
-from diptych.data.subsets.selection import where
+from diptych.data.subsets.selection import select_rows
 from diptych.embed.encode import Preprocessing, Progress
 from diptych.errors import UsageError
 from diptych.evaluation.datasets.benchmark import Benchmark, benchmark_from
@@ -78,7 +78,7 @@ class Context:
     def tested(self, task: TaskSettings) -> TaskData:
         """Open the data that a task is measured on: the rows of `data` that `where` keeps."""
         found = self.open(task.data, task)
-        return found._replace(source=self.cut(where(found.source, task.where or {})))
+        return found._replace(source=self.cut(select_rows(found.source, task.where or {})))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from diptych.data.example import Example
-from diptych.data.scenes.sounds import hear
+from diptych.data.scenes.sounds import hear_example
 from diptych.data.sources.opening import Source
 from diptych.embed.encode import embed_texts
 from diptych.embed.source_rows import count_reasons
@@ -44,7 +44,7 @@ def evaluate_sound_retrieval(model: CLIP, source: Source, *, model_name: str) ->
             f"the model's text side is a {type(text).__name__}, which hears nothing; train one with the objective shre "
             "and text = { hidden = [128], classes = 48, width = 64, sound_bands = 32 }"
         )
-    listen = partial(hear, frames=text.sound_frames, bands=text.sound_bands)
+    listen = partial(hear_example, frames=text.sound_frames, bands=text.sound_bands)
 
     def pick(example: Example) -> _Row:
         return _Row(listen(example), example.captions[:1])

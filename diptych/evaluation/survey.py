@@ -10,7 +10,7 @@ import torch
 
 from diptych.data.example import Example
 from diptych.data.sources.opening import Source
-from diptych.data.subsets.same_images import SeenImages, mark
+from diptych.data.subsets.same_images import ImageMarks, mark_image
 from diptych.distributed import (
     everybody_fails_together,
     gather_objects,
@@ -63,7 +63,7 @@ def survey(source: Source, pick: Callable[[Example], T]) -> Survey[T]:
     """
     picked: dict[int, T] = {}
     skipped: list[Skipped] = []
-    seen = SeenImages(len(source))
+    seen = ImageMarks(len(source))
     for position in range(len(source)):
         row = read_row(source, position)
         if isinstance(row, Skipped):
@@ -71,7 +71,7 @@ def survey(source: Source, pick: Callable[[Example], T]) -> Survey[T]:
         else:
             picked[position] = pick(row)
             with contextlib.suppress(DataError):  # embedding meets it again, and says what is wrong
-                seen.note(position, mark(row))
+                seen.note(position, mark_image(row))
     if not picked:
         raise DataError(f"{source.name}: {none_readable(skipped)}")
     images = seen.images(source, np.arange(len(source)))

@@ -17,7 +17,7 @@ from rich.console import Console
 from diptych.data.example import Example
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source, open_source
-from diptych.data.subsets.selection import where
+from diptych.data.subsets.selection import select_rows
 from diptych.embed.source_rows import uri_of
 from diptych.errors import SettingsError
 from diptych.evaluation.task_report import Report
@@ -70,7 +70,7 @@ def run_demo(
     # The index first: it says what is not installed before the training takes its time.
     database = connect(out / "index")
     test = open_source("sample:test")
-    unseen = where(test, UNSEEN)
+    unseen = select_rows(test, UNSEEN)
     say("1/4  trying this machine's speed")
     recipe = _fitted(load_recipe("sample"), 60 * minutes)
     pairs = len(open_source(recipe.data.train))

@@ -9,7 +9,7 @@ import numpy as np
 from diptych.config import nearest
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source, open_source
-from diptych.data.subsets.selection import Selected, where
+from diptych.data.subsets.selection import Selection, select_rows
 from diptych.errors import SettingsError
 from diptych.evaluation.retrieval import evaluate_retrieval
 from diptych.evaluation.task_report import Report
@@ -70,7 +70,7 @@ def open_tasks(recipe: Recipe) -> list[EvaluationOf]:
     return [
         (
             task,
-            where(
+            select_rows(
                 held_out_part(recipe)
                 if task.data == HELD_OUT
                 else open_source(task.data, **table_options(task)),
@@ -98,7 +98,7 @@ def held_out_part(recipe: Recipe) -> Source:
             f"({found.grouped_by}); add other images, or group them by another column with [data] group_by"
             + (", or set [data] near_copies = false" if recipe.data.group_by is None else "")
         )
-    return Selected(source, positions, f"{source.name} (held out)")
+    return Selection(source, positions, f"{source.name} (held out)")
 
 
 def _check_best(tasks: Sequence[EvaluationOf], recipe: Recipe) -> None:
@@ -119,7 +119,7 @@ def _rehearsed(tasks: Sequence[EvaluationOf], recipe: Recipe) -> list[str]:
         last, rows = len(source) - 1, min(_REHEARSED, len(source))
         # From all over the data, for classes often follow one another.
         chosen = [last * place // max(1, rows - 1) for place in range(rows)]
-        few.append((task, Selected(source, chosen, source.name)))
+        few.append((task, Selection(source, chosen, source.name)))
     architecture = with_classes(recipe).model.resolve()
     text, own = architecture.text, architecture.classifier
     if own is None and recipe.finetune is not None:

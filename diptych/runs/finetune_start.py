@@ -11,7 +11,7 @@ import torch
 
 from diptych.config import plain
 from diptych.data.images.transforms import Preprocess
-from diptych.data.subsets.labelled import few_of_each
+from diptych.data.subsets.labelled import sample_per_class
 from diptych.errors import SettingsError
 from diptych.models.architectures import Classifier, LowRank
 from diptych.models.clip import CLIP, build_model
@@ -51,7 +51,7 @@ def prepare(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Recipe:
     folder = out / START
     if not started:
         if recipe.data.labels_per_class is not None:
-            weights = few_of_each(
+            weights = sample_per_class(
                 source, weights, recipe.data.label_from, recipe.data.labels_per_class, recipe.training.seed
             )
         model, preprocess = load(recipe.model.init, device="cpu")

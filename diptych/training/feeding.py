@@ -12,19 +12,19 @@ from torch import Tensor
 from diptych.data.images.canvas import canvas_for
 from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Hear, Loader, Tokenize, example_weights
-from diptych.data.scenes.sounds import hear
+from diptych.data.scenes.sounds import hear_example
 from diptych.data.sources.opening import Source, open_source
 from diptych.data.subsets.held_out import balancing
 from diptych.data.subsets.labelled import (
     SEPARATOR,
-    Labelled,
-    Prompted,
-    SeveralLabels,
-    few_of_each,
+    LabelledSource,
+    MultiLabelSource,
+    PromptedSource,
     labels_of,
+    sample_per_class,
 )
 from diptych.data.subsets.mixture import open_mixture
-from diptych.data.subsets.permuted import PermutedCaptions
+from diptych.data.subsets.permuted import ShuffledCaptions
 from diptych.data.subsets.split import Split, split
 from diptych.distributed import world
 from diptych.errors import DataError
@@ -44,13 +44,13 @@ def open_training_data(
     needs_captions = TASKS[recipe.objective.name].needs_captions
     source, weights = open_examples(data, say)
     if data.labels_per_class is not None:
-        weights = few_of_each(source, weights, data.label_from, data.labels_per_class, training.seed)
+        weights = sample_per_class(source, weights, data.label_from, data.labels_per_class, training.seed)
     if isinstance(model.text, LabelHead):
-        source = Labelled(source, data.label_from, required=needs_captions)
+        source = LabelledSource(source, data.label_from, required=needs_captions)
     elif recipe.finetune is not None:
         source = _to_finetune(source, recipe)
     if data.permute_captions:
-        source = PermutedCaptions(source, training.seed)
+        source = ShuffledCaptions(source, training.seed)
     used = int((weights > 0).sum())
     say(f"{source.describe()}\nused: {used:,} of {len(source):,} rows")
     return Loader(
@@ -76,16 +76,22 @@ def _to_finetune(source: Source, recipe: Recipe) -> Source:
     settings, label_from = recipe.finetune, recipe.data.label_from
     assert settings is not None
     if recipe.objective.name == "classifier":
-        return SeveralLabels(source) if settings.several else Labelled(source, label_from, required=True)
+        return (
+            MultiLabelSource(source)
+            if settings.several
+            else LabelledSource(source, label_from, required=True)
+        )
     # Words are there where classes are.
-    return Prompted(source, label_from, settings.words, settings.templates) if settings.words else source
+    return (
+        PromptedSource(source, label_from, settings.words, settings.templates) if settings.words else source
+    )
 
 
 def _hearing(model: CLIP) -> Hear | None:
     """How the model's sounds are read; None where it hears none."""
     if not isinstance(model.text, SharedEncoder) or model.text.sounds is None:
         return None
-    return partial(hear, frames=model.text.sound_frames, bands=model.text.sound_bands)
+    return partial(hear_example, frames=model.text.sound_frames, bands=model.text.sound_bands)
 
 
 def _ids_of(model: CLIP, objective: str) -> Tokenize:

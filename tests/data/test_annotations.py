@@ -110,7 +110,7 @@ def test_images_may_be_under_another_root(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         open_source(path)
     assert "c.json, image 1: no such image" in str(caught.value)
-    assert f"{tmp_path / 'elsewhere'} has it: name the folder" in str(caught.value)
+    assert f"{tmp_path / 'elsewhere'} has some of them: give the folder" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_split_must_be_chosen_among_several_and_exist(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[1]", "a JSON list; expected COCO's annotations"),
+        ("[1]", "is a JSON list; expected COCO's annotations"),
         ("{", "not valid JSON"),
         ({"labels": [1], "name": "x"}, "an object with the fields 'name'; expected COCO's"),
         ({"images": [{"id": 1, "file_name": "a"}]}, "an object with the fields 'images'; expected"),
@@ -180,11 +180,11 @@ def test_a_split_must_be_chosen_among_several_and_exist(tmp_path: Path) -> None:
             COCO | {"annotations": [{"image_id": 5, "category_id": 3}]},
             "annotation 1: no category has the id 3",
         ),
-        (COCO | {"annotations": [7]}, "annotation 1: not an object"),
+        (COCO | {"annotations": [7]}, "annotation 1: is not an object"),
         ({"images": [{"id": 1}], "annotations": []}, "image 1: 'file_name' is None"),
         (
             {"images": [{"id": 1, "file_name": "a"}] * 2, "annotations": []},
-            "image 2: the id 1 is there twice",
+            "image 2: the id 1 occurs twice",
         ),
         ({"images": [{"filename": "a", "sentences": "x"}]}, "image 1: `sentences` is not a list"),
     ],

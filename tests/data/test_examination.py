@@ -5,7 +5,7 @@ from image_files import drawing, encoded
 from tar_files import write_tar
 
 from diptych.data import Source, open_source
-from diptych.data.examination import Bad, Good, examine, verify_source
+from diptych.data.examination import Failure, Finding, examine, verify_source
 from diptych.data.images.decoding import read_header
 from diptych.data.inspection import Range, inspect_source
 from diptych.data.sources import shards
@@ -40,8 +40,8 @@ def source(tmp_path: Path) -> Source:
 def test_every_row_is_good_or_bad_in_order(source: Source, workers: int) -> None:
     found = list(examine(source, lambda example: read_header(example.image).width, workers=workers))
     assert [row.position for row in found] == list(range(5))
-    assert [row.found for row in found if isinstance(row, Good)] == [40, 20, 40]
-    assert [(row.key, row.reason) for row in found if isinstance(row, Bad)] == [
+    assert [row.found for row in found if isinstance(row, Finding)] == [40, 20, 40]
+    assert [(row.key, row.reason) for row in found if isinstance(row, Failure)] == [
         ("3", "no caption"),
         ("4", "not an image"),
     ]
@@ -133,4 +133,4 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(encoded(drawing(), "PNG"))
     found = verify_source(open_source(tmp_path), need_caption=False)
     assert found.left_out.to_json() == {"missing image": {"count": 1, "first": [str(tmp_path / "a.jpg")]}}
-    assert "it is a link to gone.jpg, which is not there" in found.bad[0].message
+    assert "it is a link to gone.jpg, which does not exist" in found.bad[0].message

@@ -79,9 +79,9 @@ def test_the_broken_row_of_flickr30k_is_said_and_does_not_end_anything(folder: P
 
 def test_a_table_that_is_broken_throughout_is_an_error(folder: Path) -> None:
     rows = "2199200615.jpg| 4   A dog runs across the grass .\n" * 12
-    with pytest.raises(DataError, match=r"line 5: 2 fields.*; 13 of 17 rows are like that"):
+    with pytest.raises(DataError, match=r"line 5: 2 fields.*; 13 of 17 rows are broken"):
         open_source(written(folder, "results.csv", PIPED + rows))
-    with pytest.raises(DataError, match="1 of 1 rows are like that"):
+    with pytest.raises(DataError, match="1 of 1 rows are broken"):
         open_source(written(folder, "one.csv", "image| comment\n1000092795.jpg\n"))
 
 
@@ -120,12 +120,13 @@ def test_a_folder_that_nobody_named_is_said(folder: Path) -> None:
 def test_a_list_of_texts_is_refused_with_what_is_read(tmp_path: Path) -> None:
     path = written(tmp_path, "texts.txt", "a red bicycle\na cat, asleep\n")
     with pytest.raises(
-        DataError, match=r"names no images: its first line is 'a red bicycle'; expected a table .*embed_texts"
+        DataError,
+        match=r"does not name images: its first line is 'a red bicycle'; expected a table .*embed_texts",
     ):
         open_source(path)
-    with pytest.raises(DataError, match="names no images"):
+    with pytest.raises(DataError, match="does not name images"):
         open_source(path, image_column="pic")
-    with pytest.raises(DataError, match=r"no column has a usual name for the image.*embed\.embed_texts"):
+    with pytest.raises(DataError, match=r"no column has a usual name for the image.*diptych\.embed_texts"):
         open_source(written(tmp_path, "texts.csv", "prompt\na red bicycle\n"))
 
 

@@ -325,7 +325,7 @@ def test_an_image_that_went_away_is_an_error_when_it_is_read(tmp_path: Path) -> 
     ("name", "data", "message"),
     [
         ("a.txt", "café".encode("latin-1"), r"a\.txt: not UTF-8 text \(byte 0xe9 at 3\)"),
-        ("a.json", b'["a"]', r"a\.json: a JSON list; expected one object"),
+        ("a.json", b'["a"]', r"a\.json: is a JSON list; expected one object"),
         ("a.json", b'{"a": ' + b"[" * 300 + b"]" * 300 + b"}", r"a\.json: JSON nested more than 100 deep"),
         ("a.json", b'{"tags": [1]}', r"a\.json: 'tags' is \[1\]"),
     ],

@@ -54,8 +54,8 @@ def test_images_that_are_nowhere_are_an_error_with_the_first_name_and_the_places
     with pytest.raises(DataError) as caught:
         open_source(folder / "tables" / name)
     message = str(caught.value)
-    assert f"{Path('b') / '1.jpg'}; none of 2 that were looked for is in" in message
-    assert "nor in a folder such as images/" in message
+    assert f"{Path('b') / '1.jpg'}; none of the 2 images that were looked for is in" in message
+    assert "or in a folder such as images/" in message
     assert "--image-root" in message
 
 
@@ -76,7 +76,9 @@ def test_two_usual_folders_with_the_names_are_an_error(folder: Path) -> None:
     other = folder / "tables" / "train2017" / "b"
     other.mkdir(parents=True)
     (other / "2.jpg").touch()
-    with pytest.raises(DataError, match=r"are in .*train2017 and in .*images; choose one with image_root"):
+    with pytest.raises(
+        DataError, match=r"occur in .*train2017 and in .*images; choose one of them with image_root"
+    ):
         open_source(folder / "tables" / "t.csv")
 
 

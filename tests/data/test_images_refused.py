@@ -84,7 +84,7 @@ def test_pillows_own_limit_is_no_other_error() -> None:
 
 
 def test_a_very_long_side_is_refused() -> None:
-    with pytest.raises(ImageError, match=r"2,000,000 x 1 pixels.*1,000,000 a side"):
+    with pytest.raises(ImageError, match=r"2,000,000 x 1 pixels.*1,000,000 per side"):
         open_image(png(2_000_000, 1, 1, 0, None))
 
 

@@ -115,5 +115,5 @@ def test_parquet_of_which_nothing_was_downloaded_is_an_error(tmp_path: Path) -> 
     rows = {"url": ["a"], "key": ["0"], "status": ["failed_to_download"], "caption": ["c"]}
     table = pyarrow.table(rows | {"jpg": pyarrow.array([None], pyarrow.binary())})
     parquet.write_table(table, tmp_path / "0.parquet")
-    with pytest.raises(DataError, match="not one of its 1 images was downloaded"):
+    with pytest.raises(DataError, match="none of its 1 images was downloaded"):
         open_source(tmp_path / "0.parquet")

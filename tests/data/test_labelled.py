@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diptych.data.example import Example
-from diptych.data.subsets.labelled import Labelled, class_names, few_of_each
+from diptych.data.subsets.labelled import LabelledSource, class_names, sample_per_class
 from diptych.errors import DataError
 
 
@@ -36,12 +36,12 @@ ALL = np.ones(8)
 
 
 def test_an_example_says_its_class_and_nothing_else() -> None:
-    found = Labelled(SOURCE, "label", required=False)
+    found = LabelledSource(SOURCE, "label", required=False)
     assert [example.captions for example in found][:3] == [("cat",), ("dog",), ()]  # type: ignore[attr-defined]
     assert not any(found[position].tags for position in range(len(found)))
-    assert Labelled(SOURCE, "caption", required=True)[2].captions == ("a None",)
+    assert LabelledSource(SOURCE, "caption", required=True)[2].captions == ("a None",)
     with pytest.raises(DataError, match="no label to learn"):
-        Labelled(SOURCE, "label", required=True)[2]
+        LabelledSource(SOURCE, "label", required=True)[2]
 
 
 def test_classes_are_those_of_the_examples_that_are_seen_in_order() -> None:
@@ -54,16 +54,16 @@ def test_classes_are_those_of_the_examples_that_are_seen_in_order() -> None:
 
 def test_a_few_of_each_class_are_drawn_with_the_seed_among_those_that_are_seen() -> None:
     weights = np.array([2.0, 1, 1, 0, 1, 1, 1, 1])
-    drawn = [few_of_each(SOURCE, weights, "label", 1, seed) for seed in range(60)]
+    drawn = [sample_per_class(SOURCE, weights, "label", 1, seed) for seed in range(60)]
     for kept in drawn:
         labels = [SOURCE.labels[position] for position in np.flatnonzero(kept)]
         assert sorted(map(str, labels)) == ["cat", "dog", "owl"]
         assert all(kept[position] == weights[position] for position in np.flatnonzero(kept))
     # Each of a class's examples is drawn by some seed, and never the one that is not seen.
     assert {int(position) for kept in drawn for position in np.flatnonzero(kept)} == {0, 1, 4, 5, 6, 7}
-    assert np.array_equal(drawn[0], few_of_each(SOURCE, weights, "label", 1, 0))
+    assert np.array_equal(drawn[0], sample_per_class(SOURCE, weights, "label", 1, 0))
     with pytest.raises(DataError, match="'cat' has 2 different images"):
-        few_of_each(SOURCE, weights, "label", 3, 0)
+        sample_per_class(SOURCE, weights, "label", 3, 0)
 
 
 def test_a_few_of_each_class_are_different_images() -> None:
@@ -75,7 +75,9 @@ def test_a_few_of_each_class_are_different_images() -> None:
 
     source = Repeating(("cat", "cat", "cat", "cat", "dog", "dog", "dog", "dog", "dog", "dog"))
     for seed in range(20):
-        drawn = np.flatnonzero(few_of_each(source, np.ones(10), "label", 2, seed))
+        drawn = np.flatnonzero(sample_per_class(source, np.ones(10), "label", 2, seed))
         assert len(drawn) == len({position // 2 for position in drawn.tolist()}) == 4
-    with pytest.raises(DataError, match="'cat' has 2 different images; labels_per_class = 3"):
-        few_of_each(source, np.ones(10), "label", 3, 0)
+    with pytest.raises(
+        DataError, match="'cat' has 2 different images; expected at least labels_per_class = 3"
+    ):
+        sample_per_class(source, np.ones(10), "label", 3, 0)

@@ -21,7 +21,7 @@ from diptych.data.loader import (
     group_id,
 )
 from diptych.data.order import Indices
-from diptych.data.subsets.permuted import PermutedCaptions
+from diptych.data.subsets.permuted import ShuffledCaptions
 from diptych.data.text_sampling import TextSampling, sample_text
 from diptych.distributed import World, share
 from diptych.errors import DataError, SettingsError
@@ -304,7 +304,7 @@ def test_weights_come_from_metadata_and_held_out_examples_are_never_seen() -> No
 
 def test_permuted_captions_keep_every_picture_and_every_caption() -> None:
     source = Listed(examples(50))
-    permuted = PermutedCaptions(source, 0)
+    permuted = ShuffledCaptions(source, 0)
     rows = [permuted[row] for row in range(50)]
     assert [row.image for row in rows] == [row.image for row in source.examples]
     assert sorted(row.captions for row in rows) == sorted(row.captions for row in source.examples)

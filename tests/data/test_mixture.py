@@ -14,7 +14,7 @@ from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Loader, example_weights
 from diptych.data.sources import shards
 from diptych.data.subsets.mixture import MixtureSource, open_mixture
-from diptych.data.subsets.permuted import PermutedCaptions
+from diptych.data.subsets.permuted import ShuffledCaptions
 from diptych.errors import SettingsError
 
 
@@ -68,7 +68,7 @@ def test_weights_by_metadata_and_held_out_examples_hold_inside_a_mixture(mixture
 def test_a_loader_draws_a_mixture_in_its_exact_proportions(mixture: MixtureSource) -> None:
     canvas = canvas_for(CentreCrop(), Preprocess(8))
     weights = example_weights(mixture, None, {}, {})
-    for source in (mixture, PermutedCaptions(mixture, 0)):
+    for source in (mixture, ShuffledCaptions(mixture, 0)):
         loader = Loader(source, canvas, ids, 7, 0, weights)
         # 30 of the shards and 5 of the table are an epoch.
         rows = np.concatenate([batch.rows.numpy() for batch in islice(loader.batches(0), 5)])

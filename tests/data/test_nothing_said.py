@@ -104,12 +104,14 @@ def test_a_word_that_may_mean_nothing_is_kept_and_said(tmp_path: Path, word: str
     (tmp_path / "t.csv").write_text(f"image,caption\na.png,{word}\na.png,{word}\na.png,a cat\n")
     source = open_source(tmp_path / "t.csv")
     assert source[0].captions == (word,)
-    assert f"the caption is the word {word.lower()!r} in 2 of 3 rows that were looked at" in source.describe()
+    assert (
+        f"the caption is the word {word.lower()!r} in 2 of the 3 rows that were checked" in source.describe()
+    )
     rows = pyarrow.table({"image": ["a.png"] * 3, "caption": ["a"] * 3, "label": [word, word, "cat"]})
     parquet.write_table(rows, tmp_path / "t.parquet")
     assert left_out_of(open_source(tmp_path / "t.parquet")).remarks == (
-        f"{tmp_path / 't.parquet'}: the label is the word {word.lower()!r} in 2 of 3 rows that were looked at; "
-        "leave the cell empty where there is no label",
+        f"{tmp_path / 't.parquet'}: the label is the word {word.lower()!r} in 2 of the 3 rows that were checked; "
+        "leave the cell of a missing label empty",
     )
 
 
@@ -146,7 +148,7 @@ def test_cells_that_are_lists_are_several_captions_tags_and_labels(tmp_path: Pat
     source = open_source(tmp_path / "t.csv")
     assert (source[0].captions, source[0].tags, source[0].label) == (("a cat", "b, c"), ("pet", "red"), "x;y")
     assert (source[1].captions, source[1].tags, source[1].label) == (("a list: ['a']",), ("pet", "red"), "x")
-    assert "cells of the column 'caption' that are lists are read as several captions" in source.describe()
+    assert "lists in the column 'caption' are read as several captions" in source.describe()
 
 
 def test_empty_cells_beyond_the_columns_are_passed_over(tmp_path: Path) -> None:

@@ -216,16 +216,16 @@ def test_a_folder_with_something_else_is_refused(source: Source, tmp_path: Path)
 
 def test_a_pack_of_something_else_is_refused(source: Source, tmp_path: Path) -> None:
     pack(source, tmp_path / "out")
-    with pytest.raises(SettingsError, match="which is another settings"):
+    with pytest.raises(SettingsError, match="differs in settings"):
         pack(source, tmp_path / "out", resize=8)
     other = open_source(write_tar(tmp_path / "other.tar", pairs(["1"])))
-    with pytest.raises(SettingsError, match="which is another fingerprint"):
+    with pytest.raises(SettingsError, match="differs in fingerprint"):
         pack(other, tmp_path / "out")
 
 
 def test_a_source_without_anything_good_is_an_error(tmp_path: Path) -> None:
     bad = open_source(write_tar(tmp_path / "bad.tar", [("1.jpg", b"no"), ("1.txt", b"words")]))
-    with pytest.raises(DataError, match=r"not one of its 1 rows is good \(1 not an image\)$"):
+    with pytest.raises(DataError, match=r"none of its 1 rows can be used \(1 not an image\)$"):
         pack(bad, tmp_path / "out")
 
 

@@ -72,5 +72,5 @@ def test_opening_the_sample_writes_nothing_into_the_package(
 
 
 def test_an_unknown_part_is_an_error_that_names_the_parts() -> None:
-    with pytest.raises(DataError, match=r"sample:validation: .* sample:train and sample:test"):
+    with pytest.raises(DataError, match=r"sample:validation: .* sample:train or sample:test"):
         open_source("sample:validation")

@@ -137,7 +137,7 @@ def test_what_is_not_whole_is_an_error(saved: Path) -> None:
         open_source(saved)
     for text, message in [
         ("{", "cannot be read"),
-        ("[]", "a JSON list; expected an object"),
+        ("[]", "is a JSON list; expected an object"),
         ("{}", "expected a list '_data_files'"),
         (json.dumps(json.loads(state) | {"_indices_data_files": [{"filename": "x"}]}), "flatten_indices"),
     ]:
@@ -153,5 +153,5 @@ def test_a_saved_dataset_without_rows_or_images_is_an_error(tmp_path: Path) -> N
     wrong = save(tmp_path / "wrong", {"image": [1.5]}, [1])
     with pytest.raises(DataError, match="has the type double"):
         open_source(wrong)
-    with pytest.raises(SettingsError, match="a delimiter is for"):
+    with pytest.raises(SettingsError, match="have a delimiter"):
         open_source(wrong, delimiter=",")

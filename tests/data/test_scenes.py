@@ -19,7 +19,7 @@ from diptych.data.scenes.scene_images import (
     UNSEEN,
     Thing,
     coverage,
-    together,
+    pair_scene,
 )
 from diptych.data.scenes.scene_source import PARTS, open_scenes
 from diptych.data.scenes.scene_words import DISTRACTORS, SYNONYMS, caption, plain_caption
@@ -103,7 +103,7 @@ def test_a_thing_covers_the_area_of_its_shape_about_its_centre() -> None:
 @pytest.mark.parametrize("relation", RELATIONS)
 def test_the_first_thing_stands_in_the_relation_to_the_second(relation: str) -> None:
     for seed in range(20):
-        scene = together(np.random.default_rng(seed), (("red", "star"), ("blue", "ring")), relation)
+        scene = pair_scene(np.random.default_rng(seed), (("red", "star"), ("blue", "ring")), relation)
         (x, y), (x2, y2) = (thing.centre for thing in scene.things)
         apart = {"left of": x2 - x, "right of": x - x2, "above": y2 - y, "below": y - y2}[relation]
         across = abs(y2 - y) if relation in ("left of", "right of") else abs(x2 - x)
@@ -115,7 +115,7 @@ def test_the_first_thing_stands_in_the_relation_to_the_second(relation: str) -> 
 
 
 def test_captions_say_what_is_there_either_way_round_among_distractors() -> None:
-    scene = together(np.random.default_rng(0), (("red", "circle"), ("orange", "square")), "above")
+    scene = pair_scene(np.random.default_rng(0), (("red", "circle"), ("orange", "square")), "above")
     assert plain_caption(scene) == "a red circle above an orange square"
     said = [caption(scene, np.random.default_rng(seed), 0) for seed in range(200)]
     words = {synonym for name in ("circle", "square") for synonym in SYNONYMS[name]}
@@ -165,8 +165,8 @@ def test_classes_can_be_told_from_their_pixels() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("scenes:trian", "unknown part of the scenes; there are train, test"),
-        ("scenes:train?cuont=5", "unknown option 'cuont'; there are count, side"),
+        ("scenes:trian", "unknown part of the scenes; expected one of train, test"),
+        ("scenes:train?cuont=5", "unknown option 'cuont'; expected one of count, side"),
         ("scenes:train?side=8", "side = '8'; expected a whole number, 16 to 256"),
         ("scenes:train?count=-1", "count = '-1'"),
         ("scenes:train?count=", "count = ''"),

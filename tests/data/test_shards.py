@@ -216,13 +216,15 @@ def test_a_sparse_file_in_a_pax_header_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_twice_is_refused_with_its_place(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", [("1.png", png()), ("1.PNG", png())])
-    with pytest.raises(DataError, match=r"a\.tar at byte 1,024: '1\.PNG': this file is in the archive twice"):
+    with pytest.raises(
+        DataError, match=r"a\.tar at byte 1,024: '1\.PNG': this file occurs twice in the archive"
+    ):
         index_shard(path)
 
 
 def test_files_of_a_key_that_are_apart_are_refused_with_their_place(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", [("1.png", png()), ("2.png", png()), ("1.txt", b"one")])
-    with pytest.raises(DataError, match=r"at byte 2,048: '1\.txt': the key '1' came up before"):
+    with pytest.raises(DataError, match=r"at byte 2,048: '1\.txt': the key '1' occurred before"):
         index_shard(path)
 
 
@@ -298,7 +300,7 @@ def test_damage_gives_an_error_of_ours_or_the_same_pairs(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        (b"[1]", "a JSON list; expected one object"),
+        (b"[1]", "is a JSON list; expected one object"),
         (b"{", "not valid JSON"),
         (b"\xff", "not valid JSON"),
         (b'{"captions": [1]}', r"'captions' is \[1\]; expected a string or a list of strings"),

@@ -14,7 +14,7 @@ from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Loader
 from diptych.data.scenes.scene_images import SHAPES
 from diptych.data.scenes.scene_sounds import RATE
-from diptych.data.scenes.sounds import hear, log_mel, read_wav, wav_bytes
+from diptych.data.scenes.sounds import hear_example, log_mel, read_wav, wav_bytes
 from diptych.data.sources.opening import open_source
 from diptych.errors import DataError
 from diptych.tokenizer import tokenize
@@ -44,7 +44,7 @@ def test_channels_are_averaged_and_other_files_refused() -> None:
         out.setsampwidth(1)
         out.setframerate(100)
         out.writeframes(b"12")
-    with pytest.raises(DataError, match="8 bits a sample"):
+    with pytest.raises(DataError, match="8 bits per sample"):
         read_wav(file.getvalue(), "x")
 
 
@@ -99,7 +99,7 @@ def test_scenes_sound_only_where_asked_and_the_same_again() -> None:
     assert (one[3].image, one[3].captions) == (silent[3].image, silent[3].captions)
     assert silent.fingerprint != one.fingerprint
     with pytest.raises(DataError, match="has no sound"):
-        hear(silent[0], 8, 8)
+        hear_example(silent[0], 8, 8)
 
 
 def test_pitch_is_shape_and_a_second_thing_comes_after_the_first() -> None:
@@ -127,14 +127,14 @@ def test_the_loader_hears_what_the_example_sounds_like() -> None:
         batch_size=4,
         seed=0,
         weights=np.ones(8),
-        hear=partial(hear, frames=12, bands=10),
+        hear=partial(hear_example, frames=12, bands=10),
         workers=0,
     )
     batch = next(loader.batches(0))
     assert batch.sounds is not None
     assert batch.sounds.shape == (4, 12, 10)
     for row, sound in zip(batch.rows.tolist(), batch.sounds, strict=True):
-        np.testing.assert_array_equal(sound.numpy(), hear(source[row], 12, 10))
+        np.testing.assert_array_equal(sound.numpy(), hear_example(source[row], 12, 10))
     mute = Example("x", b"")
     with pytest.raises(DataError, match="x: has no sound"):
-        hear(mute, 3, 3)
+        hear_example(mute, 3, 3)

@@ -151,7 +151,7 @@ def test_a_class_of_one_burst_gives_nothing_and_says_so(tmp_path: Path) -> None:
     write_bursts(tmp_path / "all", classes=2, scenes=1, frames=8)
     found = of(open_source(tmp_path / "all"))
     assert not found.held_out.any()
-    assert "nothing is held out of 'class0', 'class1'" in found.describe()
+    assert "nothing is held out from 'class0', 'class1'" in found.describe()
 
 
 def test_the_bundled_drawings_do_not_collapse() -> None:
@@ -187,5 +187,5 @@ def test_rows_without_near_copies_are_said_to_be_alone() -> None:
     )
     assert (
         found.describe()
-        == "held out 1 of 4 rows, by whole groups (near copies): there are none, each row is alone"
+        == "held out 1 of 4 rows, by whole groups (near copies): there are none; each row is alone"
     )

@@ -151,7 +151,7 @@ def test_any_table_that_csv_writes_comes_back(folder: Path, delimiter: str) -> N
             r"line 3: 3 fields, but there are 2 columns \('image', 'caption'\)",
         ),
         ("image,caption\na.jpg,one\nb.jpg\n", "line 3: 1 fields, but there are 2 columns"),
-        ('image,caption\na.jpg,"x\ny"\n,z\n', "line 4: the cell of the image holds ''"),
+        ('image,caption\na.jpg,"x\ny"\n,z\n', "line 4: the image column holds ''"),
         (
             'image,caption\na.jpg,one\nb.jpg,"never closed\n\n',
             r"line 3: this row cannot be read \(unexpected end",
@@ -238,9 +238,9 @@ def test_any_captions_come_back_from_json_lines(
     ("text", "message"),
     [
         ('{"image": "images/a.jpg"}\n\n{"image": \n', r"t\.jsonl, line 3: not valid JSON"),
-        ("[1]\n", "line 1: a JSON list; expected one object"),
+        ("[1]\n", "line 1: is a JSON list; expected one object"),
         ('{"pic": "a"}\n', "line 1: no column has a usual name for the image; the columns are 'pic'"),
-        ('{"image": "images/a.jpg"}\n{"pic": 1}\n', "line 2: the cell of the image holds None"),
+        ('{"image": "images/a.jpg"}\n{"pic": 1}\n', "line 2: the image column holds None"),
         ("\n", "no rows"),
     ],
 )
@@ -250,7 +250,7 @@ def test_bad_json_lines_are_errors_with_their_line(folder: Path, text: str, mess
 
 
 def test_a_delimiter_is_not_for_json_lines(folder: Path) -> None:
-    with pytest.raises(SettingsError, match=r"a delimiter is for \.csv and \.tsv"):
+    with pytest.raises(SettingsError, match=r"only text tables, such as \.csv and \.tsv, have a delimiter"):
         open_source(table(folder, '{"image": "x"}', "t.jsonl"), delimiter=",")
 
 

@@ -11,7 +11,7 @@ from diptych.data.images.augmentations import CentreCrop
 from diptych.data.images.canvas import canvas_for
 from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Loader
-from diptych.data.text_sampling import TextSampling, joined, sample_text, sentences
+from diptych.data.text_sampling import TextSampling, join_fields, sample_text, split_sentences
 from diptych.errors import SettingsError
 from diptych.tokenizer import tokenize
 
@@ -19,11 +19,16 @@ REPORT = "No fracture. Is there fluid? There is none!\nHeart of normal size"
 
 
 def test_sentences_end_with_a_stop_and_a_space_or_with_the_line() -> None:
-    assert sentences(REPORT) == ["No fracture.", "Is there fluid?", "There is none!", "Heart of normal size"]
-    assert sentences("3.5 mm at www.example.org") == ["3.5 mm at www.example.org"]
-    assert sentences("one") == ["one"]
-    assert sentences("") == [""]
-    assert sentences(" \n ") == [" \n "]
+    assert split_sentences(REPORT) == [
+        "No fracture.",
+        "Is there fluid?",
+        "There is none!",
+        "Heart of normal size",
+    ]
+    assert split_sentences("3.5 mm at www.example.org") == ["3.5 mm at www.example.org"]
+    assert split_sentences("one") == ["one"]
+    assert split_sentences("") == [""]
+    assert split_sentences(" \n ") == [" \n "]
 
 
 def test_each_sentence_of_each_caption_is_as_likely_as_the_others() -> None:
@@ -75,11 +80,11 @@ def test_fields_follow_the_caption_and_nothing_is_said_twice() -> None:
         "none": None,
     }
     fields = ("title", "empty", "none", "description", "missing", "year")
-    assert joined(("IMG_1",), metadata, fields) == ("IMG_1. A boat. Seen from the pier. 1987",)
-    assert joined(("A boat", "Harbour!"), metadata, ("title",)) == ("A boat", "Harbour! A boat")
-    assert joined((), metadata, ("title",)) == ("A boat",)
-    assert joined((), metadata, ("empty",)) == ()
-    assert joined(("x",), metadata, ()) == ("x",)
+    assert join_fields(("IMG_1",), metadata, fields) == ("IMG_1. A boat. Seen from the pier. 1987",)
+    assert join_fields(("A boat", "Harbour!"), metadata, ("title",)) == ("A boat", "Harbour! A boat")
+    assert join_fields((), metadata, ("title",)) == ("A boat",)
+    assert join_fields((), metadata, ("empty",)) == ()
+    assert join_fields(("x",), metadata, ()) == ("x",)
 
 
 class _OneExample:

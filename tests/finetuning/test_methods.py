@@ -11,7 +11,7 @@ from torch import Tensor
 
 import diptych
 from diptych.data.sources.opening import open_source
-from diptych.data.subsets.labelled import Prompted
+from diptych.data.subsets.labelled import PromptedSource
 from diptych.embed.encode import embed_images, image_features
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.zero_shot.classification import classifier, evaluate_zero_shot
@@ -198,7 +198,9 @@ def test_flyp_is_an_independent_loop_with_duplicate_labels_as_negatives(
 
 
 def test_flyp_draws_a_template_and_a_name_of_the_class(pictures: Path) -> None:
-    source = Prompted(open_source(pictures), "label", {"red": ("crimson", "scarlet")}, ("a {}.", "the {}!"))
+    source = PromptedSource(
+        open_source(pictures), "label", {"red": ("crimson", "scarlet")}, ("a {}.", "the {}!")
+    )
     texts = {source[row].captions for row in range(len(source))}
     assert ("a crimson.", "the crimson!", "a scarlet.", "the scarlet!") in texts
     assert ("a blue.", "the blue!") in texts

@@ -4,13 +4,13 @@ import pytest
 
 from diptych import load
 from diptych.data.sources.opening import open_source
-from diptych.data.subsets.selection import Selected
+from diptych.data.subsets.selection import Selection
 from diptych.evaluation.retrieval import evaluate_retrieval
 from diptych.evaluation.task_report import Report
 from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
 from diptych.runs.finetune_figures import headline, paired_difference
 
-SOURCE = Selected(open_source("sample:test"), range(12), "drawings")
+SOURCE = Selection(open_source("sample:test"), range(12), "drawings")
 
 
 @pytest.fixture(scope="module")

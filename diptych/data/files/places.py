@@ -1,4 +1,4 @@
-"""Files wherever they are: on this machine (`Path`) or behind an address (`RemotePath`)."""
+"""Read files on this machine (`Path`) or behind an address (`RemotePath`)."""
 
 import contextlib
 import functools
@@ -13,12 +13,12 @@ from diptych.errors import DataError
 
 Place: TypeAlias = Path | RemotePath
 
-_AROUND = 1 << 16  # bytes that a read of one example asks a server for at least
-_SCAN = 1 << 22  # likewise where a file is read from its beginning to its end
+_AROUND = 1 << 16  # bytes: the least that a read of one example requests from a server
+_SCAN = 1 << 22  # likewise, for a file that is read from its beginning to its end
 
 
 class RandomAccess(Protocol):
-    """A file for reads at any place by any number of threads."""
+    """A file for reads at any offset by any number of threads."""
 
     @property
     def path(self) -> Place: ...
@@ -29,23 +29,23 @@ class RandomAccess(Protocol):
     def version_now(self) -> Version: ...
 
     def read(self, offset: int, count: int, /) -> bytes:
-        """`count` bytes from `offset`, or fewer at the end of the file."""
+        """Return `count` bytes from `offset`, or fewer at the end of the file."""
 
 
 def place_of(location: str | os.PathLike[str]) -> Place:
-    """A path, or an address where the location begins with a protocol such as `s3://`."""
+    """Return an address if the location begins with a protocol such as `s3://`, else a path."""
     name = os.fspath(location)
     return RemotePath(name) if is_address(name) else Path(name)
 
 
 def open_to_scan(place: Place) -> RandomAccess:
-    """Open a file that will be read from its beginning to its end; OSError or DataError where that fails."""
+    """Open a file that will be read from its beginning to its end. Raises OSError or DataError."""
     return RemoteFile(place, _SCAN) if isinstance(place, RemotePath) else OpenFile(place)
 
 
 @contextlib.contextmanager
 def stream(place: Place) -> Iterator[tuple[BinaryIO, Version]]:
-    """A file to read from its beginning, and its version; DataError where it cannot be read."""
+    """Open a file to read from its beginning; yield the file and its version. Raises DataError on failure."""
     if isinstance(place, RemotePath):
         with place.open() as file:
             yield file, place.version()
@@ -54,18 +54,20 @@ def stream(place: Place) -> Iterator[tuple[BinaryIO, Version]]:
         with open(place, "rb") as file:
             yield file, Version.of(file.fileno())
     except OSError as error:
-        raise DataError(f"{place}: cannot be read ({error.strerror})") from None
+        raise DataError(
+            f"{place}: cannot be read ({error.strerror}); check the path and its permissions"
+        ) from None
 
 
 def image_at(place: Place, where: str, folder: Place) -> Path | bytes:
-    """The image that a row of a table names: its path, or its bytes where it is not on this machine.
+    """Return the image that a row of a table names: its path, or its bytes if it is not on this machine.
 
     Raises:
         DataError: there is no such file.
     """
     if isinstance(place, RemotePath):
         return place.read_bytes()
-    # Not `Path.is_file`, which raises where a folder above may not be entered, or the name is too long.
+    # `Path.is_file` would raise if a folder above may not be entered, or if the name is too long.
     if not os.path.isfile(place):
         raise DataError(f"{where}: no such image: {place}; paths are relative to {folder}")
     return place
@@ -73,16 +75,16 @@ def image_at(place: Place, where: str, folder: Place) -> Path | bytes:
 
 @functools.lru_cache(maxsize=64)
 def _opened(place: Place) -> RandomAccess:
-    # The cache is per process and keeps only so many files open. `pread` moves no file position, so descriptors
-    # that a forked worker inherits are as good as its own; a spawned worker starts with an empty cache.
+    # The cache belongs to the process and limits the open files. `pread` moves no file position, so a forked worker
+    # can use the descriptors that it inherits; a spawned worker starts with an empty cache.
     return RemoteFile(place, _AROUND) if isinstance(place, RemotePath) else OpenFile(place)
 
 
 def read_range(place: Place, offset: int, count: int, version: Version) -> bytes:
-    """Exactly `count` bytes of a file, from an `offset` that was found out in this version of it.
+    """Read exactly `count` bytes of a file from an `offset` that belongs to this version of it.
 
     Raises:
-        DataError: the file is gone, or is another one now.
+        DataError: the file is gone, or has changed.
     """
     try:
         file = _opened(place)
@@ -92,7 +94,9 @@ def read_range(place: Place, offset: int, count: int, version: Version) -> bytes
             file = _opened(place)
         data = file.read(offset, count)
     except OSError as error:
-        raise DataError(f"{place}: cannot be read ({error.strerror})") from None
+        raise DataError(
+            f"{place}: cannot be read ({error.strerror}); check the path and its permissions"
+        ) from None
     if file.version_now() != version or len(data) != count:
         raise DataError(f"{place}: the file changed while it was in use; open the source again")
     return data

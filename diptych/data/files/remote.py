@@ -1,8 +1,7 @@
-"""Files behind an address (`s3://`, `gs://`, `https://`, `memory://`, ...), through fsspec.
+"""Read files behind an address (`s3://`, `gs://`, `https://`, `memory://`, ...) through fsspec.
 
-An address is only ever asked for because someone wrote it as the place of a source; addresses inside tables are
-refused (columns.py). fsspec comes with torch; what a protocol needs besides (s3fs, aiohttp) is named when
-it is missing.
+An address is requested only if a user named it as a source; addresses inside tables are refused (columns.py). fsspec
+comes with torch; if the further package of a protocol (s3fs, aiohttp) is missing, the error names it.
 """
 
 import contextlib
@@ -21,7 +20,7 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 def is_address(location: str) -> bool:
-    """Whether a location begins with a protocol."""
+    """Return whether a location begins with a protocol."""
     return _ADDRESS.match(location) is not None
 
 
@@ -70,30 +69,33 @@ class RemotePath:
             return bytes(system.cat_file(path))
 
     def open(self) -> BinaryIO:
-        """The file as a stream that can seek, read ahead in blocks."""
+        """Open the file as a stream that can seek and reads ahead in blocks."""
         with _asking(self) as (system, path):
             return cast(BinaryIO, system.open(path, "rb"))
 
     def version(self) -> Version:
-        """The size, and in place of a time a number from whatever the file system tells (ETag, time, size)."""
+        """Return the size, and in place of a time a hash of what the file system reports (ETag, time, size)."""
         with _asking(self) as (system, path):
             size = system.info(path).get("size")
             if size is None:
-                raise DataError(f"{self}: the server does not tell its size, so that parts cannot be read")
+                raise DataError(
+                    f"{self}: the server does not report the size, so parts of the file cannot be read; "
+                    "copy it to this machine first"
+                )
             known = hashlib.sha256(str(system.ukey(path)).encode()).digest()
             return Version(int(size), int.from_bytes(known[:7], "little"))
 
     def glob(self) -> list["RemotePath"]:
-        """The files that the address stands for as a pattern with `*`, `?` and `[...]`, sorted."""
+        """Return the files that match the address as a pattern with `*`, `?` and `[...]`, sorted."""
         with _asking(self) as (system, path):
             return [RemotePath(system.unstrip_protocol(found)) for found in sorted(system.glob(path))]
 
 
 class RemoteFile:
-    """A file behind an address, for reads at any place by any number of threads.
+    """A file behind an address, for reads at any offset by any number of threads.
 
-    block: the least number of bytes that is asked for at once. What lies just behind the bytes of a read is kept
-        for the thread's next one: the files of an example lie side by side.
+    block: the least number of bytes of a request. The bytes behind a read are kept for the next read of the same
+        thread, because the files of an example lie side by side.
     """
 
     def __init__(self, path: RemotePath, block: int) -> None:
@@ -103,11 +105,11 @@ class RemoteFile:
         self._kept = threading.local()
 
     def version_now(self) -> Version:
-        """Return the version that was opened: asking a server before every read would cost a request."""
+        """Return the version that was opened: checking it before every read would cost a request."""
         return self.version
 
     def read(self, offset: int, count: int) -> bytes:
-        """`count` bytes from `offset`, or fewer at the end of the file."""
+        """Return `count` bytes from `offset`, or fewer at the end of the file."""
         start, data = getattr(self._kept, "bytes", (0, b""))
         if not (start <= offset and offset + count <= start + len(data)):
             start, data = offset, self._fetch(offset, max(count, self._block))
@@ -122,22 +124,25 @@ class RemoteFile:
             data = bytes(system.cat_file(path, start=offset, end=end))
         if len(data) > end - offset:
             raise DataError(
-                f"{self.path}: the server sends whole files where a part is asked for; copy the file first"
+                f"{self.path}: the server sends the whole file when asked for a part; "
+                "copy it to this machine first"
             )
         return data
 
 
 @contextlib.contextmanager
 def _asking(place: RemotePath) -> Iterator[tuple[Any, str]]:
-    """The file system of an address and the path in it; what goes wrong inside becomes a DataError."""
-    import fsspec  # type: ignore[import-untyped]  # noqa: PLC0415 - only for whoever names an address
+    """Yield the file system of an address and the path in it; turn errors of the body into DataError."""
+    import fsspec  # type: ignore[import-untyped]  # noqa: PLC0415 - needed only for addresses
 
     try:
         yield fsspec.core.url_to_fs(str(place))
     except DataError:
         raise
     except ImportError as error:
-        raise DataError(f"{place}: {error}; pip install the package that it names") from None
-    except Exception as error:  # each protocol brings exceptions of its own
+        raise DataError(f"{place}: {error}; install the package that is named here with pip") from None
+    except Exception as error:  # each protocol has its own exceptions
         reason = str(error) or type(error).__name__
-        raise DataError(f"{place}: cannot be read ({reason})") from error
+        raise DataError(
+            f"{place}: cannot be read ({reason}); check the address and the credentials"
+        ) from error

@@ -1,7 +1,7 @@
-"""Random views of training pictures, for a whole batch at a time.
+"""Draw random views of training images, for a whole batch at a time.
 
-The randomness of a batch is a table with one row a sample, drawn from an explicit seed. What is done to a sample
-depends on its row alone, so that a batch gives the same views whole, in chunks, or shared among processes.
+The randomness of a batch is a table with one row per sample, drawn from an explicit seed. The view of a sample depends
+on its row alone, so a batch gives the same views whole, in chunks, or shared among processes.
 """
 
 import math
@@ -14,12 +14,14 @@ from torch import Tensor
 
 from diptych.data.images.two_views import TwoViews
 
-_COLUMNS = 32  # random numbers a sample; more than `Drawings` uses, so that a new one shifts no old one
+_COLUMNS = (
+    32  # random numbers per sample; more than `Drawings` uses, so that a new use leaves the others unchanged
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawings:
-    """Views of a drawing with a transparent background: the style varies, the subject stays.
+    """Augmentation of drawings with a transparent background: the style varies, the subject stays.
 
     Made for emoji, icons and clip art, where one subject is drawn by several designers. Probabilities are in 0..1.
     """
@@ -27,18 +29,18 @@ class Drawings:
     name: Literal["drawings"] = "drawings"
     rotation: float = 15.0  # degrees, either way
     shear: float = 8.0  # degrees, either way
-    scale: tuple[float, float] = (0.7, 1.15)  # of the picture's side
+    scale: tuple[float, float] = (0.7, 1.15)  # of the image's side
     stretch: float = 0.12  # of one side against the other, either way
     shift: float = 0.1  # of the view's side, either way
     warp: float = 0.0  # of the view's half side: the most that a smooth wave moves a point, either way
-    mirror: float = 0.5  # probability; never where left and right matter
+    mirror: float = 0.5  # probability; never if left and right matter
     background: float = 0.6  # probability of a random colour in place of white
     brightness: float = 0.3  # factor 1 - b .. 1 + b
     contrast: float = 0.3  # likewise
     saturation: float = 0.5  # likewise
     hue: float = 0.04  # turns of the colour wheel, either way
     grey: float = 0.1  # probability of no colour
-    tint: float = 0.5  # probability that a drawing without colour is given one
+    tint: float = 0.5  # probability of a colour for a drawing without one
     shade: float = 0.5  # probability of light from one side
     outline: float = 0.15  # probability of a dark line around the figure
     blur: float = 0.2  # probability
@@ -47,14 +49,14 @@ class Drawings:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomCrop:
-    """The paper's only augmentation: a random square of the picture resized to the model's resolution."""
+    """CLIP's only augmentation: a random square of the image, resized to the model's resolution."""
 
     name: Literal["random-crop"] = "random-crop"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CentreCrop:
-    """No augmentation: what the model sees in use."""
+    """No augmentation: the image as the model sees it in use."""
 
     name: Literal["none"] = "none"
 
@@ -63,18 +65,18 @@ Augmentation = Drawings | RandomCrop | CentreCrop | TwoViews
 
 
 def random_table(seed: int, count: int) -> Tensor:
-    """The random numbers of `count` samples: (count, columns) in 0..1, a function of the seed alone."""
+    """Draw the random numbers of `count` samples: (count, columns) in 0..1, a function of the seed alone."""
     return torch.rand(count, _COLUMNS, generator=torch.Generator().manual_seed(seed % (1 << 63)))
 
 
 def draw_views(
     canvas: Tensor, mirrored: Tensor, chance: Tensor, settings: Drawings, resolution: int
 ) -> Tensor:
-    """Views of drawings.
+    """Draw one view of each drawing.
 
     canvas: (batch, 4, side, side), uint8, red, green, blue and alpha, not premultiplied.
-    mirrored: (batch,), bool, whether the sample may be mirrored at all.
-    chance: (batch, columns), its rows of `random_table`.
+    mirrored: (batch,), bool; whether the sample may be mirrored at all.
+    chance: (batch, columns), the batch's rows of `random_table`.
     Returns (batch, 3, resolution, resolution), float32 in 0..1.
     """
     drawn = canvas.to(torch.float32).div_(255)
@@ -92,7 +94,7 @@ def draw_views(
 
 
 def is_mirrored(mirrored: Tensor, chance: Tensor, settings: Drawings) -> Tensor:
-    """Whether a sample's view is mirrored: (batch,), bool. Arguments as in `draw_views`."""
+    """Return whether each view is mirrored: (batch,), bool. Arguments as in `draw_views`."""
     return mirrored & (chance[:, 4] < settings.mirror)
 
 
@@ -116,18 +118,20 @@ def _affine_grid(chance: Tensor, mirrored: Tensor, settings: Drawings, resolutio
 
 
 def _wave(chance: Tensor, settings: Drawings, resolution: int) -> Tensor:
-    """One slow wave along each axis, (batch, resolution, resolution, 2): proportions differ between designers."""
+    """Return a slow wave along each axis, (batch, resolution, resolution, 2), which varies the proportions."""
     ramp = torch.linspace(-math.pi, math.pi, resolution, device=chance.device)
-    # Half a period to one and a half across the view.
+    # From half a period to one and a half across the view.
     rate, phase = 0.5 + chance[:, 28:30], 2 * math.pi * chance[:, 30:32]
     waves = settings.warp * torch.sin(rate[..., None] * ramp + phase[..., None])  # (batch, 2, resolution)
-    across = waves[:, 0, :, None].expand(-1, resolution, resolution)  # moved across, by its height
+    across = waves[:, 0, :, None].expand(
+        -1, resolution, resolution
+    )  # a shift across that depends on the height
     down = waves[:, 1, None, :].expand(-1, resolution, resolution)
     return torch.stack([across, down], dim=-1)
 
 
 def _jitter(colour: Tensor, alpha: Tensor, chance: Tensor, settings: Drawings) -> Tensor:
-    """Brightness, contrast, saturation and hue as one 3x3 matrix and an offset a sample."""
+    """Change brightness, contrast, saturation and hue with one 3x3 matrix and one offset per sample."""
 
     def factor(column: int, strength: float) -> Tensor:
         return 1 + strength * (2 * chance[:, column] - 1)
@@ -139,7 +143,7 @@ def _jitter(colour: Tensor, alpha: Tensor, chance: Tensor, settings: Drawings) -
     saturation = factor(9, settings.saturation)
     saturation = torch.where(chance[:, 10] < settings.grey, 0.0, saturation)[:, None, None]
     turn = 2 * math.pi * settings.hue * (2 * chance[:, 11] - 1)
-    # Hue as a turn about the grey axis (Rodrigues' formula with the axis (1, 1, 1) / sqrt 3).
+    # Hue is a rotation about the grey axis (Rodrigues' formula with the axis (1, 1, 1) / sqrt 3).
     axis = 3**-0.5
     cross = axis * torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=colour.device)
     turn = turn[:, None, None]
@@ -152,7 +156,7 @@ def _jitter(colour: Tensor, alpha: Tensor, chance: Tensor, settings: Drawings) -
     offset = 0.5 * (1 - contrast)
     flat = colour.flatten(2)  # (batch, 3, pixels)
     jittered = torch.baddbmm(offset[:, None, None].expand(count, 3, 1), gain[:, None, None] * matrix, flat)
-    # Icons are one flat black or grey: give them a colour of their own now and then.
+    # Icons are one flat black or grey: some of them get a colour.
     weight = alpha.flatten(2)
     mean = (flat * weight).sum(-1) / weight.sum(-1).clamp(min=1e-3)
     spread = ((flat - mean[..., None]).abs() * weight).sum(-1).sum(-1) / weight.sum(-1)[:, 0].clamp(min=1e-3)
@@ -166,7 +170,7 @@ def _outline(figure: Tensor, alpha: Tensor, chance: Tensor, settings: Drawings) 
     if not len(chosen):
         return figure, alpha
     grown = F.max_pool2d(alpha[chosen], 3, stride=1, padding=1)
-    # The line is nearly black and lies behind the figure: premultiplied, it adds its tone where the figure is not.
+    # The line is nearly black and lies behind the figure: premultiplied, it adds its tone outside of the figure.
     tone = (0.2 * chance[chosen, 17])[:, None, None, None]
     figure, alpha = figure.clone(), alpha.clone()
     figure[chosen] += tone * (grown - alpha[chosen])
@@ -206,7 +210,7 @@ def _erase(view: Tensor, chance: Tensor, settings: Drawings) -> Tensor:
     position = torch.arange(side, device=view.device)
     extent = side * 0.4
     left, top = chance[:, 26] * side, chance[:, 27] * side
-    # One number serves twice: its place below the probability is uniform again.
+    # One random number serves twice: below the probability it is uniform again.
     erased = chance[:, 17] < settings.erase
     size = extent * (0.3 + 0.7 * chance[:, 17] / max(settings.erase, 1e-6))
     across = (position >= left[:, None] - size[:, None] / 2) & (position < left[:, None] + size[:, None] / 2)

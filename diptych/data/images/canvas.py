@@ -1,4 +1,4 @@
-"""Pictures as training keeps them: decoded once, before the random part of a view."""
+"""Decode images for training, before the random part of a view."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from diptych.data.images.two_views import TwoViews
 Chance = npt.NDArray[np.float64]
 
 _MARGIN = 1.125  # side of a drawing's canvas over the model's resolution: scaled-down views stay sharp
-_CROPPED = 2  # likewise where views are crops: one of a quarter of the picture is as sharp as the model sees
+_CROPPED = 2  # likewise for crops: a crop of a quarter of the image has the model's resolution
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """Two halves of reading a picture.
+    """The two steps of reading an image.
 
-    decode: an example to an array, the same every time, which may be kept in memory.
-    crop: that array and two random numbers to (channels, side, side) uint8, the same size for every example.
+    decode: turns an example into an array, the same every time, which may be kept in memory.
+    crop: turns that array and two random numbers into (channels, side, side) uint8, of one size for every example.
     """
 
     decode: Callable[[Example], Pixels]
@@ -32,7 +32,7 @@ class Canvas:
 
 
 def canvas_for(augmentation: Augmentation, preprocess: Preprocess) -> Canvas:
-    """How pictures are read for an augmentation."""
+    """Return the steps that read an image for an augmentation."""
     resolution = preprocess.resolution
     if isinstance(augmentation, Drawings):
         side = round(resolution * _MARGIN)
@@ -50,12 +50,12 @@ def canvas_for(augmentation: Augmentation, preprocess: Preprocess) -> Canvas:
 
 
 def drawing(example: Example, side: int) -> Pixels:
-    """The whole picture with its transparency, centred, clear around it: (4, side, side).
+    """Read the whole image with its transparency, centred on a transparent square: (4, side, side).
 
-    A larger picture is made smaller; a smaller one keeps its pixels.
+    A larger image is reduced; a smaller one keeps its pixels.
     """
     image = open_image(example.image)
-    # Palettes and 16-bit grey go through the one policy for colours; what had no transparency gets none.
+    # Palettes and 16-bit grey follow the one policy for colours; an opaque image stays opaque.
     drawn = image.convert("RGBA") if image.has_transparency_data else to_rgb(image).convert("RGBA")
     if max(drawn.size) > side:
         factor = side / max(drawn.size)
@@ -70,7 +70,7 @@ def drawing(example: Example, side: int) -> Pixels:
 
 
 def resized(example: Example, preprocess: Preprocess) -> Pixels:
-    """The whole picture with its shorter side at the model's resolution: (3, height, width)."""
+    """Read the whole image with its shorter side at the model's resolution: (3, height, width)."""
     whole = read_rgb(example.image, preprocess.background)
     size = preprocess.scaled_size(whole.shape[1], whole.shape[0])
     filter_ = Image.Resampling[preprocess.interpolation.upper()]
@@ -78,14 +78,14 @@ def resized(example: Example, preprocess: Preprocess) -> Pixels:
 
 
 def squashed(example: Example, preprocess: Preprocess, side: int) -> Pixels:
-    """The whole picture, whatever its shape, as a square: (3, side, side)."""
+    """Read the whole image, distorted to a square: (3, side, side)."""
     whole = Image.fromarray(read_rgb(example.image, preprocess.background))
     filter_ = Image.Resampling[preprocess.interpolation.upper()]
     return _planes(np.asarray(whole.resize((side, side), filter_)))
 
 
 def random_square(pixels: Pixels, chance: Chance, side: int) -> Pixels:
-    """A square anywhere in (channels, height, width); chance: (2,) uniform random numbers, down and across."""
+    """Cut a random square out of (channels, height, width). chance: (2,) uniform numbers, down and across."""
     top, left = (
         int(number * (length - side + 1)) for number, length in zip(chance, pixels.shape[1:], strict=True)
     )

@@ -1,8 +1,8 @@
-"""From bytes to upright 8-bit RGB: the policy that docs/images.md writes down, in one place.
+"""Decode image files to upright 8-bit RGB, by the policy of docs/images.md.
 
-An image file is untrusted data. It is recognised by its first bytes, handed to exactly one decoder of a short
-list (never to whatever Pillow happens to have registered), and refused before decoding when it is too large;
-every failure of a decoder becomes an `ImageError` that names the image and a remedy.
+An image file is untrusted data. Its first bytes choose exactly one decoder of a short list, never one that merely
+happens to be registered in Pillow. A file that is too large is refused before decoding. Every failure of a decoder
+becomes an `ImageError` that names the image and a remedy.
 """
 
 import contextlib
@@ -55,8 +55,8 @@ MOST_PIXELS = "DIPTYCH_MAX_PIXELS"  # the environment variable behind `--max-pix
 
 _HEIF: Any = pillow_heif.HeifImageFile if READS_HEIC else None
 
-# Pillow's Image.open is not used: it warns about large images, which cannot be silenced for one thread alone,
-# and takes a JPEG that holds several pictures for another format, with a decoder of its own.
+# Pillow's Image.open is not used: it warns about large images, which cannot be silenced for one thread alone, and it
+# gives a JPEG with several images to another decoder.
 _DECODERS: dict[str, tuple[re.Pattern[bytes], Callable[..., ImageFile.ImageFile]]] = {
     "JPEG": (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
     "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
@@ -64,7 +64,7 @@ _DECODERS: dict[str, tuple[re.Pattern[bytes], Callable[..., ImageFile.ImageFile]
     "GIF": (re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
     "BMP": (re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
     "TIFF": (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
-    # Some writers name only the container (mif1) first, and what is in it among the compatible brands that follow.
+    # Some writers name only the container (mif1) first, and the content among the compatible brands that follow.
     "HEIC": (
         re.compile(
             rb"....ftyp((heic|heix|heim|heis|hevc|hevx)|(mif1|msf1).{4}(.{4}){0,15}?hei[cxms])", re.DOTALL
@@ -74,7 +74,7 @@ _DECODERS: dict[str, tuple[re.Pattern[bytes], Callable[..., ImageFile.ImageFile]
     "AVIF": (re.compile(rb"....ftyp(avif|avis|mif1)", re.DOTALL), AvifImagePlugin.AvifImageFile),
 }
 
-# What undoes each EXIF orientation, for a Pillow image and for an array of (height, width, 3).
+# The operation that undoes each EXIF orientation, for a Pillow image and for an array (height, width, 3).
 _UPRIGHT: dict[int, tuple[Image.Transpose, Callable[[Pixels], Pixels]]] = {
     2: (Image.Transpose.FLIP_LEFT_RIGHT, lambda pixels: pixels[:, ::-1]),
     3: (Image.Transpose.ROTATE_180, lambda pixels: pixels[::-1, ::-1]),
@@ -90,26 +90,24 @@ _EIGHT_OF_SIXTEEN_BITS: Pixels = ((np.arange(65536) * 255 + 32767) // 65535).ast
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is refused before a decoder allocates memory for it. The defaults are for someone's own files."""
+    """Limits that are checked before a decoder allocates memory. The defaults are for a user's own files."""
 
     file_bytes: int = 100_000_000
-    pixels: int = 50_000_000  # decoded at a time; 8-bit RGB takes four bytes a pixel meanwhile
+    pixels: int = 50_000_000  # decoded at a time; 8-bit RGB takes four bytes per pixel meanwhile
     side: int = 1_000_000  # pixels; the weights of a resize take memory in proportion to the longer side
     formats: tuple[str, ...] = tuple(_DECODERS)
-    reduced: bool = (
-        True  # whether a JPEG of more pixels is read at 1/2, 1/4 or 1/8 of its sides; else it is refused
-    )
+    reduced: bool = True  # read a JPEG of more pixels at 1/2, 1/4 or 1/8 of its sides, instead of refusing it
 
 
 DEFAULT_LIMITS = Limits()
 
-# The least bytes that a baseline JPEG takes for each pixel are about 1/170, in a blank image with tables made for it.
-# A file with less than a third of that holds no such image: it only says that it does.
+# A baseline JPEG takes at least about 1/170 byte per pixel, in a blank image with tables made for it. A file with less
+# than a third of that cannot contain the image that its header promises.
 _PIXELS_A_BYTE = 512
 
 
 def default_limits() -> Limits:
-    """`DEFAULT_LIMITS`, with the number of pixels that `DIPTYCH_MAX_PIXELS` (`--max-pixels`) allows, if that is set.
+    """Return `DEFAULT_LIMITS`, with the pixels that `DIPTYCH_MAX_PIXELS` (`--max-pixels`) allows, if it is set.
 
     Raises:
         SettingsError: the variable is not a whole number above 0.
@@ -127,12 +125,13 @@ def default_limits() -> Limits:
 
 
 def open_image(source: ImageSource, limits: Limits | None = None) -> Image.Image:
-    """The first frame of an image, decoded, upright, in the mode of its file.
+    """Decode the first frame of an image, upright, in the mode of its file.
 
-    `source` is a path, the bytes of a file, a binary stream (read from where it stands), or a Pillow image.
-    `limits` (`default_limits()` when not given) hold for all but the last: a Pillow image was opened by the caller, and
-    is only decoded and turned upright. A JPEG of more pixels than that is read at 1/2, 1/4 or 1/8 of its sides. Raises
-    `ImageError` for anything that cannot be read.
+    `source` is a path, the bytes of a file, a binary stream (read from its current position), or a Pillow image.
+    `limits` (default: `default_limits()`) apply to all but a Pillow image, which the caller has opened: that is only
+    decoded and turned upright. A JPEG of more pixels is read at 1/2, 1/4 or 1/8 of its sides.
+
+    Raises `ImageError` for anything that cannot be read.
     """
     if isinstance(source, Image.Image):
         return _decode(source, _name(source))
@@ -142,10 +141,10 @@ def open_image(source: ImageSource, limits: Limits | None = None) -> Image.Image
 
 
 def to_rgb(image: Image.Image, background: Colour = WHITE) -> Image.Image:
-    """`image` as 8-bit RGB: transparent parts show `background`, 16-bit grey keeps its range.
+    """Convert `image` to 8-bit RGB: transparent parts show `background`, 16-bit grey keeps its range.
 
-    Returns `image` itself where it is opaque RGB already. Raises `ImageError` for pixels without an agreed
-    range (32-bit integers, floating point).
+    Returns `image` itself if it is opaque RGB already. Raises `ImageError` for pixels without an agreed range (32-bit
+    integers, floating point).
     """
     name = _name(image)
     with _decoding(name):
@@ -154,8 +153,8 @@ def to_rgb(image: Image.Image, background: Colour = WHITE) -> Image.Image:
         elif image.mode in ("I", "F"):
             kind = "32-bit integers" if image.mode == "I" else "floating point"
             raise ImageError(
-                f"{name}: its pixels are {kind}, whose range from black to white is not known; "
-                "save it with 8 or 16 bits a channel"
+                f"{name}: its pixels are {kind}, whose range from black to white is unknown; "
+                "save it with 8 or 16 bits per channel"
             )
         if image.has_transparency_data:
             layer = image.convert("RGBA")
@@ -166,7 +165,7 @@ def to_rgb(image: Image.Image, background: Colour = WHITE) -> Image.Image:
 
 
 def read_rgb(source: ImageSource, background: Colour = WHITE, limits: Limits | None = None) -> Pixels:
-    """`to_rgb(open_image(source))` as an array (height, width, 3); JPEG by a faster decoder if installed."""
+    """Return `to_rgb(open_image(source))` as an array (height, width, 3); JPEG by a faster decoder if installed."""
     if isinstance(source, Image.Image):
         return np.array(to_rgb(open_image(source), background))
     limits = limits or default_limits()
@@ -177,23 +176,25 @@ def read_rgb(source: ImageSource, background: Colour = WHITE, limits: Limits | N
 
 
 def read_file(path: Path | str, limits: Limits | None = None) -> bytes:
-    """The bytes of an image's file; `ImageError` where it cannot be read, or is larger than `limits` allow."""
+    """Read the bytes of an image file. Raises `ImageError` if it cannot be read, or is larger than `limits`."""
     return _read(path, limits or default_limits())[0]
 
 
 def read_exif(data: bytes, limits: Limits | None = None) -> bytes:
-    """Return the raw EXIF of an encoded image; of a TIFF, whose tags are such, the whole file. No pixel is
-    decoded. Raises `ImageError` as `open_image` does."""
+    """Return the raw EXIF of an encoded image; for a TIFF, whose tags are EXIF, the whole file.
+
+    No pixel is decoded. Raises `ImageError` as `open_image` does.
+    """
     limits = limits or default_limits()
     parsed = _parse(*_read(data, limits), limits)
-    # Not Pillow's `getexif`: it decodes all of a PNG for EXIF that may stand at its end.
+    # Pillow's `getexif` would decode the whole PNG for EXIF that may lie at its end.
     found = data if parsed.format == "TIFF" else parsed.info.get("exif")
     return found if isinstance(found, bytes) else b""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What an image file says of itself. Sides are in pixels, as stored: orientation may exchange them."""
+    """The header of an image file. Sides are in pixels, as stored: the orientation may exchange them."""
 
     format: str  # JPEG, PNG, ...
     width: int
@@ -203,9 +204,9 @@ class Header:
 
 
 def read_header(source: Path | str | bytes | BinaryIO, limits: Limits | None = None) -> Header:
-    """The header of an image; nothing is decoded, so that damage behind it goes unnoticed.
+    """Read the header of an image. Nothing is decoded, so damage behind the header goes unnoticed.
 
-    Raises `ImageError` for what is no image, or is too large.
+    Raises `ImageError` for a file that is not an image, or is too large.
     """
     limits = limits or default_limits()
     data, name = _read(source, limits)
@@ -214,7 +215,7 @@ def read_header(source: Path | str | bytes | BinaryIO, limits: Limits | None = N
 
 
 def upright_size(source: Path | str | bytes, limits: Limits | None = None) -> tuple[int, int]:
-    """Width and height of an image once it is upright, from its header: also where `read_rgb` reads it reduced."""
+    """Read the width and height of the upright image from its header, even if `read_rgb` reads it reduced."""
     limits = limits or default_limits()
     parsed = _parse(*_read(source, limits), limits)
     width, height = parsed.size
@@ -222,12 +223,12 @@ def upright_size(source: Path | str | bytes, limits: Limits | None = None) -> tu
 
 
 def format_of(data: bytes) -> str | None:
-    """JPEG, PNG, ...: what the first bytes say, and nothing is parsed; None for what is no image that is read."""
+    """Return the format (JPEG, PNG, ...) by the first bytes alone; None for a file of no known format."""
     return next((kind for kind, (signature, _) in _DECODERS.items() if signature.match(data)), None)
 
 
 def _read(source: Path | str | bytes | BinaryIO, limits: Limits) -> tuple[bytes, str]:
-    """The bytes of a file, at most `limits.file_bytes`, and what to call it in errors."""
+    """Read the bytes of a file, at most `limits.file_bytes`; returns them, and the name for errors."""
     if isinstance(source, bytes):
         data, name, size = source, f"image of {len(source):,} bytes", len(source)
     elif isinstance(source, Path | str):
@@ -247,13 +248,13 @@ def _read(source: Path | str | bytes | BinaryIO, limits: Limits) -> tuple[bytes,
         size = len(data)
     if size > limits.file_bytes:
         raise ImageError(
-            f"{name}: larger than {limits.file_bytes:,} bytes, the most that is read; save a smaller copy"
+            f"{name}: larger than {limits.file_bytes:,} bytes, the largest size that is read; save a smaller copy"
         )
     return data, name
 
 
 def _parse(data: bytes, name: str, limits: Limits) -> ImageFile.ImageFile:
-    """The header of an image, by the one decoder that its first bytes ask for; nothing is decoded yet."""
+    """Parse the header of an image with the decoder that its first bytes choose; no pixel is decoded."""
     kind = format_of(data)
     if kind not in limits.formats:
         found = kind or (f"not an image: begins with {data[:12]!r}" if data else "empty")
@@ -263,13 +264,13 @@ def _parse(data: bytes, name: str, limits: Limits) -> ImageFile.ImageFile:
     if kind == "HEIC" and not READS_HEIC:
         raise ImageError(f"{name}: {HEIC_NEEDS}; or convert it to JPEG or PNG")
     if kind == "AVIF" and not AvifImagePlugin.SUPPORTED:
-        raise ImageError(f"{name}: this build of Pillow reads no AVIF; convert it to JPEG or PNG")
+        raise ImageError(f"{name}: this build of Pillow cannot read AVIF; convert it to JPEG or PNG")
     if kind == "GIF":
         _check_size(_gif_canvas(data), name, limits)
     with _decoding(name, data):
         parsed = _DECODERS[kind][1](io.BytesIO(data), name)
         if isinstance(parsed, TiffImagePlugin.TiffImageFile) and parsed.tag_v2.get(258) == (12,):
-            raise ImageError(f"{name}: a TIFF of 12 bits a pixel; save it with 8 or 16 bits a channel")
+            raise ImageError(f"{name}: is a TIFF of 12 bits per pixel; save it with 8 or 16 bits per channel")
     if _reduction(parsed, len(data), limits) == 1:
         _check_size(parsed.size, name, limits)
     return parsed
@@ -279,16 +280,16 @@ def _check_size(size: tuple[int, int], name: str, limits: Limits) -> None:
     width, height = size
     if width * height > limits.pixels or max(size) > limits.side:
         raise ImageError(
-            f"{name}: {width:,} x {height:,} pixels; at most {limits.pixels:,} in all and {limits.side:,} a "
+            f"{name}: {width:,} x {height:,} pixels; at most {limits.pixels:,} in all and {limits.side:,} per "
             f"side are decoded; make a smaller copy, or allow more with --max-pixels or {MOST_PIXELS}"
         )
 
 
 def _reduction(parsed: ImageFile.ImageFile, file_bytes: int, limits: Limits) -> int:
-    """By how much the sides of an image are divided as it is decoded.
+    """Return the number by which the sides of an image are divided as it is decoded.
 
-    2, 4 or 8 for a JPEG that would be too large, else 1. A progressive JPEG is not read so: its coefficients take as
-    much memory, whatever the size that comes out.
+    It is 2, 4 or 8 for a JPEG that would be too large, else 1. A progressive JPEG is never divided: its coefficients
+    take the same memory at any size of the result.
     """
     width, height = parsed.size
     pixels = width * height
@@ -302,7 +303,7 @@ def _reduction(parsed: ImageFile.ImageFile, file_bytes: int, limits: Limits) -> 
 
 
 def _parse_to_decode(data: bytes, name: str, limits: Limits) -> ImageFile.ImageFile:
-    """`_parse`, set to be decoded smaller where the image would be too large."""
+    """Return `_parse(...)`, set to be decoded smaller if the image would be too large."""
     parsed = _parse(data, name, limits)
     scale = _reduction(parsed, len(data), limits)
     if scale > 1:
@@ -311,7 +312,7 @@ def _parse_to_decode(data: bytes, name: str, limits: Limits) -> ImageFile.ImageF
 
 
 def _gif_canvas(data: bytes) -> tuple[int, int]:
-    """Width and height of a GIF, grown to hold its first frame; Pillow grows it too, but may warn then."""
+    """Return the width and height of a GIF, grown to hold its first frame; Pillow would warn when it grows it."""
 
     def number(offset: int) -> int:
         return int.from_bytes(data[offset : offset + 2], "little")
@@ -336,16 +337,16 @@ def _decode(image: Image.Image, name: str, data: bytes = b"") -> Image.Image:
         if method is None:
             return image
         upright = image.transpose(method[0])
-    # The copy must not carry the orientation along, or the next reader would turn it again.
+    # A copy that kept the orientation would be turned again by the next reader.
     upright.info = {key: value for key, value in image.info.items() if key == "transparency"}
     return upright
 
 
 def _decode_jpeg(data: bytes, parsed: ImageFile.ImageFile) -> Pixels | None:
-    """The upright pixels by simplejpeg; None where Pillow must decide: not installed, CMYK, any damage."""
+    """Decode upright pixels with simplejpeg; None if it is not installed, for CMYK, and for any damage."""
     if simplejpeg is None or parsed.mode not in ("RGB", "L"):
         return None
-    # Least sides of the result: those of the file, but for a JPEG that is read reduced.
+    # The least sides of the result: those of the file, except for a JPEG that is read reduced.
     sides = {"min_height": parsed.height, "min_width": parsed.width} if parsed.decoderconfig else {}
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", **sides)
@@ -360,13 +361,13 @@ def _decode_jpeg(data: bytes, parsed: ImageFile.ImageFile) -> Pixels | None:
 def _orientation(image: Image.Image) -> int:
     try:
         value: Any = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # unreadable metadata says nothing about the picture
+    except Exception:  # metadata may be damaged in an image that is not
         return 1
     return value if isinstance(value, int) else 1
 
 
 def _grey_of_16_bits(image: Image.Image) -> Image.Image:
-    """8-bit grey, with alpha where the file names one transparent value; Pillow alone would clip at 255."""
+    """Convert to 8-bit grey, with alpha if the file names a transparent value; Pillow alone would clip at 255."""
     values = np.asarray(image)
     grey = Image.fromarray(_EIGHT_OF_SIXTEEN_BITS[values])
     transparent = image.info.get("transparency")
@@ -383,9 +384,9 @@ def _name(image: Image.Image) -> str:
 
 @contextlib.contextmanager
 def _decoding(name: str, data: bytes = b"") -> Iterator[None]:
-    """Turn what a decoder raises into `ImageError`: on damaged data that is any type, not only OSError.
+    """Turn the exceptions of a decoder into `ImageError`: damaged data raises any type, not only OSError.
 
-    data: the whole file, where it is known; one that lacks its end is said to be truncated.
+    data: the whole file, if it is known; the message says "truncated" if it lacks its end.
     """
     try:
         yield

@@ -1,6 +1,6 @@
-"""The tables of EXIF (the layout of TIFF 6.0, section 2), read from bytes that nobody has checked.
+"""Read the tables of EXIF (the layout of TIFF 6.0, section 2) from untrusted bytes.
 
-Pillow has a reader of its own; on damaged tables it warns through a setting that all threads share.
+Pillow's own reader is not used: on damaged tables it warns, through a setting that all threads share.
 """
 
 import struct
@@ -12,7 +12,7 @@ _ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 _MOST_ENTRIES = 1000  # of a table; cameras write some fifty
 _MOST_VALUES = 4096  # of an entry
 
-# TIFF's types by number: bytes of one value, and its form for `struct`. Texts and raw bytes are handled as such.
+# TIFF's types by number, with the form of one value for `struct`. Texts and raw bytes are handled apart.
 _TEXT, _RAW = 2, 7
 _FORMS = {1: "B", 3: "H", 4: "I", 5: "II", 6: "b", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d", 13: "I"}
 
@@ -29,7 +29,7 @@ class Exif:
     def table(self, offset: int | None = None) -> dict[int, Value]:
         """Read the entries of a table by their tags: the first table, or the one at `offset`.
 
-        Texts come as bytes, numbers as a tuple; a fraction whose denominator is 0 is not a number. Entries that do not
+        Texts are returned as bytes, numbers as a tuple; a fraction with the denominator 0 is NaN. Entries that do not
         fit into the data are left out.
         """
         if offset is None:
@@ -37,7 +37,7 @@ class Exif:
         return dict(self._entries(offset)) if 8 <= offset <= len(self.data) - 2 else {}
 
     def below(self, table: dict[int, Value], tag: int) -> dict[int, Value]:
-        """Read the table that an entry of `table` leads to; empty where there is none."""
+        """Read the table that an entry of `table` points to; empty if there is none."""
         offset = table.get(tag)
         return self.table(int(offset[0])) if isinstance(offset, tuple) and len(offset) == 1 else {}
 
@@ -58,7 +58,7 @@ class Exif:
             return None
         form = f"{self.order}{form * length}"
         size = struct.calcsize(form)
-        if size > 4:  # then the entry has the place of its value
+        if size > 4:  # then the entry holds the offset of its value
             (at,) = struct.unpack_from(f"{self.order}I", self.data, at)
         if at + size > len(self.data):
             return None
@@ -72,7 +72,7 @@ class Exif:
 
 
 def parse_exif(data: bytes) -> Exif:
-    """Open the raw EXIF of an image, or a whole TIFF file; one without tables for anything else."""
+    """Open the raw EXIF of an image, or a whole TIFF file. Anything else gives EXIF without tables."""
     data = data.removeprefix(_PREFIX)
     order = _ORDERS.get(data[:4])
     return Exif(b"", "<") if order is None else Exif(data, order)

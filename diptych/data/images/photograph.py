@@ -1,4 +1,4 @@
-"""What a camera wrote into a photograph: when and where it was taken, and with what. Only EXIF is read."""
+"""Read from EXIF when and where a photograph was taken, and with which camera."""
 
 import math
 import re
@@ -10,26 +10,24 @@ from diptych.data.images.decoding import read_exif
 from diptych.data.images.exif import Value, parse_exif
 from diptych.errors import ImageError
 
-# Tags of EXIF 2.32; the times and the place lie in tables of their own.
+# Tags of EXIF 2.32; the times and the position lie in tables of their own.
 _MAKE, _MODEL = 0x010F, 0x0110
 _TIMES, _PLACE = 0x8769, 0x8825
-# When the picture was taken, else when it was made digital; each with its offset from UTC and its fraction of a second.
+# The time of the shot, else of digitization; each with its offset from UTC and its fraction of a second.
 _MOMENTS = ((0x9003, 0x9011, 0x9291), (0x9004, 0x9012, 0x9292))
 _LATITUDE_REFERENCE, _LATITUDE, _LONGITUDE_REFERENCE, _LONGITUDE = 1, 2, 3, 4
 
 _MOMENT = re.compile(r"(\d{4})[:\-/.](\d{1,2})[:\-/.](\d{1,2})[ T](\d{1,2}):(\d{1,2}):(\d{1,2})", re.ASCII)
 _OFFSET = re.compile(r"([+-])(\d{2}):?(\d{2})", re.ASCII)
-_EARLIEST = (
-    1826  # the year of the oldest photograph that is left; what is before it is a clock that was never set
-)
+_EARLIEST = 1826  # the year of the oldest surviving photograph; an earlier date is a clock that was never set
 _MOST_LETTERS = 200  # of a camera's name
 
 
 @dataclass(frozen=True, slots=True)
 class Photograph:
-    """What is known of a photograph; None where EXIF does not say it, or says what cannot be.
+    """The facts of a photograph; None if EXIF lacks them, or holds an impossible value.
 
-    taken: the time that the camera's clock showed, with the offset from UTC where the camera recorded one.
+    taken: the time of the camera's clock, with the offset from UTC if the camera recorded one.
     camera: maker and model.
     latitude, longitude: degrees, WGS 84; north and east are positive. Both are known, or neither.
     """
@@ -41,7 +39,7 @@ class Photograph:
 
 
 def photograph(image: bytes) -> Photograph:
-    """Read the EXIF of an encoded image. Damaged EXIF, and an image that cannot be read, say nothing."""
+    """Read the EXIF of an encoded image. Damaged EXIF, or an unreadable image, gives None for everything."""
     try:
         exif = parse_exif(read_exif(image))
     except ImageError:
@@ -98,7 +96,7 @@ def _place(table: Mapping[int, Value]) -> tuple[float, float] | tuple[None, None
 
 
 def _degrees(table: Mapping[int, Value], tag: int, reference: str, signs: str, most: int) -> float | None:
-    """Degrees from three fractions (degrees, minutes, seconds) and a letter; rounded to 0.1 m."""
+    """Convert three fractions (degrees, minutes, seconds) and a letter to degrees, rounded to 0.1 m."""
     values = table.get(tag)
     sign = reference.upper()[:1]
     if isinstance(values, bytes) or values is None or not sign or sign not in signs or len(values) > 3:
@@ -111,7 +109,7 @@ def _degrees(table: Mapping[int, Value], tag: int, reference: str, signs: str, m
 
 
 def _text(table: Mapping[int, Value], tag: int) -> str:
-    """A text up to its NUL, without what cannot be printed; empty where there is none."""
+    """Return a text up to its NUL, without unprintable characters; empty if there is none."""
     value = table.get(tag, b"")
     if not isinstance(value, bytes):
         return ""

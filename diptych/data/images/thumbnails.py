@@ -1,4 +1,4 @@
-"""Small copies of pictures, made of nothing but their pixels."""
+"""Make small copies of images from their pixels alone."""
 
 import io
 from dataclasses import dataclass
@@ -9,23 +9,21 @@ from PIL import Image
 from diptych.data.images.decoding import Pixels
 from diptych.data.images.transforms import resize_and_crop
 
-try:  # of the extra `data`: it is quicker, and lets other threads go on meanwhile
+try:  # from the extra `data`: it is faster, and lets other threads run meanwhile
     import simplejpeg  # type: ignore[import-untyped]
 except ImportError:
     simplejpeg = None
 
 SIDE = 320  # pixels of the longer side: sharp in a grid of cards on most screens
-MEDIA_TYPE = (
-    "image/jpeg"  # WebP of the same size takes ten times as long as JPEG, more than a small model does
-)
+MEDIA_TYPE = "image/jpeg"  # WebP of the same size takes ten times as long, more than a small model does
 _QUALITY = 80
-# Rows of a large picture that each row of the copy is made of, at least: the rest need not be read.
+# The least number of rows of a large image behind each row of the copy: the rest need not be read.
 _ROWS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a page shows of a picture before the picture itself: its size in pixels, upright, and a small copy."""
+    """The size in pixels of an upright image, and a small copy, which a page shows before the image itself."""
 
     width: int
     height: int
@@ -33,16 +31,16 @@ class Preview:
 
 
 def preview(pixels: Pixels, side: int = SIDE, size: tuple[int, int] | None = None) -> Preview:
-    """The preview of upright 8-bit RGB `pixels` (height, width, 3).
+    """Make the preview of upright 8-bit RGB `pixels` (height, width, 3).
 
-    size: width and height to note, of an image whose pixels were read reduced; those of `pixels` when not given.
+    size: the width and height to note, if the image was read reduced; those of `pixels` by default.
 
-    Only pixels go into the small copy: no EXIF, no place where the photograph was taken, no colour profile. A
-    picture smaller than `side` keeps its size.
+    Only pixels go into the small copy: no EXIF, no position of the photograph, no colour profile. An image smaller than
+    `side` keeps its size.
     """
     width, height = size or (pixels.shape[1], pixels.shape[0])
     small = _smaller(pixels, side)
-    # A picture that keeps its size keeps its colours as sharp: drawings and icons are such.
+    # An image that keeps its size, such as a drawing or an icon, keeps its colours at full resolution.
     sampling = "420" if small is not pixels else "444"
     return Preview(width, height, _as_jpeg(small, sampling))
 

@@ -1,9 +1,9 @@
-"""Preprocessing: an image becomes the normalised square that a model was trained on.
+"""Turn an image into the normalised square that a model was trained on.
 
 The reference is the original CLIP pipeline, on Pillow and torchvision: resize the shorter side with an
 antialiased bicubic filter, crop the centre, scale to 0..1, normalise. For an opaque, upright 8-bit RGB
-photograph `Preprocess` gives its pixels within one grey level, faster and without torchvision. docs/images.md
-says how strictly and where it differs on purpose, benchmarks/preprocess.py measures the speed.
+photograph `Preprocess` gives the same pixels within one grey level, faster and without torchvision. docs/images.md
+lists the tolerances and the intended differences; benchmarks/preprocess.py measures the speed.
 """
 
 import typing
@@ -26,20 +26,20 @@ Size: TypeAlias = tuple[int, int]  # width, height
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-# Source pixels on either side that a filter looks at when it enlarges, and Pillow's name for it.
+# The source pixels on either side that a filter reads when it enlarges, and Pillow's name for it.
 _FILTERS = {"bicubic": (2, Image.Resampling.BICUBIC), "bilinear": (1, Image.Resampling.BILINEAR)}
 
-# With these instructions torch reduces an image several times as fast as Pillow; with others, half as fast.
+# With these instructions torch reduces an image several times as fast as Pillow; without them, half as fast.
 _TORCH_IS_FAST = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
-# Torch resizes whole images only. Where that would compute more than this many times the kept area, Pillow's resize
-# of the kept part alone is no slower, and a 1 x 10,000 image stays small in memory.
+# Torch resizes whole images only. Beyond this ratio of computed to kept area, Pillow's resize of the kept part alone is
+# not slower, and a 1 x 10,000 image stays small in memory.
 _LARGEST_WASTE = 8
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Preprocessing of one image. Raises `ImageError` for an image that cannot be read.
+    """The preprocessing of one image. Raises `ImageError` for an image that cannot be read.
 
     preprocess(image) -> (3, resolution, resolution) float32, normalised
     preprocess.pixels(image) -> (resolution, resolution, 3) uint8, before normalisation
@@ -71,7 +71,7 @@ class Preprocess:
         return values.div_(255).sub_(mean).div_(std)
 
     def pixels(self, image: ImageSource | Pixels) -> Pixels:
-        """The square that the model sees, as 8-bit RGB; of an image, or of what `read_rgb` made of it."""
+        """Return the square that the model sees, as 8-bit RGB; from an image, or from the array of `read_rgb`."""
         whole = image if isinstance(image, np.ndarray) else read_rgb(image, self.background)
         size = self.scaled_size(whole.shape[1], whole.shape[0])
         kept = (min(size[0], self.resolution), min(size[1], self.resolution))
@@ -84,7 +84,7 @@ class Preprocess:
         return square
 
     def scaled_size(self, width: int, height: int) -> Size:
-        """Width and height of the whole image after resizing, before the crop or the padding."""
+        """Return the width and height of the whole image after resizing, before the crop or the padding."""
         n = self.resolution
         if self.resize == "squash":
             return n, n
@@ -95,17 +95,17 @@ class Preprocess:
 
 
 def resize_and_crop(whole: Pixels, size: Size, kept: Size, interpolation: Interpolation) -> Pixels:
-    """The centre of `kept` pixels of `whole` (height, width, 3) resized to `size`; torchvision's rounding.
+    """Resize `whole` (height, width, 3) to `size`, and cut out the central `kept` pixels, with torchvision's rounding.
 
     `size` and `kept` are (width, height).
     """
     left, top = (round((total - part) / 2) for total, part in zip(size, kept, strict=True))
-    # Torch rounds its weights to 15 bits, which shows where an image is enlarged; Pillow's have 22.
+    # Torch rounds its weights to 15 bits, which is visible in enlarged images; Pillow's have 22.
     enlarged = size[0] > whole.shape[1] or size[1] > whole.shape[0]
     wasteful = size[0] * size[1] > _LARGEST_WASTE * kept[0] * kept[1]
     if enlarged or wasteful or not _TORCH_IS_FAST:
         return _resize_part(whole, size, (left, top), kept, interpolation)
-    # (1, 3, height, width) in channels-last order, which is how the bytes lie and what torch resizes fastest.
+    # (1, 3, height, width) in channels-last order: the order of the bytes, and the one that torch resizes fastest.
     batch = torch.from_numpy(whole)[None].permute(0, 3, 1, 2)
     resized = F.interpolate(batch, size=(size[1], size[0]), mode=interpolation, antialias=True)
     pixels: Pixels = resized[0, :, top : top + kept[1], left : left + kept[0]].permute(1, 2, 0).numpy()
@@ -113,9 +113,9 @@ def resize_and_crop(whole: Pixels, size: Size, kept: Size, interpolation: Interp
 
 
 def _resize_part(whole: Pixels, size: Size, corner: Size, kept: Size, interpolation: Interpolation) -> Pixels:
-    """The `kept` rectangle at `corner` of `whole` resized to `size`, from the source pixels it depends on.
+    """Compute the `kept` rectangle at `corner` of `whole` resized to `size`, from the source pixels it depends on.
 
-    Widths before heights, as torch does; Pillow would choose by the shape, by other rules in each version.
+    Widths are resized before heights, as in torch; Pillow would choose by the shape, differently in each version.
     """
     support, filter_ = _FILTERS[interpolation]
     slices, spans = [], []

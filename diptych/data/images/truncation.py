@@ -1,6 +1,6 @@
-"""Whether a file of an image ends before it should: a download that stopped, a disk that was full.
+"""Detect image files that end too early, after an interrupted download or on a full disk.
 
-Decoders say so for some formats only, each in its own words; the formats themselves say where a file ends.
+Decoders report this for some formats only, each in its own words; the formats themselves mark the end of a file.
 """
 
 import struct
@@ -8,15 +8,15 @@ from collections.abc import Callable
 
 
 def is_cut(data: bytes, kind: str) -> bool:
-    """Return whether the file of a format (JPEG, PNG, ...) lacks its end. False where the format does not tell."""
+    """Return whether the file of a format (JPEG, PNG, ...) lacks its end. False if the format does not mark it."""
     try:
         return _IS_CUT[kind](data) if kind in _IS_CUT else False
-    except (struct.error, OverflowError):  # not even the place that tells is there
+    except (struct.error, OverflowError):  # the file ends even before the mark
         return True
 
 
 def _boxes_are_cut(data: bytes) -> bool:
-    """AVIF and HEIC: boxes one after another, each with its size (0: to the end of the file), one with the pixels."""
+    """Check AVIF and HEIC: consecutive boxes with their sizes (0: to the end of the file), one with the pixels."""
     at, kinds = 0, set()
     while at < len(data):
         size = int(struct.unpack_from(">I", data, at)[0])
@@ -29,12 +29,12 @@ def _boxes_are_cut(data: bytes) -> bool:
     return at > len(data) or b"mdat" not in kinds
 
 
-# Bytes of a value, by the number of its type.
+# The bytes of a value, by the number of its type.
 _TIFF_TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 
 
 def _tiff_is_cut(data: bytes) -> bool:
-    """TIFF: the first directory, or a value that it points at, lies behind the end. Pixels are for the decoder."""
+    """Check a TIFF's first directory and the values it points to. Missing pixels are left to the decoder."""
     order = "<" if data[:2] == b"II" else ">"
     if data[2:4] in (b"+\0", b"\0+"):  # BigTIFF
         (first,) = struct.unpack_from(f"{order}Q", data, 8)

@@ -1,7 +1,7 @@
-"""Two random views of each picture, as SimCLR has them (Chen et al. 2020, appendix A), for a whole batch at a time.
+"""Draw two random views of each image, as SimCLR does (Chen et al. 2020, appendix A), for a whole batch at a time.
 
-What is done to a picture is a function of its own seed and of the number of the view alone, so that a batch gives the
-same views whole, in chunks, or shared among processes. Pixels are in 0..1 and are not normalised in between.
+A view is a function of the image's own seed and of the index of the view. So a batch gives the same views whole, in
+chunks, or shared among processes. Pixels are in 0..1 and are not normalised in between.
 """
 
 import math
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from diptych.errors import SettingsError
 
-_TRIES = 10  # crops drawn until one lies inside the picture, as in the usual implementations
+_TRIES = 10  # crops drawn until one lies inside the image, as in the usual implementations
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
-# Random numbers of a view: areas and aspects of the crops that are tried, then one of each of these.
+# The random numbers of a view: areas and aspects of the crops to try, then one for each of these.
 _LEFT, _TOP, _MIRROR, _JITTER = (2 * _TRIES + place for place in range(4))
 _GREY, _BLUR, _SIGMA = (_JITTER + 9 + place for place in range(3))
 _COLUMNS = _SIGMA + 1
@@ -26,12 +26,12 @@ _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: splitmix64's step
 
 @dataclass(frozen=True, kw_only=True)
 class TwoViews:
-    """The augmentations of SimCLR. Probabilities are in 0..1."""
+    """SimCLR's augmentations. Probabilities are in 0..1."""
 
     name: Literal["two-views"] = "two-views"
-    area: tuple[float, float] = (0.08, 1.0)  # of a crop over the picture's
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width over height of a crop, of a square picture
-    mirror: float = 0.5  # probability; never where left and right matter
+    area: tuple[float, float] = (0.08, 1.0)  # of a crop over the image's
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width over height of a crop, of a square image
+    mirror: float = 0.5  # probability; never if left and right matter
     jitter: float = 0.8  # probability that colours change
     strength: float = 1.0  # the paper's s, of every change of colour: 1 for ImageNet, 0.5 for CIFAR-10
     grey: float = 0.2  # probability of no colour
@@ -40,21 +40,25 @@ class TwoViews:
 
     def __post_init__(self) -> None:
         if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise SettingsError(f"area = {self.area}: two shares of the picture, the smaller one first")
+            raise SettingsError(
+                f"area = {self.area}; expected two fractions of the image's area, the smaller one first"
+            )
         if not 0 < self.aspect[0] <= self.aspect[1]:
-            raise SettingsError(f"aspect = {self.aspect}: two numbers above 0, the smaller one first")
+            raise SettingsError(
+                f"aspect = {self.aspect}; expected two numbers above 0, the smaller one first"
+            )
         if not 0 <= self.strength <= 1.25:
-            # 0.8 s is how far a factor may fall below 1, and 0.2 s how far a hue may turn either way.
-            raise SettingsError(f"strength = {self.strength}: between 0 and 1.25")
+            # A factor may fall below 1 by 0.8 s, and a hue may turn by 0.2 s either way.
+            raise SettingsError(f"strength = {self.strength}; expected a number from 0 to 1.25")
 
 
 def random_view(
     canvas: Tensor, mirrored: Tensor, chance: Tensor, settings: TwoViews, resolution: int
 ) -> Tensor:
-    """One view of each picture.
+    """Draw one view of each image.
 
-    canvas: (batch, 3, side, side), uint8. mirrored: (batch,), bool, whether the picture may be mirrored at all.
-    chance: (batch, columns), `view_chances` of each picture's seed and of the view.
+    canvas: (batch, 3, side, side), uint8. mirrored: (batch,), bool; whether the image may be mirrored at all.
+    chance: (batch, columns), `view_chances` of each image's seed and of the view.
     Returns (batch, 3, resolution, resolution), float32 in 0..1.
     """
     left, top, width, height = crop_boxes(chance, settings)
@@ -70,17 +74,17 @@ def random_view(
     low, high = settings.sigma
     blurred = chance[:, _BLUR] < settings.blur
     if blurred.any():
-        # Only those rows, which costs less; each row's result is its own.
+        # Blurring only these rows costs less; the result of a row depends on the row alone.
         view = view.clone()
         view[blurred] = gaussian_blur(view[blurred], low + (high - low) * chance[blurred, _SIGMA])
     return view
 
 
 def view_chances(seeds: Tensor, view: int) -> Tensor:
-    """The random numbers of one view of each picture: (batch, columns), float32 in [0, 1).
+    """Return the random numbers of one view of each image: (batch, columns), float32 in [0, 1).
 
-    seeds: (batch,), int64. Columns are splitmix64 (Steele et al. 2014) of the seed, hashed once, from a start that the
-    view decides; 24 bits of each.
+    seeds: (batch,), int64. The columns are 24 bits each of splitmix64 (Steele et al. 2014) of the hashed seed, from a
+    start that depends on the view.
     """
     column = torch.arange(1 + view * _COLUMNS, 1 + (view + 1) * _COLUMNS, device=seeds.device)
     mixed = _mixed(_mixed(seeds)[:, None] + column * _signed(_GOLDEN))
@@ -88,10 +92,10 @@ def view_chances(seeds: Tensor, view: int) -> Tensor:
 
 
 def crop_boxes(chance: Tensor, settings: TwoViews) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Left, top, width and height of each crop, (batch,) each, as shares of the picture's sides.
+    """Return left, top, width and height of each crop, (batch,) each, as fractions of the image's sides.
 
-    The area is uniform and the logarithm of the aspect is; the first of ten draws that fits into the picture is taken,
-    and where none does, the last one with its sides cut to the picture's.
+    The area and the logarithm of the aspect are uniform. The first of ten draws that fits into the image is taken; if
+    none fits, the last one, with its sides cut to the image's.
     """
     low, high = settings.area
     area = low + (high - low) * chance[:, :_TRIES]
@@ -106,10 +110,10 @@ def crop_boxes(chance: Tensor, settings: TwoViews) -> tuple[Tensor, Tensor, Tens
 
 
 def resize_weights(start: Tensor, length: Tensor, side: int, resolution: int) -> Tensor:
-    """The linear map that resizes a part of a row of pixels: (batch, resolution, side), rows with the sum 1.
+    """Return the linear map that resizes a part of a row of pixels: (batch, resolution, side), rows with the sum 1.
 
-    start, length: (batch,), of the part, as shares of `side`. Bicubic with a = -1/2, widened where pixels are lost, as
-    Pillow and antialiased torch have it; pixels just outside of the part take part.
+    start, length: (batch,), of the part, as fractions of `side`. The filter is bicubic with a = -1/2, widened for
+    reduction, as in Pillow and antialiased torch. Pixels just outside of the part contribute.
     """
     scale = (length * side / resolution)[:, None, None]
     wide = scale.clamp(min=1)
@@ -124,10 +128,10 @@ def resize_weights(start: Tensor, length: Tensor, side: int, resolution: int) ->
 
 
 def jitter(view: Tensor, chance: Tensor, settings: TwoViews) -> Tensor:
-    """Brightness, contrast, saturation and hue, in an order that each view draws for itself.
+    """Change brightness, contrast, saturation and hue, in a random order per view.
 
-    view: (batch, 3, n, n) in 0..1. chance: (batch, 9): whether at all, four factors, four numbers whose order is the
-    order of the changes.
+    view: (batch, 3, n, n) in 0..1. chance: (batch, 9): one that decides on any change, four factors, and four whose
+    order is the order of the changes.
     """
     strength = settings.strength
     factor = 1 + 0.8 * strength * (2 * chance[:, 1:4] - 1)
@@ -150,18 +154,18 @@ def jitter(view: Tensor, chance: Tensor, settings: TwoViews) -> Tensor:
 
 
 def luma(view: Tensor) -> Tensor:
-    """The grey of each pixel, (batch, 1, n, n)."""
+    """Return the grey value of each pixel, (batch, 1, n, n)."""
     return (view * torch.tensor(_LUMA, device=view.device)[:, None, None]).sum(dim=1, keepdim=True)
 
 
 def blend(view: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """factor * view + (1 - factor) * other, kept in 0..1. factor: (batch,)."""
+    """Return factor * view + (1 - factor) * other, clamped to 0..1. factor: (batch,)."""
     weight = factor[:, None, None, None]
     return (weight * view + (1 - weight) * other).clamp_(0, 1)
 
 
 def turn_hue(view: Tensor, turn: Tensor) -> Tensor:
-    """The same saturation and value (of HSV) at another hue. turn: (batch,), turns of the colour wheel."""
+    """Change the hue, at the same saturation and value (of HSV). turn: (batch,), turns of the colour wheel."""
     red, green, blue = view.unbind(dim=1)
     value, least = view.amax(dim=1), view.amin(dim=1)
     chroma = value - least
@@ -172,14 +176,14 @@ def turn_hue(view: Tensor, turn: Tensor) -> Tensor:
         torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
     hue = hue + 6 * turn[:, None, None]
-    # A channel stands at its height within 1/6 of a turn of its own hue, and falls to the least one opposite of it.
+    # A channel has its maximum within 1/6 of a turn of its own hue, and falls to the minimum at the opposite side.
     away = torch.stack([(offset + hue) % 6 for offset in (5.0, 3.0, 1.0)], dim=1)
     fall = torch.minimum(away, 4 - away).clamp(0, 1)
     return (value[:, None] - chroma[:, None] * fall).clamp_(0, 1)
 
 
 def gaussian_blur(view: Tensor, sigma: Tensor) -> Tensor:
-    """Each view under a Gaussian a tenth of its side wide. sigma: (batch,), in pixels. Edges are reflected."""
+    """Blur each view with a Gaussian a tenth of its side wide. sigma: (batch,), in pixels. Edges are reflected."""
     radius = max(1, view.shape[-1] // 20)
     tap = torch.arange(-radius, radius + 1, device=view.device)
     weights = torch.exp(-0.5 * (tap / sigma[:, None]).square())
@@ -194,14 +198,14 @@ def gaussian_blur(view: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _mixed(bits: Tensor) -> Tensor:
-    """splitmix64's finaliser, on 64 bits that int64 holds."""
+    """Apply splitmix64's finaliser to 64 bits stored as int64."""
     bits = (bits ^ _shifted(bits, 30)) * _signed(0xBF58476D1CE4E5B9)
     bits = (bits ^ _shifted(bits, 27)) * _signed(0x94D049BB133111EB)
     return bits ^ _shifted(bits, 31)
 
 
 def _shifted(bits: Tensor, count: int) -> Tensor:
-    """To the right, zeros coming in."""
+    """Shift right, filling with zeros."""
     return (bits >> count) & ((1 << (64 - count)) - 1)
 
 

@@ -1,7 +1,7 @@
-"""Scenes of one or two coloured shapes, and how they are drawn.
+"""Compose and draw scenes of one or two coloured shapes.
 
-Everything in a scene is drawn from one generator, so that a scene is a function of its seed alone. Lengths are shares
-of the picture's side, so that one scene may be drawn at any size.
+All of a scene comes from one random generator, so a scene is a function of its seed alone. Lengths are fractions of the
+image's side, so one scene can be drawn at any size.
 """
 
 import io
@@ -28,11 +28,11 @@ RELATIONS = ("left of", "right of", "above", "below")
 INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 CLASSES = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
-# One shape of each colour that no training caption names: what a model says of these it has put together itself.
+# One shape of each colour that no training caption names: a model must compose colour and shape to recognise it.
 UNSEEN = frozenset((colour, SHAPES[number % len(SHAPES)]) for number, colour in enumerate(COLOURS))
 SEEN = tuple(each for each in CLASSES if each not in UNSEEN)
 
-_FINE = 3  # samples a pixel and axis: edges are the mean of nine
+_FINE = 3  # samples per pixel and axis: edges are the mean of nine
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows. relation: of the first thing to the second; "" for a thing alone.
+    """The content of an image. relation: of the first thing to the second; "" for a single thing.
 
-    ground: the grey level behind the things, 0..255, and how far a tint moves each channel of it.
+    ground: the colour behind the things: red, green and blue in 0..255, a grey level with a slight tint.
     """
 
     things: tuple[Thing, ...]
@@ -67,18 +67,18 @@ class Scene:
         return sum(self.ground) > 3 * 128
 
 
-def alone(random: np.random.Generator, combination: tuple[str, str]) -> Scene:
-    """One thing somewhere."""
+def single_scene(random: np.random.Generator, combination: tuple[str, str]) -> Scene:
+    """Compose a scene of one thing at a random position."""
     small = bool(random.random() < 0.5)
     radius = random.uniform(0.14, 0.2) if small else random.uniform(0.27, 0.36)
     x, y = random.uniform(radius, 1 - radius, 2)
     return Scene((_thing(random, combination, small, (x, y), radius),), "", _ground(random))
 
 
-def together(
+def pair_scene(
     random: np.random.Generator, combinations: tuple[tuple[str, str], tuple[str, str]], relation: str
 ) -> Scene:
-    """Two things beside or above each other, the first in that relation to the second."""
+    """Compose a scene of two things beside or above each other, the first in the given relation to the second."""
     near, far = random.uniform(0.22, 0.3), random.uniform(0.7, 0.78)
     drift = 0.5 + random.uniform(-0.18, 0.18) + np.array([-0.05, 0.05]) * random.uniform(-1, 1)
     first, second = (near, far) if relation in ("left of", "above") else (far, near)
@@ -92,7 +92,7 @@ def together(
 
 
 def draw(scene: Scene, side: int, random: np.random.Generator) -> bytes:
-    """The picture as a PNG file, side x side; `random` gives the grain of its pixels."""
+    """Draw a scene as a PNG file, side x side pixels; `random` gives the noise of its pixels."""
     pixels = np.broadcast_to(np.array(scene.ground, np.float64), (side, side, 3)).copy()
     for thing in scene.things:
         cover = coverage(thing, side)[..., None]
@@ -104,7 +104,7 @@ def draw(scene: Scene, side: int, random: np.random.Generator) -> bytes:
 
 
 def coverage(thing: Thing, side: int) -> npt.NDArray[np.float64]:
-    """The share of each pixel that a thing covers: (side, side), rows from the top."""
+    """Return the fraction of each pixel that a thing covers: (side, side), rows from the top."""
     places = (np.arange(side * _FINE) + 0.5) / (side * _FINE)
     x = (places[None, :] - thing.centre[0]) / thing.radius
     y = (places[:, None] - thing.centre[1]) / thing.radius
@@ -115,7 +115,7 @@ def coverage(thing: Thing, side: int) -> npt.NDArray[np.float64]:
 
 
 def _inside(shape: str, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Whether a point is in a shape of radius 1 around 0; y is down."""
+    """Return whether each point lies in a shape of radius 1 around 0; y points down."""
     if shape == "circle":
         return x * x + y * y <= 0.8
     if shape == "ring":
@@ -127,7 +127,7 @@ def _inside(shape: str, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) 
         return (np.maximum(abs(x), abs(y)) <= 0.95) & (np.minimum(abs(x), abs(y)) <= 0.27)
     if shape == "triangle":
         return (y <= 0.6) & (y >= math.sqrt(3) * abs(x) - 1)
-    # A star of five: at each angle from the nearest tip the edge is the straight line from the tip to the notch.
+    # A five-pointed star: at each angle from the nearest tip, the edge is the straight line from the tip to the notch.
     half, tip, notch = math.pi / 5, 1.05, 0.42
     angle = np.arctan2(x, -y) % (2 * half)
     angle = np.minimum(angle, 2 * half - angle)

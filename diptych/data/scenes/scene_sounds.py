@@ -1,4 +1,4 @@
-"""What scenes sound like: each thing is a tone whose pitch is its shape and whose timbre is its colour."""
+"""Synthesise the sounds of scenes: the shape of a thing sets the pitch of its tone, the colour sets the timbre."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ _TIMBRES = (
 
 
 def sound(scene: Scene, random: np.random.Generator) -> bytes:
-    """The scene's things one after the other, as a WAV file; a little out of tune, and not without noise."""
+    """Return the tones of the scene's things one after the other, as a WAV file; slightly detuned and noisy."""
     tones = [_tone(thing, random) for thing in scene.things]
     together = np.concatenate(tones)
     return wav_bytes(together + random.normal(0, 0.01, len(together)), RATE)
@@ -37,7 +37,7 @@ def _tone(thing: Thing, random: np.random.Generator) -> Samples:
     for number, strength in enumerate(strengths, 1):
         phase = random.uniform(0, 2 * np.pi)
         tone += strength * np.sin(2 * np.pi * number * pitch * seconds + phase)
-    # Ten milliseconds to rise and to fall: a tone that is cut clicks at every pitch.
+    # Ten milliseconds to rise and to fall, because a tone that starts or stops abruptly clicks.
     edge = np.minimum(1, np.minimum(seconds, seconds[::-1]) / 0.01)
     whole: Samples = random.uniform(0.3, 0.6) * edge * tone / sum(strengths)
     return whole

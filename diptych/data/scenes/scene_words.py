@@ -1,4 +1,4 @@
-"""Captions of scenes: what they show in varying words, among sentences that have nothing to do with it."""
+"""Write captions of scenes: what they show in varying words, among sentences that do not describe it."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from diptych.data.scenes.scene_images import INVERSE, Scene, Thing
 
-# The first of each is the plain word, and as likely as the others together.
+# The first word of each row is the plain one, and as likely as the others together.
 SYNONYMS = {
     "circle": ("circle", "disc", "dot"),
     "square": ("square", "box", "block"),
@@ -21,7 +21,7 @@ SYNONYMS = {
 }
 OPENINGS = ("", "", "", "a picture of ", "here is ", "we see ", "a drawing with ")
 
-# Sentences as they stand beside pictures on the web; `{}` is a name, `#` a number, `~` whether the picture is bright.
+# Sentences that appear beside images on the web; `{}` is a name, `#` a number, `~` "bright" or "dark", as the image is.
 DISTRACTORS = (
     "the picture is ~.",
     "photo by {}.",
@@ -52,7 +52,7 @@ NAMES = ("anna", "ben", "carla", "david", "emma", "farid", "grace", "hugo", "iri
 
 
 def plain_caption(scene: Scene) -> str:
-    """The scene in the plainest words, without its sizes: "a red circle left of a blue square"."""
+    """Describe the scene in the plainest words, without sizes: "a red circle left of a blue square"."""
     words = [f"a {thing.colour} {thing.shape}" for thing in scene.things]
     # "an orange star": articles follow the sound.
     words = [f"an{each[1:]}" if each[2] in "aeiou" else each for each in words]
@@ -60,7 +60,7 @@ def plain_caption(scene: Scene) -> str:
 
 
 def caption(scene: Scene, random: np.random.Generator, distractors: int) -> str:
-    """The scene in words of the generator's choice, with that many sentences around it that say nothing of it."""
+    """Describe the scene in random words, among `distractors` sentences that do not describe it."""
     nouns = [_noun(thing, random) for thing in scene.things]
     relation = scene.relation
     if relation and random.random() < 0.5:
@@ -70,7 +70,7 @@ def caption(scene: Scene, random: np.random.Generator, distractors: int) -> str:
     for _ in range(distractors):
         place = int(random.integers(len(sentences) + 1))
         sentences.insert(place, _distractor(scene, random))
-    # The scene's own sentence ends with a full stop only where another follows it.
+    # The scene's own sentence ends with a full stop only if another follows.
     return " ".join(
         each if each[-1] in ".?" or number == len(sentences) - 1 else f"{each}."
         for number, each in enumerate(sentences)

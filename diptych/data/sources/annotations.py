@@ -1,7 +1,7 @@
-"""Annotations of images in one JSON file: COCO's, and those of Karpathy's splits of COCO, Flickr30k and Flickr8k.
+"""Read annotations of images in one JSON file: COCO's, or Karpathy's splits of COCO, Flickr30k and Flickr8k.
 
-An image is one example with all its captions. COCO's `captions_*.json` gives captions, its `instances_*.json` the
-names of the categories in an image as tags. Karpathy's `dataset_*.json` says which split an image is in.
+Each image is one example with all its captions. COCO's `captions_*.json` gives captions; its `instances_*.json` gives
+the names of the categories in an image, as tags. Karpathy's `dataset_*.json` gives the split of each image.
 """
 
 import hashlib
@@ -20,9 +20,9 @@ from diptych.data.sources.image_root import find_image_root, spread
 from diptych.data.sources.storage import Strings
 from diptych.errors import DataError, SettingsError
 
-ALL = "all"  # in the place of a split
+ALL = "all"  # in place of the name of a split
 
-# What is kept of the objects in these files: outlines, boxes and tokens are most of their size.
+# The fields that are kept: outlines, boxes and tokens are most of the size of these files.
 # fmt: off
 _FIELDS = frozenset((
     "images", "annotations", "categories", "id", "file_name", "image_id", "caption", "category_id", "name",
@@ -32,15 +32,15 @@ _FIELDS = frozenset((
 _SHAPES = (
     "expected COCO's annotations (an object of lists, images with `id` and `file_name` and annotations with "
     "`image_id` and `caption` or `category_id`), or those of Karpathy's splits (images with `filename`, `split` and "
-    "`sentences`); write anything else as .jsonl, one object an image"
+    "`sentences`); write anything else as .jsonl, one object per image"
 )
 
 
 @dataclass(frozen=True)
-class _Words:
-    """What is said of one image.
+class _Annotation:
+    """The captions and tags of one image.
 
-    file: as the annotations write it. image_id: COCO's number. split: Karpathy's.
+    file: as the annotations write it. image_id: COCO's. split: Karpathy's.
     """
 
     file: str
@@ -50,8 +50,8 @@ class _Words:
     split: str = ""
 
 
-class _Lists:
-    """A list of strings for each of many images, in one buffer."""
+class _StringLists:
+    """A list of strings for each image, all in one buffer."""
 
     def __init__(self, lists: Iterable[Sequence[str]]) -> None:
         self._ends = array("q", [0])
@@ -71,21 +71,21 @@ class _Lists:
 
 
 class AnnotationSource:
-    """Examples of an annotation file, one an image.
+    """The examples of an annotation file, one per image.
 
     Attributes:
-        left_out: nothing, with a remark where nobody named the folder of the images.
+        left_out: empty, with a remark if the folder of the images was found and not given.
     """
 
     def __init__(
-        self, path: Place, found: Sequence[_Words], form: str, sha256: str, image_root: Place | None
+        self, path: Place, found: Sequence[_Annotation], form: str, sha256: str, image_root: Place | None
     ) -> None:
         self.name = str(path)
         self.fingerprint = sha256
         self._form = form
         self._files = Strings(words.file for words in found)
-        self._captions = _Lists(words.captions for words in found)
-        self._tags = _Lists(words.tags for words in found)
+        self._captions = _StringLists(words.captions for words in found)
+        self._tags = _StringLists(words.tags for words in found)
         self._about = Strings(json.dumps(_metadata(words)) for words in found)
         self._wordless = sum(not (words.captions or words.tags) for words in found)
         named = [] if isinstance(path, RemotePath) else [self._named(row) for row in spread(len(found))]
@@ -109,7 +109,7 @@ class AnnotationSource:
         )
 
     def describe(self) -> str:
-        """What was found, in a few lines."""
+        """Summarise what was found, in a few lines."""
         said = [
             f"{count:,} {what}"
             for count, what in ((self._captions.total, "captions"), (self._tags.total, "tags"))
@@ -129,21 +129,21 @@ class AnnotationSource:
 def open_annotations(path: Place, split: str | None, image_root: Place | None) -> AnnotationSource:
     """Open an annotation file.
 
-    split: of Karpathy's, one or several with commas (`train,restval`), or `all`; needed where there are several.
-    image_root: what the names of images are relative to; found when not given.
+    split: one of Karpathy's, several with commas (`train,restval`), or `all`; required if there are several.
+    image_root: the folder that the names of images are relative to; found if not given.
 
     Raises:
-        DataError: the file is neither of the two, an entry of it is broken, or no split was chosen among several.
-        SettingsError: the file has no splits, or not this one.
+        DataError: the file has neither form, an entry of it is broken, or no split was chosen among several.
+        SettingsError: the file has no splits, or does not have this one.
     """
     content, sha256 = _read(path)
     images = content.get("images")
     if not isinstance(images, list) or not images or not all(isinstance(image, dict) for image in images):
-        raise DataError(f"{path}: an object with the fields {_listed(content)}; {_SHAPES}")
+        raise DataError(f"{path}: is an object with the fields {_listed(content)}; {_SHAPES}")
     if any("sentences" in image for image in images[:1]):
         return _open_karpathy(path, images, split, sha256, image_root)
     if not isinstance(content.get("annotations"), list):
-        raise DataError(f"{path}: an object with the fields {_listed(content)}; {_SHAPES}")
+        raise DataError(f"{path}: is an object with the fields {_listed(content)}; {_SHAPES}")
     if split is not None:
         raise SettingsError(f"{path}: COCO's annotations have no splits; leave out ?split={split}")
     return AnnotationSource(path, _coco(path, content), "COCO's annotations", sha256, image_root)
@@ -157,47 +157,49 @@ def _open_karpathy(
     listed = ", ".join(f"{name} ({count:,} images)" for name, count in counts.items())
     if split is None and len(counts) > 1:
         raise DataError(
-            f"{path}: holds the splits {listed}; choose one, as in {path}?split={next(iter(counts))}, several with "
-            f"commas between them, or {ALL}"
+            f"{path}: holds the splits {listed}; choose one, as in {path}?split={next(iter(counts))}, several "
+            f"separated by commas, or {ALL}"
         )
     form = "Karpathy's splits"
     if split is not None and split != ALL:
         chosen = [name.strip() for name in split.split(",")]
         unknown = next((name for name in chosen if name not in counts), None)
         if unknown is not None:
-            raise SettingsError(f"{path}: no split {unknown!r}; it holds {listed}, and {ALL} is all of them")
+            raise SettingsError(f"{path}: no split {unknown!r}; it holds {listed}; {ALL} selects all of them")
         found = [words for words in found if words.split in chosen]
         form = f"the split {' and '.join(chosen)} of Karpathy's"
         sha256 = hashlib.sha256(f"{sha256}\0{','.join(sorted(chosen))}".encode()).hexdigest()
     return AnnotationSource(path, found, form, sha256, image_root)
 
 
-def _karpathy(image: Mapping[str, Any], where: str) -> _Words:
+def _karpathy(image: Mapping[str, Any], where: str) -> _Annotation:
     sentences = image.get("sentences")
     if not isinstance(sentences, list) or not all(isinstance(each, dict) for each in sentences):
         raise DataError(f"{where}: `sentences` is not a list of objects; {_SHAPES}")
     name = _text(image, "filename", where)
     folder = image.get("filepath")
-    return _Words(
+    return _Annotation(
         file=f"{folder}/{name}" if isinstance(folder, str) and folder else name,
         captions=_captions((each.get("raw") for each in sentences), where),
         split=str(image.get("split", "")),
     )
 
 
-def _coco(path: Place, content: Mapping[str, Any]) -> list[_Words]:
+def _coco(path: Place, content: Mapping[str, Any]) -> list[_Annotation]:
     images: list[Mapping[str, Any]] = content["images"]
     rows: dict[Any, int] = {}
     for number, image in enumerate(images):
         if rows.setdefault(_id(image, "id", f"{path}, image {number + 1:,}"), number) != number:
-            raise DataError(f"{path}, image {number + 1:,}: the id {image['id']!r} is there twice")
+            raise DataError(
+                f"{path}, image {number + 1:,}: the id {image['id']!r} occurs twice; make ids unique"
+            )
     names = _category_names(path, content)
     captions: list[dict[str, None]] = [{} for _ in images]
     tags: list[dict[str, None]] = [{} for _ in images]
     for number, annotation in enumerate(content["annotations"], 1):
         where = f"{path}, annotation {number:,}"
         if not isinstance(annotation, dict):
-            raise DataError(f"{where}: not an object; {_SHAPES}")
+            raise DataError(f"{where}: is not an object; {_SHAPES}")
         row = rows.get(_id(annotation, "image_id", where))
         if row is None:
             raise DataError(f"{where}: no image has the id {annotation['image_id']!r}")
@@ -208,7 +210,7 @@ def _coco(path: Place, content: Mapping[str, Any]) -> list[_Words]:
                 raise DataError(f"{where}: no category has the id {category!r}")
             tags[row][valid_unicode(names[category])] = None
     return [
-        _Words(
+        _Annotation(
             _text(image, "file_name", f"{path}, image {row + 1:,}"),
             tuple(captions[row]),
             tuple(tags[row]),
@@ -257,7 +259,7 @@ def _id(record: Mapping[str, Any], name: str, where: str) -> int | str:
     return value
 
 
-def _metadata(words: _Words) -> dict[str, Any]:
+def _metadata(words: _Annotation) -> dict[str, Any]:
     about = {"image_id": words.image_id, "split": words.split or None}
     return {name: value for name, value in about.items() if value is not None}
 
@@ -266,19 +268,19 @@ def _read(path: Place) -> tuple[Mapping[str, Any], str]:
     with stream(path) as (file, _):
         data = file.read()
     try:
-        content = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_kept)
+        content = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_known_fields)
     except UnicodeDecodeError:
         raise DataError(f"{path}: not UTF-8 text; save it as UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not valid JSON ({error}); {_SHAPES}") from None
     if not isinstance(content, dict):
-        raise DataError(f"{path}: a JSON {type(content).__name__}; {_SHAPES}")
+        raise DataError(f"{path}: is a JSON {type(content).__name__}; {_SHAPES}")
     return content, hashlib.sha256(data).hexdigest()
 
 
-def _kept(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def _known_fields(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return {name: value for name, value in pairs if name in _FIELDS}
 
 
 def _listed(content: Mapping[str, Any]) -> str:
-    return ", ".join(map(repr, content)) or "none that are known here"
+    return ", ".join(map(repr, content)) or "none that is known here"

@@ -1,4 +1,4 @@
-"""Examples from the rows of Arrow tables: Parquet, and what the `datasets` library saves."""
+"""Turn rows of Arrow tables into examples: of Parquet, and of datasets saved by the `datasets` library."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,14 +26,14 @@ _PATHS_OR_IMAGES = ("string", "large_string", "binary", "large_binary")
 
 @dataclass(frozen=True)
 class ArrowRows:
-    """How the rows of a table become examples.
+    """The rule that turns the rows of a table into examples.
 
     names: the columns of the table.
-    chosen: which of them hold what.
-    label_names: the names behind numbered labels, where the `datasets` library left them in the schema.
-    folder: what paths in the image column are relative to.
+    chosen: the columns of the image, the caption and the label.
+    label_names: the names of numbered labels, if the `datasets` library left them in the schema.
+    folder: the folder that paths in the image column are relative to.
     earlier: how many earlier rows name the same path as each row; see `NamedPaths`.
-    remarks: what a user should know of how the table is read, a sentence each.
+    remarks: what a user should know about how the table is read, one sentence each.
     """
 
     names: Sequence[str]
@@ -44,7 +44,7 @@ class ArrowRows:
     remarks: tuple[str, ...] = ()
 
     def example(self, position: int, row: Mapping[str, Any], where: str) -> Example:
-        """The example of a row; DataError, with `where`, for an image that is not there."""
+        """Return the example of a row. Raises DataError, with `where`, for a missing image."""
         row = dict(row)
         cell = row[self.chosen.image or ""]
         if isinstance(cell, dict):
@@ -72,18 +72,19 @@ def arrow_rows(
     first_rows: Callable[[Sequence[str]], Sequence[Row]],
     cells_of: Callable[[str], Iterable[Any]],
 ) -> ArrowRows:
-    """How the rows of a table with this pyarrow schema become examples.
+    """Decide how the rows of a table with this pyarrow schema become examples.
 
-    table: for messages. beside: the folder that it lies in. image_root: what paths in the image column are relative
-    to; found when not given. first_rows: some rows of the table, with the given columns alone. cells_of: a column.
+    table: its name in messages. beside: the folder that it lies in. image_root: the folder that paths in the image
+    column are relative to; found if not given. first_rows: returns some rows, with the given columns alone. cells_of:
+    returns the cells of a column.
 
     Raises:
-        DataError: see `choose_columns`; or the image column holds neither paths nor encoded images.
+        DataError: as in `choose_columns`; or the image column holds neither paths nor encoded images.
     """
     names = list(schema.names)
     chosen = choose_columns(names, wanted, str(table))
     kind = schema.field(chosen.image).type
-    # By name, so that this file needs no pyarrow.
+    # Types are compared by name, so that this file does not need pyarrow.
     fields = (
         {kind.field(number).name for number in range(kind.num_fields)} if hasattr(kind, "field") else set()
     )
@@ -93,7 +94,7 @@ def arrow_rows(
             "paths, encoded images, or a struct of `bytes` and `path`; "
             "choose another with image_column (--image-column)"
         )
-    # The bytes decide in a struct of both; a rare row without them has the plain path as its key.
+    # In a struct of both, the bytes give the key; a rare row without bytes has the plain path as its key.
     images_inside = "bytes" in fields or "binary" in str(kind)
     paths = chosen.image if str(kind) in ("string", "large_string") else None
     looked_at = [name for name in (paths, chosen.caption, chosen.label) if name is not None]

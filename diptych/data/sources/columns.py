@@ -1,4 +1,4 @@
-"""Which column of a table holds what, and an example from the cells of a row."""
+"""Choose the columns of a table, and turn the cells of a row into an example."""
 
 import ast
 import json
@@ -13,7 +13,7 @@ from diptych.data.files.places import Place
 from diptych.data.files.remote import is_address
 from diptych.errors import DataError
 
-# Usual names, best first; the last three are those of img2dataset, where the column holds the image itself.
+# Usual names, best first; the last three are those of img2dataset, whose column holds the image itself.
 # fmt: off
 IMAGE_NAMES = (
     "image", "filepath", "file_path", "image_path", "img_path", "path", "file", "filename", "file_name", "img",
@@ -28,12 +28,12 @@ LABEL_NAMES = ("label", "class", "class_name", "category")
 # A list of strings as JSON, Python and numpy write it; numpy puts no comma between them.
 _STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _LIST = re.compile(rf"\[\s*(?:(?:{_STRING}|None|null|nan|NaN)[\s,]*)*\]", re.DOTALL)
-_NO_WORDS = ("nan", "none", "null", "n/a", "<na>")  # what programs write where there is no caption
+_NO_WORDS = ("nan", "none", "null", "n/a", "<na>")  # written by programs in place of a missing caption
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns; None where a user gave none, or a table has none."""
+    """The names of the columns; None if the user gave none, or the table has none."""
 
     image: str | None = None
     caption: str | None = None
@@ -41,12 +41,12 @@ class Columns:
 
 
 def choose_columns(found: Sequence[str], wanted: Columns, where: str) -> Columns:
-    """The columns of an image, a caption and a label among those found; `image` is always there.
+    """Choose the columns of the image, the caption and the label among those found; `image` is never None.
 
-    Usual names are found whatever their case; with several, the first of `IMAGE_NAMES` (and so on) wins.
+    Usual names match in any case; among several, the first of `IMAGE_NAMES` (and so on) wins.
 
     Raises:
-        DataError: a wanted column is missing, a chosen one is there twice, or there is none for the image.
+        DataError: a wanted column is missing, a chosen one occurs twice, or there is none for the image.
     """
     listed = f"the columns are {', '.join(map(repr, found))}" if found else "it has no columns"
     by_name = {name.strip().lower(): name for name in reversed(found)}
@@ -73,8 +73,8 @@ def choose_columns(found: Sequence[str], wanted: Columns, where: str) -> Columns
     if chosen.image is None:
         raise DataError(
             f"{where}: no column has a usual name for the image; {listed}; "
-            "choose one with image_column (--image-column); texts without images are embedded from Python, with "
-            "diptych.embed.embed_texts"
+            "choose one with image_column (--image-column); to embed texts without images, call "
+            "diptych.embed_texts in Python"
         )
     return chosen
 
@@ -82,10 +82,10 @@ def choose_columns(found: Sequence[str], wanted: Columns, where: str) -> Columns
 def example_from_row(
     key: str, image: Path | bytes, row: Mapping[str, Any], chosen: Columns, where: str
 ) -> Example:
-    """An example from the cells of a row; the columns that are not chosen become metadata.
+    """Make an example from the cells of a row; the columns that are not chosen become metadata.
 
-    A caption or tags whose whole cell is a list of strings, written as text, are that list; labels stand with `;`
-    between them, as for fine-tuning on several classes.
+    A cell of captions or tags that is a list of strings, written as text, is read as that list. Such a list of labels
+    is joined with `;`, as for fine-tuning on several classes.
     """
     record = {name: value for name, value in row.items() if name not in (chosen.image, chosen.label)}
     if chosen.caption not in ("captions", "caption"):
@@ -103,15 +103,13 @@ def example_from_row(
 
 
 def image_path(value: Any, folder: Place, where: str) -> Place:
-    """The file that a cell names; DataError for an empty cell, an address, or no text at all."""
+    """Return the file that a cell names. Raises DataError for an empty cell, an address, or a value of another type."""
     if not isinstance(value, str) or not value.strip():
-        raise DataError(
-            f"{where}: the cell of the image holds {value!r}; expected a path, relative to {folder}"
-        )
+        raise DataError(f"{where}: the image column holds {value!r}; expected a path, relative to {folder}")
     if is_address(value):
         raise DataError(
-            f"{where}: the image is an address ({value[:80]}); images are not downloaded: "
-            "fetch them first, for example with img2dataset, and open the shards it writes"
+            f"{where}: the image is an address ({value[:80]}); Diptych does not download images: "
+            "fetch them first, for example with img2dataset, and open the shards that it writes"
         )
     return folder / value.strip()
 
@@ -136,23 +134,23 @@ def written_list(cell: Any) -> list[str] | None:
 
 
 def remarks_on_cells(rows: Sequence[Mapping[str, Any]], chosen: Columns) -> Iterator[str]:
-    """Say what a user may not expect of the cells of some rows: lists written as text, "nan" as a word."""
+    """Yield remarks on cells that may surprise a user: lists written as text, "nan" as a word."""
     for what, column in (("caption", chosen.caption), ("label", chosen.label)):
         cells = [row.get(column or "") for row in rows]
         texts = [cell.strip() for cell in cells if isinstance(cell, str)]
         if any(written_list(text) is not None for text in texts):
-            yield f"cells of the column {column!r} that are lists are read as several {what}s"
+            yield f"lists in the column {column!r} are read as several {what}s"
         for word in _NO_WORDS:
             count = sum(text.lower() == word for text in texts)
             if count > 1:
                 yield (
-                    f"the {what} is the word {word!r} in {count:,} of {len(rows):,} rows that were looked at; "
-                    f"leave the cell empty where there is no {what}"
+                    f"the {what} is the word {word!r} in {count:,} of the {len(rows):,} rows that were checked; "
+                    f"leave the cell of a missing {what} empty"
                 )
 
 
 def described_columns(found: Sequence[str], chosen: Columns) -> str:
-    """Which columns are used for what, in a line."""
+    """Describe in one line which column holds what."""
     used = [f"{what}: {name!r}" for what, name in vars(chosen).items() if name is not None]
     unused = [repr(name) for name in found if name not in vars(chosen).values()]
     return ", ".join(used) + (f"; further columns: {', '.join(unused)}" if unused else "")

@@ -1,8 +1,8 @@
-"""The caption files of Flickr8k and Flickr30k as they are published, beside tables as everybody else writes them.
+"""Read the caption files of Flickr8k and Flickr30k as they are published, beside ordinary text tables.
 
 `results.csv` has a pipe and spaces between its columns, `image_name| comment_number| comment`, and quotes nothing.
-`Flickr8k.token.txt` and `results_20130124.token` have no column names: `NAME.jpg#0`, a tab, a caption. Both have a
-row a caption, and rows that are broken in every copy, which are bad examples here and no reason to stop.
+`Flickr8k.token.txt` and `results_20130124.token` have no column names: `NAME.jpg#0`, a tab, a caption. Both have one
+row per caption. Some rows are broken in every copy; they are bad examples here, and do not stop the reading.
 """
 
 import functools
@@ -21,16 +21,16 @@ _TOKEN_COLUMNS = ("image", "number", "caption")
 def open_delimited(
     path: Place, wanted: Columns, delimiter: str | None, image_root: Place | None
 ) -> TextTable:
-    """Open a text table: a CSV, or one of the two forms of Flickr's, told by its first line.
+    """Open a text table: a CSV, or one of Flickr's two forms, recognised by the first line.
 
     Raises:
-        DataError: see `open_csv`; or more than ten rows of Flickr's forms, and more than a tenth of all, are broken;
-            or a `.txt` file has no column of images.
+        DataError: as in `open_csv`; or more than ten rows, and more than a tenth, of one of Flickr's forms are
+            broken; or a `.txt` file has no column of images.
     """
     with lines_of(path) as lines:
         first = next(lines, "").rstrip("\r\n")
     if delimiter is None and wanted == Columns() and _is_token_line(first):
-        chosen, form = Columns("image", "caption"), "IMAGE#NUMBER, a tab and a caption a line"
+        chosen, form = Columns("image", "caption"), "IMAGE#NUMBER, a tab and a caption per line"
         return _open_lines(path, chosen, _TOKEN_COLUMNS, parse=_parse_token, form=form, image_root=image_root)
     columns = [name.strip() for name in first.split("|")]
     if delimiter in (None, "|") and "| " in first and '"' not in first and _has_image(columns, wanted):
@@ -44,9 +44,9 @@ def open_delimited(
         if path.suffix.lower() not in (".txt", ".token") or "for the image" not in str(error):
             raise
         raise DataError(
-            f"{path}: text that names no images: its first line is {first[:80]!r}; expected a table whose first line "
-            "names the columns, such as image,caption, or lines such as a.jpg#0, a tab and a caption; texts alone are "
-            "embedded from Python, with diptych.embed_texts"
+            f"{path}: does not name images: its first line is {first[:80]!r}; expected a table whose first line "
+            "names the columns, such as image,caption, or lines such as a.jpg#0, a tab and a caption; to embed texts "
+            "without images, call diptych.embed_texts in Python"
         ) from None
 
 
@@ -60,7 +60,7 @@ def _open_lines(
     image_root: Place | None,
     header: bool = False,
 ) -> TextTable:
-    """Open a table with one row a line, whatever quotes are in it; broken rows are counted."""
+    """Open a table with one row per line, in which quotes have no meaning; broken rows are counted."""
     starts, numbers, broken, named = array("q"), array("q"), array("q"), NamedPaths()
     problem: DataError | None = None
     with lines_of(path) as lines:
@@ -83,7 +83,7 @@ def _open_lines(
             start = lines.position
         starts.append(start)
     if problem is not None and len(broken) > min(len(numbers) - 1, max(10, len(numbers) // 10)):
-        raise DataError(f"{problem}; {len(broken):,} of {len(numbers):,} rows are like that")
+        raise DataError(f"{problem}; {len(broken):,} of {len(numbers):,} rows are broken")
     rows = Rows(columns, form, starts, numbers, lines.sha256, lines.version, parse, named.earlier(), broken)
     return TextTable(path, rows, chosen, image_root)
 

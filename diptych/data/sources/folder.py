@@ -1,4 +1,4 @@
-"""A folder of images: captions beside them, class folders, both, or just images."""
+"""Read a folder of images: with captions beside them, with class folders, with both, or with neither."""
 
 import hashlib
 import json
@@ -27,11 +27,11 @@ _WORDS = {
     suffix: 1 << bit for bit, suffix in enumerate((".json", ".txt", ".caption", ".JSON", ".TXT", ".CAPTION"))
 }
 
-STATISTICS = "_stats.json"  # what img2dataset writes beside a shard once it is done
+STATISTICS = "_stats.json"  # img2dataset writes this beside a finished shard
 
 _HEIC = (".heic", ".heif", ".hif")
 _VIDEOS = (".mov", ".mp4", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".3gp", ".mts", ".wmv")
-# Beside an image of the same name, iPhones keep the seconds around it in a file of one of these suffixes.
+# A Live Photo of an iPhone: a video beside the image of the same name has one of these suffixes.
 _LIVE = (".mov", ".mp4")
 
 CIRCLE = "link in a circle"
@@ -40,26 +40,26 @@ SPECIAL = "pipe, socket or device"
 INDEX = "folder of a search index"
 MODEL = "folder of a model"
 
-# What says that a folder was written by Diptych: a file, its fields, and the reason to pass over the folder.
+# The file that marks a folder written by Diptych, the fields of the file, and the reason to skip the folder.
 _OWN = {
     "index.json": ({"format_version", "current", "check"}, INDEX),
     "diptych.json": ({"format_version", "kind", "sha256"}, MODEL),
 }
-_LARGEST_OWN = 64 << 20  # bytes; a larger JSON file is not ours
+_LARGEST_OWN = 64 << 20  # bytes; a larger JSON file is not one of Diptych's
 _LARGEST_WORDS = 64 << 20  # bytes of a caption file
-# What an index keeps beside its `index.json`, where that lies in the folder of images itself.
+# The files of an index beside its `index.json`, if that lies in the folder of images itself.
 _PARTS_OF_INDEX = ("thumbnails", ".lance")
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What is in a folder.
+    """The content of a folder.
 
     images: paths relative to the folder, with forward slashes, sorted folder by folder.
-    words: a byte an image; its bits say which caption files lie beside it.
-    caption_files: how many caption files lie beside images.
+    words: one byte per image, whose bits tell which caption files lie beside it.
+    caption_files: the number of caption files beside images.
     left_out: everything else, by reason, named as images are; a folder ends in a slash. Images, caption files and what
-        is left out add up to the files of the folder, where what is passed over as a whole (a hidden folder, one that
+        is left out add up to the files of the folder. A folder that is skipped as a whole (a hidden one, one that
         cannot be listed, a search index) counts as one.
     """
 
@@ -70,15 +70,15 @@ class Listing:
 
     @property
     def captioned(self) -> int:
-        """How many images have caption files beside them."""
+        """Count the images that have caption files beside them."""
         return len(self.words) - self.words.count(0)
 
 
 def list_folder(folder: Path) -> Listing:
-    """Look through a folder and the folders below it.
+    """List a folder and the folders below it.
 
-    Links are followed, but not back into a folder that is being looked through. Hidden files and folders (with a
-    leading dot), folders that cannot be listed, and those of search indexes and models are left out, and counted.
+    Links are followed, but not back into a folder above. Hidden files and folders (with a leading dot), folders that
+    cannot be listed, and folders of search indexes and models are left out and counted.
 
     Raises:
         DataError: the folder itself cannot be listed.
@@ -125,7 +125,7 @@ def _is_image(suffix: str) -> bool:
 
 
 def _reason(name: str, images: set[str], names: list[str]) -> str:
-    """Why a file is not used. images: the stems of the images beside it."""
+    """Return why a file is not used. images: the stems of the images beside it."""
     stem, suffix = os.path.splitext(name)
     suffix = suffix.lower()
     if suffix in _HEIC:
@@ -140,8 +140,8 @@ def _reason(name: str, images: set[str], names: list[str]) -> str:
 
 
 def _folders(top: Path, left_out: LeftOut) -> Iterator[tuple[str, list[str]]]:
-    """The names of the files in a folder, and then of those below it, both sorted; the folder's path comes first."""
-    # A stack and not a recursion: folders may lie deeper in one another than Python's calls may.
+    """Yield the path and the sorted file names of a folder, then of the folders below it, in sorted order."""
+    # A stack, because folders may be nested deeper than Python's calls may.
     waiting: list[tuple[Path, str, frozenset[tuple[int, int]]]] = [(top, "", frozenset())]
     while waiting:
         folder, prefix, above = waiting.pop()
@@ -167,7 +167,7 @@ def _folders(top: Path, left_out: LeftOut) -> Iterator[tuple[str, list[str]]]:
 
 
 def _entries(folder: Path, prefix: str, left_out: LeftOut, holds_index: bool) -> tuple[list[str], list[str]]:
-    """The files and the folders of a folder, sorted by name."""
+    """Return the names of the files and of the folders in a folder, both sorted."""
     files, folders = [], []
     with os.scandir(folder) as scan:
         entries = sorted(scan, key=lambda entry: entry.name)
@@ -180,7 +180,7 @@ def _entries(folder: Path, prefix: str, left_out: LeftOut, holds_index: bool) ->
             try:
                 if entry.is_dir():
                     folders.append(entry.name)
-                # A link that leads nowhere is a file, and an error once it is read.
+                # A broken link counts as a file; reading it is an error.
                 elif entry.is_symlink() or entry.is_file():
                     files.append(entry.name)
                 else:
@@ -191,7 +191,7 @@ def _entries(folder: Path, prefix: str, left_out: LeftOut, holds_index: bool) ->
 
 
 def _own(folder: Path) -> str | None:
-    """Why a folder that Diptych wrote is passed over; None for any other."""
+    """Return the reason to skip a folder that Diptych wrote; None for any other folder."""
     for name, (fields, reason) in _OWN.items():
         path = folder / name
         try:
@@ -207,11 +207,11 @@ def _own(folder: Path) -> str | None:
 
 
 class FolderSource:
-    """Examples of a folder.
+    """The examples of a folder.
 
-    Captions come from files beside the images (`x.txt` or `x.caption` with one caption a line, `x.json` with an
-    object). The label is the one that `x.json` names, else the name of the folder that the image lies in. Images in
-    the top folder without such files have neither, which is enough for embedding and searching.
+    Captions come from files beside the images (`x.txt` or `x.caption` with one caption per line, `x.json` with an
+    object). The label is the one in `x.json`, else the name of the folder that the image lies in. Images in the top
+    folder without such files have neither, which is enough for embedding and searching.
     """
 
     def __init__(self, folder: Path, listing: Listing) -> None:
@@ -226,7 +226,7 @@ class FolderSource:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when images or caption files are added, removed or renamed, not when they are edited."""
+        """Hash the names of images and caption files; editing a file does not change it."""
         digest = hashlib.sha256(self._listing.words)
         for name in self._listing.images:
             digest.update(name.encode("utf-8", "surrogatepass") + b"\0")
@@ -246,7 +246,7 @@ class FolderSource:
             raise
 
     def _example(self, name: str, beside: int) -> Example:
-        """The example of an image; `beside` has the bits of its caption files."""
+        """Return the example of an image. beside: the bits of its caption files."""
         path = self._folder / name
         _check_file(path)
         record: dict[str, Any] = {}
@@ -265,7 +265,7 @@ class FolderSource:
         return example_from_record(name, path, record, str(path.with_suffix(".json")), "\n".join(texts))
 
     def describe(self) -> str:
-        """What was found, and what was left out, in a few lines."""
+        """Summarise what was found, and what was left out, in a few lines."""
         captioned = self._listing.captioned
         lines = [f"{self.name}: {len(self):,} image{'s' if len(self) > 1 else ''}"]
         if captioned:
@@ -283,7 +283,7 @@ class FolderSource:
 
 
 def _remarks(name: str, listing: Listing) -> list[str]:
-    """Which way was taken where some images have captions beside them, but fewer than half."""
+    """Return a remark if some images have captions beside them, but fewer than half."""
     captioned, total = listing.captioned, len(listing.images)
     if not 0 < 2 * captioned < total:
         return []
@@ -297,7 +297,7 @@ def _remarks(name: str, listing: Listing) -> list[str]:
 
 
 def _class_folder(name: str) -> str:
-    """The name of the folder that an image lies in; empty in the top folder."""
+    """Return the name of the folder that an image lies in; empty for the top folder."""
     return name.rpartition("/")[0].rpartition("/")[2]
 
 
@@ -307,9 +307,11 @@ def _check_file(path: Path) -> None:
     except FileNotFoundError:
         if path.is_symlink():
             raise DataError(
-                f"{path}: no such image: it is a link to {os.readlink(path)}, which is not there; mend the link"
+                f"{path}: no such image: it is a link to {os.readlink(path)}, which does not exist; repair the link"
             ) from None
-        raise DataError(f"{path}: this image was there when the folder was listed and is not now") from None
+        raise DataError(
+            f"{path}: this image was there when the folder was listed, but is now missing; open the folder again"
+        ) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     if not regular:
@@ -317,15 +319,15 @@ def _check_file(path: Path) -> None:
 
 
 def _read(path: Path) -> bytes:
-    """Return the bytes of a caption file. A link may lead to a pipe or a device, which have no end."""
+    """Return the bytes of a caption file, never of a pipe or a device, which have no end."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             reason = "not a file"
         elif status.st_size > _LARGEST_WORDS:
-            reason = f"{status.st_size:,} bytes, at most {_LARGEST_WORDS:,} are"
+            reason = f"{status.st_size:,} bytes; at most {_LARGEST_WORDS:,} are read"
         else:
             return path.read_bytes()
     except OSError as error:
         reason = str(error.strerror)
-    raise DataError(f"{path}: this caption file cannot be read ({reason}); mend it or remove it")
+    raise DataError(f"{path}: this caption file cannot be read ({reason}); repair it or remove it")

@@ -1,4 +1,4 @@
-"""Sources: whatever people have, as a list of examples."""
+"""Open a dataset of any known form as a list of examples."""
 
 import difflib
 import glob
@@ -34,12 +34,12 @@ _KINDS = (
 
 
 class Source(Protocol):
-    """Examples by number. Reading is safe from several threads, and a source can be sent to another process.
+    """A list of examples. Reading is safe from several threads, and a source can be sent to another process.
 
     Attributes:
-        name: what was opened, for messages.
-        fingerprint: a text that differs for other lists of examples; a run resumes only on the same. Each source says
-            what it covers: a folder, for one, the names in it and not the contents.
+        name: the location that was opened, for messages.
+        fingerprint: a text that differs between lists of examples; a run resumes only on an equal one. Each source
+            documents what it covers: for a folder, the names in it and not the contents.
     """
 
     @property
@@ -51,13 +51,13 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, position: int, /) -> Example:
-        """One example; DataError where its files cannot be read, IndexError beyond the ends."""
+        """Return one example. Raises DataError if its files cannot be read, IndexError beyond the ends."""
         ...
 
     def describe(self) -> str:
-        """What was found, and what was left out and why, in a few lines.
+        """Summarise what was found, and what was left out and why, in a few lines.
 
-        A source that leaves something out has an attribute `left_out` as well (`left_out.left_out_of` reads it).
+        A source that leaves something out also has an attribute `left_out` (`left_out.left_out_of` reads it).
         """
         ...
 
@@ -71,23 +71,23 @@ def open_source(
     delimiter: str | None = None,
     image_root: Location | None = None,
 ) -> Source:
-    """Open image-text data as a list of examples, whatever its form. Nothing is decoded yet.
+    """Open a dataset of any known form as a list of examples. Nothing is decoded yet.
 
     Args:
-        location: a folder with captions beside the images or with a folder a class; a CSV, TSV, JSONL or Parquet table;
-            the caption files of Flickr8k and Flickr30k; COCO's annotations, or those of Karpathy's splits with the
-            part that is wanted, `dataset_flickr30k.json?split=test`; tar shards or Parquet tables (one, a folder or a
-            list of them, or a pattern with `*` or `{000..003}`); what img2dataset wrote; a folder that `datasets` saved
-            to disk; the bundled `sample:train` and `sample:test`; or a part of the procedural scenes, such as
+        location: a folder with captions beside the images, or with one folder per class; a CSV, TSV, JSONL or Parquet
+            table; the caption files of Flickr8k and Flickr30k; COCO's annotations, or Karpathy's splits with the
+            wanted part, `dataset_flickr30k.json?split=test`; tar shards or Parquet tables (one, a folder or a list of
+            them, or a pattern with `*` or `{000..003}`); the output of img2dataset; a folder that `datasets` saved to
+            disk; the bundled `sample:train` and `sample:test`; or a part of the procedural scenes, such as
             `scenes:train?count=5000`. Tables and shards may lie behind an address that fsspec reads
             (`s3://bucket/data/*.tar`).
-        image_column: the column of a table with the paths of the images, or with the images; found by its usual
-            names when not given.
-        caption_column: the column with the captions; found likewise.
-        label_column: the column with the names of the classes; found likewise.
-        delimiter: one character between the columns of a text table; found when not given.
-        image_root: the folder that the image paths of a table or of annotations are relative to. When not given, it
-            is the folder of the table, or where its images are not there, one beside it with a usual name (`images`,
+        image_column: the column of a table with the paths of the images, or with the images; by default the one with
+            a usual name.
+        caption_column: the column with the captions; likewise.
+        label_column: the column with the names of the classes; likewise.
+        delimiter: the character between the columns of a text table; found if not given.
+        image_root: the folder that the image paths of a table or of annotations are relative to. The default is the
+            folder of the table, or, if the images are not there, one beside it with a usual name (`images`,
             `val2017`).
 
     Returns:
@@ -95,7 +95,7 @@ def open_source(
         `tags`, `label` and `metadata`. `source.describe()` says what was found, and what was left out and why.
 
     Raises:
-        DataError: there is nothing to read, or it cannot be read as it stands.
+        DataError: there is nothing to read, or it cannot be read.
         SettingsError: options of a table were given for something else.
 
     Example:
@@ -131,22 +131,22 @@ def open_source(
 
 
 class _TableOptions(NamedTuple):
-    """What a user said of a table."""
+    """The options of a user for a table."""
 
     columns: Columns
     delimiter: str | None
     image_root: Place | None
 
 
-# `dataset_flickr30k.json?split=test`: the part of annotations that is wanted.
+# `dataset_flickr30k.json?split=test` selects a split of the annotations.
 _PART = re.compile(r"(?P<file>.+\.json)\?split=(?P<split>.*)", re.IGNORECASE | re.DOTALL)
 
 
 def expand(location: Location) -> list[Place]:
-    """The files that a path with `*`, `?`, `[...]`, `{a,b}` or `{000..003}` stands for.
+    """Return the files that match a path with `*`, `?`, `[...]`, `{a,b}` or `{000..003}`.
 
-    Braces keep their order and each alternative must exist, so that a missing shard is noticed; what a `*`
-    finds is sorted by name. A file whose name has such characters stands for itself.
+    Braces keep their order, and each alternative must exist, so that a missing shard is noticed. The matches of a `*`
+    are sorted by name. A file whose own name has such characters is returned as it is.
 
     Raises:
         DataError: no such file, or braces inside braces.
@@ -155,7 +155,7 @@ def expand(location: Location) -> list[Place]:
     if place_of(name).exists():
         return [place_of(name)]
     if re.search(r"\{[^}]*\{", name):
-        raise DataError(f"{name}: braces inside braces are not read; give a list of patterns instead")
+        raise DataError(f"{name}: nested braces are not supported; give a list of patterns instead")
     paths: list[Place] = []
     for alternative in _braces(name):
         place = place_of(alternative)
@@ -173,7 +173,7 @@ def _matching(pattern: Place) -> Sequence[Place]:
 
 
 def is_table(name: Location) -> bool:
-    """Whether a file is a table, by its suffix."""
+    """Return whether a file is a table, by its suffix."""
     suffix = os.path.splitext(name)[1].lower()
     return (
         suffix in (*_DELIMITED, ".jsonl", ".ndjson", ".parquet", ".json")
@@ -193,15 +193,15 @@ def table_options_for(name: Location) -> tuple[str, ...]:
     if has_delimiter(name):
         return ("image_column", "caption_column", "label_column", "delimiter", "image_root")
     suffix = os.path.splitext(name)[1].lower()
-    # What is left beside these are annotations, with a split or without.
+    # The rest are annotations, with a split or without.
     if suffix in (".jsonl", ".ndjson", ".parquet"):
         return ("image_column", "caption_column", "label_column", "image_root")
     return ("image_root",)
 
 
 def is_saved_dataset(folder: Path) -> bool:
-    """Whether a folder is what `save_to_disk` of the `datasets` library wrote, or holds splits that are."""
-    # Both files of the first kind: beside an image `state.png` there may be a `state.json`.
+    """Return whether `save_to_disk` of the `datasets` library wrote a folder, or the splits in it."""
+    # Both files are checked, because beside an image `state.png` there may be a `state.json`.
     return (folder / "dataset_dict.json").is_file() or all(
         (folder / name).is_file() for name in ("state.json", "dataset_info.json")
     )
@@ -221,14 +221,14 @@ def _open_table(path: Place, options: _TableOptions) -> Source:
 def _open_annotations(path: Place, split: str | None, options: _TableOptions) -> Source:
     if options.columns != Columns() or options.delimiter is not None:
         raise SettingsError(
-            f"{path}: annotations have no columns and no delimiter; leave those options out (an image root is read)"
+            f"{path}: annotations have no columns and no delimiter; leave out those options (image_root is allowed)"
         )
     return open_annotations(path, split, options.image_root)
 
 
 def _open_parquet(paths: Sequence[Place], name: str, options: _TableOptions) -> Source:
     _refuse_delimiter(name, options)
-    # Here, because pyarrow is an extra, and slow to import.
+    # Imported here, because pyarrow is an extra, and slow to import.
     from diptych.data.sources.parquet import open_parquet  # noqa: PLC0415
 
     return open_parquet(paths, options.columns, name, options.image_root)
@@ -255,50 +255,52 @@ def _open_folder(folder: Place, options: _TableOptions) -> Source:
     if isinstance(folder, Path):
         return FolderSource(folder, listing)
     raise DataError(
-        f"{folder}: no .tar and no .parquet in this folder; images behind an address are read from those"
+        f"{folder}: no .tar or .parquet in this folder; behind an address, Diptych reads images only from those"
     )
 
 
 def _finished(folder: Place, files: Sequence[Place]) -> list[Place]:
-    """Without what img2dataset was writing when it was stopped: beside a file that is done lie its statistics."""
+    """Drop the files that img2dataset did not finish: beside a finished file lie its statistics."""
     done = {path.name.removesuffix(STATISTICS) for path in _matching(folder / f"*{STATISTICS}")}
     return [path for path in files if not done or path.stem in done]
 
 
 def _refuse_delimiter(name: str, options: _TableOptions) -> None:
     if options.delimiter is not None:
-        raise SettingsError(f"{name}: a delimiter is for .csv and .tsv tables; leave it out")
+        raise SettingsError(
+            f"{name}: only text tables, such as .csv and .tsv, have a delimiter; leave it out"
+        )
 
 
 def _refuse_table_options(name: str, options: _TableOptions) -> None:
     if options != _TableOptions(Columns(), None, None):
         raise SettingsError(
-            f"{name}: not a table, so it has no columns, no delimiter and no image root; leave those options out"
+            f"{name}: is not a table, so it has no columns, no delimiter and no image root; leave out those options"
         )
 
 
 def _open_shards(paths: Sequence[Place], name: str) -> Source:
     if not paths:
-        raise DataError(f"an empty list of shards; {_KINDS}")
+        raise DataError(f"the list of shards is empty; {_KINDS}")
     for path in paths:
         suffix = path.suffix.lower().removeprefix(".")
         if suffix in IMAGE_SUFFIXES:
-            raise DataError(f"{path}: one image, not a source; {_KINDS}")
+            raise DataError(f"{path}: is a single image; {_KINDS}")
         if is_table(path.name):
-            raise DataError(f"{path}: tables are opened one at a time, by their full name; {_KINDS}")
+            raise DataError(f"{path}: is a table, which is opened alone, by its full name; {_KINDS}")
         if suffix != "tar" and not path.name.lower().endswith(
             (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
         ):
-            raise DataError(f"{path}: cannot tell what this is from its name; {_KINDS}")
+            raise DataError(f"{path}: its name does not show what it is; {_KINDS}")
     return ShardSource(paths, name=name)
 
 
 def _missing(name: str) -> DataError:
-    """What to say of a place that does not exist, with the nearest name that does."""
+    """Return the error for a path that does not exist, with the nearest name that does."""
     if glob.has_magic(name):
-        return DataError(f"{name}: no file matches this pattern")
+        return DataError(f"{name}: no file matches this pattern; check the path")
     if is_address(name):
-        return DataError(f"{name}: no such file")
+        return DataError(f"{name}: no such file; check the address")
     path = Path(name)
     names = os.listdir(path.parent) if path.parent.is_dir() else []
     nearest = difflib.get_close_matches(path.name, names, n=1)
@@ -307,7 +309,7 @@ def _missing(name: str) -> DataError:
 
 
 def _braces(pattern: str) -> Iterator[str]:
-    """`a{b,c}d` and `a{00..02}d`, spelt out as a shell does; leading zeros set the width."""
+    """Expand `a{b,c}d` and `a{00..02}d` as a shell does; leading zeros set the width."""
     match = re.search(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}", pattern)
     if match is None:
         yield pattern

@@ -1,8 +1,8 @@
-"""Parquet tables, with paths or the images themselves (as the datasets hub stores them), through pyarrow.
+"""Read Parquet tables, with paths or the images themselves (as the datasets hub stores them), through pyarrow.
 
-Parquet is read a group of rows at a time. Groups that were read stay in memory up to a limit, which suits paths, and
-the order of training (`parts` are the groups); whoever trains on images stored in large groups of Parquet should pack
-them into tar shards with `diptych data pack`.
+Parquet is read one group of rows at a time. Groups stay in memory up to a limit. This suits tables of paths, and the
+order of training (`parts` are the groups). To train on images in large groups, pack them into tar shards first, with
+`diptych data pack`.
 """
 
 import hashlib
@@ -33,14 +33,16 @@ except ImportError:
     raise MissingExtraError("pyarrow", "data", "reading Parquet") from None
 
 _CACHE_BYTES = 512 << 20
-_IMG2DATASET = {"key", "status", "url"}  # columns by which its output is known
+_IMG2DATASET = {"key", "status", "url"}  # the columns that identify its output
 
 
 class ParquetSource:
-    """Examples of a Parquet table: an image column with paths (relative to the table's folder), with encoded
-    images, or with both, as a struct of `bytes` and `path`.
+    """The examples of a Parquet table.
 
-    In what img2dataset wrote, rows whose `status` is not "success" have no image and are left out.
+    The image column has paths (relative to the table's folder), encoded images, or both, as a struct of `bytes` and
+    `path`.
+
+    In the output of img2dataset, rows whose `status` is not "success" have no image and are left out.
     """
 
     def __init__(self, path: Place, wanted: Columns, image_root: Place | None = None) -> None:
@@ -49,7 +51,7 @@ class ParquetSource:
         self._start()
         metadata = self._file.metadata
         if not metadata.num_rows:
-            raise DataError(f"{path}: no rows; expected one row an image")
+            raise DataError(f"{path}: no rows; expected one row per image")
         schema = self._file.schema_arrow
         self._rows = arrow_rows(
             schema,
@@ -65,18 +67,18 @@ class ParquetSource:
         self._kept = self._downloaded() if set(self._rows.names) >= _IMG2DATASET else None
         if not len(self):
             raise DataError(
-                f"{path}: not one of its {metadata.num_rows:,} images was downloaded; fetch them again"
+                f"{path}: none of its {metadata.num_rows:,} images was downloaded; fetch them again"
             )
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """The number of examples of each group of rows."""
+        """Return the number of examples of each group of rows."""
         ends = np.array(self._ends) if self._kept is None else np.searchsorted(self._kept, self._ends)
         return tuple(count for count in np.diff(ends, prepend=0).tolist() if count)
 
     @property
     def fingerprint(self) -> str:
-        """Over the file's size and its last 64 KiB, which describe every column of every group of rows."""
+        """Hash the file's size and its last 64 KiB, which describe every column of every group of rows."""
         file = open_to_scan(self._path)
         size = file.version.size
         tail = file.read(max(0, size - (1 << 16)), 1 << 16)
@@ -96,13 +98,13 @@ class ParquetSource:
 
     @property
     def left_out(self) -> LeftOut:
-        """Rows whose image img2dataset could not download, with remarks on how the table is read."""
+        """Count the rows whose image img2dataset could not download, with remarks on how the table is read."""
         found = LeftOut(self._rows.remarks)
         found.add("image was not downloaded", count=self._ends[-1] - len(self))
         return found
 
     def describe(self) -> str:
-        """What was found, in a few lines."""
+        """Summarise what was found, in a few lines."""
         groups = len(self._ends)
         lines = [
             f"{self.name}: {len(self):,} rows of Parquet in {groups:,} group{'' if groups == 1 else 's'}",
@@ -145,7 +147,7 @@ class ParquetSource:
                 group = self._file.read_row_group(number, columns=[column], use_threads=False)
                 yield from group.column(0).to_pylist()
             except (OSError, pyarrow.ArrowException):
-                # Whoever reads its rows gets the error; the other groups are as good as before.
+                # Reading one of its rows raises the error; the other groups remain usable.
                 yield from [None] * self._file.metadata.row_group(number).num_rows
 
     def _downloaded(self) -> npt.NDArray[np.int64]:
@@ -157,7 +159,7 @@ class ParquetSource:
             group = self._groups.get(number)
             if group is None:
                 try:
-                    # One thread: pyarrow's pool does not survive a fork.
+                    # One thread, because pyarrow's pool does not survive a fork.
                     group = self._file.read_row_group(number, use_threads=False)
                 except (OSError, pyarrow.ArrowException) as error:
                     raise DataError(f"{self._path}, row group {number}: damaged ({error})") from None
@@ -177,7 +179,7 @@ def open_parquet(
     """Open one Parquet table, or several with different names as one source.
 
     Raises:
-        DataError: see `ParquetSource`; or two tables have the same name.
+        DataError: a table is damaged or empty, or lacks an image column; or two tables have the same name.
     """
     tables = [ParquetSource(path, wanted, image_root) for path in paths]
     return tables[0] if len(tables) == 1 else JoinedSource(tables, [path.stem for path in paths], name=name)

@@ -1,8 +1,8 @@
-"""Keys of a table's rows, which stay when rows are added, removed or sorted anew.
+"""Make keys for a table's rows that stay the same when rows are added, removed or sorted.
 
-A row is known by the path of its image, as the table writes it. The second row that names a path has `/2` behind it,
-which is not the path of a file. An image inside a table is known by the hash of its bytes, whatever name stands beside
-it; rows with equal bytes have equal keys.
+The key of a row is the path of its image, as the table writes it. The second row that names a path has `/2` behind it,
+which is not the path of a file. The key of an image inside a table is the hash of its bytes, whatever its name; rows
+with equal bytes have equal keys.
 """
 
 import hashlib
@@ -15,18 +15,18 @@ Integers = npt.NDArray[np.int32]
 
 
 class NamedPaths:
-    """The paths that the rows of a table name, as numbers of eight bytes."""
+    """The paths that the rows of a table name, as hashes of eight bytes."""
 
     def __init__(self) -> None:
         self._hashes = array("q")
 
     def add(self, path: str) -> None:
-        """Note the path of the next row; empty where the row has none."""
+        """Add the path of the next row; empty if the row has none."""
         digest = hashlib.blake2b(path.strip().encode("utf-8", "surrogatepass"), digest_size=8).digest()
         self._hashes.append(int.from_bytes(digest, "little", signed=True))
 
     def earlier(self) -> Integers:
-        """Return (n,): how many earlier rows name the same path as each row; empty where no path is named twice."""
+        """Return (n,): how many earlier rows name the same path as each row; empty if no path is named twice."""
         hashes = np.frombuffer(self._hashes, np.int64)
         order = np.argsort(hashes, kind="stable")
         begins = np.ones(len(hashes), np.bool_)

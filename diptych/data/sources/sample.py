@@ -1,8 +1,8 @@
-"""The sample that ships with the package: real, openly licensed drawings and their words.
+"""Locate the sample that ships with the package: real, openly licensed drawings with captions and tags.
 
-`train` has 2,298 pairs: 300 emoji concepts as four to five designers drew them, and 900 Open Clip Art
-drawings. `test` has 500: the same concepts by a designer who is absent from training, and 200 other drawings.
-Every row names its author, source and licence; NOTICE has the credits.
+`train` has 2,298 pairs: 300 emoji concepts, each drawn by four to five designers, and 900 Open Clip Art drawings.
+`test` has 500: the same concepts by a designer who is absent from training, and 200 other drawings. Every row names its
+author, source and licence; NOTICE has the credits.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ PARTS = ("train", "test")
 
 
 def sample_shard(part: str) -> Path:
-    """The tar shard of one part of the sample; DataError for an unknown part."""
+    """Return the tar shard of one part of the sample. Raises DataError for an unknown part."""
     if part not in PARTS:
-        raise DataError(f"sample:{part}: unknown part of the sample; there are sample:train and sample:test")
+        raise DataError(f"sample:{part}: unknown part of the sample; expected sample:train or sample:test")
     return Path(__file__).parents[1] / "sample" / f"{part}.tar"

@@ -1,8 +1,8 @@
-"""Folders that the `datasets` library writes with `save_to_disk`: Arrow streams, read through pyarrow.
+"""Read folders that the `datasets` library wrote with `save_to_disk`: Arrow streams, through pyarrow.
 
-A folder holds `state.json` (the names of the Arrow files), `dataset_info.json` and `data-00000-of-00002.arrow` and so
-on; a folder of several splits holds `dataset_dict.json` and one such folder a split. The files are mapped into
-memory: nothing is loaded before it is asked for, and random access costs what the disk costs.
+A folder holds `state.json` (the names of the Arrow files), `dataset_info.json`, `data-00000-of-00002.arrow` and so on.
+A folder of several splits holds `dataset_dict.json` and one such folder per split. The files are memory-mapped:
+nothing is loaded before it is used, and random access is as fast as the disk.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ except ImportError:
 
 
 class SavedDataset:
-    """Examples of a folder that `save_to_disk` wrote; its image column is like that of Parquet."""
+    """The examples of a folder that `save_to_disk` wrote; the image column has the forms of `ParquetSource`."""
 
     def __init__(self, folder: Path, wanted: Columns, image_root: Place | None = None) -> None:
         self.name = str(folder)
@@ -36,7 +36,7 @@ class SavedDataset:
         state = _read_json(folder / "state.json")
         if state.get("_indices_data_files"):
             raise DataError(
-                f"{folder}: a selection whose rows lie elsewhere in its files; "
+                f"{folder}: is a selection of rows that is stored as a list of indices; "
                 "call flatten_indices() before save_to_disk()"
             )
         try:
@@ -47,7 +47,7 @@ class SavedDataset:
             ) from None
         self._start()
         if not len(self):
-            raise DataError(f"{folder}: no rows; expected one row an image")
+            raise DataError(f"{folder}: no rows; expected one row per image")
         schema = self._batches[0].schema
         self._rows = arrow_rows(
             schema,
@@ -61,17 +61,17 @@ class SavedDataset:
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """The number of examples of each file."""
+        """Return the number of examples of each file."""
         return tuple(count for count in self._counts if count)
 
     @property
     def left_out(self) -> LeftOut:
-        """Nothing, with remarks on how the rows are read."""
+        """Return no reasons, with remarks on how the rows are read."""
         return LeftOut(self._rows.remarks)
 
     @property
     def fingerprint(self) -> str:
-        """Over `state.json`, in which `datasets` keeps a fingerprint of the content, and the sizes of the files."""
+        """Hash `state.json`, which holds a fingerprint of the content, and the sizes of the files."""
         digest = hashlib.sha256((self._folder / "state.json").read_bytes())
         for path, count in zip(self._paths, self._counts, strict=True):
             digest.update(f"{path.name}\0{path.stat().st_size}\0{count}\0".encode("utf-8", "surrogatepass"))
@@ -93,7 +93,7 @@ class SavedDataset:
         return self._rows.example(position, row, where)
 
     def describe(self) -> str:
-        """What was found, in a few lines."""
+        """Summarise what was found, in a few lines."""
         files = len(self._paths)
         return (
             f"{self.name}: {len(self):,} rows of a saved dataset in {files:,} file{'' if files == 1 else 's'}\n"
@@ -134,10 +134,10 @@ class SavedDataset:
 
 
 def open_saved_dataset(folder: Path, wanted: Columns, image_root: Place | None = None) -> SavedDataset:
-    """Open a folder of `save_to_disk`, or the only split of a folder of splits.
+    """Open a folder of `save_to_disk`, or the only split in a folder of splits.
 
     Raises:
-        DataError: there are several splits, or what lies there is not what was saved.
+        DataError: there are several splits, or the folder is damaged.
         MissingExtraError: pyarrow is not installed.
     """
     splits = folder / "dataset_dict.json"
@@ -155,5 +155,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); save the dataset again") from None
     if not isinstance(value, dict):
-        raise DataError(f"{path}: a JSON {type(value).__name__}; expected an object; save the dataset again")
+        raise DataError(
+            f"{path}: is a JSON {type(value).__name__}; expected an object; save the dataset again"
+        )
     return value

@@ -1,12 +1,12 @@
-"""Tar shards in the webdataset layout, read at random through an index of byte offsets.
+"""Read tar shards in the webdataset layout at random, through an index of byte offsets.
 
-A shard holds, for each key, one image (`KEY.jpg`, `KEY.webp`, ...) and its words: `KEY.json` (an object with
-`captions`, `caption`, `tags`, `label`, `code`) or `KEY.txt` (one caption a line), and perhaps `KEY.cls` (the
-label). What img2dataset writes is read as it stands. The files of a key lie next to each other.
+A shard holds, for each key, one image (`KEY.jpg`, `KEY.webp`, ...) and its texts: `KEY.json` (an object with
+`captions`, `caption`, `tags`, `label`, `code`) or `KEY.txt` (one caption per line), and perhaps `KEY.cls` (the
+label). This covers the output of img2dataset. The files of a key lie next to each other.
 
 The index is built once from the headers and kept beside the shard as `SHARD.tar.index.json`, or in the user's cache
-folder where the shard's folder cannot be written or is on a server. It is a cache: it may be deleted at any time, and
-one that does not match its shard is built again.
+folder if the shard's folder is read-only or on a server. It is a cache: it may be deleted at any time, and is rebuilt
+if it does not match its shard.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from diptych.data.sources.storage import Strings, Version
 from diptych.data.sources.tar import Member, read_members
 from diptych.errors import DataError
 
-_FORMAT_VERSION = 2  # 1 named nothing of what was left out
+_FORMAT_VERSION = 2  # version 1 did not name what was left out
 _PARTS = ("image", "json", "text", "label")
 _PART_OF_SUFFIX = {"json": "json", "txt": "text", "cls": "label"} | dict.fromkeys(IMAGE_SUFFIXES, "image")
 
@@ -44,14 +44,14 @@ Offsets = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Where the files of each example lie in one shard.
+    """The offsets of the files of each example in one shard.
 
-    keys: one an example, in the order of the shard.
-    places: for `image`, `json`, `text` and `label`, an array (examples, 2) of offset and size in bytes; the
-        size is -1 where an example has no such file.
-    version: of the shard; an index of another is out of date.
-    left_out: keys that have files but no image, which are not examples; and members that belong to no example: hidden
-        files and unknown suffixes.
+    keys: one per example, in the order of the shard.
+    places: for `image`, `json`, `text` and `label`, an array (examples, 2) of offset and size in bytes; the size is -1
+        if an example has no such file.
+    version: of the shard; an index of another version is out of date.
+    left_out: keys with files but without an image, which are not examples; and members that belong to no example:
+        hidden files and unknown suffixes.
     """
 
     path: Place
@@ -64,12 +64,12 @@ class ShardIndex:
         return len(self.keys)
 
     def read(self, part: str, position: int) -> bytes | None:
-        """The bytes of one file of an example, or None where it has none."""
+        """Return the bytes of one file of an example, or None if it has no such file."""
         offset, size = self.places[part][position].tolist()
         return None if size < 0 else read_range(self.path, offset, size, self.version)
 
     def digest(self) -> str:
-        """SHA-256 over the shard's name, size and layout, but not over what its files hold."""
+        """Return the SHA-256 of the shard's name, size and layout, but not of its files' contents."""
         digest = hashlib.sha256(f"{self.path.name}\0{self.version.size}\0".encode("utf-8", "surrogatepass"))
         for key in self.keys:
             digest.update(key.encode("utf-8", "surrogatepass") + b"\0")
@@ -79,18 +79,20 @@ class ShardIndex:
 
 
 def index_shard(shard: Place, *, beside: bool = True) -> ShardIndex:
-    """The index of a shard: read if there is one that matches, else built and kept.
+    """Return the index of a shard: read if one matches, else built and kept.
 
-    beside: keep it beside the shard if that folder can be written; otherwise only in the user's cache folder.
+    beside: keep the index beside the shard if that folder can be written; else only in the user's cache folder.
 
     Raises:
-        DataError: the shard is damaged or cut short, holds links or devices, holds one key twice or in two
-            places, or holds no image at all; the message names the file and the offset.
+        DataError: the shard is damaged or cut short, holds links or devices, holds one key twice or in two places, or
+            holds no image at all; the message names the file and the offset.
     """
     try:
         file = open_to_scan(shard)
     except OSError as error:
-        raise DataError(f"{shard}: cannot be read ({error.strerror})") from None
+        raise DataError(
+            f"{shard}: cannot be read ({error.strerror}); check the path and its permissions"
+        ) from None
     homes = _homes(shard, beside)
     for home in homes:
         index = _read_index(home, shard, file)
@@ -100,7 +102,7 @@ def index_shard(shard: Place, *, beside: bool = True) -> ShardIndex:
     for home in homes:
         if not _may_write(home.parent):
             continue
-        # A cache that cannot be written costs time at the next start, nothing else.
+        # Without this cache only the next start takes longer.
         with contextlib.suppress(OSError):
             home.parent.mkdir(parents=True, exist_ok=True)
             write_text(home, _to_json(index))
@@ -109,9 +111,9 @@ def index_shard(shard: Place, *, beside: bool = True) -> ShardIndex:
 
 
 class ShardSource:
-    """Examples of one or more shards, in the order of the list.
+    """The examples of one or more shards, in the order of the list.
 
-    unfinished: shards that were left out because whoever wrote them was not done, to be told.
+    unfinished: the number of shards that were left out because their writer did not finish them, for the summary.
     """
 
     def __init__(
@@ -128,12 +130,12 @@ class ShardSource:
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """The number of examples of each shard: reads within a part are near each other on the disk."""
+        """Return the number of examples of each shard: reads within a part are near each other on the disk."""
         return tuple(len(shard) for shard in self._shards)
 
     @property
     def fingerprint(self) -> str:
-        """Changes when shards are added, removed, renamed, reordered or packed anew."""
+        """Hash the shards' digests; it changes if shards are added, removed, renamed, reordered or packed again."""
         return hashlib.sha256(":".join(shard.digest() for shard in self._shards).encode()).hexdigest()
 
     def __len__(self) -> int:
@@ -155,7 +157,8 @@ class ShardSource:
         fields = {} if record is None else parse_record(record, f"{where}, .json")
         if label and fields.get("label") is None:
             fields["label"] = label
-        # Keys often start anew in every shard. Those of a pack are row numbers: the source's own stay when rows go.
+        # Keys often start anew in every shard. In a pack they are row numbers, so the key of the original source,
+        # which survives the removal of rows, is used instead.
         unique = key if len(self._shards) == 1 else f"{shard.path.stem}/{key}"
         packed = fields.get("source_key")
         unique = packed if isinstance(packed, str) and packed else unique
@@ -163,13 +166,13 @@ class ShardSource:
 
     @property
     def left_out(self) -> LeftOut:
-        """What is in the shards and not used, by reason."""
+        """Return what is in the shards and not used, by reason."""
         found = LeftOut()
         found.add("unfinished shard, without _stats.json", count=self._unfinished)
         return all_left_out([found, *(shard.left_out for shard in self._shards)])
 
     def describe(self) -> str:
-        """What was found, and what was left out, in a few lines."""
+        """Summarise what was found, and what was left out, in a few lines."""
         count = len(self._shards)
         size = sum(shard.version.size for shard in self._shards)
         shards = "1 tar shard" if count == 1 else f"{count:,} tar shards"
@@ -184,7 +187,7 @@ class ShardSource:
 
 
 def _homes(shard: Place, beside: bool) -> list[Path]:
-    """Where an index may be, best first."""
+    """Return the paths at which an index may lie, best first."""
     name = f"{shard.name}.index.json"
     absolute = os.fsencode(str(shard) if isinstance(shard, RemotePath) else shard.absolute())
     cache = Path(platformdirs.user_cache_dir("diptych", appauthor=False), "shard-indexes")
@@ -193,7 +196,7 @@ def _homes(shard: Place, beside: bool) -> list[Path]:
 
 
 def _may_write(folder: Path) -> bool:
-    """Whether a folder is meant to be written, by its mode: a superuser could, whatever the mode says."""
+    """Return whether the mode of a folder allows writing: a superuser could write against the mode."""
     return not folder.exists() or folder.stat().st_mode & 0o222 != 0
 
 
@@ -236,14 +239,14 @@ def _build_index(shard: Place, file: RandomAccess) -> ShardIndex:
 
 
 def _reason(suffix: str) -> str:
-    """Why a member is not used. suffix: in small letters, what follows the first dot of its name."""
+    """Return why a member is not used. suffix: in lower case, what follows the first dot of its name."""
     if "." in suffix and suffix.rpartition(".")[2] in _PART_OF_SUFFIX:
         return "dots in the name: the key ends at the first one"
     return f"not an image: .{suffix}" if suffix else "not an image: no suffix"
 
 
 def _keyed(file: RandomAccess) -> Iterator[tuple[str | None, dict[str, Member]]]:
-    """The members of each key by their suffix, in order; hidden files come under the key None.
+    """Yield the members of each key by their suffix, in order; hidden files have the key None.
 
     The key is the path up to the first dot of the last part, the suffix is the rest (`a.b/0001.mask.png` has
     the key `a.b/0001` and the suffix `mask.png`).
@@ -262,15 +265,15 @@ def _keyed(file: RandomAccess) -> Iterator[tuple[str | None, dict[str, Member]]]
         if key != current:
             if key in seen:
                 raise DataError(
-                    f"{where}: the key {key!r} came up before and was followed by another; "
-                    "the files of a key must lie next to each other: pack the shard again, sorted by name"
+                    f"{where}: the key {key!r} occurred before, and other keys followed; the files of a key "
+                    "must lie next to each other: pack the shard again, sorted by name"
                 )
             if current is not None:
                 yield current, members
             seen.add(key)
             current, members = key, {}
         if suffix.lower() in members:
-            raise DataError(f"{where}: this file is in the archive twice; pack the shard again")
+            raise DataError(f"{where}: this file occurs twice in the archive; pack the shard again")
         members[suffix.lower()] = member
     if current is not None:
         yield current, members
@@ -292,7 +295,7 @@ def _to_json(index: ShardIndex) -> str:
 
 
 def _read_index(home: Path, shard: Place, file: RandomAccess) -> ShardIndex | None:
-    """The index kept at `home`, or None where there is none that is of this shard as it is now."""
+    """Read the index at `home`; None if there is none, or if it does not match the shard."""
     try:
         kept: dict[str, Any] = json.loads(home.read_bytes())
         if (kept["format_version"], kept["size"], kept["modified"]) != (_FORMAT_VERSION, *file.version):
@@ -310,7 +313,7 @@ def _read_index(home: Path, shard: Place, file: RandomAccess) -> ShardIndex | No
 
 
 def _is_sound(index: ShardIndex) -> bool:
-    """Whether every place lies inside the shard: the file may have been changed by anything."""
+    """Return whether all offsets of an untrusted index lie inside the shard."""
     images = index.places["image"]
     return bool(
         len(index) > 0

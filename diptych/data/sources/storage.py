@@ -1,4 +1,4 @@
-"""What every source stands on: compact lists of strings, and bytes read from the middle of a file."""
+"""Compact lists of strings, and reads from the middle of a file, for all sources."""
 
 import os
 import sys
@@ -10,16 +10,17 @@ from typing import NamedTuple
 
 
 class Strings:
-    """An immutable list of strings in one buffer: about eight bytes more than their UTF-8, where a Python
-    list takes about sixty more. A source of millions of rows stays small, and cheap to send to a worker
-    process.
+    """An immutable list of strings in one buffer.
+
+    A string takes about eight bytes more than its UTF-8, instead of about sixty in a Python list. So a source of
+    millions of rows stays small, and cheap to send to a worker process.
     """
 
     def __init__(self, values: Iterable[str] = ()) -> None:
         buffer = bytearray()
         ends = array("q", [0])
         for value in values:
-            # File names that are not valid Unicode arrive with surrogates, and must leave as they came.
+            # File names that are not valid Unicode contain surrogates, which must survive.
             buffer += value.encode("utf-8", "surrogatepass")
             ends.append(len(buffer))
         self._buffer = bytes(buffer)
@@ -51,7 +52,7 @@ class Version(NamedTuple):
 
 
 class OpenFile:
-    """A file opened for reads at any place by any number of threads; closed when nobody holds it."""
+    """A file opened for reads at any offset by any number of threads; closed with its last reference."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._descriptor = -1
@@ -66,11 +67,11 @@ class OpenFile:
             os.close(self._descriptor)
 
     def version_now(self) -> Version:
-        """Return the version of the file as it is now; it may have been written over since it was opened."""
+        """Return the current version of the file, which may have been overwritten since it was opened."""
         return Version.of(self._descriptor)
 
     def read(self, offset: int, count: int) -> bytes:
-        """`count` bytes from `offset`, or fewer at the end of the file."""
+        """Return `count` bytes from `offset`, or fewer at the end of the file."""
         data = _pread(self._descriptor, count, offset)
         if len(data) == count or not data:
             return data

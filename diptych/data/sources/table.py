@@ -1,8 +1,8 @@
-"""Tables: CSV, TSV and JSONL, by the byte offsets of their rows (Parquet has a file of its own).
+"""Read CSV, TSV and JSONL tables by the byte offsets of their rows (Parquet has a file of its own).
 
-A row is an example: a column with the image's path, relative to the table's folder, and columns with a
-caption or a label. A table is read through once when it is opened, so that a broken row is an error with its
-line number before any time is spent; afterwards only the byte offsets of the rows are held.
+A row is an example: a column with the image's path, relative to the table's folder, and columns with a caption or a
+label. A table is read once when it is opened, so that a broken row is an early error with its line number. Afterwards
+only the byte offsets of the rows are held in memory.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from diptych.data.sources.row_keys import Integers, NamedPaths, path_key
 from diptych.data.sources.storage import Version
 from diptych.errors import DataError, SettingsError
 
-_LARGEST_FIELD = 1 << 26  # characters; what is longer is a quote that was never closed
+_LARGEST_FIELD = 1 << 26  # characters; a longer field is a quote that was never closed
 _DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "pipe"}
 _LOOKED_AT = 1000  # rows whose image files `describe` looks for
 
@@ -42,17 +42,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Rows:
-    """Where the rows of a text table are.
+    """The positions of the rows of a text table.
 
     columns: their names, in order.
-    form: how the table is written, for people.
+    form: the form of the table, for messages.
     starts: the byte offset of every row, and the end of the last one.
     lines: the number of the first line of every row, from 1.
     sha256: of the text.
     version: of the file.
-    parse: a row's cells by column, from its text and where it is; DataError where it is broken.
+    parse: returns a row's cells by column, from its text and its place; raises DataError if it is broken.
     earlier: how many earlier rows name the same image as each row; see `NamedPaths`.
-    broken: the numbers of the lines that are.
+    broken: the numbers of the broken lines.
     """
 
     columns: Sequence[str]
@@ -67,23 +67,23 @@ class Rows:
 
 
 class TextTable:
-    """Examples of a text table.
+    """The examples of a text table.
 
-    image_root: what image paths are relative to; found when not given (`find_image_root`).
+    image_root: the folder that image paths are relative to; found if not given (`find_image_root`).
 
     Attributes:
-        left_out: nothing, with remarks on how the table is read: broken rows are left out as they come up.
+        left_out: empty, with remarks on how the table is read: broken rows are left out as they are read.
     """
 
     def __init__(self, path: Place, rows: Rows, chosen: Columns, image_root: Place | None = None) -> None:
         if not rows.lines:
-            raise DataError(f"{path}: no rows below the column names; expected one row an image")
+            raise DataError(f"{path}: no rows below the column names; expected one row per image")
         self.name = str(path)
         self.fingerprint = rows.sha256
         self._path = path
         self._rows = rows
         self._chosen = chosen
-        # On a server, each look is a request.
+        # On a server, each check is a request.
         sample = range(min(len(self), 20)) if isinstance(path, RemotePath) else spread(len(self))
         looked_at = self._whole_rows(sample)
         root = find_image_root(self.name, path.parent, image_root, self._named_images(looked_at))
@@ -106,7 +106,7 @@ class TextTable:
         return example_from_row(key, image, row, self._chosen, where)
 
     def describe(self) -> str:
-        """What was found in a few lines; the images of the first thousand rows are looked for."""
+        """Summarise what was found in a few lines; the images of the first thousand rows are looked for."""
         lines = [
             f"{self.name}: {len(self):,} rows, {self._rows.form}",
             described_columns(self._rows.columns, self._chosen),
@@ -116,7 +116,7 @@ class TextTable:
         if broken:
             count = f"{len(broken):,} of {len(self):,} rows cannot be read and are left out"
             lines.append(f"{count}; the first is line {broken[0]:,}")
-        # On a server, each look is a request.
+        # On a server, each check is a request.
         if not isinstance(self._root, RemotePath):
             looked_at = self._named_images(self._whole_rows(range(min(len(self), _LOOKED_AT))))
             missing = sum(not os.path.isfile(str(self._root / named)) for _, named in looked_at)
@@ -125,7 +125,7 @@ class TextTable:
         return "\n".join(lines)
 
     def _whole_rows(self, positions: Iterable[int]) -> list[tuple[str, Row]]:
-        """Return some rows, and where they are, without those that are broken."""
+        """Return the rows at `positions` with their places, without the broken ones."""
         rows = []
         for position in positions:
             with contextlib.suppress(DataError):
@@ -152,12 +152,12 @@ def open_csv(
     """Open a table whose first line names the columns; fields are quoted with `"` as in RFC 4180.
 
     Raises:
-        DataError: see `choose_columns`; or a row has more or fewer fields than there are columns, a quote is
-            never closed, or the text is not UTF-8. Names the line.
+        DataError: as in `choose_columns`; or a row has more or fewer fields than there are columns, a quote is never
+            closed, or the text is not UTF-8. Names the line.
         SettingsError: the delimiter is not one character.
     """
-    # The limit belongs to the `csv` module, for the whole process; 131,072 characters are too few for some
-    # captions.
+    # The limit belongs to the `csv` module, for the whole process; its default of 131,072 characters is too small for
+    # some captions.
     csv.field_size_limit(max(csv.field_size_limit(), _LARGEST_FIELD))
     delimiter = _find_delimiter(path, wanted) if delimiter is None else delimiter.replace("\\t", "\t")
     if len(delimiter) != 1 or delimiter in '"\r\n':
@@ -173,7 +173,7 @@ def open_csv(
             row = _next_row(reader, lines)
             if row is None:
                 break
-            # Spreadsheets leave empty rows at the end of what they write.
+            # Spreadsheets leave empty rows at the end of a table.
             if any(map(str.strip, row)):
                 where = f"{path}, line {number:,}"
                 if len(_without_surplus(row, len(columns))) != len(columns):
@@ -193,10 +193,10 @@ def open_csv(
 
 
 def open_jsonl(path: Place, wanted: Columns, image_root: Place | None = None) -> TextTable:
-    """Open a table with one JSON object a line; its columns are the fields of all objects.
+    """Open a table with one JSON object per line; its columns are the fields of all objects.
 
     Raises:
-        DataError: see `choose_columns`; or a line is not a JSON object, or has no image. Names the line.
+        DataError: as in `choose_columns`; or a line is not a JSON object, or has no image. Names the line.
     """
     starts, numbers, named = array("q"), array("q"), NamedPaths()
     columns: dict[str, None] = {}
@@ -223,7 +223,7 @@ def open_jsonl(path: Place, wanted: Columns, image_root: Place | None = None) ->
     )
     rows = Rows(
         list(columns),
-        "one JSON object a line",
+        "one JSON object per line",
         starts,
         numbers,
         lines.sha256,
@@ -235,7 +235,7 @@ def open_jsonl(path: Place, wanted: Columns, image_root: Place | None = None) ->
 
 
 class Lines:
-    """The lines of a UTF-8 file, counted in lines and in bytes, and hashed as they pass."""
+    """The lines of a UTF-8 file, counted in lines and in bytes, and hashed while they are read."""
 
     def __init__(self, file: BinaryIO, path: Place, version: Version) -> None:
         self.path = path
@@ -244,7 +244,7 @@ class Lines:
         self.version = version
         start = file.read(3)
         if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise DataError(f"{path}: UTF-16 text; save the table as UTF-8")
+            raise DataError(f"{path}: is UTF-16 text; save the table as UTF-8")
         self.position = 3 if start == b"\xef\xbb\xbf" else 0
         self.count = 0
         file.seek(self.position)
@@ -274,13 +274,13 @@ class Lines:
 
 @contextlib.contextmanager
 def lines_of(path: Place) -> Iterator[Lines]:
-    """Open a text file as its lines; DataError where it cannot be read, or is not UTF-8."""
+    """Open a text file as its lines. Raises DataError if it cannot be read, or is not UTF-8."""
     with stream(path) as (file, version):
         yield Lines(file, path, version)
 
 
 def _next_row(reader: Iterator[list[str]], lines: Lines) -> list[str] | None:
-    """The next row of a table, or None behind the last one; empty lines give empty rows."""
+    """Return the next row of a table, or None behind the last one; empty lines give empty rows."""
     line = lines.count + 1
     try:
         return next(reader, None)
@@ -292,7 +292,7 @@ def _next_row(reader: Iterator[list[str]], lines: Lines) -> list[str] | None:
 
 
 def _find_delimiter(path: Place, wanted: Columns) -> str:
-    """The delimiter that gives an image column, and the most columns; a tie goes to the suffix."""
+    """Return the delimiter that gives an image column and the most columns; the suffix decides a tie."""
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
 
     def merit(delimiter: str) -> tuple[bool, int, bool]:

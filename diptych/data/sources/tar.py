@@ -1,8 +1,8 @@
-"""The members of a tar archive, from its headers alone.
+"""Read the members of a tar archive from its headers alone.
 
-The standard library's reader extracts, follows links and forgives a torn end. Training needs none of that: it
-needs to know where every file's bytes lie, and to be told when an archive is not whole. Nothing is ever
-written to disk under a name that an archive chose.
+The standard library's reader extracts, follows links and ignores a truncated end. Training needs something else: the
+offset of every file, and an error if the archive is not whole. Nothing is ever written to disk under a name that an
+archive chose.
 
 Format: POSIX.1-2001 (ustar and pax), and the long names and large sizes of GNU tar.
 """
@@ -40,7 +40,7 @@ _REPACK = "pack it again with plain files only"
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A regular file of an archive: its name, where its header is, and where its bytes lie; all in bytes."""
+    """A regular file of an archive: its name, the offsets of its header and of its data, and its size, in bytes."""
 
     name: str
     header: int
@@ -49,7 +49,7 @@ class Member:
 
 
 def read_members(file: RandomAccess) -> Iterator[Member]:
-    """The regular files of an archive in order; folders are passed over.
+    """Yield the regular files of an archive in order; folders are skipped.
 
     Raises:
         DataError: the archive is compressed, damaged, cut short or followed by more data, or holds a link, a
@@ -81,7 +81,7 @@ def read_members(file: RandomAccess) -> Iterator[Member]:
                 what = _REFUSED.get(
                     kind, "a sparse file" if kind in _REGULAR else f"of the unknown type {kind!r}"
                 )
-                raise DataError(f"{where}: {name!r} is {what}, which a shard may not hold; {_REPACK}")
+                raise DataError(f"{where}: {name!r} is {what}, which is not allowed in a shard; {_REPACK}")
             attributes = {}
         place = offset + -(-size // _BLOCK) * _BLOCK
         if not attributes and kind != b"g":
@@ -96,7 +96,7 @@ def _header(file: RandomAccess, place: int) -> bytes:
         for mark, name in _COMPRESSED.items():
             if header.startswith(mark):
                 raise DataError(
-                    f"{file.path}: compressed with {name}, which allows no random access; "
+                    f"{file.path}: is compressed with {name}, which does not allow random access; "
                     "unpack it to a plain .tar (the images inside are compressed already)"
                 )
     if len(header) < _BLOCK:
@@ -115,7 +115,7 @@ def _header(file: RandomAccess, place: int) -> bytes:
 
 
 def _number(digits: bytes) -> int | None:
-    """An octal number as headers spell it, or None."""
+    """Parse an octal number of a header; None if it is not one."""
     try:
         return int(digits.strip(b" \0") or b"0", 8)
     except ValueError:
@@ -139,7 +139,7 @@ def _decimal(digits: str, where: str) -> int:
 
 def _short_name(header: bytes) -> str:
     name = _text(header[:100])
-    # GNU tar has the same magic with spaces, and uses the place of the prefix for times.
+    # GNU tar has the same magic with spaces, and uses the field of the prefix for times.
     prefix = _text(header[345:500]) if header[257:263] == b"ustar\0" else ""
     return f"{prefix}/{name}" if prefix else name
 
@@ -150,21 +150,20 @@ def _text(field: bytes) -> str:
 
 
 def _extension(file: RandomAccess, kind: bytes, offset: int, size: int, where: str) -> dict[str, str]:
-    """The attributes that an extended header gives to the next member."""
+    """Return the attributes that an extended header gives to the next member."""
     if size > _LARGEST_EXTENSION:
         raise DataError(
-            f"{where}: an extended header of {size:,} bytes, of which at most "
+            f"{where}: an extended header of {size:,} bytes; at most "
             f"{_LARGEST_EXTENSION:,} are read; {_REPACK}"
         )
     if kind == b"L":
         return {"path": _text(file.read(offset, size))}
-    # `g` gives defaults for all members (dates, comments) and `K` the target of a link, which is refused
-    # anyway.
+    # `g` gives defaults for all members (dates, comments), and `K` the target of a link, which is refused anyway.
     return _pax_records(file.read(offset, size), where) if kind == b"x" else {}
 
 
 def _pax_records(data: bytes, where: str) -> dict[str, str]:
-    """Records of the form `LENGTH NAME=VALUE\\n`, where LENGTH counts the whole record."""
+    """Parse records of the form `LENGTH NAME=VALUE\\n`; LENGTH counts the whole record."""
     records = {}
     place = 0
     while place < len(data):
@@ -179,7 +178,7 @@ def _pax_records(data: bytes, where: str) -> dict[str, str]:
 
 
 def _check_end(file: RandomAccess, place: int) -> None:
-    """Behind the end mark there is only padding; anything else would be lost without a word."""
+    """Check that only padding follows the end mark: other data would be lost silently."""
     while block := file.read(place, 1 << 20):
         if any(block):
             raise DataError(

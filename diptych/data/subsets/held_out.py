@@ -1,4 +1,4 @@
-"""A part of a dataset that is kept from training, and classes that are seen equally often."""
+"""Choose a part of a dataset to hold out from training, and weights that balance classes."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -16,22 +16,22 @@ Labels = Sequence[str | None]
 def held_out(
     keys: Sequence[str], labels: Labels, share: float, groups: npt.NDArray[np.int64] | None = None
 ) -> Flags:
-    """(n,): which examples are kept from training: about `share` of each class, chosen by a hash of their keys.
+    """Choose the examples to hold out: about `share` of each class, by a hash of their keys. Returns (n,) flags.
 
-    labels: of each example; those without one are a class. groups: (n,) numbers, equal for examples that must stay on
-    one side, such as near copies; each is alone when not given.
+    labels: of each example; those without one form a class. groups: (n,) ids, equal for examples that must stay on
+    one side, such as near copies; by default each example is alone.
 
-    Groups are gone through in the order of the hash of their first key. One is held out where that brings the numbers
-    of its classes nearer to their share. A class that got none gives its smallest group. A class keeps one example or
-    more to train on, so that a class of one example or of one group gives none. Further examples of other classes
-    change nothing, unless a group reaches from one to the other; a further one of a class, at most one of its others
-    where each is alone.
+    Groups are visited in the order of the hash of their first key. A group is held out if that brings the counts of
+    its classes nearer to their share. A class without held-out examples gives its smallest group. Every class keeps at
+    least one example for training, so a class of one example or of one group gives none. Adding examples to other
+    classes changes nothing, unless a group spans both. Adding one to a class changes at most one of its others, if
+    each example is alone.
 
     Raises:
         SettingsError: the share is not within 0..1.
     """
     if not 0 <= share < 1:
-        raise SettingsError(f"[data] validation = {share}: expected a share, at least 0 and below 1")
+        raise SettingsError(f"[data] validation = {share}; expected a fraction, at least 0 and below 1")
     kept = np.zeros(len(keys), np.bool_)
     if share == 0:
         return kept
@@ -60,7 +60,7 @@ def held_out(
 
 
 class _Quota:
-    """How many examples of each class are held out, and how many are to be."""
+    """The numbers of examples per class that are held out, and that are wanted."""
 
     def __init__(self, sizes: Counter[str | None], share: float) -> None:
         self.taken: Counter[str | None] = Counter()
@@ -68,11 +68,11 @@ class _Quota:
         self._wanted = {label: min(size - 1, max(1, round(share * size))) for label, size in sizes.items()}
 
     def spares(self, counts: Counter[str | None]) -> bool:
-        """Whether each class would keep an example to train on."""
+        """Return whether each class would keep an example for training."""
         return all(self.taken[label] + count < self._sizes[label] for label, count in counts.items())
 
     def change(self, counts: Counter[str | None]) -> int:
-        """By how many examples the numbers would move away from what is wanted; negative where nearer."""
+        """Return by how many examples the counts would move away from the wanted ones; negative if nearer."""
         return sum(
             abs(self.taken[label] + count - self._wanted[label])
             - abs(self.taken[label] - self._wanted[label])
@@ -83,19 +83,19 @@ class _Quota:
         self.taken += counts
 
     def without(self) -> list[str | None]:
-        """The classes that are to give some and have given none."""
+        """Return the classes that should give some examples and have given none."""
         return [label for label, wanted in self._wanted.items() if wanted and not self.taken[label]]
 
 
 def balancing(labels: Labels, weights: npt.NDArray[np.float64], power: float) -> npt.NDArray[np.float64]:
-    """(n,): what weights are multiplied by so that classes are seen more evenly.
+    """Return (n,) factors for the weights, by which classes are seen more evenly.
 
-    power: 0 leaves them as they are, 1 shows every class equally often; a half is the square root of the numbers
-    (Mahajan et al. 2018, section 2.2). An epoch stays as long as it was.
+    power: 0 changes nothing, 1 shows every class equally often; 1/2 uses the square root of the counts (Mahajan et
+    al. 2018, section 2.2). The length of an epoch does not change.
     """
     if not 0 <= power <= 1:
         raise SettingsError(
-            f"[data] balance = {power}: expected 0 (as they are) to 1 (all classes equally often)"
+            f"[data] balance = {power}; expected 0 (unchanged) to 1 (all classes equally often)"
         )
     seen: Counter[str | None] = Counter()
     for label, weight in zip(labels, weights.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Several sources one after the other, as one."""
+"""Join several sources into one."""
 
 import hashlib
 from bisect import bisect_right
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 class JoinedSource:
     """The examples of several sources, in the order of the list.
 
-    labels: one a source, all different; they go before the keys, which need be unique in their own source only.
+    labels: one per source, all different; they go before the keys, which are unique only within their source.
     """
 
     def __init__(self, sources: Sequence["Source"], labels: Sequence[str], *, name: str) -> None:
         if not sources or len(set(labels)) != len(sources):
-            raise DataError(f"{name}: expected one or more sources of different names; found {list(labels)}")
+            raise DataError(
+                f"{name}: expected at least one source, and different names; found {list(labels)}"
+            )
         self.name = name
         self.left_out = all_left_out(map(left_out_of, sources))
         self._sources = tuple(sources)
@@ -32,12 +34,12 @@ class JoinedSource:
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """The number of examples of each part of each source."""
+        """Return the number of examples of each part of each source."""
         return tuple(count for source in self._sources for count in parts_of(source))
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the fingerprint or the place of any source."""
+        """Hash the fingerprints of the sources, in order."""
         return hashlib.sha256(":".join(source.fingerprint for source in self._sources).encode()).hexdigest()
 
     def __len__(self) -> int:
@@ -51,10 +53,10 @@ class JoinedSource:
         return replace(example, key=f"{self._labels[number]}/{example.key}")
 
     def describe(self) -> str:
-        """What was found in each source."""
+        """Summarise what was found in each source."""
         return "\n".join(source.describe() for source in self._sources)
 
 
 def parts_of(source: "Source") -> tuple[int, ...]:
-    """The number of examples of each contiguous part of a source; a source that names none is one part."""
+    """Return the number of examples of each contiguous part of a source; one part if the source has no `parts`."""
     return tuple(getattr(source, "parts", (len(source),)))

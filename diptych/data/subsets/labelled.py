@@ -1,4 +1,4 @@
-"""Pictures whose only word is the name of their class."""
+"""Replace the captions of a source by the names of its classes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,11 +16,11 @@ from diptych.errors import DataError
 
 LabelFrom = Literal["label", "caption", "group"]
 
-SEPARATOR = "\x1f"  # between the classes of an example that may be of several
+SEPARATOR = "\x1f"  # between the classes of an example with several
 
 
-class _Reworded:
-    """A source with other words to each picture. ending: of the fingerprint."""
+class _CaptionReplacement:
+    """A source with other captions. ending: of its fingerprint."""
 
     def __init__(self, source: Source, ending: str) -> None:
         self._source = source
@@ -51,11 +51,11 @@ class _Reworded:
         return self._source.describe()
 
 
-class Labelled(_Reworded):
-    """A source whose examples say the name of their class and nothing else.
+class LabelledSource(_CaptionReplacement):
+    """A source whose only captions are the names of the classes.
 
-    label_from: where it stands, in the example's label, its first caption or its group. required: whether an example
-    without one is bad; else it has no text.
+    label_from: the field of the name: the example's label, its first caption or its group. required: whether an
+    example without one is bad; else it has no caption.
     """
 
     def __init__(self, source: Source, label_from: LabelFrom, *, required: bool) -> None:
@@ -73,10 +73,10 @@ class Labelled(_Reworded):
         return () if label is None else (label,)
 
 
-class Prompted(_Reworded):
-    """A source whose examples say the name of their class in sentences, one of which is drawn: FLYP's texts.
+class PromptedSource(_CaptionReplacement):
+    """A source whose captions are prompts with the name of the class, one of which is drawn: the texts of FLYP.
 
-    words: of each class, the names that are filled into the templates; its label where it is not there.
+    words: by class, the names to fill into the templates; a class that is missing here uses its label.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Prompted(_Reworded):
         words: Mapping[str, Sequence[str]],
         templates: Sequence[str],
     ) -> None:
-        super().__init__(Labelled(source, label_from, required=True), "prompted")
+        super().__init__(LabelledSource(source, label_from, required=True), "prompted")
         self._names = words
         self._templates = templates
 
@@ -98,8 +98,8 @@ class Prompted(_Reworded):
         )
 
 
-class SeveralLabels(_Reworded):
-    """A source whose examples say the names of all their classes, `SEPARATOR` between them: their tags."""
+class MultiLabelSource(_CaptionReplacement):
+    """A source whose caption is the names of all classes of an example, joined with `SEPARATOR`."""
 
     def __init__(self, source: Source) -> None:
         super().__init__(source, "several")
@@ -109,7 +109,7 @@ class SeveralLabels(_Reworded):
 
 
 def label_of(example: Example, label_from: LabelFrom) -> str | None:
-    """The name of an example's class; None where it has none."""
+    """Return the name of an example's class; None if it has none."""
     if label_from == "label":
         return example.label
     if label_from == "group":
@@ -118,13 +118,13 @@ def label_of(example: Example, label_from: LabelFrom) -> str | None:
 
 
 def classes_of(example: Example) -> tuple[str, ...]:
-    """All classes of an example that may be of several: its tags, else its label cut at `;` and `|`."""
+    """Return all classes of an example: its tags, else its label split at `;` and `|`."""
     found = example.tags or tuple((example.label or "").replace("|", ";").split(";"))
     return tuple(dict.fromkeys(name.strip() for name in found if name.strip()))
 
 
 def labels_of(source: Source, label_from: LabelFrom) -> tuple[list[str], list[str | None]]:
-    """The key and the label of every example, "" and None for one that cannot be read."""
+    """Return the key and the label of every example; "" and None for one that cannot be read."""
     keys: list[str] = []
     labels: list[str | None] = []
     for position in range(len(source)):
@@ -140,22 +140,22 @@ def labels_of(source: Source, label_from: LabelFrom) -> tuple[list[str], list[st
 
 
 def class_names(source: Source, weights: npt.NDArray[np.float64], label_from: LabelFrom) -> tuple[str, ...]:
-    """The names of all classes of the examples that are seen, sorted; DataError where there are fewer than two."""
+    """Return the sorted names of all classes with a weight above 0. Raises DataError for fewer than two."""
     seen = {label_of(source[int(position)], label_from) for position in np.flatnonzero(weights)}
     names = tuple(sorted(name for name in seen if name is not None))
     if len(names) < 2:
         raise DataError(
-            f"{source.name}: {len(names)} classes in the {label_from}s of its examples; expected two or more"
+            f"{source.name}: {len(names)} classes in the {label_from}s of its examples; expected at least two"
         )
     return names
 
 
-def few_of_each(
+def sample_per_class(
     source: Source, weights: npt.NDArray[np.float64], label_from: LabelFrom, count: int, seed: int
 ) -> npt.NDArray[np.float64]:
-    """The weights with all but `count` examples of each class at 0; which ones are left, the seed draws.
+    """Set the weights to 0 for all but `count` examples of each class, drawn by the seed.
 
-    No two of them show the same image. Raises DataError where a class has fewer.
+    No two of them show the same image. Raises DataError if a class has fewer.
     """
     result = np.zeros_like(weights)
     taken: dict[str, int] = {}
@@ -173,6 +173,7 @@ def few_of_each(
     short = next((name for name, number in sorted(taken.items()) if number < count), None)
     if short is not None:
         raise DataError(
-            f"{source.name}: class {short!r} has {taken[short]} different images; labels_per_class = {count}"
+            f"{source.name}: the class {short!r} has {taken[short]} different images; expected at least "
+            f"labels_per_class = {count}; lower that, or add images"
         )
     return result

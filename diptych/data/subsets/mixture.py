@@ -1,4 +1,4 @@
-"""Several sources in chosen proportions."""
+"""Mix several sources in chosen proportions."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,12 +11,12 @@ from diptych.errors import SettingsError
 
 
 class MixtureSource(JoinedSource):
-    """Several sources, each with how often its examples are seen in an epoch (`order.epoch_order`).
+    """Several sources, each with the number of times that its examples are seen in an epoch (`order.epoch_order`).
 
     places: as the recipe writes them; they go before the keys, so that a further source changes no key.
 
     Attributes:
-        weights: (examples,) that number for every example.
+        weights: (examples,), this number for every example.
         mixed: the number of parts of each source.
     """
 
@@ -32,7 +32,7 @@ class MixtureSource(JoinedSource):
         return np.repeat(np.array(self._times), [len(source) for source in self._sources])
 
     def describe(self) -> str:
-        """What was found in each source, and its share of an epoch."""
+        """Summarise what was found in each source, and its share of an epoch."""
         counts = [times * len(source) for times, source in zip(self._times, self._sources, strict=True)]
         return "\n".join(
             f"{source.describe()}\n  {times:g} times an epoch: {count / sum(counts):.1%} of the mixture"
@@ -48,18 +48,18 @@ def open_mixture(times: Mapping[str, float], **options: str | None) -> MixtureSo
 
     Raises:
         SettingsError: no source, or a number that is not above 0.
-        DataError: a source cannot be read as it stands.
+        DataError: a source cannot be read.
     """
     if not times:
         raise SettingsError('[data] mixture is empty; expected a table such as { "photos/*.tar" = 2.0 }')
     for place, value in times.items():
         if not 0 < value < float("inf"):
             raise SettingsError(
-                f"[data] mixture {place!r} = {value}: expected how often its examples are seen in an epoch, above 0; "
-                "leave out a source that is not to be seen"
+                f"[data] mixture {place!r} = {value}; expected a number above 0, how often its examples are seen in "
+                "an epoch; leave out a source that is not wanted"
             )
     given = {name: value for name, value in options.items() if value is not None}
-    # An option that no place takes is an error of each.
+    # An option that no source takes is passed to each of them, which raises its error.
     takers = {name: [place for place in times if name in table_options_for(place)] or times for name in given}
     sources = [
         open_source(place, **{name: value for name, value in given.items() if place in takers[name]})

@@ -1,8 +1,8 @@
-"""Images that nearly equal others of their class: the frames of a burst, crops, copies of another size or quality.
+"""Find near copies within a class: the frames of a burst, crops, copies of another size or quality.
 
-A held-out part that has one of them while training has the other measures memory. No model is needed to find them: an
-image is compared, as a small grid of colours, with parts of the other and with its mirror image. docs/finetuning.md
-has what the rule finds and what it misses.
+If training has one of them and the held-out part the other, the evaluation measures memory. No model is needed to find
+them: an image is compared, as a small grid of colours, with parts of the other and with its mirror image.
+docs/finetuning.md says what the rule finds and what it misses.
 """
 
 from collections import defaultdict
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from diptych.data.examination import Good, examine
+from diptych.data.examination import Finding, examine
 from diptych.data.example import Example
 from diptych.data.images.decoding import WHITE, read_rgb
 from diptych.data.images.transforms import resize_and_crop
@@ -22,28 +22,28 @@ Groups = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float32]
 _Pixels = npt.NDArray[np.uint8]
 
-# Correlations from which two images are taken for one, the next for a group of more than a third of its class: images
-# of one simple thing on an empty ground are alike without being copies.
+# The correlations from which two images count as copies. A group of more than a third of its class is divided by the
+# next level: images of a simple thing on an empty background are alike without being copies.
 LEVELS = (0.85, 0.92, 0.96, 0.98, 0.99)
 
-# Images of a class that are compared with one another: some minutes on two cores.
+# The largest class whose images are compared with one another: some minutes on two cores.
 MOST = 50_000
 
-_SIDE = 32  # pixels of the small square that stands for an image
-_PARTS = (0.9, 0.8)  # sides of the parts that are compared besides the whole, as shares of it
-_PLACES = 3  # of such a part, across and down
-_FLAT = 2.0  # standard deviation, of 255, below which an image has nothing that can be compared
+_SIDE = 32  # pixels of the small square that represents an image
+_PARTS = (0.9, 0.8)  # sides of the parts that are compared besides the whole, as fractions of it
+_PLACES = 3  # positions of such a part, across and down
+_FLAT = 2.0  # standard deviation, of 255, below which an image is too uniform to compare
 _FEW = 12  # images that may all be one burst, whatever their class
-_ROWS = 256  # images whose parts are worked out at once
+_ROWS = 256  # images whose parts are computed at once
 _CELLS = 1 << 24  # correlations at once
 
 
 @dataclass(frozen=True)
 class NearCopies:
-    """What was found.
+    """The groups of near copies.
 
-    groups: (n,), for each image the first of those it is joined with; its own position if none. strict: classes whose
-    images are so alike that a level above the first was used. unsearched: classes of more than `most` images.
+    groups: (n,), for each image the first of its group; its own position if it is alone. strict: the classes whose
+    images are so alike that a level above the first was used. unsearched: the classes of more than `most` images.
     """
 
     groups: Groups
@@ -56,11 +56,11 @@ def near_copies(
 ) -> NearCopies:
     """Group the images of a source that are near copies of one another, within each class.
 
-    positions: (n,) rows of the source. labels: (n,) their classes; None is a class. most: images of a class that are
-    compared; a larger class is not searched, because the time grows with the square of its size.
+    positions: (n,) rows of the source. labels: (n,) their classes; None is a class. most: the largest class that is
+    searched, because the time grows with the square of its size.
 
-    A group is connected: each member is a near copy of some other member. An image that cannot be read, or that is of
-    one colour, is alone. The result is a function of the images: of no seed, no model, and no other class.
+    A group is connected: each member is a near copy of some other member. An image that cannot be read, or that has
+    one colour, is alone. The result depends on the images only: not on a seed, a model, or other classes.
     """
     members: dict[str | None, list[int]] = defaultdict(list)
     for row, label in enumerate(labels):
@@ -72,11 +72,11 @@ def near_copies(
         if len(rows) > most:
             unsearched.append(name)
             continue
-        # A class at a time: its small images are all that is held.
+        # One class at a time, so that only its small images are in memory.
         small = np.zeros((len(rows), _SIDE, _SIDE, 3), np.uint8)
         found = examine(source, _small, positions=[positions[row] for row in rows], need_caption=False)
         for place, one in enumerate(found):
-            if isinstance(one, Good):
+            if isinstance(one, Finding):
                 small[place] = one.found
         seen = np.flatnonzero(small.std(axis=(1, 2, 3)) >= _FLAT)
         own = np.array(rows)[seen]
@@ -88,13 +88,15 @@ def near_copies(
 
 
 def _small(example: Example) -> _Pixels:
-    """The whole image squeezed into a square of `_SIDE` pixels, (side, side, 3)."""
+    """Read the whole image, distorted to a square of `_SIDE` pixels, (side, side, 3)."""
     return resize_and_crop(read_rgb(example.image, WHITE), (_SIDE, _SIDE), (_SIDE, _SIDE), "bilinear")
 
 
 def _joined(small: _Pixels, most: int, level: int = 0) -> tuple[Groups, int]:
-    """(n,): the first image that each is joined with; and the highest level used. most: images of a group, else it is
-    divided by the next level."""
+    """Return (n,) the first image of each one's group, and the highest level used.
+
+    most: the largest group that is not divided by the next level.
+    """
     groups, used = _linked(small, LEVELS[level]), level
     if level + 1 < len(LEVELS):
         for first, count in zip(*np.unique(groups, return_counts=True), strict=True):
@@ -106,7 +108,7 @@ def _joined(small: _Pixels, most: int, level: int = 0) -> tuple[Groups, int]:
 
 
 def _linked(small: _Pixels, least: float) -> Groups:
-    """(n,): the first image of each one's connected group, where images correlate by `least` or more."""
+    """Return (n,) the first image of each one's connected group of images that correlate by `least` or more."""
     groups = np.arange(len(small))
     whole = _features(small, parts=1)[:, 0]
     rows = min(_ROWS, max(1, _CELLS // (_ALL * len(small))))  # compared at once with all of them
@@ -122,11 +124,10 @@ def _linked(small: _Pixels, least: float) -> Groups:
 
 
 def _features(small: _Pixels, parts: int) -> _Floats:
-    """(n, parts, features), unit length: the whole of each image (n, side, side, 3), then its mirror image, its parts
-    and theirs.
+    """Return (n, parts, features) of unit length: of each whole image, its mirror image, its parts, and their mirrors.
 
-    Grey cells, and the differences of two colours from grey in cells twice as large, as JPEG keeps them; each less its
-    mean, so that neither brightness nor contrast matters.
+    small: (n, side, side, 3). The features are grey cells, and the differences of two colours from grey in cells twice
+    as large, as in JPEG. Their means are subtracted, so that neither brightness nor contrast matters.
     """
     pixels = small.reshape(len(small), -1, 3).astype(np.float32)
     grey = pixels.mean(axis=2)
@@ -134,7 +135,7 @@ def _features(small: _Pixels, parts: int) -> _Floats:
     planes = [fine - fine.mean(axis=2, keepdims=True)]
     for colour in (0, 2):
         coarse = ((pixels[..., colour] - grey) @ _COARSE[:, : parts * 16]).reshape(len(small), parts, 16)
-        # Times 2: a cell stands for four.
+        # Times 2, because a cell covers four.
         planes.append(2 * (coarse - coarse.mean(axis=2, keepdims=True)))
     values: _Floats = np.concatenate(planes, axis=2)
     values /= np.maximum(np.linalg.norm(values, axis=2, keepdims=True), 1e-6)
@@ -142,7 +143,7 @@ def _features(small: _Pixels, parts: int) -> _Floats:
 
 
 def _cells(grid: int) -> _Floats:
-    """(pixels, parts * grid * grid): what makes the means of equal cells of each part of a small image."""
+    """Return (pixels, parts * grid * grid): the matrix that averages equal cells of each part of a small image."""
     parts = [(0.0, 0.0, 1.0)]
     for side in _PARTS:
         corners = np.linspace(0, 1 - side, _PLACES)
@@ -155,7 +156,7 @@ def _cells(grid: int) -> _Floats:
 
 
 def _line(first: float, side: float, grid: int) -> _Floats:
-    """(grid, pixels): the means of equal cells of a part of a line, which begins at `first` of its length."""
+    """Return (grid, pixels): the matrix that averages equal cells of a part of a line, from the fraction `first` on."""
     edges = _SIDE * (first + side * np.arange(grid + 1) / grid)
     pixels = np.arange(_SIDE)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)

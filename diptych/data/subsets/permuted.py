@@ -1,4 +1,4 @@
-"""Wrong pairs, on purpose: the control that shows what a model learns from the pairing."""
+"""Shuffle captions: the control that shows what a model learns from the pairing."""
 
 from dataclasses import replace
 
@@ -10,8 +10,8 @@ from diptych.data.sources.opening import Source
 from diptych.data.subsets.joined import parts_of
 
 
-class PermutedCaptions:
-    """A source whose pictures have the words of another example, the same other one every time."""
+class ShuffledCaptions:
+    """A source in which each image has the captions, tags and group of another, fixed example."""
 
     def __init__(self, source: Source, seed: int) -> None:
         self._source = source

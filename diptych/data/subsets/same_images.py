@@ -1,7 +1,7 @@
-"""Which rows of a source show the same image: one file, or files with equal bytes.
+"""Find the rows of a source that show the same image: one file, or files with equal bytes.
 
-A table with a row for each caption names each image several times; one that holds its images repeats their bytes.
-Whoever counts images, holds some of them out or takes them for wrong answers asks here first.
+A table with one row per caption names each image several times; a table that contains its images repeats their bytes.
+Code that counts images, holds some out, or uses them as wrong answers needs this.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from diptych.data.examination import Good, examine
+from diptych.data.examination import Finding, examine
 from diptych.data.example import Example
 from diptych.data.images.decoding import read_file
 from diptych.data.sources.opening import Source
@@ -23,42 +23,42 @@ Integers = npt.NDArray[np.int64]
 
 Mark = tuple[
     int, int, int, int
-]  # of an image: a kind, the size in bytes, 16 bytes that name the file or its content
-_RUN = 50  # rows: more than there are captions of an image
+]  # of an image: a kind, the size in bytes, a hash of the file's name or content (2)
+_RUN = 50  # rows: more than an image has captions
 _UNKNOWN, _FILE, _CONTENT = 0, 1, 2
-_DIGEST_BYTES = 16  # a billion different images have a chance below 1e-20 that two of them look equal
+_DIGEST_BYTES = 16  # among a billion different images, a collision has a probability below 1e-20
 
 
 def same_images(source: Source, positions: Iterable[int] | None = None, *, workers: int = 2) -> Integers:
     """Find the rows of a source that show the same image: the same file, or files with equal bytes.
 
-    positions: n rows of the source; all of them when not given.
-    workers: threads that read.
+    positions: n rows of the source; all of them by default.
+    workers: the number of threads that read.
 
     Returns (n,): for each row, the index within `positions` of the first row that shows the same image. So the numbers
-    of two rows are equal exactly where their images are, and `images == np.arange(n)` marks each image's first row. A
-    row that cannot be read is an image of its own.
+    of two rows are equal exactly if their images are, and `images == np.arange(n)` marks each image's first row. A row
+    that cannot be read counts as an image of its own.
 
-    Nothing is decoded. A file is read only where a different file, or an image inside the source, has its size.
+    Nothing is decoded. A file is read only if a different file, or an image inside the source, has its size.
     """
     rows = np.arange(len(source)) if positions is None else np.fromiter(positions, np.int64)
-    seen = SeenImages(len(rows))
-    marked = examine(source, mark, positions=rows.tolist(), workers=workers, need_caption=False)
+    seen = ImageMarks(len(rows))
+    marked = examine(source, mark_image, positions=rows.tolist(), workers=workers, need_caption=False)
     for row, found in enumerate(marked):
-        if isinstance(found, Good):
+        if isinstance(found, Finding):
             seen.note(row, found.found)
     return seen.images(source, rows, workers=workers)
 
 
-class SeenImages:
-    """What tells the images of n rows apart, for whoever goes through a source anyway; else see `same_images`."""
+class ImageMarks:
+    """Marks that distinguish the images of n rows, for code that reads a source anyway; else use `same_images`."""
 
     def __init__(self, rows: int) -> None:
         self._marks = np.zeros((rows, 4), np.int64)
         self._marks[:, 2] = np.arange(rows)
 
     def note(self, row: int, found: Mark) -> None:
-        """Keep the mark of a row's image; a row without one shows an image of its own."""
+        """Set the mark of a row's image; a row without a mark shows an image of its own."""
         self._marks[row] = found
 
     def images(self, source: Source, positions: Integers, *, workers: int = 2) -> Integers:
@@ -70,16 +70,16 @@ class SeenImages:
             source, _content, positions=positions[doubtful].tolist(), workers=workers, need_caption=False
         )
         for row, found in zip(doubtful.tolist(), contents, strict=True):
-            # A file that can be named but not read stays the image of the rows that name it.
-            if isinstance(found, Good):
+            # A file that exists but cannot be read remains the image of the rows that name it.
+            if isinstance(found, Finding):
                 marks[row] = found.found
         return _first_equal(marks[files])
 
 
 def neighbouring_rows(count: int, most: int) -> list[int]:
-    """Choose at most `most` of `count` rows to look at, spread evenly in runs of consecutive rows.
+    """Choose at most `most` of `count` rows, in evenly spread runs of consecutive rows.
 
-    Rows of one image mostly stand next to each other; single rows far apart would show none of them.
+    Rows of one image mostly lie next to each other, so single rows far apart would not show any repetition.
     """
     if count <= most:
         return list(range(count))
@@ -95,36 +95,36 @@ def run_length(most: int) -> int:
 
 
 def image_id(image: Path | bytes) -> int:
-    """A number for an image file, equal for equal bytes, within 64 bits; ImageError for one that cannot be read."""
+    """Hash an image file to 64 bits, by its bytes. Raises ImageError if it cannot be read."""
     return _halves(image if isinstance(image, bytes) else read_file(image))[0]
 
 
-def mark(example: Example) -> Mark:
-    """Tell an image from others at little cost: by which file it is, or by the hash of bytes that are in memory anyway.
+def mark_image(example: Example) -> Mark:
+    """Return a cheap mark of an image: the identity of its file, or the hash of bytes that are in memory anyway.
 
-    Raises DataError for a file that is not there.
+    Raises DataError for a missing file.
     """
     if isinstance(example.image, bytes):
         return _content(example)
     try:
         status = os.stat(example.image)
-        # The file itself, whichever path or link leads to it; some network file systems do not number their files.
+        # The file itself, whichever path or link leads to it; some network file systems have no inode numbers.
         file = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(example.image)
     except OSError as error:
-        raise DataError(f"{example.image}: cannot be read ({error.strerror})") from None
+        raise DataError(f"{example.image}: cannot be read ({error.strerror}); check the path") from None
     return _FILE, status.st_size, *_halves(repr(file).encode("utf-8", "surrogatepass"))
 
 
 def _content(example: Example) -> Mark:
     data = example.image if isinstance(example.image, bytes) else read_file(example.image)
-    if not data:  # what a failed download leaves behind: equal bytes, but no image that they could both show
-        raise DataError(f"{example.key}: empty; expected an image; fetch it again or leave it out")
+    if not data:  # failed downloads leave empty files: their bytes are equal, but they show no image
+        raise DataError(f"{example.key}: is empty; expected an image; fetch it again or leave it out")
     return _CONTENT, len(data), *_halves(data)
 
 
 def _first_equal(marks: Integers) -> Integers:
-    """(n,): for each of n marks (n, 4), the first that is equal."""
-    order = np.lexsort(marks.T)  # stable: equal rows stay in their order
+    """Return (n,): for each of n marks (n, 4), the index of the first equal one."""
+    order = np.lexsort(marks.T)  # stable: equal rows keep their order
     begins = np.ones(len(marks), np.bool_)
     begins[1:] = (marks[order[1:]] != marks[order[:-1]]).any(axis=1)
     first = np.empty(len(marks), np.int64)
@@ -133,7 +133,10 @@ def _first_equal(marks: Integers) -> Integers:
 
 
 def _may_equal_another(marks: Integers, files: Integers) -> npt.NDArray[np.bool_]:
-    """(n,): the first row of each file whose size another file has, or an image in memory; files: by `_first_equal`."""
+    """Flag (n,) the first row of each file whose size equals that of another file or of an image in memory.
+
+    files: the result of `_first_equal`.
+    """
     kind, sizes = marks[:, 0], marks[:, 1]
     first = (files == np.arange(len(files))) & (kind != _UNKNOWN)
     size, count = np.unique(sizes[first], return_counts=True)
@@ -142,7 +145,7 @@ def _may_equal_another(marks: Integers, files: Integers) -> npt.NDArray[np.bool_
 
 
 def _halves(data: bytes) -> tuple[int, int]:
-    """A hash of some bytes, as two numbers."""
+    """Hash some bytes to two integers."""
     first, second = np.frombuffer(
         hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest(), np.int64
     ).tolist()

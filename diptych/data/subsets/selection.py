@@ -1,4 +1,4 @@
-"""A part of a dataset, chosen by what its rows say about themselves."""
+"""Select rows of a source by their metadata."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from diptych.data.sources.opening import Source
 from diptych.errors import DataError
 
 
-class Selected:
+class Selection:
     """The rows of a source at `positions`, as a source."""
 
     def __init__(self, source: Source, positions: Sequence[int], name: str) -> None:
@@ -32,11 +32,11 @@ class Selected:
         return f"{self.name}: {len(self):,} of {self._source.describe()}"
 
 
-def where(source: Source, conditions: Mapping[str, Sequence[str]]) -> Source:
-    """The rows whose metadata have one of the given values, for every field of `conditions`.
+def select_rows(source: Source, conditions: Mapping[str, Sequence[str]]) -> Source:
+    """Select the rows whose metadata have one of the given values, for every field of `conditions`.
 
     Raises:
-        DataError: no row has.
+        DataError: no row matches.
     """
     if not conditions:
         return source
@@ -48,4 +48,4 @@ def where(source: Source, conditions: Mapping[str, Sequence[str]]) -> Source:
     said = " and ".join(f"{field} in {', '.join(values)}" for field, values in conditions.items())
     if not positions:
         raise DataError(f"{source.name}: no row with {said}; check the names in the data's metadata")
-    return Selected(source, positions, f"{source.name} ({said})")
+    return Selection(source, positions, f"{source.name} ({said})")

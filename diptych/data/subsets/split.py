@@ -1,4 +1,4 @@
-"""A source in two parts that share no image, nor any near copy of one."""
+"""Split a source into two parts that share neither an image nor a near copy of one."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from diptych.data.subsets.near_copies import MOST, Groups, near_copies
 from diptych.data.subsets.same_images import same_images
 from diptych.errors import DataError
 
-FOLDER = "folder"  # in place of a metadata field: the folder that an image lies in
+FOLDER = "folder"  # in place of a metadata field: group by the folder that an image lies in
 
 _SHOWN = 3  # classes in a message
 
@@ -26,9 +26,9 @@ _SHOWN = 3  # classes in a message
 class Split:
     """A held-out part.
 
-    held_out: (n,) rows of the source. groups: (n,) numbers, equal for rows that stay on one side. grouped_by: what
-    makes a group: "near copies", "equal images" or a metadata field. strict, unsearched: see `NearCopies`. without:
-    classes of two images or more that none could be held out of.
+    held_out: (n,) flags of the source's rows. groups: (n,) ids, equal for rows that stay on one side. grouped_by: the
+    basis of the groups: "near copies", "equal images" or a metadata field. strict, unsearched: see `NearCopies`.
+    without: classes of two images or more from which none could be held out.
     """
 
     held_out: Flags
@@ -39,35 +39,35 @@ class Split:
     without: tuple[str, ...]
 
     def describe(self) -> str:
-        """What was held out, in a few lines."""
+        """Summarise what was held out, in a few lines."""
         figures = self.to_json()
         found = (
-            f"{figures['grouped']:,} rows are in {figures['groups']:,} groups of two or more, the largest has "
+            f"{figures['grouped']:,} rows are in {figures['groups']:,} groups of two or more; the largest has "
             f"{figures['largest']:,}"
         )
         lines = [
             f"held out {figures['count']:,} of {len(self.groups):,} rows, by whole groups ({self.grouped_by}): "
-            f"{found if figures['groups'] else 'there are none, each row is alone'}"
+            f"{found if figures['groups'] else 'there are none; each row is alone'}"
         ]
         if self.strict:
             lines.append(
-                f"warning: images of {_some(self.strict)} are so alike that only the nearest count as copies; name "
-                "the groups with [data] group_by, or --group-by, where a column has them"
+                f"warning: images of {_some(self.strict)} are so alike that only the nearest count as copies; if a "
+                "column names the groups, give it with [data] group_by or --group-by"
             )
         if self.unsearched:
             lines.append(
-                f"warning: {_some(self.unsearched)}: more than {MOST:,} images, among which near copies are not looked "
-                "for, only equal images; name the groups with [data] group_by, or --group-by, where a column has them"
+                f"warning: {_some(self.unsearched)}: more than {MOST:,} images, so only equal images were looked for, "
+                "not near copies; if a column names the groups, give it with [data] group_by or --group-by"
             )
         if self.without:
             lines.append(
-                f"warning: nothing is held out of {_some(self.without)}: all of its images are one group; add other "
+                f"warning: nothing is held out from {_some(self.without)}: all of its images are one group; add other "
                 "images"
             )
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """The figures. grouped: rows in groups of two or more, of which there are `groups`."""
+        """Return the figures. groups: the groups of two or more. grouped: the rows in them."""
         sizes = np.unique(self.groups, return_counts=True)[1]
         return {
             "count": int(self.held_out.sum()),
@@ -90,8 +90,8 @@ def split(
 ) -> Split:
     """Hold out about `share` of each class of a source, so that no image is on both sides.
 
-    copies: also near copies of an image stay on its side. group_by: a metadata field in their place, or "folder": rows
-    with one value stay on one side. Rows of one image always do. say: gets a line about work that takes long.
+    copies: whether near copies of an image stay on its side. group_by: a metadata field in their place, or "folder":
+    rows with one value stay on one side. Rows of one image always do. say: receives a line about slow work.
 
     Raises:
         DataError: no row has the field. SettingsError: see `held_out`.
@@ -105,7 +105,9 @@ def split(
         groups, by = _joined(images, values), group_by
     elif copies:
         firsts = np.flatnonzero(images == np.arange(len(images)))
-        say(f"looking for near copies among {len(firsts):,} images, so that none is held out and trained on")
+        say(
+            f"looking for near copies among {len(firsts):,} images, so that copies stay on one side of the split"
+        )
         found = near_copies(source, firsts.tolist(), [labels[row] for row in firsts.tolist()])
         groups = images.copy()
         groups[firsts] = firsts[found.groups]
@@ -118,7 +120,7 @@ def split(
 def _read(
     source: Source, label_from: LabelFrom, group_by: str | None
 ) -> tuple[list[str], Labels, list[str | None]]:
-    """The key, the label and the group's value of every row; "" and None for one that cannot be read."""
+    """Return the key, the label and the group's value of every row; "" and None for one that cannot be read."""
     keys: list[str] = []
     labels: list[str | None] = []
     values: list[str | None] = []
@@ -153,7 +155,7 @@ def _value(example: Example, field: str) -> str | None:
 
 
 def _joined(images: Groups, values: list[str | None]) -> Groups:
-    """(n,): the first row of each one's connected group, where rows of one image and rows of one value are joined."""
+    """Join rows of one image and rows of one value. Returns (n,): the first row of each one's connected group."""
     parent = np.arange(len(images))
 
     def root(row: int) -> int:
