@@ -1,6 +1,8 @@
 """An index that is open for questions."""
 
 import heapq
+import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +18,7 @@ from diptych.search.manifest import Manifest, ModelIdentity, check_columns, read
 from diptych.search.query import DEEPEST, Sort, check_page, sort_key
 from diptych.search.stores.connect import connect
 from diptych.search.stores.filters import Compare, Filter, Together, parse
-from diptych.search.stores.image_rows import UNKNOWN_MOMENT, Batch, Hit, Item
+from diptych.search.stores.image_rows import UNKNOWN_MOMENT, Batch, Hit, Item, item_id
 from diptych.search.stores.protocol import CHUNK, Database, Stats, VectorStore
 
 # How many of the best a search asks a table for, one after another until there are enough. Every page of a ranking is
@@ -26,6 +28,7 @@ _DEPTHS = (100, 500, 2_500, DEEPEST)
 # A picture may be replaced, and its old thumbnail deleted, between reading the one and the other.
 _ATTEMPTS = 3
 
+_ID = re.compile(r"[0-9a-f]{32}")
 _IDS = 65_536  # that one step of `first` brings into memory
 _SORTED_BY = Compare("taken", "!=", UNKNOWN_MOMENT)
 
@@ -149,6 +152,12 @@ class Index:
     def get(self, ids: Sequence[str]) -> Batch:
         """Pictures with their vectors, by id, in the order of `ids`; those that are not there are left out."""
         return self._ask(lambda store: store.get(ids))
+
+    def id_of(self, name: str) -> str | None:
+        """Return the id of the picture that is named by its file, its uri or its id; None if it is not here."""
+        ids = [item_id(name), item_id(os.path.abspath(name))]
+        known = self.get([name, *ids] if _ID.fullmatch(name) else ids).items
+        return known[0].id if known else None
 
     def count(self, filter_: Filter | str | None = None) -> int:
         """How many pictures there are, or how many meet a filter."""
