@@ -49,7 +49,7 @@ $(VENV)/.ready-core: $(REQUIREMENTS) | $(BIN)/python
 $(VENV)/.ready-dev: $(VENV)/.ready-core
 	$(PIP) -c constraints.txt $(TORCH_FLAGS) torch torchvision || \
 	    echo "torchvision is not beside this torch; it is installed from the default index and may not import"
-	$(PIP) -c constraints.txt -e '.[data,heic,train,eval,search,postgres,ray,serve,dev]'
+	$(PIP) -c constraints.txt -e '.[data,heic,train,eval,search,postgres,ray,sweep,serve,dev]'
 	touch $@
 
 # What pip does not install, a browser among it. Needs root; without it, it stops with the command to run.

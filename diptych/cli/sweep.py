@@ -40,6 +40,12 @@ def sweep(
         ),
     ] = (),
     trials: Annotated[int | None, Parameter(help="How many runs; without it, the grid once.")] = None,
+    sampler: Annotated[
+        Literal["random", "tpe"],
+        Parameter(
+            help="random: each trial as --grid and --random say. tpe: propose it from the trials so far (Optuna)."
+        ),
+    ] = "random",
     seed: Annotated[int, Parameter(help="Of the random draws.")] = 0,
     metric: Annotated[
         str, Parameter(help="What the table is sorted by: loss, accuracy, or TASK_METRIC of an evaluation.")
@@ -80,6 +86,7 @@ def sweep(
         seed=seed,
         metric=metric,
         goal=goal,
+        sampler=sampler,
     )
     folder = out if out is not None else Path("runs") / f"{Path(recipe).stem}-sweep"
     chosen = pick_device(device)

@@ -19,6 +19,7 @@ from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
 
 Goal = Literal["minimise", "maximise"]
+Sampler = Literal["random", "tpe"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Sweep:
     recipe, assignments: as `load_recipe` takes them; they hold for every trial.
     trials: how many; None is every point of the grid once. With ranges, trial i has point i of the grid (from the
         first again after the last) and draws of its own.
+    sampler: "tpe" proposes each trial's settings from the trials before it, as `sweep_tpe` says, instead.
     """
 
     recipe: str
@@ -71,14 +73,22 @@ class Sweep:
     seed: int = 0
     metric: str = "loss"
     goal: Goal = "minimise"
+    sampler: Sampler = "random"
 
     def plan(self) -> list[dict[str, Any]]:
-        """Return the settings of each trial; a draw depends on seed, key and number, so more trials keep the others."""
+        """Return the settings of each trial; a draw depends on seed, key and number, so more trials keep the others.
+
+        There are none with the sampler "tpe", which proposes them as it goes.
+        """
         keys = [*(grid.key for grid in self.grids), *(range_.key for range_ in self.ranges)]
         twice = sorted({key for key in keys if keys.count(key) > 1})
         if twice or not keys:
             problem = f"{twice[0]!r} is swept twice" if twice else "there is nothing to sweep"
             raise SettingsError(f"{problem}; give each setting one --grid or one --random")
+        if self.sampler == "tpe":
+            if self.trials is None:
+                raise SettingsError("--sampler tpe needs a number of trials: --trials 20")
+            return []
         names = [grid.key for grid in self.grids]
         points = [
             dict(zip(names, point, strict=True))
@@ -92,6 +102,15 @@ class Sweep:
             raise SettingsError("a sweep of random draws needs a number of them: --trials 20")
         count = self.trials if self.trials is not None else len(points)
         return [points[number % len(points)] | self._draws(number) for number in range(count)]
+
+    def corners(self) -> list[dict[str, Any]]:
+        """Return settings with every value of the grids and both ends of the ranges, for checks before a run."""
+        choices = {grid.key: grid.values for grid in self.grids}
+        choices |= {range_.key: (range_.low, range_.high) for range_ in self.ranges}
+        return [
+            {key: values[min(row, len(values) - 1)] for key, values in choices.items()}
+            for row in range(max(map(len, choices.values())))
+        ]
 
     def _draws(self, number: int) -> dict[str, float]:
         return {

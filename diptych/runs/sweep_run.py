@@ -15,6 +15,7 @@ from diptych.errors import DiptychError, SettingsError
 from diptych.runs.run_summary import STEP_KEYS, SWEEP, read_run
 from diptych.runs.sweep_folder import Trial, ranked, read_sweep, write_sweep
 from diptych.runs.sweep_plan import Sweep
+from diptych.runs.sweep_tpe import propose
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe
 from diptych.training.saving.layout import CHECKPOINTS, RECIPE, RESULTS
@@ -55,32 +56,26 @@ def run_sweep(
         raise SettingsError("a sweep runs its trials in one process; start it without torchrun")
     folder = Path(out)
     planned = sweep.plan()
-    recipes = [sweep.recipe_of(settings) for settings in planned]
-    _check_metric(sweep.metric, recipes)
+    _check_metric(sweep.metric, map(sweep.recipe_of, planned or [*sweep.corners(), propose(sweep, ())]))
+    count = sweep.trials or len(planned)
     trials = _begin(folder, sweep, planned)
-    for number, recipe in enumerate(recipes):
+    for number in range(count):
+        if number == len(trials):  # not planned, but proposed from the trials so far; kept before it runs
+            trials.append(Trial(number, propose(sweep, trials)))
+            _write(folder, sweep, trials)
         if trials[number].status == "done" or (trials[number].status == "failed" and not retry):
             continue
-        trials[number] = _run(
-            trials[number],
-            recipe,
-            sweep.metric,
-            folder,
-            device=device,
-            runner=runner,
-            console=console,
-        )
+        trials[number] = _run(trials[number], sweep, folder, device=device, runner=runner, console=console)
         _write(folder, sweep, trials)
-        tell(trials[number], len(recipes))
+        tell(trials[number], count)
         if keep_best_only:
             _delete_weights(folder, ranked(trials, sweep.metric, sweep.goal)[1:])
-    return ranked(trials[: len(recipes)], sweep.metric, sweep.goal)
+    return ranked(trials[:count], sweep.metric, sweep.goal)
 
 
 def _run(
     trial: Trial,
-    recipe: Recipe,
-    metric: str,
+    sweep: Sweep,
     folder: Path,
     *,
     device: str,
@@ -92,15 +87,15 @@ def _run(
     if run.exists() and not started:
         shutil.rmtree(run)  # killed before its first file was whole
     try:
-        runner(recipe, run, started, device, console)
+        runner(sweep.recipe_of(trial.settings), run, started, device, console)
         metrics = read_run(run).final()
     except Exception as error:
         # Whatever it was, it is this trial's result: the sweep must not lose the others to it.
         what = str(error) if isinstance(error, DiptychError) else f"{type(error).__name__}: {error}"
         return replace(trial, status="failed", error=" ".join(what.split()))
-    if metric not in metrics:
+    if sweep.metric not in metrics:
         named = ", ".join(sorted(metrics))
-        return replace(trial, status="failed", error=f"no {metric!r} in its log, which has {named}")
+        return replace(trial, status="failed", error=f"no {sweep.metric!r} in its log, which has {named}")
     return replace(trial, status="done", metrics=metrics, error=None)
 
 
@@ -114,7 +109,7 @@ def _begin(folder: Path, sweep: Sweep, planned: Sequence[Mapping[str, Any]]) -> 
         return trials
     known = read_sweep(folder)
     before, now = json.loads((folder / SWEEP).read_text("utf-8"))["asked"], _asked(sweep)
-    changed = [name for name in now if now[name] != before.get(name)]
+    changed = [name for name in now | before if now.get(name) != before.get(name)]
     if changed:
         raise SettingsError(
             f"{folder}: holds a sweep with another {' and '.join(changed)}; "
@@ -136,6 +131,8 @@ def _asked(sweep: Sweep) -> dict[str, Any]:
         "random": {range_.key: [range_.low, range_.high] for range_ in sweep.ranges},
         "seed": sweep.seed,
     }
+    if sweep.sampler != "random":  # not said otherwise, so that sweeps from before there was a choice go on
+        asked["sampler"] = sweep.sampler
     return dict(json.loads(json.dumps(asked)))
 
 

@@ -74,6 +74,7 @@ def test_a_failure_is_shown_and_is_exit_code_1_only_where_nothing_succeeded(reci
         (("--minimise", "--maximise", "--grid", "training.seed=1,2"), "give one of them", 2),
         (("--trials", "0", "--grid", "training.seed=1,2"), "expected at least 1", 2),
         ((), "nothing to sweep", 1),
+        (("--sampler", "tpe", "--random", "training.seed=1..9"), "needs a number of trials: --trials 20", 1),
         (("--grid", "training.sede=1,2"), "did you mean 'seed'", 1),
     ],
 )
