@@ -105,7 +105,7 @@ finetuning: $(VENV)/.ready-dev
 
 verify-weights: $(VENV)/.ready-core
 	@test -n "$(DIR)" || { echo "usage: make verify-weights DIR=folder-with-the-checkpoints"; exit 2; }
-	$(BIN)/python -m diptych.weights.verify "$(DIR)"
+	$(BIN)/python scripts/verify_weights.py "$(DIR)"
 
 clean:
 	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis $(VENV)

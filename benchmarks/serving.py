@@ -47,7 +47,6 @@ from diptych.search.image_index import Index
 from diptych.search.manifest import FORMAT_VERSION, Manifest, next_table, write_manifest
 from diptych.search.stores.connect import connect
 from diptych.search.stores.image_rows import Batch
-from diptych.search.stores.memory import MemoryDatabase
 from diptych.search.stores.protocol import Database
 from diptych.serving.guard.decoding import DecodingPool
 from diptych.serving.server import address_of, build_server, build_service, listening
@@ -144,13 +143,6 @@ def looped(one: Callable[[int], object], seconds: float) -> Load:
     return Load(len(took) / (time.perf_counter() - begin), float(p50), float(p99), 0)
 
 
-def empty_index(model: CLIP, preprocess: Preprocess) -> MemoryDatabase:
-    """An index with one picture: the load does not search."""
-    database = MemoryDatabase()
-    filled(database, model, preprocess, np.ones((1, model.architecture.embed_dim), np.float16))
-    return database
-
-
 def filled(database: Database, model: CLIP, preprocess: Preprocess, vectors: np.ndarray) -> None:
     table, serial = next_table(None, "benchmark", fingerprint(model, preprocess), vectors.shape[1])
     with database.writing():
@@ -181,7 +173,16 @@ def throughput(
 ) -> Iterator[str]:
     """Rows of the table of batching."""
     model, preprocess = untrained(architecture)
-    bench = Bench(model, preprocess, empty_index(model, preprocess), concurrency, seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        database = connect(Path(folder) / "index")
+        # One picture: the load does not search.
+        filled(database, model, preprocess, np.ones((1, model.architecture.embed_dim), np.float16))
+        yield from batching(Bench(model, preprocess, database, concurrency, seconds), waits)
+
+
+def batching(bench: "Bench", waits: Sequence[float]) -> Iterator[str]:
+    """Rows of texts and of images: in a loop, one at a time, and batched with each wait."""
+    model, preprocess, concurrency, seconds = bench.model, bench.preprocess, bench.concurrency, bench.seconds
     words, files = captions(500, None), jpegs(64)
     texts = (f"{words[number % 500]}, number {number}" for number in range(10**9))
     kinds: dict[str, tuple[Callable[[int], object], Callable[[], bytes]]] = {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from packed_scenes import packed
+from sound_retrieval import evaluate_sound_retrieval
 
 import diptych
 from diptych.atomic import write_text
@@ -19,7 +20,6 @@ from diptych.evaluation.generated_captions import write_captions
 from diptych.evaluation.probes.linear_probe import evaluate_linear_probe
 from diptych.evaluation.probes.probe_data import LabelledFeatures
 from diptych.evaluation.retrieval import evaluate_retrieval
-from diptych.evaluation.sounds import evaluate_sound_retrieval
 from diptych.evaluation.survey import encoded_rows
 from diptych.evaluation.word_order import evaluate_word_order
 from diptych.evaluation.zero_shot.class_labels import LabelSet

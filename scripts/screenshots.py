@@ -5,6 +5,7 @@ Indexes the bundled drawings with the bundled model, serves them, and photograph
 
 import asyncio
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from diptych.data.sources.opening import open_source
 from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.search.image_index import Index
-from diptych.search.stores.memory import MemoryDatabase
+from diptych.search.stores.connect import connect
 from diptych.serving.guard.decoding import DecodingPool
 from diptych.serving.server import address_of, build_server, build_service, listening
 from diptych.serving.server_settings import Settings
@@ -36,10 +37,14 @@ SHOTS: Any = {
 def served() -> Iterator[str]:
     """The address of a server of the bundled drawings."""
     model, preprocess = diptych.load("diptych-mini")
-    database = MemoryDatabase()
-    for part in ("sample:train", "sample:test"):
-        refresh(database, open_source(part), Encoder(model, preprocess, "diptych-mini"))
-    with DecodingPool() as decoding, listening("127.0.0.1", 0) as listener:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        DecodingPool() as decoding,
+        listening("127.0.0.1", 0) as listener,
+    ):
+        database = connect(Path(folder) / "index")
+        for part in ("sample:train", "sample:test"):
+            refresh(database, open_source(part), Encoder(model, preprocess, "diptych-mini"))
         settings = Settings()
         service = build_service(
             Index(database), model, preprocess, "diptych-mini", settings, decode=decoding.decode

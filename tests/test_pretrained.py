@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import verify_weights
 from PIL import Image
 
 import diptych
@@ -18,7 +19,6 @@ from diptych.errors import CheckpointError, DownloadError, SettingsError
 from diptych.models.architectures import PUBLISHED, Architecture, TextTransformer, VisionTransformer
 from diptych.models.clip import CLIP, build_model
 from diptych.pretrained import fingerprint
-from diptych.weights import verify
 from diptych.weights.checkpoint import save_checkpoint
 from diptych.weights.foreign.open_clip import write_open_clip_folder
 from diptych.weights.foreign.openai import openai_layout
@@ -221,12 +221,12 @@ def verified_folder(
 ) -> Path:
     monkeypatch.setitem(PUBLISHED, "ViT-B/32", ARCHITECTURE)
     count = sum(parameter.numel() for parameter in _model().parameters())
-    monkeypatch.setitem(verify.PARAMETERS, "ViT-B/32", count)
+    monkeypatch.setitem(verify_weights.PARAMETERS, "ViT-B/32", count)
     return published_file.parent
 
 
 def test_verify_checks_what_is_there(verified_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify.main([str(verified_folder)]) == 0
+    assert verify_weights.main([str(verified_folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 9
     assert [line.split()[:2] for line in lines if not line.startswith("absent")] == [["right", "ViT-B/32"]]
@@ -236,18 +236,18 @@ def test_verify_finds_a_wrong_file_and_wrong_probabilities(
     verified_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Image.new("RGB", (60, 40), "red").save(verified_folder / "CLIP.png")
-    assert verify.main([str(verified_folder)]) == 1
+    assert verify_weights.main([str(verified_folder)]) == 1
     assert "expected [0.9927937, 0.00421068, 0.00299572]" in capsys.readouterr().out
     (verified_folder / "RN50.pt").write_bytes(b"")
     (verified_folder / "CLIP.png").unlink()
-    assert verify.main([str(verified_folder)]) == 1
+    assert verify_weights.main([str(verified_folder)]) == 1
     assert "wrong    RN50" in capsys.readouterr().out
 
 
 def test_verify_without_files_or_folder_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify.main([str(tmp_path)]) == 1
+    assert verify_weights.main([str(tmp_path)]) == 1
     assert "none of the nine" in capsys.readouterr().err
-    assert verify.main([]) == 2
+    assert verify_weights.main([]) == 2
 
 
 @pytest.mark.official_weights
@@ -255,4 +255,4 @@ def test_verify_without_files_or_folder_fails(tmp_path: Path, capsys: pytest.Cap
 def test_an_official_file_is_right(name: str) -> None:
     if not (cache_folder() / FILES[name].name).is_file():
         pytest.skip(f"{FILES[name].name} is not in {cache_folder()}")
-    assert verify._problem(name, cache_folder()) == ""
+    assert verify_weights._problem(name, cache_folder()) == ""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from memory_store import MemoryDatabase
 from messy_folder import permit, write_pile
 from messy_model import PREPROCESS, tiny_clip
 from starlette.testclient import TestClient
@@ -16,7 +17,6 @@ from diptych.data.sources.opening import open_source
 from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.search.image_index import Index
-from diptych.search.stores.memory import MemoryDatabase
 from diptych.serving.app import create_app
 from diptych.serving.server import build_service
 from diptych.serving.server_settings import Settings

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from verify_weights import PARAMETERS
 
 from diptych.models.architectures import PUBLISHED
 from diptych.weights.assembly import lay_out
 from diptych.weights.half_precision import to_half
-from diptych.weights.verify import PARAMETERS
 
 # Tensors in a state dict, and bytes with matrices in float16, counted in OpenAI's code; the latter agree with the
 # sizes of the published downloads.

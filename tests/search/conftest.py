@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from memory_store import MemoryDatabase
 from tiny_model import preprocessing, random_clip
 
 from diptych.data.images.transforms import Preprocess
 from diptych.models.clip import CLIP
 from diptych.search.stores.connect import connect
-from diptych.search.stores.memory import MemoryDatabase
 from diptych.search.stores.protocol import Database
 
 Options: TypeAlias = dict[str, str]

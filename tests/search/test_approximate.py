@@ -7,6 +7,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 from fake_encoder import Contained, FakeEncoder
+from memory_store import MemoryStore
 
 from diptych.search.building.build import refresh
 from diptych.search.image_index import Index
@@ -14,7 +15,6 @@ from diptych.search.integrity import verify
 from diptych.search.stores import lance, pgvector
 from diptych.search.stores.filters import parse
 from diptych.search.stores.image_rows import Batch, Item, item_id
-from diptych.search.stores.memory import MemoryStore
 from diptych.search.stores.protocol import Database
 
 DIM = 16

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from fake_encoder import FakeEncoder
+from memory_store import MemoryDatabase
 
 from diptych.data.example import Example
 from diptych.data.sources.opening import open_source
@@ -12,7 +13,6 @@ from diptych.search.building.build import refresh
 from diptych.search.building.caption_rows import with_all_captions
 from diptych.search.image_index import Index
 from diptych.search.query import Match, result_of
-from diptych.search.stores.memory import MemoryDatabase
 
 
 @pytest.fixture

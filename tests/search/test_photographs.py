@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fake_encoder import Contained, FakeEncoder, FakeQuestions, Folder
 from index_places import PLACES
+from memory_store import MemoryDatabase
 from photograph_files import exif_of, photograph_file
 
 from diptych.errors import SettingsError
@@ -18,7 +19,6 @@ from diptych.search.query import QueryPart, Question
 from diptych.search.searcher import SORTED, Searcher
 from diptych.search.stores.filters import matches, parse
 from diptych.search.stores.image_rows import Item, item_id
-from diptych.search.stores.memory import MemoryDatabase
 from diptych.search.stores.protocol import Database
 
 ZURICH, SYDNEY, SUVA = (47.376887, 8.541694), (-33.856784, 151.215297), (-18.1416, 178.4419)

@@ -5,12 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from fake_encoder import DIM, Contained, FakeEncoder
+from memory_store import MemoryDatabase, MemoryStore
 
 from diptych.search.building.build import refresh
 from diptych.search.image_index import Index
 from diptych.search.stores.filters import Filter
 from diptych.search.stores.image_rows import Hit
-from diptych.search.stores.memory import MemoryDatabase, MemoryStore
 from diptych.search.stores.protocol import Query
 
 COUNT = 1_200

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from memory_store import MemoryDatabase
 from PIL import Image
 
 from diptych.data.images.transforms import Preprocess
@@ -19,7 +20,6 @@ from diptych.search.building.build import refresh
 from diptych.search.building.recorded import NOT_RECORDED, Recorded
 from diptych.search.encoder import Encoder
 from diptych.search.image_index import Index
-from diptych.search.stores.memory import MemoryDatabase
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow
 import pytest
 from fake_encoder import DAMAGED, Contained, FakeEncoder, Folder, preview_of, vector_of
+from memory_store import MemoryDatabase
 from pyarrow import parquet
 
 from diptych.data import Example, Source, open_source
@@ -23,7 +24,6 @@ from diptych.search.integrity import verify
 from diptych.search.manifest import read_manifest, write_manifest
 from diptych.search.stores.connect import connect
 from diptych.search.stores.image_rows import item_id
-from diptych.search.stores.memory import MemoryDatabase
 from diptych.search.stores.protocol import Database
 
 Place: TypeAlias = Path | Database

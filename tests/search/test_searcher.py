@@ -8,6 +8,7 @@ import pytest
 from fake_encoder import DIM, Contained, FakeEncoder, FakeQuestions, vector_of
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from memory_store import MemoryDatabase
 
 from diptych.errors import SearchIndexError, SettingsError
 from diptych.search.building.build import refresh
@@ -19,7 +20,6 @@ from diptych.search.query import Answer, Match, QueryPart, Question
 from diptych.search.searcher import DIVERSIFIED, GROUPED, Searcher
 from diptych.search.stores.filters import condition, matches, parse
 from diptych.search.stores.image_rows import Batch, Item
-from diptych.search.stores.memory import MemoryDatabase
 
 COUNT = 130
 

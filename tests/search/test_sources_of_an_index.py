@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fake_encoder import FakeEncoder
+from memory_store import MemoryDatabase
 
 from diptych.data.sources.folder import FolderSource, list_folder
 from diptych.data.sources.opening import Source
@@ -15,7 +16,6 @@ from diptych.search.building.build import Summary, refresh
 from diptych.search.building.origin import NoExamples
 from diptych.search.building.vanished import LostPicturesError
 from diptych.search.image_index import Index
-from diptych.search.stores.memory import MemoryDatabase
 
 
 def write(folder: Path, *names: str) -> Path:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from index_places import PLACES
+from memory_store import MemoryStore
 
 from diptych.errors import SearchIndexError
 from diptych.search.stores.filters import matches, parse
 from diptych.search.stores.image_rows import Batch, Item, item_id
-from diptych.search.stores.memory import MemoryStore
 from diptych.search.stores.protocol import Database, VectorStore
 
 DIM = 16

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import pytest
+from memory_store import MemoryDatabase
 from starlette.testclient import TestClient
 from tiny_model import preprocessing, random_clip
 
@@ -17,7 +18,6 @@ from diptych.models.clip import CLIP
 from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.search.image_index import Index
-from diptych.search.stores.memory import MemoryDatabase
 from diptych.serving.app import create_app
 from diptych.serving.server import address_of, build_server, build_service, listening
 from diptych.serving.server_settings import Settings

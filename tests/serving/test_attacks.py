@@ -14,6 +14,7 @@ import chromium
 import jinja2
 import pytest
 from fastapi import FastAPI
+from memory_store import MemoryDatabase
 from pictures_for_requests import data_uri, png
 from playwright.sync_api import Browser, Page, sync_playwright
 from starlette.requests import Request
@@ -27,7 +28,6 @@ from diptych.models.clip import CLIP
 from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.search.image_index import Index
-from diptych.search.stores.memory import MemoryDatabase
 from diptych.serving.app import create_app
 from diptych.serving.guard import headers
 from diptych.serving.guard.decoding import DecodingPool

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from memory_store import MemoryDatabase
 from pictures_for_requests import data_uri, png
 from starlette.testclient import TestClient
 from tiny_model import preprocessing
@@ -19,7 +20,6 @@ from diptych.models.clip import CLIP, build_model
 from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.search.image_index import Index
-from diptych.search.stores.memory import MemoryDatabase
 from diptych.serving.app import create_app
 from diptych.serving.server import build_service
 from diptych.serving.server_settings import Settings

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from memory_store import MemoryDatabase
 from pictures_for_requests import data_uri, png
 from PIL import Image
 from starlette.testclient import TestClient
@@ -17,7 +18,6 @@ from diptych.data.sources.opening import open_source
 from diptych.models.clip import CLIP
 from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
-from diptych.search.stores.memory import MemoryDatabase
 from diptych.serving import originals
 from diptych.serving.app import create_app
 from diptych.serving.guard.tokens import Scope, Tokens

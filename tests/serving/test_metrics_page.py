@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
+from memory_store import MemoryDatabase
 from pictures_for_requests import data_uri, png
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from diptych.errors import SearchIndexError
-from diptych.search.stores.memory import MemoryDatabase
 from diptych.serving.app import create_app
 from diptych.serving.guard.tokens import Scope, Tokens
 from diptych.serving.page.login import COOKIE

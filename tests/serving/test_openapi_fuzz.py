@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 import pytest
 import schemathesis
 from fastapi import FastAPI
+from memory_store import MemoryDatabase
 from pictures_for_requests import png
 from schemathesis import engine
 from schemathesis.engine import events
@@ -20,7 +21,6 @@ from diptych.data.sources.opening import open_source
 from diptych.models.clip import CLIP
 from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
-from diptych.search.stores.memory import MemoryDatabase
 from diptych.serving import server
 from diptych.serving.app import create_app
 from diptych.serving.guard.tokens import Scope, Tokens

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from memory_store import MemoryDatabase
 from photograph_files import exif_of, photograph_file
 from starlette.testclient import TestClient
 from tiny_model import preprocessing
@@ -13,7 +14,6 @@ from diptych.data.sources.opening import open_source
 from diptych.models.clip import CLIP
 from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
-from diptych.search.stores.memory import MemoryDatabase
 from diptych.serving.app import create_app
 from diptych.serving.page.filter_form import Filters
 from diptych.serving.page.page_state import State

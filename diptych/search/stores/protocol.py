@@ -1,6 +1,6 @@
 """What an index asks of the place that keeps it: a folder, a bucket, a PostgreSQL database, or memory."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,7 +12,6 @@ from diptych.search.stores.filters import Filter
 from diptych.search.stores.image_rows import Batch, Hit
 
 Query = NDArray[np.float32]
-Say = Callable[[str], None]
 
 # Rows that one call brings into memory, unless told otherwise.
 CHUNK = 1024

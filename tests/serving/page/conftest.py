@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import pytest
 from chromium import launch
+from memory_store import MemoryDatabase
 from playwright.sync_api import Browser, Page, sync_playwright
 from starlette.testclient import TestClient
 
@@ -18,7 +19,6 @@ from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.search.image_index import Index
 from diptych.search.stores.image_rows import Item
-from diptych.search.stores.memory import MemoryDatabase
 from diptych.serving.app import create_app
 from diptych.serving.server import build_service
 from diptych.serving.server_settings import Settings

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from memory_store import MemoryDatabase
 from playwright.sync_api import Page, expect
 
 from diptych.data.sources.opening import open_source
@@ -11,7 +12,6 @@ from diptych.search.building.build import refresh
 from diptych.search.building.removal import remove
 from diptych.search.encoder import Encoder
 from diptych.search.stores.filters import parse
-from diptych.search.stores.memory import MemoryDatabase
 from diptych.serving.guard.tokens import Scope, Tokens
 from diptych.serving.server_settings import Settings
 

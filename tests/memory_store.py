@@ -1,7 +1,4 @@
-"""An index in this process's memory: for tests, where it is the oracle of the other stores, and for trying out.
-
-Every search compares with every row.
-"""
+"""An index in the memory of this process: the oracle of the other stores. Every search compares with every row."""
 
 import contextlib
 import threading

@@ -1,4 +1,4 @@
-"""Check OpenAI's published files on this machine: `python -m diptych.weights.verify FOLDER`.
+"""Check OpenAI's published files on this machine: `python scripts/verify_weights.py FOLDER`.
 
 Every one of the nine that is in the folder has its SHA-256 checked, is loaded, and is compared with the published
 number of parameters. With ViT-B/32 and the picture `CLIP.png` of the original repository in the folder, the
@@ -43,7 +43,7 @@ _TOLERANCE = 0.002
 def main(arguments: list[str]) -> int:
     """Print one line a file; 0 when all that is there is right, 1 when something is wrong or nothing is there."""
     if len(arguments) != 1:
-        print("usage: python -m diptych.weights.verify FOLDER", file=sys.stderr)
+        print("usage: python scripts/verify_weights.py FOLDER", file=sys.stderr)
         return 2
     folder = Path(arguments[0])
     present = [name for name, file in FILES.items() if (folder / file.name).is_file()]
