@@ -27,7 +27,8 @@ from torch import Tensor
 
 from diptych.evaluation.zero_shot.classification import classifier
 from diptych.models.architectures import PUBLISHED, Architecture
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.models.layers.text_packing import order_of_batches, pack
 from diptych.tokenizer import tokenize
 from diptych.weights.half_precision import to_half
@@ -80,7 +81,7 @@ def main() -> None:
         print(once(name, model, prompts), flush=True)
 
 
-def models(architecture: Architecture) -> tuple[dict[str, CLIP], dict[str, Any]]:
+def models(architecture: Architecture) -> tuple[dict[str, ImageModel], dict[str, Any]]:
     """Diptych's models and open_clip's by name, all with the same weights."""
     theirs: Any = open_clip_model(architecture).eval()
     ours = build_model(architecture).eval()
@@ -109,7 +110,7 @@ def batches(tokens: Tensor) -> Sequence[Tensor]:
     return torch.split(order_of_batches(tokens, torch.device("cpu")), BATCH)
 
 
-def compare(prompts: Prompts, ours: dict[str, CLIP], theirs: dict[str, Any], repetitions: int) -> str:
+def compare(prompts: Prompts, ours: dict[str, ImageModel], theirs: dict[str, Any], repetitions: int) -> str:
     """The table of the timed parts."""
     open_clip = import_open_clip()
     context = next(iter(ours.values())).context_length
@@ -146,7 +147,7 @@ def compare(prompts: Prompts, ours: dict[str, CLIP], theirs: dict[str, Any], rep
 
 
 def diptych_classifier(
-    model: CLIP, names: Sequence[str], templates: Sequence[Callable[[str], str]]
+    model: ImageModel, names: Sequence[str], templates: Sequence[Callable[[str], str]]
 ) -> Tensor:
     """Diptych's classifier from open_clip's templates."""
     return classifier(model, names, [template("{}") for template in templates])
@@ -159,14 +160,14 @@ def without_shared_beginnings(tokens: Tensor) -> Tensor:
     return alone
 
 
-def encode_all(model: CLIP, tokens: Tensor) -> None:
+def encode_all(model: ImageModel, tokens: Tensor) -> None:
     """Every text once, in batches."""
     with torch.inference_mode():
         for rows in batches(tokens):
             model.encode_text(tokens[rows])
 
 
-def once(name: str, model: CLIP, prompts: Prompts) -> str:
+def once(name: str, model: ImageModel, prompts: Prompts) -> str:
     """A row: Diptych's whole classifier."""
     start = time.perf_counter()
     diptych_classifier(model, prompts.everything, prompts.templates)

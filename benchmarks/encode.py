@@ -24,7 +24,7 @@ from timing import alternate, describe_machine, median_ratio
 from torch import Tensor
 
 from diptych.models.architectures import PUBLISHED, Architecture
-from diptych.models.clip import build_model
+from diptych.models.building import build_model
 from diptych.tokenizer import tokenize
 from diptych.weights.half_precision import to_half
 

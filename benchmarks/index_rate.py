@@ -43,7 +43,8 @@ from diptych.embed.encode import encode_pixels
 from diptych.embed.source_rows import EmbeddedBatch, uri_of
 from diptych.hardware import pick_precision
 from diptych.models.architectures import PUBLISHED, Architecture
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.pretrained import load
 from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
@@ -76,13 +77,13 @@ def photographs(folder: Path, side: int, count: int) -> Source:
     return open_source(folder)
 
 
-def load_model(name: str) -> tuple[CLIP, Preprocess]:
+def load_model(name: str) -> tuple[ImageModel, Preprocess]:
     if name not in PUBLISHED:
         return load(name, "cpu", precision=pick_precision("auto", "cpu"))
     return untrained(PUBLISHED[name])
 
 
-def untrained(architecture: Architecture) -> tuple[CLIP, Preprocess]:
+def untrained(architecture: Architecture) -> tuple[ImageModel, Preprocess]:
     """Random weights, in the precision that `diptych` picks."""
     torch.manual_seed(0)
     precision = pick_precision("auto", "cpu")
@@ -98,7 +99,7 @@ def decode_all(source: Source, preprocess: Preprocess, threads: int) -> None:
             pass
 
 
-def encode_all(model: CLIP, preprocess: Preprocess, count: int) -> None:
+def encode_all(model: ImageModel, preprocess: Preprocess, count: int) -> None:
     pixels = [torch.zeros(3, preprocess.resolution, preprocess.resolution)] * BATCH
     for start in range(0, count, BATCH):
         encode_pixels(model, pixels[: min(BATCH, count - start)])

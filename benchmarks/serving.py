@@ -41,7 +41,7 @@ from diptych.data.images.transforms import Preprocess
 from diptych.embed.encode import embed_images, embed_texts
 from diptych.hardware import pick_precision
 from diptych.models.architectures import PUBLISHED, Architecture
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.pretrained import fingerprint, load
 from diptych.search.image_index import Index
 from diptych.search.manifest import FORMAT_VERSION, Manifest, next_table, write_manifest
@@ -67,7 +67,7 @@ class Load:
 
 @contextmanager
 def served(
-    model: CLIP, preprocess: Preprocess, database: Database, settings: Settings
+    model: ImageModel, preprocess: Preprocess, database: Database, settings: Settings
 ) -> Iterator[tuple[str, Callable[[], str]]]:
     """The address of a server in this process, and what gives its page of metrics."""
     index = Index(database)
@@ -143,7 +143,7 @@ def looped(one: Callable[[int], object], seconds: float) -> Load:
     return Load(len(took) / (time.perf_counter() - begin), float(p50), float(p99), 0)
 
 
-def filled(database: Database, model: CLIP, preprocess: Preprocess, vectors: np.ndarray) -> None:
+def filled(database: Database, model: ImageModel, preprocess: Preprocess, vectors: np.ndarray) -> None:
     table, serial = next_table(None, "benchmark", fingerprint(model, preprocess), vectors.shape[1])
     with database.writing():
         store = database.create(table.name, table.dim)
@@ -221,7 +221,7 @@ def batching(bench: "Bench", waits: Sequence[float]) -> Iterator[str]:
 class Bench:
     """One model behind servers of different settings."""
 
-    model: CLIP
+    model: ImageModel
     preprocess: Preprocess
     database: Database
     concurrency: int

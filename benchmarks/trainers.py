@@ -15,7 +15,7 @@ from diptych.data.images.augmentations import CentreCrop, random_table
 from diptych.data.images.transforms import CLIP_MEAN, CLIP_STD, Preprocess
 from diptych.data.loader import Batch
 from diptych.models.architectures import Architecture
-from diptych.models.clip import build_model
+from diptych.models.building import build_model
 from diptych.models.layers.blocks import compile_blocks
 from diptych.tokenizer import tokenize
 from diptych.training.approaches import TASKS

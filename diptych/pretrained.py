@@ -17,7 +17,7 @@ from diptych import config
 from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError, SettingsError
 from diptych.models.architectures import Activation
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.tokenizer import default_tokenizer
 from diptych.weights.checkpoint import MANIFEST, save_checkpoint
 from diptych.weights.foreign import published
@@ -64,7 +64,7 @@ def load(
     resolution: int | None = None,
     offline: bool = False,
     progress: Progress | None = None,
-) -> tuple[CLIP, Preprocess]:
+) -> tuple[ImageModel, Preprocess]:
     """Load a model in evaluation mode, with the preprocessing that it was trained with.
 
     A published model is downloaded on first use; its SHA-256 is verified before it is read. No file is ever executed.
@@ -131,7 +131,7 @@ def load(
     return model.to(chosen), preprocess
 
 
-def save(model: CLIP, preprocess: Preprocess, folder: str | os.PathLike[str]) -> Path:
+def save(model: ImageModel, preprocess: Preprocess, folder: str | os.PathLike[str]) -> Path:
     """Write a model and its preprocessing as a folder that `load` reads.
 
     The folder says everything about the model and has the SHA-256 of its weights.
@@ -175,7 +175,7 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
-def fingerprint(model: CLIP, preprocess: Preprocess) -> str:
+def fingerprint(model: ImageModel, preprocess: Preprocess) -> str:
     """64 hexadecimal digits that differ where features would: for an index to know the model that filled it.
 
     Covers the weights, the architecture (pooling included), the preprocessing, the tokenizer and
@@ -254,7 +254,7 @@ def _shown(name: str, given: Progress | None) -> Iterator[Progress | None]:
         yield report
 
 
-def _hash_of_weights(model: CLIP) -> str:
+def _hash_of_weights(model: ImageModel) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if tensor.is_floating_point():

@@ -24,7 +24,8 @@ from diptych.evaluation.survey import encoded_rows
 from diptych.evaluation.word_order import evaluate_word_order
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.classification import evaluate_zero_shot, survey_labels
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe
 
@@ -33,7 +34,7 @@ RESNET = f"model.architecture.image={{resolution={SIDE}, layers=[1, 1, 1, 1], wi
 QUICK_RESNET = RESNET.replace("width=16", "width=4")
 PLAIN = "augmentation={name='none'}"  # scenes vary enough by themselves
 
-Model = tuple[CLIP, Preprocess]
+Model = tuple[ImageModel, Preprocess]
 
 
 class Bench:

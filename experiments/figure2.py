@@ -25,7 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source
 from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.training.approaches import TASKS
 from diptych.training.engine import train
 from diptych.training.feeding import open_training_data
@@ -45,7 +46,7 @@ def curve(recipe: Recipe, condition: Condition, test: Source, points: int, folde
     found: list[dict[str, float]] = []
     step = 0
 
-    def evaluate(model: CLIP, preprocess: Preprocess) -> dict[str, float]:
+    def evaluate(model: ImageModel, preprocess: Preprocess) -> dict[str, float]:
         nonlocal step
         step += 1
         if step in due:

@@ -29,7 +29,7 @@ from diptych.evaluation.task_report import Report
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
 from diptych.evaluation.zero_shot.own_classes import evaluate_own_classes
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.pretrained import load
 from diptych.runs.finetune_product import between
 
@@ -110,7 +110,7 @@ def fine_tune(folder: Path, one: Set, method: str, seed: int, views: int) -> int
     return int(json.loads(told.getvalue())["step"])
 
 
-def measured(model: CLIP, preprocess: Preprocess, one: Set) -> dict[str, dict[str, Any]]:
+def measured(model: ImageModel, preprocess: Preprocess, one: Set) -> dict[str, dict[str, Any]]:
     """On the test part, on the shift, and on the tasks that were not trained on, these by words."""
     classes = LabelSet.of(sorted(folder.name for folder in one.test.iterdir()))
     found = {}

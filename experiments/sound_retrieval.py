@@ -12,13 +12,12 @@ from diptych.data.scenes.sounds import hear_example
 from diptych.data.sources.opening import Source
 from diptych.embed.encode import embed_texts
 from diptych.embed.source_rows import count_reasons
-from diptych.errors import SettingsError
 from diptych.evaluation.metrics import Floats, chance_within, first_relevant, share_within, wilson
 from diptych.evaluation.retrieval import CUTOFFS, relevant_rows
 from diptych.evaluation.survey import survey
 from diptych.evaluation.task_report import Report, Scores
-from diptych.models.clip import CLIP
-from diptych.models.shared_encoder import SharedEncoder
+from diptych.models.capabilities import lacks
+from diptych.models.image_model import ImageModel
 
 _AT_ONCE = 256
 
@@ -28,7 +27,7 @@ class _Row(NamedTuple):
     captions: tuple[str, ...]
 
 
-def evaluate_sound_retrieval(model: CLIP, source: Source, *, model_name: str) -> Report:
+def evaluate_sound_retrieval(model: ImageModel, source: Source, *, model_name: str) -> Report:
     """R@1, R@5, R@10 and the median rank of texts by sounds, and of sounds by texts.
 
     An example's first caption is its text; texts that are equal are right for each other's sounds. Guessing has a
@@ -38,23 +37,20 @@ def evaluate_sound_retrieval(model: CLIP, source: Source, *, model_name: str) ->
         DataError: an example has no sound.
         SettingsError: the model hears nothing.
     """
-    text = model.text
-    if not isinstance(text, SharedEncoder) or text.sounds is None:
-        raise SettingsError(
-            f"the model's text side is a {type(text).__name__}, which hears nothing; train one with the objective shre "
-            "and text = { hidden = [128], classes = 48, width = 64, sound_bands = 32 }"
-        )
-    listen = partial(hear_example, frames=text.sound_frames, bands=text.sound_bands)
+    encoder = model.sound_encoder
+    if encoder is None:
+        raise lacks(model, "hears")
+    listen = partial(hear_example, frames=encoder.sound_frames, bands=encoder.sound_bands)
 
     def pick(example: Example) -> _Row:
         return _Row(listen(example), example.captions[:1])
 
     rows = survey(source, pick)
     heard = [row for row in rows.picked.values() if row.captions]
-    device = model.logit_scale.device
+    device = model.device
     with torch.inference_mode():
         parts = [
-            text.encode_sound(
+            encoder.encode_sound(
                 torch.from_numpy(np.stack([row.sound for row in heard[start : start + _AT_ONCE]])).to(device)
             )
             for start in range(0, len(heard), _AT_ONCE)

@@ -15,7 +15,7 @@ from diptych.atomic import sha256_of
 from diptych.data.images.transforms import Preprocess
 from diptych.errors import DiptychError
 from diptych.models.architectures import PUBLISHED
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.tokenizer import tokenize
 from diptych.weights.foreign.published import FILES
 from diptych.weights.formats import load_path
@@ -83,7 +83,7 @@ def _problem(name: str, folder: Path) -> str:
 
 
 @torch.inference_mode()
-def _example_problem(model: CLIP, preprocess: Preprocess, picture: Path) -> str:
+def _example_problem(model: ImageModel, preprocess: Preprocess, picture: Path) -> str:
     with Image.open(picture) as image:
         pixels = preprocess(image)[None]
     logits, _ = model(pixels, tokenize(list(EXAMPLE_TEXTS)))

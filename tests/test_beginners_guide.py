@@ -16,7 +16,7 @@ from PIL import Image
 
 import diptych
 from diptych.models.architectures import PUBLISHED
-from diptych.models.clip import build_model
+from diptych.models.building import build_model
 from diptych.weights.foreign import published
 from diptych.weights.half_precision import to_half
 

@@ -19,11 +19,11 @@ from diptych.embed.embedding_files import part_of, write_embeddings
 from diptych.embed.encode import embed_images, embed_texts
 from diptych.embed.source_rows import count_reasons, embed_source, uri_of
 from diptych.errors import CheckpointError, DataError, ImageError, SettingsError, TextError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 
 
 @pytest.fixture(scope="module")
-def tiny_clip() -> CLIP:
+def tiny_clip() -> ImageModel:
     return random_clip()
 
 
@@ -53,14 +53,14 @@ def photos(tmp_path: Path) -> Source:
     return open_source(tmp_path / "photos")
 
 
-def one_by_one(model: CLIP, preprocess: Preprocess, paths: list[Path]) -> np.ndarray:
+def one_by_one(model: ImageModel, preprocess: Preprocess, paths: list[Path]) -> np.ndarray:
     with torch.inference_mode():
         rows = [model.encode_image(preprocess(Image.open(path))[None])[0] for path in paths]
     return torch.stack([row / row.norm() for row in rows]).numpy()
 
 
 def test_image_embeddings_equal_the_model_called_one_by_one(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, tmp_path: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, tmp_path: Path
 ) -> None:
     paths = drawings(tmp_path, 11)
     vectors = embed_images(tiny_clip, tiny_preprocess, paths, batch_size=4)
@@ -69,7 +69,7 @@ def test_image_embeddings_equal_the_model_called_one_by_one(
 
 
 def test_paths_bytes_and_pictures_embed_alike(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, tmp_path: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, tmp_path: Path
 ) -> None:
     (path,) = drawings(tmp_path, 1)
     forms = [path, str(path), path.read_bytes(), Image.open(path)]
@@ -77,7 +77,7 @@ def test_paths_bytes_and_pictures_embed_alike(
     np.testing.assert_allclose(vectors, np.repeat(vectors[:1], 4, axis=0), atol=1e-6)
 
 
-def test_text_embeddings_keep_their_order_whatever_their_lengths(tiny_clip: CLIP) -> None:
+def test_text_embeddings_keep_their_order_whatever_their_lengths(tiny_clip: ImageModel) -> None:
     texts = ["a " * (1 + number * 7 % 13) + str(number) for number in range(23)]
     vectors = embed_texts(tiny_clip, texts, batch_size=5)
     with torch.inference_mode():
@@ -86,18 +86,18 @@ def test_text_embeddings_keep_their_order_whatever_their_lengths(tiny_clip: CLIP
     np.testing.assert_allclose(vectors, expected, atol=1e-6)
 
 
-def test_embeddings_have_unit_length(tiny_clip: CLIP) -> None:
+def test_embeddings_have_unit_length(tiny_clip: ImageModel) -> None:
     vectors = embed_texts(tiny_clip, ["a cat", "two dogs on a hill", ""])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
-def test_nothing_to_embed_gives_no_rows(tiny_clip: CLIP, tiny_preprocess: Preprocess) -> None:
+def test_nothing_to_embed_gives_no_rows(tiny_clip: ImageModel, tiny_preprocess: Preprocess) -> None:
     assert embed_images(tiny_clip, tiny_preprocess, []).shape == (0, 24)
     assert embed_texts(tiny_clip, []).shape == (0, 24)
 
 
 def test_one_text_or_one_image_in_place_of_a_list_gives_one_row(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, tmp_path: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, tmp_path: Path
 ) -> None:
     assert np.array_equal(embed_texts(tiny_clip, "a cat"), embed_texts(tiny_clip, ["a cat"]))
     (path,) = drawings(tmp_path, 1)
@@ -107,7 +107,7 @@ def test_one_text_or_one_image_in_place_of_a_list_gives_one_row(
 
 
 def test_images_that_cannot_be_read_have_no_row_where_somebody_is_told(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, tmp_path: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, tmp_path: Path
 ) -> None:
     paths = drawings(tmp_path, 5)
     paths[1].write_bytes(b"")
@@ -120,17 +120,17 @@ def test_images_that_cannot_be_read_have_no_row_where_somebody_is_told(
     assert "4.png: not an image" in str(told[4])
 
 
-def test_a_text_that_is_too_long_is_refused_unless_it_may_be_cut(tiny_clip: CLIP) -> None:
+def test_a_text_that_is_too_long_is_refused_unless_it_may_be_cut(tiny_clip: ImageModel) -> None:
     with pytest.raises(TextError):
         embed_texts(tiny_clip, ["short", "long " * 100])
     assert embed_texts(tiny_clip, ["short", "long " * 100], truncate=True).shape == (2, 24)
 
 
 def test_half_precision_models_give_float32_close_to_the_full_one(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, tmp_path: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, tmp_path: Path
 ) -> None:
     paths = drawings(tmp_path, 3)
-    half = diptych.models.clip.build_model(tiny_clip.architecture).eval()
+    half = diptych.models.building.build_model(tiny_clip.architecture).eval()
     half.load_state_dict(tiny_clip.state_dict())
     half.to(torch.bfloat16)
     vectors = embed_images(half, tiny_preprocess, paths)
@@ -138,8 +138,8 @@ def test_half_precision_models_give_float32_close_to_the_full_one(
     np.testing.assert_allclose(vectors, one_by_one(tiny_clip, tiny_preprocess, paths), atol=0.05)
 
 
-def test_a_model_in_training_is_used_without_dropout_and_left_in_training(tiny_clip: CLIP) -> None:
-    model = diptych.models.clip.build_model(tiny_clip.architecture).train()
+def test_a_model_in_training_is_used_without_dropout_and_left_in_training(tiny_clip: ImageModel) -> None:
+    model = diptych.models.building.build_model(tiny_clip.architecture).train()
     seen = []
     handle = model.text.register_forward_hook(lambda *_: seen.append(model.training))
     embed_texts(model, ["a cat"])
@@ -148,8 +148,8 @@ def test_a_model_in_training_is_used_without_dropout_and_left_in_training(tiny_c
     assert model.training
 
 
-def test_values_that_are_not_finite_are_an_error_and_no_embedding(tiny_clip: CLIP) -> None:
-    broken = diptych.models.clip.build_model(tiny_clip.architecture).eval()
+def test_values_that_are_not_finite_are_an_error_and_no_embedding(tiny_clip: ImageModel) -> None:
+    broken = diptych.models.building.build_model(tiny_clip.architecture).eval()
     with torch.no_grad():
         broken.text.text_projection.fill_(float("nan"))
     with pytest.raises(CheckpointError, match="not finite in float32"):
@@ -157,14 +157,14 @@ def test_values_that_are_not_finite_are_an_error_and_no_embedding(tiny_clip: CLI
 
 
 def test_an_image_that_cannot_be_read_is_an_error_that_names_it(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, tmp_path: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, tmp_path: Path
 ) -> None:
     with pytest.raises(ImageError, match=r"absent\.png"):
         embed_images(tiny_clip, tiny_preprocess, [tmp_path / "absent.png"])
 
 
 def test_images_of_a_source_are_embedded_or_listed_as_skipped(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, photos: Source
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, photos: Source
 ) -> None:
     batches = list(embed_source(tiny_clip, tiny_preprocess, photos, batch_size=3))
     kept = [position for batch in batches for position in batch.positions]
@@ -177,7 +177,7 @@ def test_images_of_a_source_are_embedded_or_listed_as_skipped(
 
 
 def test_skipped_rows_are_counted_by_reason(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, photos: Source, tmp_path: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, photos: Source, tmp_path: Path
 ) -> None:
     table = tmp_path / "table.csv"
     table.write_text("image,caption\n" + "\n".join(f"photos/{n:03}.png,drawing {n}" for n in range(12)))
@@ -187,7 +187,7 @@ def test_skipped_rows_are_counted_by_reason(
 
 
 def test_a_batch_without_a_readable_image_has_no_rows(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, photos: Source
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, photos: Source
 ) -> None:
     (batch,) = embed_source(tiny_clip, tiny_preprocess, photos, positions=[7])
     assert batch.vectors.shape == (0, 24)
@@ -195,7 +195,7 @@ def test_a_batch_without_a_readable_image_has_no_rows(
 
 
 def test_images_are_decoded_outside_the_thread_that_computes(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, photos: Source
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, photos: Source
 ) -> None:
     threads = set()
 
@@ -214,7 +214,7 @@ def test_an_image_inside_something_else_has_the_container_and_the_key_for_uri() 
 
 
 def test_npy_files_have_their_rows_beside_them(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, photos: Source, tmp_path: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, photos: Source, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.npy"
     done = []
@@ -233,7 +233,7 @@ def test_npy_files_have_their_rows_beside_them(
 
 
 def test_parquet_holds_the_same_vectors_as_npy(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, photos: Source, tmp_path: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, photos: Source, tmp_path: Path
 ) -> None:
     for name in ("out.npy", "out.parquet"):
         write_embeddings(
@@ -252,7 +252,7 @@ def test_parquet_holds_the_same_vectors_as_npy(
 
 @pytest.mark.parametrize("suffix", [".npy", ".parquet"])
 def test_nothing_is_written_when_embedding_fails_half_way(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, photos: Source, tmp_path: Path, suffix: str
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, photos: Source, tmp_path: Path, suffix: str
 ) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
@@ -268,7 +268,7 @@ def test_nothing_is_written_when_embedding_fails_half_way(
 
 @pytest.mark.parametrize("suffix", [".npy", ".parquet"])
 def test_a_source_without_a_readable_image_is_an_error_and_no_file(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, photos: Source, tmp_path: Path, suffix: str
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, photos: Source, tmp_path: Path, suffix: str
 ) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
@@ -286,7 +286,7 @@ def test_an_unknown_kind_of_file_is_refused_before_any_work(tmp_path: Path) -> N
 
 
 def test_previews_note_the_size_in_the_file_of_an_image_that_is_read_reduced(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn

@@ -18,7 +18,7 @@ from diptych.embed.embedding_files import Part, part_of
 from diptych.embed.on_ray import Share, embed_on_ray, share_of
 from diptych.embed.source_rows import embed_source
 from diptych.errors import CheckpointError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 
 COUNT = 70
 
@@ -57,11 +57,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def load() -> tuple[CLIP, Preprocess]:
+def load() -> tuple[ImageModel, Preprocess]:
     return random_clip(), preprocessing()
 
 
-def load_damaged() -> tuple[CLIP, Preprocess]:
+def load_damaged() -> tuple[ImageModel, Preprocess]:
     model = random_clip()
     model.visual.proj.data.fill_(float("nan"))
     return model, preprocessing()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diptych.models.architectures import PUBLISHED, VisionTransformer
-from diptych.models.clip import build_model
+from diptych.models.building import build_model
 from diptych.tokenizer import Tokenizer
 from diptych.weights.foreign.published import FILES
 

@@ -17,7 +17,8 @@ from diptych.atomic import sha256_of
 from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError, DownloadError, SettingsError
 from diptych.models.architectures import PUBLISHED, Architecture, TextTransformer, VisionTransformer
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.pretrained import fingerprint
 from diptych.weights.checkpoint import save_checkpoint
 from diptych.weights.foreign.open_clip import write_open_clip_folder
@@ -33,12 +34,12 @@ ARCHITECTURE = Architecture(
 PREPROCESS = Preprocess(32)
 
 
-def _model(seed: int = 0) -> CLIP:
+def _model(seed: int = 0) -> ImageModel:
     torch.manual_seed(seed)
     return build_model(ARCHITECTURE).eval()
 
 
-def _openai_file(path: Path, model: CLIP) -> Path:
+def _openai_file(path: Path, model: ImageModel) -> Path:
     layout = openai_layout("")
     torch.save({layout(name).names[0]: value for name, value in model.state_dict().items()}, path)
     return path

@@ -4,12 +4,13 @@ import torch
 
 from diptych.data.images.transforms import Preprocess
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 
 RESOLUTION = 16
 
 
-def random_clip() -> CLIP:
+def random_clip() -> ImageModel:
     """Random weights, the same at every call: 16 pixels a side, 24 dimensions, the real vocabulary."""
     torch.manual_seed(0)
     architecture = Architecture(

@@ -76,14 +76,13 @@ def classify(
 
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.evaluation.zero_shot import own_labels as classification  # noqa: PLC0415
-    from diptych.evaluation.zero_shot.own_classes import own_head  # noqa: PLC0415
     from diptych.evaluation.zero_shot.prompts import templates_for  # noqa: PLC0415
 
     name, network, preprocess = load_model(model, device, precision, activation)
     if calibrated is not None:
         calibrated.require(network, preprocess)
         threshold = calibrated.threshold if threshold is None else threshold
-    if classes is None and own_head(network) is None:
+    if classes is None and network.class_head is None:
         raise UsageError(
             f'--model {model} has no classes of its own; give the classes by --labels "cat,dog" or --labels-file FILE'
         )

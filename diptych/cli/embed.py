@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from diptych.data.sources.opening import Source
     from diptych.embed.embedding_files import About, Part, Written
     from diptych.embed.embedding_pieces import Shard
-    from diptych.models.clip import CLIP
+    from diptych.models.image_model import ImageModel
 
 Embed = Callable[[range], "Iterable[Part]"]
 
@@ -136,7 +136,7 @@ def _check(engine: str, workers: int | None, num_shards: int | None, shard_index
 
 
 def _here(
-    network: "CLIP", preprocess: "Preprocess", rows: "Source", batch_size: int, positions: range
+    network: "ImageModel", preprocess: "Preprocess", rows: "Source", batch_size: int, positions: range
 ) -> "Iterable[Part]":
     from diptych.embed.embedding_files import part_of  # noqa: PLC0415
     from diptych.embed.source_rows import embed_source  # noqa: PLC0415
@@ -146,7 +146,7 @@ def _here(
 
 
 def _on_ray(
-    load: "Callable[[], tuple[CLIP, Preprocess]]",
+    load: "Callable[[], tuple[ImageModel, Preprocess]]",
     rows: "Source",
     batch_size: int,
     workers: int | None,
@@ -157,7 +157,7 @@ def _on_ray(
     return embed_on_ray(load, rows, positions=positions, batch_size=batch_size, workers=workers)
 
 
-def _load(model: str, device: str, precision: str) -> "tuple[CLIP, Preprocess]":
+def _load(model: str, device: str, precision: str) -> "tuple[ImageModel, Preprocess]":
     """The model in a worker, on the device that `auto` means there."""
     from diptych.cli.machine import load_model  # noqa: PLC0415
 

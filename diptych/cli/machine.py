@@ -3,13 +3,13 @@
 from diptych.cli.output import say
 from diptych.data.images.transforms import Preprocess
 from diptych.hardware import Precision, pick_device, pick_precision
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.pretrained import full_name, load
 
 
 def load_model(
     name: str, device: str, precision: str, activation: str | None = None
-) -> tuple[str, CLIP, Preprocess]:
+) -> tuple[str, ImageModel, Preprocess]:
     """The model that `--model` means, where and in what `--device` and `--precision` ask for; first its name.
 
     The folder of a run stands for the model in it. A path becomes absolute, and keeps the activation that is stated

@@ -38,7 +38,7 @@ def _about(name: str) -> dict[str, Any]:
     import torch  # noqa: PLC0415
 
     from diptych.models.architectures import PUBLISHED  # noqa: PLC0415
-    from diptych.models.clip import build_model  # noqa: PLC0415
+    from diptych.models.building import build_model  # noqa: PLC0415
 
     architecture = PUBLISHED[name] if name in PUBLISHED else _bundled_architecture(name)
     with torch.device("meta"):

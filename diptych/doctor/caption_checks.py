@@ -9,7 +9,6 @@ from diptych.data.loader import group_id
 from diptych.data.subsets.labelled import label_of
 from diptych.doctor.check import Check, share_check
 from diptych.doctor.false_negatives import false_negatives
-from diptych.models.architectures import LabelHead
 from diptych.tokenizer import default_tokenizer
 from diptych.training.approaches import TASKS
 from diptych.training.first_loss import guessing_loss
@@ -33,7 +32,7 @@ def caption_checks(examples: Sequence[Example], recipe: Recipe) -> Iterator[Chec
             "no label", missing, len(examples), "label them, or take them out; a run refuses them"
         )
         return
-    if isinstance(recipe.model.resolve().text, LabelHead):
+    if recipe.model.resolve().label_head is not None:
         where = recipe.data.label_from
         labels = [label_of(example, where) for example in examples]
         yield share_check("no label", labels.count(None), len(examples), "they are passed over")

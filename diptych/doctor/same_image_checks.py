@@ -12,7 +12,6 @@ from diptych.data.subsets.same_images import ImageMarks, mark_image, neighbourin
 from diptych.doctor.check import Check
 from diptych.doctor.false_negatives import false_negatives
 from diptych.errors import DataError
-from diptych.models.architectures import LabelHead
 from diptych.training.settings import Recipe
 
 ROWS = 10_000  # rows whose images are compared
@@ -89,7 +88,7 @@ def _learns_labels(recipe: Recipe) -> bool:
     finetune = recipe.finetune
     if finetune is not None:
         return not finetune.several and finetune.method not in ("contrastive", "lit", "lora")
-    return isinstance(recipe.model.resolve().text, LabelHead)
+    return recipe.model.resolve().label_head is not None
 
 
 def _equal_pairs(images: Integers) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 from diptych import tokenizer
 from diptych.embed.ahead import ahead, in_batches
 from diptych.errors import CheckpointError, ImageError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.models.layers.text_packing import order_of_batches
 
 Vectors: TypeAlias = NDArray[np.float32]
@@ -29,7 +29,7 @@ Unreadable: TypeAlias = Callable[
 
 
 def embed_images(
-    model: CLIP,
+    model: ImageModel,
     preprocess: Preprocessing,
     images: Picture | Iterable[Picture],
     *,
@@ -106,7 +106,7 @@ def preprocessed(
 
 
 def embed_texts(
-    model: CLIP,
+    model: ImageModel,
     texts: str | Sequence[str],
     *,
     batch_size: int = 256,
@@ -151,19 +151,19 @@ def embed_texts(
     return vectors
 
 
-def encode_pixels(model: CLIP, pixels: Sequence[Tensor]) -> Vectors:
+def encode_pixels(model: ImageModel, pixels: Sequence[Tensor]) -> Vectors:
     """Unit-length embeddings (n, embed_dim) of preprocessed images, at least one, in one pass."""
     with _inference(model):
         return _unit_rows(model.encode_image(_on_device(model, pixels)))
 
 
-def encode_tokens(model: CLIP, tokens: Tensor) -> Vectors:
+def encode_tokens(model: ImageModel, tokens: Tensor) -> Vectors:
     """Unit-length embeddings (n, embed_dim) of tokenized texts (n, context_length), in one pass."""
     with _inference(model):
         return _unit_rows(model.encode_text(tokens.to(model.logit_scale.device)))
 
 
-def image_features(model: CLIP) -> Encode:
+def image_features(model: ImageModel) -> Encode:
     """What a linear probe is fitted on: (n, width) float32, before the projection and not of unit length."""
 
     def encode(pixels: Sequence[Tensor]) -> Vectors:
@@ -173,11 +173,11 @@ def image_features(model: CLIP) -> Encode:
     return encode
 
 
-def stacked(parts: Sequence[Vectors], model: CLIP) -> Vectors:
+def stacked(parts: Sequence[Vectors], model: ImageModel) -> Vectors:
     return np.concatenate(parts) if parts else np.empty((0, model.architecture.embed_dim), np.float32)
 
 
-def _on_device(model: CLIP, pixels: Sequence[Tensor]) -> Tensor:
+def _on_device(model: ImageModel, pixels: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(pixels)).to(model.logit_scale.device)
 
 
@@ -197,7 +197,7 @@ def _finite(features: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _inference(model: CLIP) -> Iterator[None]:
+def _inference(model: ImageModel) -> Iterator[None]:
     """No gradients and no dropout; a model in training goes on as it was."""
     training = model.training
     if training:

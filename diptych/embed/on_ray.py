@@ -19,14 +19,14 @@ from diptych.data.sources.opening import Source
 from diptych.embed.embedding_files import Part, part_of
 from diptych.embed.source_rows import embed_source
 from diptych.errors import DiptychError, MissingExtraError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 
 # Batches of a stretch: decoding runs ahead of the model inside one, and is repeated when its worker dies.
 _BATCHES = 8
 # Stretches of a whole job: Ray keeps a record of each.
 _MOST_STRETCHES = 4096
 
-Load: TypeAlias = Callable[[], tuple[CLIP, Preprocess]]
+Load: TypeAlias = Callable[[], tuple[ImageModel, Preprocess]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from diptych.data.sources.opening import Source
 from diptych.embed.ahead import ahead, in_batches
 from diptych.embed.encode import Encode, Preprocessing, Vectors, encode_pixels, stacked
 from diptych.errors import DataError, ImageError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class EmbeddedBatch:
 
 
 def embed_source(
-    model: CLIP,
+    model: ImageModel,
     preprocess: Preprocessing,
     source: Source,
     *,

@@ -16,14 +16,14 @@ from diptych.evaluation.task_report import Report
 from diptych.evaluation.tasks import TASKS, LabelFrom, TaskSettings
 from diptych.evaluation.zero_shot.classification import BuildClassifier, classifier
 from diptych.evaluation.zero_shot.prompts import TEMPLATES
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """The model that is measured. name: for the report. build: makes its zero-shot classifiers."""
 
-    model: CLIP
+    model: ImageModel
     preprocess: Preprocessing
     name: str
     build: BuildClassifier = classifier

@@ -30,7 +30,7 @@ from diptych.embed.source_rows import (
     read_row,
 )
 from diptych.errors import DataError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ def survey(source: Source, pick: Callable[[Example], T]) -> Survey[T]:
 
 
 def embed_rows(
-    model: CLIP,
+    model: ImageModel,
     preprocess: Preprocessing,
     source: Source,
     positions: Iterable[int],
@@ -112,7 +112,7 @@ def encoded_rows(
 
 
 def feature_rows(
-    model: CLIP,
+    model: ImageModel,
     preprocess: Preprocessing,
     source: Source,
     positions: Iterable[int],

@@ -17,8 +17,8 @@ from diptych.evaluation.metrics import Floats, Integers, wilson
 from diptych.evaluation.repeated_images import count_remark
 from diptych.evaluation.survey import embed_rows, encoded_rows, survey
 from diptych.evaluation.task_report import Outcomes, Report, Scores
-from diptych.evaluation.zero_shot.text_likelihood import pair_likelihoods, predicts_texts, seen_of_images
-from diptych.models.clip import CLIP
+from diptych.evaluation.zero_shot.text_likelihood import pair_likelihoods, seen_of_images
+from diptych.models.image_model import ImageModel
 
 # Differences of this size are rounding: sums over the same words in another order.
 _EQUAL = 1e-6
@@ -32,7 +32,7 @@ class _Row(NamedTuple):
 
 
 def evaluate_word_order(
-    model: CLIP,
+    model: ImageModel,
     preprocess: Preprocessing,
     source: Source,
     *,
@@ -51,19 +51,20 @@ def evaluate_word_order(
     """
     rows = survey(source, _row)
     found = rows.picked
-    if predicts_texts(model):
+    predictor = model.text_predictor
+    if predictor is not None:
         images = encoded_rows(
-            seen_of_images(model),
+            seen_of_images(predictor),
             preprocess,
             source,
             found,
-            device=model.logit_scale.device,
+            device=model.device,
             batch_size=batch_size,
             progress=progress,
         )
         pairs = [found[position] for position in images.positions]
-        right = pair_likelihoods(model, images.vectors, [row.right for row in pairs])
-        margin = right - pair_likelihoods(model, images.vectors, [row.wrong for row in pairs])
+        right = pair_likelihoods(predictor, images.vectors, [row.right for row in pairs])
+        margin = right - pair_likelihoods(predictor, images.vectors, [row.wrong for row in pairs])
     else:
         images = embed_rows(model, preprocess, source, found, batch_size=batch_size, progress=progress)
         pairs = [found[position] for position in images.positions]

@@ -1,7 +1,7 @@
 """The sizes of every model, as data.
 
 The nine published architectures follow the tables of Radford et al. (2021) and the shapes of the published
-checkpoints; `build_model` in `clip.py` makes a model of any of them.
+checkpoints; `build_model` in `building.py` makes a model of any of them.
 """
 
 from dataclasses import dataclass
@@ -20,16 +20,43 @@ class VisionTransformer:
     layers: int
     heads: int | None = None  # width / 64 when not given, as in every published model
 
+    @property
+    def stride(self) -> int:
+        """Pixels a side of a cell; the resolution is a multiple."""
+        return self.patch
+
+    @property
+    def patches(self) -> int:
+        """Patches of an image, any of which can be left out."""
+        return (self.resolution // self.patch) ** 2
+
+    @property
+    def feature_width(self) -> int:
+        """Channels of the image features, before the projection."""
+        return self.width
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModifiedResNet:
     """ResNet-D stem, anti-aliased strides, attention pooling (Radford et al. 2021, section 2.4)."""
 
+    patches: ClassVar[int] = 0  # no part of an image can be left out
+
     resolution: int  # pixels a side; a multiple of the total stride
     layers: tuple[int, int, int, int]  # bottleneck blocks of each stage
     width: int  # channels of the stem; the last stage has 32 times as many
     heads: int | None = None  # of the attention pool; width / 2 when not given
-    stem_stride: Literal[2, 4] = 4  # 2 keeps more of a small picture: total stride 16 in place of 32
+    stem_stride: Literal[2, 4] = 4  # 2 keeps more of a small image: total stride 16 in place of 32
+
+    @property
+    def stride(self) -> int:
+        """Pixels a side of a cell; the resolution is a multiple."""
+        return 8 * self.stem_stride
+
+    @property
+    def feature_width(self) -> int:
+        """Channels of the image features, before the projection."""
+        return 32 * self.width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +183,16 @@ class Architecture:
     heads: Literal["nonlinear"] | None = None  # a ReLU and a second linear map after each tower's (ConVIRT)
     classifier: Classifier | None = None
     low_rank: LowRank | None = None  # only while a model is fine-tuned; the result has it merged
+
+    @property
+    def label_head(self) -> LabelHead | None:
+        """The label head that stands in place of a text side, if one does."""
+        return self.text if isinstance(self.text, LabelHead) else None
+
+    @property
+    def text_transformer(self) -> TextTransformer | None:
+        """The text transformer, if the text side is one."""
+        return self.text if isinstance(self.text, TextTransformer) else None
 
 
 def _text(width: int) -> TextTransformer:

@@ -17,9 +17,6 @@ class SharedEncoder(nn.Module):
     tower's output, of `embed_dim`, to which the words' and the sounds' encoders lead as well.
     """
 
-    above_blocks = ("shared",)
-    blocks: tuple[nn.Module, ...] = ()
-
     def __init__(self, size: architectures.SharedEncoder, embed_dim: int) -> None:
         super().__init__()
         if not size.hidden or size.hidden[-1] != embed_dim:
@@ -27,8 +24,6 @@ class SharedEncoder(nn.Module):
                 f"[model.architecture.text] hidden = {list(size.hidden)}: modalities meet in the last of them, which "
                 f"is to be embed_dim = {embed_dim}"
             )
-        self.context_length = size.context_length
-        self.vocab_size = size.vocab_size
         self.sound_frames, self.sound_bands = size.sound_frames, size.sound_bands
         self.words = WordEncoder(size.vocab_size, size.width, size.convolutions, embed_dim)
         self.sounds: SoundEncoder | None = None

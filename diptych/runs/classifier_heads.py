@@ -17,13 +17,13 @@ from diptych.evaluation.probes.logistic_regression import Fit, LogisticRegressio
 from diptych.evaluation.probes.probe_data import LabelledFeatures
 from diptych.evaluation.survey import EmbeddedRows, encoded_rows
 from diptych.evaluation.zero_shot.classification import classifier, logit_scale
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 
 Head = tuple[Tensor, Tensor]  # weight (classes, width) and bias (classes,), float32
 
 
 def zero_shot_head(
-    model: CLIP, classes: tuple[str, ...], words: dict[str, tuple[str, ...]], templates: tuple[str, ...]
+    model: ImageModel, classes: tuple[str, ...], words: dict[str, tuple[str, ...]], templates: tuple[str, ...]
 ) -> Head:
     """exp(t) times each class's direction among texts, the scale baked in, and no bias.
 
@@ -34,7 +34,7 @@ def zero_shot_head(
 
 
 def probe_head(
-    model: CLIP,
+    model: ImageModel,
     preprocess: Preprocess,
     source: Source,
     positions: list[int],

@@ -25,7 +25,8 @@ from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
 from diptych.evaluation.zero_shot.own_labels import classify
 from diptych.hardware import has_native_bfloat16
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.pretrained import load
 from diptych.runs.demo_story import Accuracy, DemoAnswer, DemoImage, DemoSearch, Story
 from diptych.search.building.build import refresh
@@ -140,12 +141,14 @@ def _fitted(recipe: Recipe, seconds: float) -> Recipe:
     return with_steps(max(1, min(training.total_steps, int(seconds / pace))))
 
 
-def _untrained(recipe: Recipe) -> CLIP:
+def _untrained(recipe: Recipe) -> ImageModel:
     torch.manual_seed(recipe.training.seed)
     return build_model(recipe.model.resolve()).eval()
 
 
-def _measured(model: CLIP, preprocess: Preprocess, source: Source, name: str, progress: Progress) -> Report:
+def _measured(
+    model: ImageModel, preprocess: Preprocess, source: Source, name: str, progress: Progress
+) -> Report:
     with progress(name, len(source)) as advance:
         return evaluate_zero_shot(
             model, preprocess, source, model_name=name, label_from="caption", progress=advance
@@ -166,7 +169,7 @@ def _losses(run: Path) -> list[tuple[int, float]]:
     return [(record["step"], record["loss"]) for record in records]
 
 
-def _answers(model: CLIP, preprocess: Preprocess, source: Source) -> list[DemoAnswer]:
+def _answers(model: ImageModel, preprocess: Preprocess, source: Source) -> list[DemoAnswer]:
     """Classify images chosen at random among all names of the source."""
     labels = LabelSet.of(sorted({source[position].captions[0] for position in range(len(source))}))
     chosen = np.random.default_rng(0).choice(len(source), SHOWN, replace=False)

@@ -19,11 +19,11 @@ from diptych.evaluation.zero_shot.own_classes import evaluate_own_classes
 from diptych.models.architectures import (
     Architecture,
     Classifier,
-    LabelHead,
     TextTransformer,
     VisionTransformer,
 )
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.runs.finetune_data import examine
 from diptych.runs.finetune_figures import Measure
 from diptych.training.feeding import open_whole, split_of, table_options
@@ -35,7 +35,7 @@ EvaluationOf = tuple[EvaluationTask, Source]
 _REHEARSED = 16  # rows of an evaluation that are measured before a run begins
 
 
-def evaluation_of(recipe: Recipe) -> Callable[[CLIP, Preprocess], Mapping[str, float]] | None:
+def evaluation_of(recipe: Recipe) -> Callable[[ImageModel, Preprocess], Mapping[str, float]] | None:
     """What the engine calls to measure a model as `[evaluation]` says; None where the recipe has no tasks.
 
     The log gets `TASK_METRIC` for each metric of each task. The data are opened and a few rows of them measured now,
@@ -54,7 +54,9 @@ def reports_of(recipe: Recipe) -> Measure:
     if tasks or recipe.evaluation.best is not None:
         _check_best(tasks, recipe)
 
-    def measure(model: CLIP, preprocess: Preprocess, *, skip: Collection[str] = ()) -> Mapping[str, Report]:
+    def measure(
+        model: ImageModel, preprocess: Preprocess, *, skip: Collection[str] = ()
+    ) -> Mapping[str, Report]:
         return {
             task.name: _report(task, source, model, preprocess)
             for task, source in tasks
@@ -128,7 +130,7 @@ def _rehearsed(tasks: Sequence[EvaluationOf], recipe: Recipe) -> list[str]:
     stand_in = Architecture(
         embed_dim=8,
         image=VisionTransformer(resolution=16, patch=16, width=8, layers=1, heads=1),
-        text=text if isinstance(text, LabelHead) else stand_in_text,
+        text=architecture.label_head or stand_in_text,
         classifier=own,
     )
     return list(_measured(few, build_model(stand_in).eval(), Preprocess(16)))
@@ -151,7 +153,7 @@ def _classes_to_be(recipe: Recipe) -> Classifier | None:
     )
 
 
-def _measured(tasks: Sequence[EvaluationOf], model: CLIP, preprocess: Preprocess) -> dict[str, float]:
+def _measured(tasks: Sequence[EvaluationOf], model: ImageModel, preprocess: Preprocess) -> dict[str, float]:
     return {
         f"{task.name}_{metric}": value
         for task, source in tasks
@@ -159,7 +161,7 @@ def _measured(tasks: Sequence[EvaluationOf], model: CLIP, preprocess: Preprocess
     }
 
 
-def _report(task: EvaluationTask, source: Source, model: CLIP, preprocess: Preprocess) -> Report:
+def _report(task: EvaluationTask, source: Source, model: ImageModel, preprocess: Preprocess) -> Report:
 
     if task.task == "labels":
         return evaluate_own_classes(

@@ -11,7 +11,7 @@ from diptych.config import plain
 from diptych.data.images.transforms import Preprocess
 from diptych.data.left_out import all_left_out
 from diptych.errors import CheckpointError, DataError, SettingsError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.pretrained import load
 from diptych.runs.finetune_figures import Finetuned, Measure, Reports, best_alpha, losses, metrics_of
 from diptych.runs.finetune_product import between, by_names, finished
@@ -131,20 +131,20 @@ class _Watch:
         found = {**same, **self._measure(by_names(self.start, self.settings), self.preprocess, skip=same)}
         return {name: found[name] for name in self.start_reports}
 
-    def finished(self, model: CLIP) -> CLIP:
+    def finished(self, model: ImageModel) -> ImageModel:
         """See `product.finished`."""
         return finished(model, self.settings, by_words=self._recipe.objective.name != "classifier")
 
-    def between(self, tuned: CLIP, alpha: float) -> CLIP:
+    def between(self, tuned: ImageModel, alpha: float) -> ImageModel:
         """See `product.between`."""
         return between(self.start, tuned, alpha, self._images)
 
-    def measured(self, model: CLIP) -> Reports:
+    def measured(self, model: ImageModel) -> Reports:
         """The report of each task."""
         found = {**self._known, **self._measure(model, self.preprocess, skip=self._known)}
         return {name: found[name] for name in self.before}
 
-    def evaluate(self, model: CLIP, _: Preprocess) -> dict[str, float]:
+    def evaluate(self, model: ImageModel, _: Preprocess) -> dict[str, float]:
         """What the engine's log gets of a model in training. Raises NotFiniteError where it cannot be measured."""
         try:
             reports = self.measured(self.between(self.finished(model), self.alpha))
@@ -159,7 +159,7 @@ class _Watch:
                 self._warned.add(loss.task)
         return metrics_of(reports)
 
-    def curve(self, tuned: CLIP) -> tuple[tuple[float, Reports], ...]:
+    def curve(self, tuned: ImageModel) -> tuple[tuple[float, Reports], ...]:
         """The reports at each alpha that the recipe names, and at that of the result."""
         alphas = sorted({*self.settings.alphas, self.alpha})
         return tuple((alpha, self.measured(self.between(tuned, alpha))) for alpha in alphas)
@@ -195,7 +195,7 @@ def statistics_images(recipe: Recipe, preprocess: Preprocess) -> list[Tensor]:
 
 
 def _deliver(
-    recipe: Recipe, out: Path, preprocess: Preprocess, models: Mapping[str, CLIP], found: Finetuned
+    recipe: Recipe, out: Path, preprocess: Preprocess, models: Mapping[str, ImageModel], found: Finetuned
 ) -> None:
     """Write the product, and the end beside it where it is another model."""
     origin = read_manifest(out / START).history

@@ -12,7 +12,7 @@ from diptych.data.subsets.split import Split
 from diptych.evaluation.comparison import Difference, compare
 from diptych.evaluation.suite.headlines import headlines
 from diptych.evaluation.task_report import Report
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.training.engine import Result
 
 Reports = Mapping[str, Report]
@@ -22,7 +22,9 @@ OWN = ("held_out", "shift")  # beginnings of the names of tasks that are about t
 class Measure(Protocol):
     """Measure a model, and return the report of each task of the recipe by its name, without those in `skip`."""
 
-    def __call__(self, model: CLIP, preprocess: Preprocess, *, skip: Collection[str] = ()) -> Reports: ...
+    def __call__(
+        self, model: ImageModel, preprocess: Preprocess, *, skip: Collection[str] = ()
+    ) -> Reports: ...
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from diptych.models.architectures import Classifier
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.models.layers.batch_statistics import batch_norms, estimate_statistics
-from diptych.models.layers.low_rank import merged
 from diptych.runs.classifier_heads import zero_shot_head
 from diptych.training.settings import FinetuneSettings
 from diptych.weights.interpolation import interpolated
+from diptych.weights.merging import merged
 
 
-def finished(model: CLIP, settings: FinetuneSettings, *, by_words: bool) -> CLIP:
+def finished(model: ImageModel, settings: FinetuneSettings, *, by_words: bool) -> ImageModel:
     """A copy of a model in training with its updates merged, in evaluation mode.
 
     by_words: whether texts were learned from: the classifier, if there is one, is then made of words by the text
@@ -30,7 +31,7 @@ def finished(model: CLIP, settings: FinetuneSettings, *, by_words: bool) -> CLIP
     return done
 
 
-def by_names(model: CLIP, settings: FinetuneSettings) -> CLIP:
+def by_names(model: ImageModel, settings: FinetuneSettings) -> ImageModel:
     """A copy of a finished model whose classifier is made of the names of its classes: zero-shot classification."""
     assert model.classifier is not None
     old = model.classifier
@@ -42,7 +43,7 @@ def by_names(model: CLIP, settings: FinetuneSettings) -> CLIP:
     return named.to(model.logit_scale.device)
 
 
-def between(start: CLIP, tuned: CLIP, alpha: float, batches: Sequence[Tensor]) -> CLIP:
+def between(start: ImageModel, tuned: ImageModel, alpha: float, batches: Sequence[Tensor]) -> ImageModel:
     """The model at `alpha` between two finished ones; at 0 and 1 it is one of them, to the bit.
 
     batches: preprocessed training images, (n, 3, side, side) each, by which batch norms that were trained learn the
@@ -60,7 +61,7 @@ def between(start: CLIP, tuned: CLIP, alpha: float, batches: Sequence[Tensor]) -
     return blended.eval()
 
 
-def _same_averages(first: CLIP, second: CLIP) -> bool:
+def _same_averages(first: ImageModel, second: ImageModel) -> bool:
     names = ("running_mean", "running_var")
     pairs = zip(batch_norms(first.visual), batch_norms(second.visual), strict=True)
     return all(

@@ -14,7 +14,8 @@ from diptych.data.images.transforms import Preprocess
 from diptych.data.subsets.labelled import sample_per_class
 from diptych.errors import SettingsError
 from diptych.models.architectures import Classifier, LowRank
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.pretrained import load
 from diptych.runs.classifier_heads import Head, probe_head, zero_shot_head
 from diptych.runs.finetune_data import Examined, examine
@@ -96,14 +97,14 @@ def _words(settings: FinetuneSettings, found: Examined) -> dict[str, tuple[str, 
 
 
 def _started(
-    model: CLIP,
+    model: ImageModel,
     settings: FinetuneSettings,
     found: Examined,
     objective: str,
     *,
     words: dict[str, tuple[str, ...]],
     probe: Callable[[], Head],
-) -> CLIP:
+) -> ImageModel:
     """The model with a classifier, where there are classes, and with updates of small rank for `lora`."""
     size, head = None, None
     if found.kind != "pairs":
@@ -129,7 +130,7 @@ def _started(
 
 
 @torch.no_grad()
-def copy_weights(model: CLIP, target: CLIP) -> None:
+def copy_weights(model: ImageModel, target: ImageModel) -> None:
     """Everything but the classifier, into a model that may have updates of small rank beside its weights."""
     state = target.state_dict()
     for name, value in model.state_dict().items():
@@ -141,7 +142,7 @@ def copy_weights(model: CLIP, target: CLIP) -> None:
 
 
 def _write(
-    folder: Path, model: CLIP, preprocess: Preprocess, recipe: Recipe, settings: FinetuneSettings
+    folder: Path, model: ImageModel, preprocess: Preprocess, recipe: Recipe, settings: FinetuneSettings
 ) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     entry: dict[str, Any] = {

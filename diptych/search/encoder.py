@@ -6,14 +6,14 @@ from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source
 from diptych.embed.encode import Picture, Vectors, embed_images, embed_texts
 from diptych.embed.source_rows import EmbeddedBatch, embed_source
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.pretrained import fingerprint
 
 
 class Encoder:
     """A model with its preprocessing, its name for messages, and the fingerprint that an index remembers."""
 
-    def __init__(self, model: CLIP, preprocess: Preprocess, name: str, *, batch_size: int = 64) -> None:
+    def __init__(self, model: ImageModel, preprocess: Preprocess, name: str, *, batch_size: int = 64) -> None:
         self.name = name
         self.fingerprint = fingerprint(model, preprocess)
         self.dim = model.architecture.embed_dim

@@ -17,8 +17,8 @@ from diptych.data.images.thumbnails import Preview, preview
 from diptych.data.images.transforms import Preprocess
 from diptych.embed.encode import Vectors, encode_pixels, encode_tokens
 from diptych.errors import ImageError, TextError
-from diptych.evaluation.zero_shot.own_classes import own_head, seen_features
-from diptych.models.clip import CLIP
+from diptych.evaluation.zero_shot.own_classes import seen_features
+from diptych.models.image_model import ImageModel
 from diptych.search.encoder import Encoder
 from diptych.serving.batching import Batcher, Room
 from diptych.serving.prometheus import Metrics
@@ -39,7 +39,7 @@ class Towers:
 
     def __init__(
         self,
-        model: CLIP,
+        model: ImageModel,
         preprocess: Preprocess,
         name: str,
         *,
@@ -49,7 +49,7 @@ class Towers:
     ) -> None:
         self.encoder = Encoder(model, preprocess, name)
         self.name, self.fingerprint, self.dim = name, self.encoder.fingerprint, self.encoder.dim
-        self.head = own_head(model)  # of classes that the model has learned from labels
+        self.head = model.class_head  # of classes that the model has learned from labels
         self.logit_scale = float(model.logit_scale.detach().float().exp())
         self._decode = decode
         self._model, self._preprocess = model, preprocess

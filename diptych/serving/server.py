@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from diptych.data.images.transforms import Preprocess
 from diptych.errors import SettingsError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.search.image_index import Index
 from diptych.serving.app import create_app
 from diptych.serving.encoders import Decode, Towers
@@ -20,7 +20,7 @@ from diptych.serving.service import Service
 
 def serve(
     index: Index,
-    model: CLIP,
+    model: ImageModel,
     preprocess: Preprocess,
     name: str,
     settings: Settings,
@@ -50,7 +50,7 @@ def serve(
 
 
 def build_service(
-    index: Index, model: CLIP, preprocess: Preprocess, name: str, settings: Settings, *, decode: Decode
+    index: Index, model: ImageModel, preprocess: Preprocess, name: str, settings: Settings, *, decode: Decode
 ) -> Service:
     """The service of one index; `decode` reads the pictures of requests."""
     metrics = Metrics()

@@ -10,13 +10,14 @@ from diptych.config import nearest
 from diptych.data.images.transforms import Preprocess
 from diptych.distributed import sum_over_processes, world
 from diptych.errors import SettingsError
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.training.best import Best
 from diptych.training.optim.ema import Ema
 from diptych.training.parallel import whole
 from diptych.training.settings import EvaluationSettings
 
-Evaluate = Callable[[CLIP, Preprocess], Mapping[str, float]]
+Evaluate = Callable[[ImageModel, Preprocess], Mapping[str, float]]
 
 
 class Evaluation:
@@ -49,7 +50,7 @@ class Evaluation:
             return False
         return step // every - self.best.step // every >= patience
 
-    def measure(self, model: CLIP, preprocess: Preprocess) -> dict[str, float]:
+    def measure(self, model: ImageModel, preprocess: Preprocess) -> dict[str, float]:
         """What the log gets."""
         assert self._evaluate is not None
         return dict(self._evaluate(model, preprocess))
@@ -74,7 +75,7 @@ class Evaluation:
 
 
 @contextlib.contextmanager
-def to_evaluate(model: CLIP, ema: Ema | None) -> Iterator[CLIP]:
+def to_evaluate(model: ImageModel, ema: Ema | None) -> Iterator[ImageModel]:
     """A context with the model in evaluation mode, its weights the averaged ones where there are any.
 
     Afterwards the model is as it was. Where it is cut into shards, each process gets a whole copy, in the memory of

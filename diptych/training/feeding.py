@@ -28,16 +28,14 @@ from diptych.data.subsets.permuted import ShuffledCaptions
 from diptych.data.subsets.split import Split, split
 from diptych.distributed import world
 from diptych.errors import DataError
-from diptych.models.clip import CLIP
-from diptych.models.heads.label_head import LabelHead
-from diptych.models.shared_encoder import SharedEncoder
+from diptych.models.image_model import ImageModel
 from diptych.tokenizer import tokenize
 from diptych.training.approaches import TASKS
 from diptych.training.settings import DataSettings, EvaluationTask, Recipe
 
 
 def open_training_data(
-    recipe: Recipe, model: CLIP, preprocess: Preprocess, say: Callable[[str], None]
+    recipe: Recipe, model: ImageModel, preprocess: Preprocess, say: Callable[[str], None]
 ) -> Loader:
     """The loader that the recipe asks for. say: gets one line about what was found."""
     data, training = recipe.data, recipe.training
@@ -45,7 +43,7 @@ def open_training_data(
     source, weights = open_examples(data, say)
     if data.labels_per_class is not None:
         weights = sample_per_class(source, weights, data.label_from, data.labels_per_class, training.seed)
-    if isinstance(model.text, LabelHead):
+    if model.architecture.label_head is not None:
         source = LabelledSource(source, data.label_from, required=needs_captions)
     elif recipe.finetune is not None:
         source = _to_finetune(source, recipe)
@@ -87,19 +85,21 @@ def _to_finetune(source: Source, recipe: Recipe) -> Source:
     )
 
 
-def _hearing(model: CLIP) -> Hear | None:
+def _hearing(model: ImageModel) -> Hear | None:
     """How the model's sounds are read; None where it hears none."""
-    if not isinstance(model.text, SharedEncoder) or model.text.sounds is None:
+    encoder = model.sound_encoder
+    if encoder is None:
         return None
-    return partial(hear_example, frames=model.text.sound_frames, bands=model.text.sound_bands)
+    return partial(hear_example, frames=encoder.sound_frames, bands=encoder.sound_bands)
 
 
-def _ids_of(model: CLIP, objective: str) -> Tokenize:
+def _ids_of(model: ImageModel, objective: str) -> Tokenize:
     if objective == "classifier" and model.classifier is not None:
         classes = model.classifier.classes
         return _flagged(classes) if model.classifier.several else _numbered(classes)
-    if isinstance(model.text, LabelHead):
-        return _numbered(model.text.classes)
+    label_head = model.architecture.label_head
+    if label_head is not None:
+        return _numbered(label_head.classes)
     context = model.context_length
     return lambda texts: tokenize(texts, context_length=context, truncate=True)
 

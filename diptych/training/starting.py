@@ -10,8 +10,9 @@ from diptych.config import build, plain
 from diptych.data.images.transforms import Preprocess
 from diptych.data.subsets.labelled import class_names
 from diptych.errors import SettingsError
-from diptych.models.architectures import Architecture, LabelHead
-from diptych.models.clip import CLIP, build_model
+from diptych.models.architectures import Architecture
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.pretrained import load
 from diptych.training.feeding import open_examples
 from diptych.training.settings import Recipe
@@ -24,12 +25,12 @@ _HIDDEN = "text.hidden."  # layers of a projection head that a label head keeps
 def with_classes(recipe: Recipe) -> Recipe:
     """The recipe with the classes of its label head, where it leaves them open: its teacher's, or those of its data."""
     architecture = recipe.model.resolve()
-    head = architecture.text
-    if not isinstance(head, LabelHead) or head.classes:
+    head = architecture.label_head
+    if head is None or head.classes:
         return recipe
     if recipe.objective.teacher is not None:
-        taught = load(recipe.objective.teacher)[0].architecture.text
-        if not isinstance(taught, LabelHead):
+        taught = load(recipe.objective.teacher)[0].architecture.label_head
+        if taught is None:
             raise SettingsError(
                 f"[objective] teacher {recipe.objective.teacher!r} tells no classes apart; name a model that was "
                 "trained with labels"
@@ -42,7 +43,7 @@ def with_classes(recipe: Recipe) -> Recipe:
     return replace(recipe, model=replace(recipe.model, architecture=filled))
 
 
-def starting_model(recipe: Recipe, say: Callable[[str], None]) -> tuple[CLIP, Preprocess]:
+def starting_model(recipe: Recipe, say: Callable[[str], None]) -> tuple[ImageModel, Preprocess]:
     """As `[model]` says: by `init`, and then its text tower by `text_init`. say: as `_initial_model` has it."""
     model, preprocess = _initial_model(recipe, say)
     if recipe.model.text_init is not None:
@@ -50,7 +51,7 @@ def starting_model(recipe: Recipe, say: Callable[[str], None]) -> tuple[CLIP, Pr
     return model, preprocess
 
 
-def _initial_model(recipe: Recipe, say: Callable[[str], None]) -> tuple[CLIP, Preprocess]:
+def _initial_model(recipe: Recipe, say: Callable[[str], None]) -> tuple[ImageModel, Preprocess]:
     """As `[model]` says. say: gets a line about what was taken from another model.
 
     A checkpoint of another resolution is brought to the recipe's, its positions resized. One whose text side is of
@@ -95,15 +96,16 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any], place: str = "")
 def _gives_its_tower(found: Architecture, wanted: Architecture) -> bool:
     images = replace(found, text=wanted.text, logit_bias=wanted.logit_bias, heads=wanted.heads) == wanted
     other = type(found.text) is not type(wanted.text)
-    return images and (other or isinstance(wanted.text, LabelHead))
+    return images and (other or wanted.label_head is not None)
 
 
 @torch.no_grad()
-def _with_tower_of(model: CLIP, wanted: Architecture, say: Callable[[str], None]) -> CLIP:
+def _with_tower_of(model: ImageModel, wanted: Architecture, say: Callable[[str], None]) -> ImageModel:
     started = build_model(wanted)
     found, target = model.state_dict(), started.state_dict()
     taken = [name for name in target if name.startswith("visual.")]
-    kept = [name for name in target if name.startswith(_HIDDEN)]
+    head = wanted.label_head
+    kept = [name for name in target if head is not None and name.startswith(_HIDDEN)]
     missing = [name for name in kept if name not in found]
     if missing:
         raise SettingsError(
@@ -112,6 +114,6 @@ def _with_tower_of(model: CLIP, wanted: Architecture, say: Callable[[str], None]
         )
     for name in (*taken, *kept):
         target[name].copy_(found[name])
-    layers = len(started.text.hidden.linears) if kept else 0  # type: ignore[union-attr, arg-type]
+    layers = 0 if head is None else head.kept_layers or 0
     say(f"the image tower{f' and {layers} layers of its projection head' if layers else ''}; the rest is new")
     return started

@@ -6,13 +6,12 @@ from dataclasses import replace
 import torch
 
 from diptych.errors import SettingsError
-from diptych.models.clip import CLIP
-from diptych.models.text_transformer import TextTransformer
+from diptych.models.image_model import ImageModel
 from diptych.pretrained import load
 
 
 @torch.no_grad()
-def start_text(model: CLIP, init: str, say: Callable[[str], None]) -> None:
+def start_text(model: ImageModel, init: str, say: Callable[[str], None]) -> None:
     """Give `model` the text tower of the checkpoint `init`; its projection too, where it leads into as many dimensions.
 
     say: gets one line about it.
@@ -21,12 +20,12 @@ def start_text(model: CLIP, init: str, say: Callable[[str], None]) -> None:
         SettingsError: either model's text side is no transformer, or theirs are of different sizes.
     """
     other, _ = load(init, device="cpu")
-    if not isinstance(model.text, TextTransformer) or not isinstance(other.text, TextTransformer):
+    wanted = model.architecture
+    if wanted.text_transformer is None or other.architecture.text_transformer is None:
         raise SettingsError(
             f"[model] text_init {init!r}: needs a text transformer here and there; found a "
             f"{type(model.text).__name__} and a {type(other.text).__name__}"
         )
-    wanted = model.architecture
     found = replace(other.architecture, embed_dim=wanted.embed_dim, image=wanted.image)
     if found.text != wanted.text or found.activation != wanted.activation:
         raise SettingsError(

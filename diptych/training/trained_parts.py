@@ -3,7 +3,7 @@
 from torch import nn
 
 from diptych.errors import SettingsError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.models.layers.batch_statistics import batch_norms
 from diptych.models.layers.low_rank import LowRankUpdate
 from diptych.training.methods import objective_of
@@ -25,7 +25,7 @@ _OF_TEXTS = {
 }
 
 
-def choose_trained(model: CLIP, recipe: Recipe) -> None:
+def choose_trained(model: ImageModel, recipe: Recipe) -> None:
     """Freeze what the recipe's method leaves alone; nothing where the recipe does not fine-tune.
 
     A tower without a single trained weight stays in evaluation mode, and batch norms do unless they are to be trained.
@@ -60,17 +60,17 @@ def choose_trained(model: CLIP, recipe: Recipe) -> None:
         model.logit_scale.requires_grad_(True)
         if model.logit_bias is not None:
             model.logit_bias.requires_grad_(True)
-    model.still = _still(model, settings)
+    model.frozen_parts = _frozen_parts(model, settings)
 
 
-def _modules(model: CLIP, part: str) -> list[nn.Module]:
+def _modules(model: ImageModel, part: str) -> list[nn.Module]:
     if part == "low_rank":
         return [module for module in model.modules() if isinstance(module, LowRankUpdate)]
     module = getattr(model, part, None)
     return [module] if isinstance(module, nn.Module) else []
 
 
-def _still(model: CLIP, settings: FinetuneSettings) -> tuple[nn.Module, ...]:
+def _frozen_parts(model: ImageModel, settings: FinetuneSettings) -> tuple[nn.Module, ...]:
     towers = [
         tower
         for tower in (model.visual, model.text)

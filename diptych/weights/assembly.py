@@ -15,7 +15,8 @@ from torch.overrides import TorchFunctionMode
 from diptych import config
 from diptych.errors import CheckpointError, SettingsError
 from diptych.models.architectures import Architecture
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.weights.tensor_files import Entry, TensorFile
 
 _MOST_LISTED = 10
@@ -78,7 +79,7 @@ def assemble(
     layout: Layout,
     where: str,
     ignored: Collection[str] = (),
-) -> CLIP:
+) -> ImageModel:
     """The model of `architecture` with the tensors of `source`, in float32, on the CPU, in evaluation mode.
 
     `layout` says under which names the source keeps each of our tensors, `ignored` which others it may hold.
@@ -103,7 +104,7 @@ def assemble(
     return model.eval()
 
 
-def lay_out(architecture: Architecture) -> CLIP:
+def lay_out(architecture: Architecture) -> ImageModel:
     """A model without memory and without values, for `load_state_dict(..., assign=True)`."""
     with torch.device("meta"), _WithoutValues():
         return build_model(architecture)

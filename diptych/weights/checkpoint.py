@@ -29,7 +29,7 @@ from diptych.atomic import sha256_of
 from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError, SettingsError
 from diptych.models.architectures import Architecture
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.tokenizer import default_tokenizer
 from diptych.weights.assembly import assemble, own_layout
 from diptych.weights.folders import Json, Progress, new_folder, read_json, write_json, write_tensors
@@ -200,7 +200,7 @@ def holds_weights(folder: Path, name: str) -> bool:
     return name in written and (name == WEIGHTS or name.startswith(f"{stem}-"))
 
 
-def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[CLIP, Json, Manifest]:
+def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[ImageModel, Json, Manifest]:
     """The model (float32, CPU, evaluation mode), its preprocessing and its manifest.
 
     Each file's SHA-256 is verified before it is parsed. Raises `CheckpointError` for all but a whole CLIP.

@@ -14,7 +14,7 @@ from pathlib import Path
 from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError, SettingsError
 from diptych.models.architectures import Activation
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.weights import checkpoint
 from diptych.weights.folders import read_json
 from diptych.weights.foreign import open_clip, transformers
@@ -30,7 +30,7 @@ _FOLDER_MARKS = (checkpoint.MANIFEST, open_clip.CONFIG, transformers.CONFIG)
 
 def load_path(
     path: Path, activation: Activation | None = None, like: Facts | None = None
-) -> tuple[CLIP, Preprocess]:
+) -> tuple[ImageModel, Preprocess]:
     """Return the model (float32, CPU, evaluation mode) and the preprocessing of a file or a folder.
 
     activation: of a plain file that does not say it. Elsewhere it must be the one that is said.
@@ -76,7 +76,7 @@ def _folder_of_its_own(path: Path) -> Path | None:
     return folder if mark is not None and readers[mark](folder, path.name) else None
 
 
-def _load_folder(folder: Path) -> tuple[CLIP, Preprocess]:
+def _load_folder(folder: Path) -> tuple[ImageModel, Preprocess]:
     if (folder / checkpoint.MANIFEST).is_file():
         model, _, manifest = checkpoint.load_checkpoint(folder)
         return model, checkpoint.preprocess_of(folder, manifest)

@@ -3,24 +3,20 @@
 import torch
 from torch import nn
 
-from diptych.models.clip import CLIP
-from diptych.models.heads.captioner import Captioner
-from diptych.models.heads.label_head import LabelHead
-from diptych.models.layers.projection_head import ProjectionHead
+from diptych.models.image_model import ImageModel
 from diptych.models.transformer import Attention
 
-_WHOLE = (Captioner, ProjectionHead, LabelHead)
 _PROJECTIONS = ("proj", "text_projection")
 
 
-def to_half(model: CLIP, dtype: torch.dtype) -> CLIP:
+def to_half(model: ImageModel, dtype: torch.dtype) -> ImageModel:
     """Convert the matrix products of `model` to float16 or bfloat16, in place.
 
     As the published files store them: convolutions, linear maps and projections are converted; norms, embeddings,
     positions and the logit scale stay in float32. So does a captioner, whose words depend on one another, and what
     stands in place of a text side.
     """
-    kept = set(model.text.modules()) if isinstance(model.text, _WHOLE) else set()
+    kept = set() if model.halves_text else set(model.text.modules())
     for module in model.modules():
         if module in kept:
             continue

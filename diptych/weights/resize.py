@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diptych.errors import SettingsError
-from diptych.models.architectures import Architecture, VisionTransformer
-from diptych.models.clip import CLIP
+from diptych.models.architectures import Architecture
+from diptych.models.image_model import ImageModel
 from diptych.weights.assembly import lay_out
 
 
-def at_resolution(model: CLIP, resolution: int) -> CLIP:
+def at_resolution(model: ImageModel, resolution: int) -> ImageModel:
     """`model` for images of `resolution` pixels a side; the same object when that is what it has.
 
     The position embeddings are resized as open_clip resizes them. The other weights are shared with `model`.
@@ -21,10 +21,7 @@ def at_resolution(model: CLIP, resolution: int) -> CLIP:
     size = model.architecture.image
     if resolution == size.resolution:
         return model
-    if isinstance(size, VisionTransformer):
-        name, stride = "visual.positional_embedding", size.patch
-    else:
-        name, stride = "visual.attnpool.positional_embedding", 8 * size.stem_stride
+    stride = size.stride
     if resolution < stride or resolution % stride:
         usable = max(1, round(resolution / stride)) * stride
         raise SettingsError(
@@ -35,6 +32,7 @@ def at_resolution(model: CLIP, resolution: int) -> CLIP:
     )
     resized = lay_out(architecture)
     state = model.state_dict()
+    name = next(key for key in state if key.startswith("visual.") and key.endswith("positional_embedding"))
     state[name] = resize_grid(state[name], resolution // stride)
     resized.load_state_dict(state, assign=True)
     return resized.train(model.training)

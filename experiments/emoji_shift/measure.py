@@ -35,7 +35,7 @@ from diptych.evaluation.zero_shot.answers import answers
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.classification import classifier, evaluate_zero_shot, survey_labels
 from diptych.evaluation.zero_shot.prompts import TEMPLATES
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 
 FASHION_TRAINING = (
     10_000  # of the 60,000, the first ones: features of all would take longer than the rest together
@@ -126,7 +126,9 @@ def probes(
         keep(f"few-shot: {task}", few)
 
 
-def words(model: CLIP, preprocess: Preprocess, place: Place, keep: Callable[..., None]) -> dict[str, float]:
+def words(
+    model: ImageModel, preprocess: Preprocess, place: Place, keep: Callable[..., None]
+) -> dict[str, float]:
     """Zero-shot and retrieval; returns the top-1 of the tasks that `probes` has too."""
 
     def zero_shot(source: Source, labels: LabelSet, group_by: str | None = None) -> Report:
@@ -168,7 +170,7 @@ def words(model: CLIP, preprocess: Preprocess, place: Place, keep: Callable[...,
     return by_words
 
 
-def prompts(model: CLIP, preprocess: Preprocess, corpus: Path) -> dict[str, float]:
+def prompts(model: ImageModel, preprocess: Preprocess, corpus: Path) -> dict[str, float]:
     """Top-1 on the unseen designers' emoji by each template alone, and by all of them together."""
     labels = concepts(corpus)
     labelled = survey_labels(by_concept(corpus / SHIFT, labels), labels)

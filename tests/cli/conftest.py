@@ -11,7 +11,7 @@ from diptych import config
 from diptych.cli.__main__ import main
 from diptych.data.images.transforms import Preprocess
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
-from diptych.models.clip import build_model
+from diptych.models.building import build_model
 from diptych.weights.checkpoint import save_checkpoint
 
 TINY = Architecture(

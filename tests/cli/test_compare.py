@@ -14,7 +14,7 @@ from tiny_model import preprocessing, random_clip
 from diptych import config
 from diptych.evaluation.comparison import exact_mcnemar, holm
 from diptych.evaluation.suite.suite_files import read_result
-from diptych.models.clip import build_model
+from diptych.models.building import build_model
 from diptych.weights.checkpoint import save_checkpoint
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}

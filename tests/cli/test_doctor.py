@@ -20,7 +20,7 @@ from diptych.doctor.check import Check
 from diptych.doctor.machine_checks import check_machine
 from diptych.doctor.same_image_checks import chance_to_meet
 from diptych.models.architectures import PUBLISHED
-from diptych.models.clip import build_model
+from diptych.models.building import build_model
 from diptych.training.planning.pace import Pace
 from diptych.wording import duration
 

@@ -2,11 +2,11 @@ import pytest
 from tiny_model import preprocessing, random_clip
 
 from diptych.data.images.transforms import Preprocess
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 
 
 @pytest.fixture(scope="session")
-def tiny_clip() -> CLIP:
+def tiny_clip() -> ImageModel:
     return random_clip()
 
 

@@ -28,7 +28,7 @@ from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
 from diptych.evaluation.zero_shot.own_labels import classify
 from diptych.evaluation.zero_shot.reliability import bins_of_equal_width, expected_calibration_error
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 
 
 def drawn(count: int, sharpness: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -132,14 +132,14 @@ def others(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def written(tiny_clip: CLIP, tiny_preprocess: Preprocess, animals: Path, tmp_path: Path) -> Path:
+def written(tiny_clip: ImageModel, tiny_preprocess: Preprocess, animals: Path, tmp_path: Path) -> Path:
     found = calibrate(tiny_clip, tiny_preprocess, open_source(animals), model_name="tiny")
     write_calibration(tmp_path / "animals.json", found)
     return tmp_path / "animals.json"
 
 
 def test_calibration_agrees_with_classify_and_with_evaluation(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, animals: Path, others: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, animals: Path, others: Path
 ) -> None:
     source = open_source(animals)
     found = calibrate(
@@ -179,7 +179,7 @@ def test_calibration_agrees_with_classify_and_with_evaluation(
 
 
 def test_without_other_pictures_the_threshold_keeps_the_share_that_was_asked_for(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, animals: Path, others: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, animals: Path, others: Path
 ) -> None:
     options = {"model_name": "tiny", "keep": 0.75}
     alone = calibrate(tiny_clip, tiny_preprocess, open_source(animals), **options)
@@ -193,7 +193,7 @@ def test_without_other_pictures_the_threshold_keeps_the_share_that_was_asked_for
 
 
 def test_a_file_holds_the_whole_calibration_in_the_order_of_the_classes(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, animals: Path, tmp_path: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, animals: Path, tmp_path: Path
 ) -> None:
     labels = LabelSet(("elk", "dog", "cat"), (("elk", "moose"), ("dog",), ("cat",)), ("a {}", "the {}"))
     found = calibrate(tiny_clip, tiny_preprocess, open_source(animals), model_name="tiny", labels=labels)
@@ -204,7 +204,7 @@ def test_a_file_holds_the_whole_calibration_in_the_order_of_the_classes(
 
 
 def test_a_calibration_of_another_model_is_refused(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, animals: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, animals: Path
 ) -> None:
     found = calibrate(tiny_clip, tiny_preprocess, open_source(animals), model_name="tiny")
     found.require(tiny_clip, tiny_preprocess)
@@ -248,7 +248,7 @@ def test_a_missing_or_broken_file_is_an_error_with_its_name(
 
 
 def test_what_cannot_be_calibrated_is_an_error(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, animals: Path, tmp_path: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, animals: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(SettingsError, match=r"keep 1\.5: expected a share"):
         calibrate(tiny_clip, tiny_preprocess, open_source(animals), model_name="tiny", keep=1.5)

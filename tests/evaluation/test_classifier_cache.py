@@ -12,7 +12,7 @@ from diptych.evaluation.zero_shot import classifier_cache
 from diptych.evaluation.zero_shot.classification import classifier
 from diptych.evaluation.zero_shot.classifier_cache import cache_folder, cached_classifier
 from diptych.evaluation.zero_shot.prompts import TEMPLATES
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.weights.half_precision import to_half
 
 LABELS = (("cat",), ("kit fox", "swift fox"), ("dog",))
@@ -25,11 +25,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def built(monkeypatch: pytest.MonkeyPatch) -> list[CLIP]:
+def built(monkeypatch: pytest.MonkeyPatch) -> list[ImageModel]:
     """The models that a classifier was made of."""
     calls = []
 
-    def build(model: CLIP, *words: object) -> torch.Tensor:
+    def build(model: ImageModel, *words: object) -> torch.Tensor:
         calls.append(model)
         return classifier(model, *words)  # type: ignore[arg-type]
 
@@ -38,7 +38,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[CLIP]:
 
 
 def test_what_is_found_equals_what_would_be_made_again_to_the_bit(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, folder: Path, built: list[CLIP]
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, folder: Path, built: list[ImageModel]
 ) -> None:
     again = classifier(tiny_clip, LABELS, TEMPLATES_80)
     for _ in range(3):
@@ -63,10 +63,10 @@ def test_what_is_found_equals_what_would_be_made_again_to_the_bit(
     ids=["empty", "cut", "one byte less", "one byte more", "a bit of the weights", "a bit of the digest"],
 )
 def test_a_damaged_file_is_made_again(
-    tiny_clip: CLIP,
+    tiny_clip: ImageModel,
     tiny_preprocess: Preprocess,
     folder: Path,
-    built: list[CLIP],
+    built: list[ImageModel],
     damage: Callable[[bytes], bytes],
 ) -> None:
     whole = cached_classifier(tiny_clip, LABELS, TEMPLATES_80, preprocess=tiny_preprocess, folder=folder)
@@ -80,7 +80,7 @@ def test_a_damaged_file_is_made_again(
 
 
 def test_another_model_precision_phrase_template_or_order_is_another_classifier(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, folder: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, folder: Path
 ) -> None:
     other = random_clip()
     with torch.no_grad():
@@ -101,7 +101,7 @@ def test_another_model_precision_phrase_template_or_order_is_another_classifier(
 
 
 def test_a_classifier_of_few_prompts_is_not_kept(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, folder: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, folder: Path
 ) -> None:
     found = cached_classifier(tiny_clip, LABELS, ["{}"], preprocess=tiny_preprocess, folder=folder)
     assert torch.equal(found, classifier(tiny_clip, LABELS, ["{}"]))
@@ -109,7 +109,7 @@ def test_a_classifier_of_few_prompts_is_not_kept(
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing_but_time(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, tmp_path: Path, built: list[CLIP]
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, tmp_path: Path, built: list[ImageModel]
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     for _ in range(2):
@@ -121,7 +121,7 @@ def test_a_folder_that_cannot_be_written_costs_nothing_but_time(
 
 
 def test_a_write_that_fails_leaves_nothing_half_written(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, folder: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(source: object, target: object) -> None:
         raise OSError(28, "No space left on device")

@@ -29,7 +29,7 @@ from diptych.evaluation.probes.strength_sweep import (
     sweep,
 )
 from diptych.evaluation.zero_shot.class_labels import LabelSet
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 
 CPU = torch.device("cpu")
 
@@ -191,7 +191,7 @@ def shades(tmp_path: Path) -> Path:
 
 
 def test_features_are_those_before_the_projection(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, shades: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, shades: Path
 ) -> None:
     source = open_source(shades / "train")
     data = labelled_features(tiny_clip, tiny_preprocess, source, batch_size=3)
@@ -206,7 +206,7 @@ def test_features_are_those_before_the_projection(
 
 
 def test_a_probe_of_pictures_tells_light_from_dark(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, shades: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, shades: Path
 ) -> None:
     train = labelled_features(tiny_clip, tiny_preprocess, open_source(shades / "train"))
     test = labelled_features(
@@ -291,7 +291,7 @@ def test_several_classes_an_image_are_measured_by_the_11_point_map() -> None:
 
 
 def test_several_classes_an_image_are_read_from_metadata(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, tmp_path: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, tmp_path: Path
 ) -> None:
     records = [
         {"labels": ["cat", "dog"]},

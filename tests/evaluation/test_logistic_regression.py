@@ -13,7 +13,7 @@ from diptych.evaluation.probes.log_losses import AnyOf, OneOf
 from diptych.evaluation.probes.logistic_regression import Fit, LogisticRegression, fitting_device
 from diptych.evaluation.probes.probe_data import labelled_features
 from diptych.evaluation.survey import feature_rows
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.pretrained import load
 
 FITTED = 500  # of the 1,797 digits; the others are predicted
@@ -91,7 +91,9 @@ def test_two_classes_are_scikit_learns_single_weight_vector(inverse_strength: fl
     )
 
 
-def test_features_of_fashion_mnist_equal_scikit_learns(tiny_clip: CLIP, tiny_preprocess: Preprocess) -> None:
+def test_features_of_fashion_mnist_equal_scikit_learns(
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess
+) -> None:
     source = open_benchmark("fashion_mnist", default_root(), "train").source
     rows = feature_rows(tiny_clip, tiny_preprocess, source, range(1200), batch_size=64, progress=None)
     classes = sorted({source[row].label or "" for row in range(1200)})

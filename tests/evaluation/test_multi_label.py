@@ -14,7 +14,7 @@ from diptych.embed.encode import embed_images, embed_texts
 from diptych.errors import DataError
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.multi_label import evaluate_multi_label
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 
 NAMES = ("bird", "car", "dog", "person")
 # The labels of each image, and those that count neither way.
@@ -57,7 +57,9 @@ def slow_average_precision(score: list[float], state: list[int]) -> float:
     return sum(max(p for r, p in points if 10 * r >= tenth * right) for tenth in range(11)) / 11
 
 
-def test_report_equals_a_slow_loop(tiny_clip: CLIP, tiny_preprocess: Preprocess, pictures: Path) -> None:
+def test_report_equals_a_slow_loop(
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, pictures: Path
+) -> None:
     report = evaluate_multi_label(
         tiny_clip, tiny_preprocess, open_source(pictures), model_name="tiny", templates=["a {}"]
     )
@@ -79,7 +81,7 @@ def test_report_equals_a_slow_loop(tiny_clip: CLIP, tiny_preprocess: Preprocess,
 
 
 def test_report_says_what_stands_first_and_what_became_of_each_image(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, pictures: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, pictures: Path
 ) -> None:
     (pictures / "2.png").write_bytes(b"no image")
     report = evaluate_multi_label(tiny_clip, tiny_preprocess, open_source(pictures), model_name="tiny")
@@ -94,7 +96,7 @@ def test_report_says_what_stands_first_and_what_became_of_each_image(
 
 
 def test_a_table_has_the_labels_in_one_column_with_commas(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, pictures: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, pictures: Path
 ) -> None:
     with open(pictures.parent / "table.csv", "w", newline="") as file:
         writer = csv.writer(file)
@@ -109,7 +111,7 @@ def test_a_table_has_the_labels_in_one_column_with_commas(
 
 
 def test_classes_that_no_image_shows_change_nothing(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, pictures: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, pictures: Path
 ) -> None:
     source = open_source(pictures)
     labels = LabelSet.of([*NAMES, "sofa"])
@@ -129,7 +131,7 @@ def test_classes_that_no_image_shows_change_nothing(
     ],
 )
 def test_an_image_whose_labels_cannot_be_read_is_an_error_before_one_is_decoded(
-    tiny_clip: CLIP, pictures: Path, record: dict[str, object], message: str
+    tiny_clip: ImageModel, pictures: Path, record: dict[str, object], message: str
 ) -> None:
     (pictures / "0.json").write_text(json.dumps(record))
     with pytest.raises(DataError, match=message):
@@ -143,7 +145,7 @@ def test_an_image_whose_labels_cannot_be_read_is_an_error_before_one_is_decoded(
 
 
 def test_images_without_any_label_are_an_error(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, pictures: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, pictures: Path
 ) -> None:
     for record in pictures.glob("*.json"):
         record.write_text('{"labels": []}')

@@ -30,7 +30,7 @@ from diptych.evaluation.word_order import evaluate_word_order
 from diptych.evaluation.zero_shot.calibration import calibrate
 from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
 from diptych.evaluation.zero_shot.multi_label import evaluate_multi_label
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 
 DRAWINGS = 90
 Rows = Sequence[tuple[Path, tuple[str, ...]]]
@@ -43,7 +43,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture(scope="module")
-def model() -> tuple[CLIP, Preprocess]:
+def model() -> tuple[ImageModel, Preprocess]:
     return diptych.load("diptych-mini", device="cpu")
 
 
@@ -122,7 +122,7 @@ def lists_of_captions(rows: Rows, folder: Path) -> Source:
 @pytest.mark.parametrize("form", [as_csv, as_copies, as_jsonl, as_parquet, as_shard])
 def test_one_row_a_caption_gives_the_figures_of_lists(
     form: Callable[[Rows, Path], Source],
-    model: tuple[CLIP, Preprocess],
+    model: tuple[ImageModel, Preprocess],
     captioned: Rows,
     tmp_path: Path,
 ) -> None:
@@ -140,14 +140,16 @@ def test_one_row_a_caption_gives_the_figures_of_lists(
         assert report.scores.metrics["text_to_image_r1"] > 0.6  # rows as images gave a third of it
 
 
-def test_a_report_shows_its_remarks(model: tuple[CLIP, Preprocess], captioned: Rows, tmp_path: Path) -> None:
+def test_a_report_shows_its_remarks(
+    model: tuple[ImageModel, Preprocess], captioned: Rows, tmp_path: Path
+) -> None:
     report = evaluate_retrieval(*model, as_csv(captioned[:5], tmp_path), model_name="mini")
     assert report.to_json()["remarks"] == ["15 rows show 5 images"]
     assert report.table().caption == "15 rows show 5 images"
 
 
 def test_captions_in_any_row_of_an_image_count(
-    model: tuple[CLIP, Preprocess], captioned: Rows, tmp_path: Path
+    model: tuple[ImageModel, Preprocess], captioned: Rows, tmp_path: Path
 ) -> None:
     (one, _), (other, _) = captioned[:2]
     lines = [
@@ -236,7 +238,7 @@ def label_table(folder: Path, rows: Iterable[tuple[str, str]], name: str = "labe
 
 
 def test_labels_of_repeated_images_count_once(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, labelled: list[tuple[str, str]], tmp_path: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, labelled: list[tuple[str, str]], tmp_path: Path
 ) -> None:
     repeated = label_table(tmp_path, labelled)
     once = label_table(tmp_path, dict.fromkeys(labelled), "once.csv")
@@ -264,7 +266,7 @@ def test_labels_of_repeated_images_count_once(
 
 
 def test_one_image_with_two_labels_is_reported_and_counts_for_both(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, labelled: list[tuple[str, str]], tmp_path: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, labelled: list[tuple[str, str]], tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy.png"
     copy.write_bytes(Path(labelled[0][0]).read_bytes())
@@ -280,7 +282,7 @@ def test_one_image_with_two_labels_is_reported_and_counts_for_both(
 
 
 def test_an_image_has_the_labels_of_all_its_rows(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, tiny_images: list[Path], tmp_path: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, tiny_images: list[Path], tmp_path: Path
 ) -> None:
     def table(name: str, rows: Sequence[tuple[Path, str]]) -> Source:
         (tmp_path / name).write_text(
@@ -300,7 +302,7 @@ def test_an_image_has_the_labels_of_all_its_rows(
 
 
 def test_intervals_of_word_order_count_images(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, tiny_images: list[Path], tmp_path: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, tiny_images: list[Path], tmp_path: Path
 ) -> None:
     rows = [
         {
@@ -323,7 +325,7 @@ def test_intervals_of_word_order_count_images(
 
 
 def test_after_one_row_was_removed_the_rest_is_still_compared(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, tiny_images: list[Path], tmp_path: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, tiny_images: list[Path], tmp_path: Path
 ) -> None:
     rows = [(path.name, label) for path, label in zip(tiny_images, ("cat", "dog", "dog", "cat"), strict=True)]
     cells = [

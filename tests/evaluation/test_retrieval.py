@@ -11,7 +11,7 @@ from diptych.data.sources.opening import open_source
 from diptych.embed.encode import embed_images, embed_texts
 from diptych.errors import DataError, TextError
 from diptych.evaluation.retrieval import evaluate_retrieval, rank_both, relevant_rows, retrieval_scores
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 
 CAPTIONS = (
     ("a cat", "my cat"),
@@ -110,7 +110,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_report_of_a_folder_equals_the_slow_loop_over_its_embeddings(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, photos: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, photos: Path
 ) -> None:
     report = evaluate_retrieval(tiny_clip, tiny_preprocess, open_source(photos), model_name="tiny")
     images = embed_images(tiny_clip, tiny_preprocess, sorted(photos.glob("*.png")))
@@ -122,7 +122,7 @@ def test_report_of_a_folder_equals_the_slow_loop_over_its_embeddings(
 
 
 def test_images_without_a_caption_or_unreadable_are_counted(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, photos: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, photos: Path
 ) -> None:
     (photos / "3.txt").write_text("")
     (photos / "5.png").write_bytes(b"no image")
@@ -132,7 +132,7 @@ def test_images_without_a_caption_or_unreadable_are_counted(
 
 
 def test_data_without_captions_is_an_error(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, photos: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, photos: Path
 ) -> None:
     for file in photos.glob("*.txt"):
         file.write_text("")
@@ -141,7 +141,7 @@ def test_data_without_captions_is_an_error(
 
 
 def test_a_folder_beside_its_table_of_captions_is_an_error_that_names_the_table(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, photos: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, photos: Path
 ) -> None:
     for file in photos.glob("*.txt"):
         file.unlink()
@@ -150,7 +150,9 @@ def test_a_folder_beside_its_table_of_captions_is_an_error_that_names_the_table(
         evaluate_retrieval(tiny_clip, tiny_preprocess, open_source(photos), model_name="tiny")
 
 
-def test_a_long_caption_stops_the_work_before_an_image_is_embedded(tiny_clip: CLIP, photos: Path) -> None:
+def test_a_long_caption_stops_the_work_before_an_image_is_embedded(
+    tiny_clip: ImageModel, photos: Path
+) -> None:
     (photos / "1.txt").write_text("long " * 100)
     with pytest.raises(TextError):
         evaluate_retrieval(
@@ -162,7 +164,7 @@ def test_a_long_caption_stops_the_work_before_an_image_is_embedded(tiny_clip: CL
 
 
 def test_outcomes_of_the_images_average_to_the_metrics(
-    photos: Path, tiny_clip: CLIP, tiny_preprocess: Preprocess
+    photos: Path, tiny_clip: ImageModel, tiny_preprocess: Preprocess
 ) -> None:
     report = evaluate_retrieval(tiny_clip, tiny_preprocess, open_source(photos), model_name="tiny")
     assert report.outcomes is not None

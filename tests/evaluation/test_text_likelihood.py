@@ -14,7 +14,7 @@ from diptych.evaluation.generated_captions import write_captions
 from diptych.evaluation.word_order import evaluate_word_order
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
-from diptych.evaluation.zero_shot.text_likelihood import class_likelihoods, likelihoods
+from diptych.evaluation.zero_shot.text_likelihood import class_likelihoods
 from diptych.models.architectures import (
     Architecture,
     BagOfWords,
@@ -23,8 +23,10 @@ from diptych.models.architectures import (
     VisionTransformer,
     WordPredictor,
 )
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.capabilities import PredictsTexts
 from diptych.models.heads.captioner import CellTower
+from diptych.models.image_model import ImageModel
 from diptych.tokenizer import tokenize
 from diptych.weights.half_precision import to_half
 
@@ -47,7 +49,7 @@ SIDES = {
 }
 
 
-def model_of(side: str) -> CLIP:
+def model_of(side: str) -> ImageModel:
     torch.manual_seed(1)
     model = build_model(
         Architecture(
@@ -62,7 +64,19 @@ def model_of(side: str) -> CLIP:
     return model
 
 
-def one_by_one(model: CLIP, pixels: torch.Tensor, text: str) -> tuple[float, float]:
+def likelihoods(
+    model: ImageModel, pixels: torch.Tensor, tokens: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return predictor_of(model).likelihoods(predictor_of(model).see(pixels), tokens)
+
+
+def predictor_of(model: ImageModel) -> PredictsTexts:
+    found = model.text_predictor
+    assert found is not None
+    return found
+
+
+def one_by_one(model: ImageModel, pixels: torch.Tensor, text: str) -> tuple[float, float]:
     """log p of one text for one image by the definition: the mean, and the whole."""
     ids = model.text.words.rows_of(tokenize([text]))[0]  # type: ignore[union-attr]
     ids = ids[: int(ids.argmax()) + 1].tolist()
@@ -106,8 +120,8 @@ def test_an_image_tower_in_half_precision_gives_nearly_the_same_likelihoods(side
 def test_a_class_of_several_texts_has_their_mean_probability(side: str) -> None:
     model = model_of(side)
     pixels = [PREPROCESS(open_source("scenes:test?side=16")[0].image)]
-    one = class_likelihoods(model, [["red circle"], ["a red circle"], ["blue"]])(pixels)[0]
-    joined = class_likelihoods(model, [["red circle", "a red circle"], ["blue"]])(pixels)[0]
+    one = class_likelihoods(predictor_of(model), [["red circle"], ["a red circle"], ["blue"]])(pixels)[0]
+    joined = class_likelihoods(predictor_of(model), [["red circle", "a red circle"], ["blue"]])(pixels)[0]
     np.testing.assert_allclose(joined[0], np.log(np.exp(one[:2]).mean()), rtol=1e-5)
     np.testing.assert_allclose(joined[2], np.log(np.exp(one[3:5]).mean()), rtol=1e-5)
     np.testing.assert_allclose(joined[[1, 3]], one[[2, 5]], rtol=1e-6)
@@ -187,5 +201,4 @@ def test_a_masked_captioner_and_an_embedding_have_no_probability_of_a_text() -> 
     pixels, tokens = torch.zeros(1, 3, RESOLUTION, RESOLUTION), tokenize(["a"], context_length=16)
     with pytest.raises(SettingsError, match="hidden words"):
         likelihoods(model_of("masked"), pixels, tokens)
-    with pytest.raises(SettingsError, match="compare embeddings"):
-        likelihoods(model_of("transformer"), pixels, tokens)
+    assert model_of("transformer").text_predictor is None

@@ -18,7 +18,7 @@ from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.classification import classifier, evaluate_zero_shot
 from diptych.evaluation.zero_shot.own_labels import classify
 from diptych.evaluation.zero_shot.prompts import TEMPLATES, fill
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.tokenizer import tokenize
 
 CLASSES = ("apple", "polar_bear", "car", "dog", "elk", "fox", "goat")
@@ -49,13 +49,13 @@ def captioned(tmp_path: Path) -> Path:
     return tmp_path / "captioned"
 
 
-def encode_one(model: CLIP, text: str) -> torch.Tensor:
+def encode_one(model: ImageModel, text: str) -> torch.Tensor:
     with torch.inference_mode():
         row = model.encode_text(tokenize(text))[0]
     return row / row.norm()
 
 
-def test_classifier_is_the_mean_of_unit_vectors_at_unit_length(tiny_clip: CLIP) -> None:
+def test_classifier_is_the_mean_of_unit_vectors_at_unit_length(tiny_clip: ImageModel) -> None:
     labels = ["cat", ["kit fox", "swift fox"], "dog"]
     templates = TEMPLATES["imagenet-7"]
     weights = classifier(tiny_clip, labels, templates)
@@ -65,7 +65,7 @@ def test_classifier_is_the_mean_of_unit_vectors_at_unit_length(tiny_clip: CLIP) 
         torch.testing.assert_close(weights[:, column], mean / mean.norm(), atol=1e-6, rtol=0)
 
 
-def test_averaging_before_normalising_would_give_another_classifier(tiny_clip: CLIP) -> None:
+def test_averaging_before_normalising_would_give_another_classifier(tiny_clip: ImageModel) -> None:
     texts = ["cat", "a bad photo of the cat " * 5]
     with torch.inference_mode():
         raw = torch.cat([tiny_clip.encode_text(tokenize(text)) for text in texts]) * torch.tensor(
@@ -76,7 +76,9 @@ def test_averaging_before_normalising_would_give_another_classifier(tiny_clip: C
     assert (wrong / wrong.norm() - right / right.norm()).abs().max() > 1e-3
 
 
-def test_classifier_built_in_parts_equals_the_whole(tiny_clip: CLIP, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classifier_built_in_parts_equals_the_whole(
+    tiny_clip: ImageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = classifier(tiny_clip, CLASSES, TEMPLATES["drawings"])
     monkeypatch.setattr(classification, "_PROMPTS_AT_ONCE", 11)
     torch.testing.assert_close(
@@ -84,7 +86,9 @@ def test_classifier_built_in_parts_equals_the_whole(tiny_clip: CLIP, monkeypatch
     )
 
 
-def test_metrics_equal_a_slow_loop(tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path) -> None:
+def test_metrics_equal_a_slow_loop(
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, class_folders: Path
+) -> None:
     source = open_source(class_folders)
     done = []
     report = evaluate_zero_shot(
@@ -113,7 +117,7 @@ def test_metrics_equal_a_slow_loop(tiny_clip: CLIP, tiny_preprocess: Preprocess,
 
 
 def test_report_has_the_shape_that_programs_rely_on(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, class_folders: Path
 ) -> None:
     report = evaluate_zero_shot(tiny_clip, tiny_preprocess, open_source(class_folders), model_name="tiny")
     shown = json.loads(json.dumps(report.to_json()))
@@ -126,7 +130,7 @@ def test_report_has_the_shape_that_programs_rely_on(
 
 
 def test_groups_are_measured_on_their_own(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, captioned: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, captioned: Path
 ) -> None:
     source = open_source(captioned)
     labels = LabelSet.of([f"class {number}" for number in range(4)])
@@ -139,7 +143,7 @@ def test_groups_are_measured_on_their_own(
 
 
 def test_unreadable_images_are_counted_and_not_measured(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, class_folders: Path
 ) -> None:
     next((class_folders / "elk").iterdir()).write_bytes(b"no image")
     report = evaluate_zero_shot(tiny_clip, tiny_preprocess, open_source(class_folders), model_name="tiny")
@@ -148,7 +152,7 @@ def test_unreadable_images_are_counted_and_not_measured(
 
 
 def test_a_label_outside_the_list_is_an_error_before_an_image_is_embedded(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, class_folders: Path
 ) -> None:
     with pytest.raises(DataError, match="'elk' is not among the 6 given"):
         evaluate_zero_shot(
@@ -161,7 +165,7 @@ def test_a_label_outside_the_list_is_an_error_before_an_image_is_embedded(
 
 
 def test_data_without_labels_or_groups_is_an_error_that_says_so(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, captioned: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, captioned: Path
 ) -> None:
     source = open_source(captioned)
     with pytest.raises(DataError, match="has no label"):
@@ -178,7 +182,7 @@ def test_data_without_labels_or_groups_is_an_error_that_says_so(
 
 
 def test_outcomes_are_what_the_metrics_are_the_mean_of(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, class_folders: Path
 ) -> None:
     source = open_source(class_folders)
     (class_folders / "dog" / "10.png").write_bytes(b"no image")
@@ -210,7 +214,7 @@ def test_outcomes_are_what_the_metrics_are_the_mean_of(
 
 @pytest.mark.parametrize("headline", ["top1", "mean_per_class", "mean_top1_top5"])
 def test_the_headline_metric_stands_first(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path, headline: str
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, class_folders: Path, headline: str
 ) -> None:
     report = evaluate_zero_shot(
         tiny_clip, tiny_preprocess, open_source(class_folders), model_name="tiny", headline=headline
@@ -220,7 +224,7 @@ def test_the_headline_metric_stands_first(
 
 @pytest.mark.parametrize("headline", ["top1", "roc_auc"])
 def test_roc_auc_of_two_classes_equals_scikit_learn_on_the_difference_of_the_logits(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, tmp_path: Path, headline: str
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, tmp_path: Path, headline: str
 ) -> None:
     for number in range(24):
         draw(tmp_path / "memes" / ("fine" if number % 3 else "hateful") / f"{number}.png", number)
@@ -241,7 +245,7 @@ def test_roc_auc_of_two_classes_equals_scikit_learn_on_the_difference_of_the_log
 
 
 def test_roc_auc_needs_two_classes_that_both_occur(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path, tmp_path: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, class_folders: Path, tmp_path: Path
 ) -> None:
     options = {"model_name": "tiny", "headline": "roc_auc"}
     with pytest.raises(SettingsError, match="two classes, and there are 7"):
@@ -257,7 +261,7 @@ def test_roc_auc_needs_two_classes_that_both_occur(
 
 
 def test_classes_of_one_name_are_tied_and_the_first_one_wins(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, tmp_path: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, tmp_path: Path
 ) -> None:
     # As the published names of ImageNet have "missile" and "sunglasses" twice.
     for number in range(8):
@@ -273,11 +277,11 @@ def test_classes_of_one_name_are_tied_and_the_first_one_wins(
 
 
 def test_a_built_classifier_takes_the_place_of_the_usual_one(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, class_folders: Path
 ) -> None:
     asked = []
 
-    def build(model: CLIP, labels: object, templates: object) -> torch.Tensor:
+    def build(model: ImageModel, labels: object, templates: object) -> torch.Tensor:
         asked.append((labels, templates))
         return torch.eye(24)[:, :2]
 
@@ -295,14 +299,14 @@ def test_a_built_classifier_takes_the_place_of_the_usual_one(
     [({"temperature": 0.0}, "temperature 0.0"), ({"threshold": 2.0}, "threshold 2.0: expected a cosine")],
 )
 def test_a_temperature_or_threshold_that_is_none_is_an_error(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, options: dict[str, float], message: str
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, options: dict[str, float], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=message):
         classify(tiny_clip, tiny_preprocess, [], LabelSet.of(["cat", "dog"]), **options)
 
 
 def test_probabilities_are_the_models_own_softmax(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, class_folders: Path
 ) -> None:
     images = sorted(class_folders.rglob("*.png"))[:3]
     found = classify(tiny_clip, tiny_preprocess, images, LabelSet.of(["cat", "dog", "a tree"]))
@@ -323,7 +327,7 @@ def test_probabilities_are_the_models_own_softmax(
 
 
 def test_fewer_answers_keep_the_probabilities_among_all_labels(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, class_folders: Path
 ) -> None:
     images = [next(class_folders.rglob("*.png"))]
     labels = LabelSet.of(CLASSES)
@@ -332,13 +336,13 @@ def test_fewer_answers_keep_the_probabilities_among_all_labels(
     assert some["predictions"] == every["predictions"][:2]
 
 
-def test_one_label_leaves_nothing_to_choose(tiny_clip: CLIP, tiny_preprocess: Preprocess) -> None:
+def test_one_label_leaves_nothing_to_choose(tiny_clip: ImageModel, tiny_preprocess: Preprocess) -> None:
     with pytest.raises(SettingsError, match="at least two"):
         classify(tiny_clip, tiny_preprocess, [], LabelSet.of(["cat"]))
 
 
 def test_templates_of_a_label_file_are_used_unless_others_are_asked_for(
-    tiny_clip: CLIP, tiny_preprocess: Preprocess, class_folders: Path
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, class_folders: Path
 ) -> None:
     images = [next(class_folders.rglob("*.png"))]
     labels = LabelSet(("x", "y"), (("cat",), ("dog",)), ("a drawing of {}",))

@@ -8,7 +8,7 @@ import pytest
 import diptych
 from diptych.data.sources.opening import open_source
 from diptych.errors import DataError, SettingsError
-from diptych.models.clip import build_model
+from diptych.models.building import build_model
 from diptych.training.recipes import load_recipe
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"

@@ -8,7 +8,8 @@ import torch
 from diptych import config
 from diptych.data.images.transforms import Preprocess
 from diptych.models.architectures import Architecture, ModifiedResNet, TextTransformer, VisionTransformer
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.training.settings import Recipe
 from diptych.weights.checkpoint import save_checkpoint
 
@@ -17,7 +18,7 @@ RESNET = ModifiedResNet(resolution=32, layers=(1, 1, 1, 1), width=8, heads=4)
 TEXT = TextTransformer(width=16, layers=1, heads=2, context_length=16)
 
 
-def small_clip(image: VisionTransformer | ModifiedResNet = VIT) -> CLIP:
+def small_clip(image: VisionTransformer | ModifiedResNet = VIT) -> ImageModel:
     """Random weights, the same at every call."""
     torch.manual_seed(0)
     return build_model(Architecture(embed_dim=12, image=image, text=TEXT)).eval()

@@ -9,7 +9,7 @@ import torch
 from diptych.data.images.augmentations import CentreCrop
 from diptych.data.images.transforms import Preprocess
 from diptych.evaluation.task_report import Report, Scores
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.pretrained import load
 from diptych.runs.finetune_figures import best_alpha, losses
 from diptych.runs.finetune_start import prepare
@@ -100,7 +100,7 @@ def test_a_run_ends_when_evaluations_find_nothing_better_and_a_resumed_one_at_th
     def evaluate_from(first: int, dies_at: int | None = None):  # type: ignore[no-untyped-def]
         calls = iter(range(first, 30))
 
-        def evaluate(model: CLIP, preprocess: Preprocess) -> Mapping[str, float]:
+        def evaluate(model: ImageModel, preprocess: Preprocess) -> Mapping[str, float]:
             call = next(calls)
             if call == dies_at:
                 raise KeyboardInterrupt

@@ -16,7 +16,7 @@ from diptych.embed.encode import embed_images, image_features
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.zero_shot.classification import classifier, evaluate_zero_shot
 from diptych.evaluation.zero_shot.own_classes import evaluate_own_classes
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.runs.classifier_heads import probe_head
 from diptych.runs.evaluations import held_out_part, reports_of
 from diptych.runs.finetune_data import examine
@@ -403,7 +403,7 @@ def test_a_run_goes_on_where_it_was_stopped_and_ends_with_the_same_product(
     measure = reports_of(prepared)
     calls = 0
 
-    def dies(model: CLIP, preprocess: object, **options: object) -> object:
+    def dies(model: ImageModel, preprocess: object, **options: object) -> object:
         nonlocal calls
         calls += 1
         if calls == 3:  # after the start and the first evaluation

@@ -9,7 +9,7 @@ import diptych
 from diptych.config import build
 from diptych.errors import CheckpointError, SettingsError
 from diptych.models.architectures import Architecture
-from diptych.models.clip import build_model
+from diptych.models.building import build_model
 from diptych.runs.finetune_start import prepare
 from diptych.training.saving.layout import RECIPE
 from diptych.training.settings import Recipe

@@ -7,13 +7,14 @@ import torch
 from diptych import config
 from diptych.data.images.transforms import Preprocess
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.weights.checkpoint import save_checkpoint
 
 PREPROCESS = Preprocess(32)
 
 
-def tiny_clip() -> CLIP:
+def tiny_clip() -> ImageModel:
     """Return a CLIP of random weights, the same at every call: 32 pixels a side, 16 dimensions."""
     torch.manual_seed(0)
     architecture = Architecture(

@@ -9,7 +9,8 @@ from diptych.models.architectures import (
     TextTransformer,
     VisionTransformer,
 )
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 
 VOCABULARY = 60  # the last id is the end token, as in the published vocabulary
 CONTEXT = 12
@@ -31,7 +32,9 @@ TEXT_TOWERS = {
 }
 
 
-def small_model(image: str = "vit", text: str = "transformer", dtype: torch.dtype = torch.float64) -> CLIP:
+def small_model(
+    image: str = "vit", text: str = "transformer", dtype: torch.dtype = torch.float64
+) -> ImageModel:
     """A model with the paper's initialisation, but no weight of zero, in evaluation mode."""
     torch.manual_seed(0)
     architecture = Architecture(embed_dim=24, image=IMAGE_TOWERS[image], text=TEXT_TOWERS[text])

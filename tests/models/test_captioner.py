@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diptych.errors import SettingsError
 from diptych.models import architectures
-from diptych.models.clip import build_model
+from diptych.models.building import build_model
 from diptych.models.heads.captioner import Captioner, CellTower, reversed_texts
 from diptych.models.heads.generation import beam_search
 from tests.models.small_models import CONTEXT, IMAGE_TOWERS, VOCABULARY, random_texts
@@ -113,7 +113,7 @@ def test_every_parameter_of_the_image_tower_gets_a_gradient(image: str) -> None:
     found.square().sum().backward()
     missing = [name for name, value in model.visual.named_parameters() if value.grad is None]
     assert missing == []
-    with pytest.raises(SettingsError, match="Captioner, which predicts texts"):
+    with pytest.raises(SettingsError, match="captioner, which embeds no texts; `diptych caption`"):
         model.encode_text(random_texts([4]))
 
 

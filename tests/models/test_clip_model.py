@@ -8,7 +8,7 @@ from small_models import CONTEXT, IMAGE_TOWERS, TEXT_TOWERS, VOCABULARY, random_
 
 from diptych.errors import SettingsError
 from diptych.models.architectures import Architecture, ModifiedResNet, TextTransformer, VisionTransformer
-from diptych.models.clip import build_model
+from diptych.models.building import build_model
 
 
 def test_public_methods_give_the_documented_shapes(image_tower: str, text_tower: str) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from diptych.errors import SettingsError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.models.layers import blocks
 from diptych.models.layers.blocks import compile_blocks, set_recompute
 
@@ -33,7 +33,7 @@ def graphs() -> int:
     return counters["stats"]["unique_graphs"]
 
 
-def outputs_and_gradients(model: CLIP, images: int = 4) -> dict[str, Tensor]:
+def outputs_and_gradients(model: ImageModel, images: int = 4) -> dict[str, Tensor]:
     torch.manual_seed(1)
     model.train().zero_grad()
     texts = random_texts([7, 3, 12, 5, 4, 9][:images])

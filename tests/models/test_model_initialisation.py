@@ -13,7 +13,8 @@ from diptych.models.architectures import (
     TextTransformer,
     VisionTransformer,
 )
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 
 WIDTH, LAYERS = 256, 4
 
@@ -24,7 +25,7 @@ def spread_is(value: Tensor, expected: float) -> bool:
 
 
 @pytest.fixture(scope="module")
-def vit() -> CLIP:
+def vit() -> ImageModel:
     torch.manual_seed(0)
     return build_model(
         Architecture(
@@ -36,7 +37,7 @@ def vit() -> CLIP:
 
 
 @pytest.fixture(scope="module")
-def resnet() -> CLIP:
+def resnet() -> ImageModel:
     torch.manual_seed(0)
     return build_model(
         Architecture(
@@ -47,7 +48,7 @@ def resnet() -> CLIP:
     )
 
 
-def test_the_text_tower_starts_as_the_paper_says(vit: CLIP) -> None:
+def test_the_text_tower_starts_as_the_paper_says(vit: ImageModel) -> None:
     text = vit.text
     assert spread_is(text.token_embedding.weight, 0.02)
     assert spread_is(text.positional_embedding, 0.01)
@@ -62,7 +63,7 @@ def test_the_text_tower_starts_as_the_paper_says(vit: CLIP) -> None:
         assert not block.attn.out_proj.bias.any()
 
 
-def test_the_vision_transformer_starts_as_the_original_does(vit: CLIP) -> None:
+def test_the_vision_transformer_starts_as_the_original_does(vit: ImageModel) -> None:
     visual = vit.visual
     for value in (visual.class_embedding, visual.positional_embedding, visual.proj):
         assert spread_is(value, WIDTH**-0.5)
@@ -75,7 +76,7 @@ def test_the_vision_transformer_starts_as_the_original_does(vit: CLIP) -> None:
         assert not block.attn.out_proj.bias.any()
 
 
-def test_each_residual_block_starts_as_its_shortcut(resnet: CLIP) -> None:
+def test_each_residual_block_starts_as_its_shortcut(resnet: ImageModel) -> None:
     for name, value in resnet.visual.named_parameters():
         if name.endswith("bn3.weight") and name.startswith("layer"):
             assert not value.any(), name
@@ -86,7 +87,7 @@ def test_each_residual_block_starts_as_its_shortcut(resnet: CLIP) -> None:
     torch.testing.assert_close(block(x), block.downsample(x).relu())
 
 
-def test_the_attention_pool_and_the_bag_of_words_start_as_the_paper_says(resnet: CLIP) -> None:
+def test_the_attention_pool_and_the_bag_of_words_start_as_the_paper_says(resnet: ImageModel) -> None:
     pool = resnet.visual.attnpool
     for projection in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj):
         assert spread_is(projection.weight, 256**-0.5)
@@ -95,7 +96,7 @@ def test_the_attention_pool_and_the_bag_of_words_start_as_the_paper_says(resnet:
     assert spread_is(resnet.text.text_projection, WIDTH**-0.5)
 
 
-def test_the_temperature_starts_at_0_07_and_is_kept_from_going_below_0_01(vit: CLIP) -> None:
+def test_the_temperature_starts_at_0_07_and_is_kept_from_going_below_0_01(vit: ImageModel) -> None:
     assert vit.logit_scale.shape == ()
     assert vit.logit_scale.exp().item() == pytest.approx(1 / 0.07)
     vit.clamp_logit_scale()

@@ -97,7 +97,7 @@ def test_kept_patches_equal_a_slow_lookup_in_features_and_gradients(share: float
     pixels = torch.randn(5, 3, 32, 32, dtype=torch.float64)
     kept = kept_patches(torch.arange(5), tower.patches, share)
     direction = torch.randn(5, 24, dtype=torch.float64)
-    found = model.encode_image(pixels, kept)
+    found = model.visual(pixels, kept)
     expected = slow_tower(tower, pixels, kept)
     # Sums in another order, in float64.
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
@@ -119,7 +119,7 @@ def test_the_left_out_patches_are_not_seen() -> None:
         for left_out in set(range(16)) - set(numbers):
             top, side = 8 * (left_out // 4), 8 * (left_out % 4)
             image[:, top : top + 8, side : side + 8] = 99.0
-    assert torch.equal(model.encode_image(noisy, kept), model.encode_image(pixels, kept))
+    assert torch.equal(model.visual(noisy, kept), model.visual(pixels, kept))
 
 
 @pytest.mark.parametrize("gradients", [True, False])
@@ -133,7 +133,7 @@ def test_without_dropout_every_patch_is_seen_in_its_place(
     kept = kept_patches(torch.arange(3), 16, 0.0)
     with torch.set_grad_enabled(gradients):
         torch.testing.assert_close(
-            model.encode_image(pixels, kept), model.encode_image(pixels), rtol=1e-12, atol=1e-12
+            model.visual(pixels, kept), model.encode_image(pixels), rtol=1e-12, atol=1e-12
         )
 
 
@@ -142,14 +142,8 @@ def test_patch_dropout_computes_in_the_precision_of_autocast() -> None:
     pixels = torch.randn(3, 3, 32, 32)
     kept = kept_patches(torch.arange(3), 16, 0.5)
     with torch.autocast("cpu", torch.bfloat16):
-        found = model.encode_image(pixels, kept)
+        found = model.visual(pixels, kept)
     assert found.dtype == torch.bfloat16
-    expected = model.encode_image(pixels, kept)
+    expected = model.visual(pixels, kept)
     # bfloat16 has 8 bits; three blocks add up their roundings.
     assert (found - expected).abs().max() < 0.05 * expected.abs().max()
-
-
-def test_a_tower_without_patches_refuses_patch_dropout() -> None:
-    model = small_model(image="resnet")
-    with pytest.raises(SettingsError, match=r"ModifiedResNet, which has no patches .*patch_dropout = 0"):
-        model.encode_image(torch.randn(2, 3, 64, 64), kept_patches(torch.arange(2), 4, 0.5))

@@ -12,7 +12,7 @@ from diptych.models.architectures import (
     TextTransformer,
     VisionTransformer,
 )
-from diptych.models.clip import build_model
+from diptych.models.building import build_model
 
 # Parameters of the image tower and of the text tower with its embeddings and projection, counted in OpenAI's code.
 VISUAL_AND_TEXT = {

@@ -8,7 +8,7 @@ from small_models import random_texts, small_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.models.layers.batch_statistics import frozen_running_statistics
 from diptych.models.layers.blocks import set_recompute
 from diptych.models.layers.patch_dropout import kept_patches
@@ -24,7 +24,7 @@ def inputs(image: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return torch.randn(4, 3, side, side).to(dtype), random_texts([7, 3, 12, 5])
 
 
-def gradients(model: CLIP, pixels: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+def gradients(model: ImageModel, pixels: Tensor, tokens: Tensor) -> dict[str, Tensor]:
     """Of the contrastive loss of a batch of four, in training mode."""
     model.train().zero_grad()
     logits, transposed = model(pixels, tokens)
@@ -34,7 +34,7 @@ def gradients(model: CLIP, pixels: Tensor, tokens: Tensor) -> dict[str, Tensor]:
     return {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
 
 
-def saved_bytes(model: CLIP, pixels: Tensor, tokens: Tensor) -> int:
+def saved_bytes(model: ImageModel, pixels: Tensor, tokens: Tensor) -> int:
     """Of the storages that a forward pass keeps for the backward pass, parameters aside."""
     own = {value.untyped_storage().data_ptr() for value in [*model.parameters(), *model.buffers()]}
     storages: dict[int, int] = {}
@@ -94,7 +94,7 @@ def test_recomputation_and_patch_dropout_go_together(share: float) -> None:
     for on in (False, True):
         set_recompute(model, on)
         found.append(
-            torch.autograd.grad(model.encode_image(pixels, kept).square().sum(), model.visual.conv1.weight)
+            torch.autograd.grad(model.visual(pixels, kept).square().sum(), model.visual.conv1.weight)
         )
     assert torch.equal(found[0][0], found[1][0])
 

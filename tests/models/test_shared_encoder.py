@@ -5,12 +5,13 @@ import torch
 
 from diptych.errors import SettingsError
 from diptych.models.architectures import Architecture, SharedEncoder, VisionTransformer
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.models.shared_encoder import SharedEncoder as Encoder
 from tests.models.small_models import CONTEXT, VOCABULARY, random_texts
 
 
-def model_of(bands: int = 6) -> CLIP:
+def model_of(bands: int = 6) -> ImageModel:
     torch.manual_seed(0)
     return build_model(
         Architecture(

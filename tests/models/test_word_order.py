@@ -3,13 +3,14 @@
 import torch
 
 from diptych.models.architectures import Architecture, BagOfWords, TextTransformer, VisionTransformer
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.tokenizer import tokenize
 
 TEXTS = ["dog bites man", "man bites dog", "a red circle, a blue square", "a blue circle, a red square"]
 
 
-def model_of(text: BagOfWords | TextTransformer) -> CLIP:
+def model_of(text: BagOfWords | TextTransformer) -> ImageModel:
     torch.manual_seed(0)
     image = VisionTransformer(resolution=16, patch=16, width=8, layers=1, heads=1)
     return build_model(Architecture(embed_dim=16, image=image, text=text)).double().eval()

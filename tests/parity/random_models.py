@@ -12,7 +12,8 @@ from diptych.models.architectures import (
     TextTransformer,
     VisionTransformer,
 )
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 
 PIXELS_SEED, TOKENS_SEED = 1, 2
 
@@ -36,7 +37,7 @@ def small(name: str) -> Architecture:
 
 
 @torch.no_grad()
-def random_model(architecture: Architecture, dtype: torch.dtype = torch.float32) -> CLIP:
+def random_model(architecture: Architecture, dtype: torch.dtype = torch.float32) -> ImageModel:
     """A model in which no weight is zero or one, so that a lost or a swapped one shows in the features."""
     torch.manual_seed(0)
     model = build_model(architecture)
@@ -57,7 +58,9 @@ def random_model(architecture: Architecture, dtype: torch.dtype = torch.float32)
     return model.to(dtype).eval()
 
 
-def random_inputs(model: CLIP, dtype: torch.dtype = torch.float32, batch: int = 2) -> tuple[Tensor, Tensor]:
+def random_inputs(
+    model: ImageModel, dtype: torch.dtype = torch.float32, batch: int = 2
+) -> tuple[Tensor, Tensor]:
     """Pixels, and texts of different lengths whose padding is zero."""
     n = model.visual.input_resolution
     pixels = torch.randn(batch, 3, n, n, generator=torch.Generator().manual_seed(PIXELS_SEED)).to(dtype)
@@ -78,7 +81,7 @@ class Features:
 
 
 @torch.inference_mode()
-def features(model: CLIP, dtype: torch.dtype = torch.float32) -> Features:
+def features(model: ImageModel, dtype: torch.dtype = torch.float32) -> Features:
     """Ours for the inputs above."""
     pixels, tokens = random_inputs(model, dtype)
     return Features(model.encode_image(pixels), model.encode_text(tokens))

@@ -20,7 +20,7 @@ from diptych.models.architectures import (
     TextTransformer,
     VisionTransformer,
 )
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.weights.foreign.open_clip import write_open_clip_folder
 from diptych.weights.foreign.openai import openai_layout
 from diptych.weights.foreign.transformers import write_transformers_folder
@@ -44,7 +44,7 @@ OPENAI_SIZES = [
 ]
 
 
-def _openai_twin(openai_model: Any, model: CLIP) -> nn.Module:
+def _openai_twin(openai_model: Any, model: ImageModel) -> nn.Module:
     """OpenAI's class with the weights of `model`."""
     size, text = model.architecture.image, model.architecture.text
     assert isinstance(text, TextTransformer)
@@ -72,7 +72,7 @@ def _openai_twin(openai_model: Any, model: CLIP) -> nn.Module:
 
 
 @torch.inference_mode()
-def _openai_features(twin: Any, model: CLIP, dtype: torch.dtype) -> Features:
+def _openai_features(twin: Any, model: ImageModel, dtype: torch.dtype) -> Features:
     pixels, tokens = random_inputs(model, dtype)
     return Features(twin.encode_image(pixels), twin.encode_text(tokens))
 
@@ -100,7 +100,7 @@ def test_logits_equal_those_of_openais_package(openai_model: Any) -> None:
 
 
 @torch.inference_mode()
-def _open_clip_features(theirs: Any, model: CLIP, dtype: torch.dtype) -> Features:
+def _open_clip_features(theirs: Any, model: ImageModel, dtype: torch.dtype) -> Features:
     pixels, tokens = random_inputs(model, dtype)
     theirs = theirs.to(dtype).eval()
     return Features(theirs.encode_image(pixels), theirs.encode_text(tokens))
@@ -125,7 +125,7 @@ def test_open_clip_reads_our_folder_and_we_read_what_it_has(
             assert distance(features(ours.to(dtype), dtype), expected) <= TOLERANCE[dtype]
 
 
-def _back_from_open_clip(theirs: Any, tmp_path: Path) -> tuple[CLIP, Preprocess]:
+def _back_from_open_clip(theirs: Any, tmp_path: Path) -> tuple[ImageModel, Preprocess]:
     """Their weights as their trainer saves them, beside the configuration that we wrote for them."""
     folder = tmp_path / "theirs"
     folder.mkdir()
@@ -135,7 +135,7 @@ def _back_from_open_clip(theirs: Any, tmp_path: Path) -> tuple[CLIP, Preprocess]
 
 
 @torch.inference_mode()
-def _transformers_features(theirs: Any, model: CLIP, dtype: torch.dtype) -> Features:
+def _transformers_features(theirs: Any, model: ImageModel, dtype: torch.dtype) -> Features:
     pixels, tokens = random_inputs(model, dtype)
     theirs = theirs.to(dtype).eval()
     return Features(

@@ -12,7 +12,7 @@ from memory_store import MemoryDatabase
 from tiny_model import preprocessing, random_clip
 
 from diptych.data.images.transforms import Preprocess
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.search.stores.connect import connect
 from diptych.search.stores.protocol import Database
 
@@ -21,7 +21,7 @@ _NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def tiny_clip() -> CLIP:
+def tiny_clip() -> ImageModel:
     return random_clip()
 
 

@@ -10,7 +10,7 @@ from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import open_source
 from diptych.embed.encode import embed_images, embed_texts
 from diptych.embed.source_rows import uri_of
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.search.image_index import Index
@@ -20,7 +20,7 @@ from diptych.search.stores.image_rows import item_id
 
 
 @pytest.fixture
-def encoder(tiny_clip: CLIP, tiny_preprocess: Preprocess) -> Encoder:
+def encoder(tiny_clip: ImageModel, tiny_preprocess: Preprocess) -> Encoder:
     return Encoder(tiny_clip, tiny_preprocess, "tiny", batch_size=4)
 
 
@@ -51,7 +51,7 @@ def test_a_picture_finds_itself(encoder: Encoder, photos: Path, tmp_path: Path) 
 
 
 def test_words_find_what_a_loop_over_the_pictures_finds(
-    encoder: Encoder, tiny_clip: CLIP, tiny_preprocess: Preprocess, photos: Path, tmp_path: Path
+    encoder: Encoder, tiny_clip: ImageModel, tiny_preprocess: Preprocess, photos: Path, tmp_path: Path
 ) -> None:
     refresh(tmp_path / "index", open_source(photos), encoder)
     paths = sorted(photos.glob("*.png"))
@@ -64,7 +64,7 @@ def test_words_find_what_a_loop_over_the_pictures_finds(
 
 
 def test_words_and_a_picture_are_added_as_unit_vectors(
-    encoder: Encoder, tiny_clip: CLIP, tiny_preprocess: Preprocess, photos: Path, tmp_path: Path
+    encoder: Encoder, tiny_clip: ImageModel, tiny_preprocess: Preprocess, photos: Path, tmp_path: Path
 ) -> None:
     refresh(tmp_path / "index", open_source(photos), encoder)
     text = embed_texts(tiny_clip, ["at night"])[0]

@@ -14,7 +14,7 @@ from diptych.data.sources.opening import open_source
 from diptych.embed.embedding_files import about, part_of, write_embeddings
 from diptych.embed.source_rows import embed_source
 from diptych.errors import DataError, SearchIndexError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.pretrained import fingerprint
 from diptych.search.building.build import refresh
 from diptych.search.building.recorded import NOT_RECORDED, Recorded
@@ -34,7 +34,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def recorded(photos: Path, tmp_path: Path, tiny_clip: CLIP, tiny_preprocess: Preprocess) -> Path:
+def recorded(photos: Path, tmp_path: Path, tiny_clip: ImageModel, tiny_preprocess: Preprocess) -> Path:
     source, file = open_source(photos), tmp_path / "x.parquet"
     batches = embed_source(tiny_clip, tiny_preprocess, source, hashes=True)
     said = about("tiny", fingerprint(tiny_clip, tiny_preprocess), source)
@@ -52,7 +52,7 @@ def rows(database: MemoryDatabase) -> dict[str, tuple[object, bytes, bytes | Non
 
 @pytest.mark.parametrize("thumbnails", [True, False])
 def test_the_index_is_the_one_that_the_model_would_have_filled(
-    photos: Path, recorded: Path, tiny_clip: CLIP, tiny_preprocess: Preprocess, thumbnails: bool
+    photos: Path, recorded: Path, tiny_clip: ImageModel, tiny_preprocess: Preprocess, thumbnails: bool
 ) -> None:
     by_model, by_file = MemoryDatabase(), MemoryDatabase()
     encoder = Encoder(tiny_clip, tiny_preprocess, "tiny")
@@ -71,7 +71,7 @@ def test_pictures_may_lie_elsewhere(photos: Path, recorded: Path, tmp_path: Path
 
 
 def test_a_picture_that_has_changed_since_is_left_to_the_model(
-    photos: Path, recorded: Path, tiny_clip: CLIP, tiny_preprocess: Preprocess
+    photos: Path, recorded: Path, tiny_clip: ImageModel, tiny_preprocess: Preprocess
 ) -> None:
     Image.new("RGB", (30, 20), "red").save(photos / "2.png")
     database = MemoryDatabase()
@@ -83,7 +83,7 @@ def test_a_picture_that_has_changed_since_is_left_to_the_model(
 
 
 def test_a_file_of_another_model_is_refused(
-    photos: Path, recorded: Path, tmp_path: Path, tiny_clip: CLIP
+    photos: Path, recorded: Path, tmp_path: Path, tiny_clip: ImageModel
 ) -> None:
     database = MemoryDatabase()
     refresh(database, open_source(photos), Encoder(tiny_clip, Preprocess(16, resize="squash"), "other"))

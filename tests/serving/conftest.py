@@ -14,7 +14,7 @@ from tiny_model import preprocessing, random_clip
 from diptych.data.example import Example
 from diptych.data.images.decoding import Pixels, read_rgb
 from diptych.data.sources.opening import Source, open_source
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.search.image_index import Index
@@ -53,12 +53,12 @@ async def decode_here(data: bytes) -> Pixels:
 
 
 @pytest.fixture(scope="session")
-def served_clip() -> CLIP:
+def served_clip() -> ImageModel:
     return random_clip()
 
 
 @pytest.fixture(scope="session")
-def filled(served_clip: CLIP) -> MemoryDatabase:
+def filled(served_clip: ImageModel) -> MemoryDatabase:
     """The database of an index of the first `PICTURES` of `sample:test`. Not to be written to."""
     database = MemoryDatabase()
     refresh(
@@ -68,7 +68,7 @@ def filled(served_clip: CLIP) -> MemoryDatabase:
 
 
 @pytest.fixture(scope="session")
-def make_service(served_clip: CLIP, filled: MemoryDatabase) -> MakeService:
+def make_service(served_clip: ImageModel, filled: MemoryDatabase) -> MakeService:
     """A service over the filled index, or over a database of one's own, with other settings."""
 
     def make(settings: Settings | None = None, database: MemoryDatabase = filled) -> Service:

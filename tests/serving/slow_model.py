@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from diptych.embed.encode import Vectors
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.serving import encoders
 
 
@@ -25,7 +25,7 @@ class SlowTexts:
         self._seconds = seconds
         monkeypatch.setattr(encoders, "encode_tokens", self._slowly)
 
-    def _slowly(self, model: CLIP, tokens: Any) -> Vectors:
+    def _slowly(self, model: ImageModel, tokens: Any) -> Vectors:
         self.sizes.append(len(tokens))
         self.gate.wait(20)
         threading.Event().wait(self._seconds)

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message
 from tiny_model import preprocessing
 
 from diptych.data.example import Example
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.search.image_index import Index
@@ -76,14 +76,14 @@ class Pictures:
         return ""
 
 
-def database_of(words: list[str], clip: CLIP) -> MemoryDatabase:
+def database_of(words: list[str], clip: ImageModel) -> MemoryDatabase:
     database = MemoryDatabase()
     refresh(database, Pictures(words), Encoder(clip, preprocessing(), "tiny"))
     return database
 
 
 @pytest.fixture(scope="module")
-def hostile(served_clip: CLIP) -> MemoryDatabase:
+def hostile(served_clip: ImageModel) -> MemoryDatabase:
     return database_of(SCRIPTS, served_clip)
 
 
@@ -204,7 +204,7 @@ def injected(
 
 
 @pytest.fixture(scope="module")
-def known(make_service: Callable[..., Service], served_clip: CLIP) -> set[tuple[str, ...]]:
+def known(make_service: Callable[..., Service], served_clip: ImageModel) -> set[tuple[str, ...]]:
     """What pages consist of over pictures with harmless names."""
     service = make_service(
         database=database_of([f"{HARMLESS} {number}" for number in range(60)], served_clip)
@@ -646,7 +646,7 @@ TOKEN = "a-token-of-more-than-thirty-two-characters"
 
 
 @pytest.fixture
-def decoding_apart(served_clip: CLIP, tmp_path: Path) -> Iterator[TestClient]:
+def decoding_apart(served_clip: ImageModel, tmp_path: Path) -> Iterator[TestClient]:
     """A client of an application put together as `diptych serve` does it, with a token that may write."""
     settings = Settings(tokens=Tokens([(Scope.WRITE, TOKEN)]), uploads=tmp_path / "uploads")
     index = Index(database_of([f"{HARMLESS} {number}" for number in range(3)], served_clip), freshness=0)

@@ -13,7 +13,7 @@ from pictures_for_requests import png
 from diptych.data.images.decoding import read_rgb
 from diptych.embed.encode import embed_images, embed_texts
 from diptych.errors import ImageError, TextError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.serving.batching import Batcher, OverloadedError, Room
 from diptych.serving.prometheus import Metrics
 from diptych.serving.service import Service
@@ -234,7 +234,7 @@ def in_service(service: Service, body: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-def test_batched_answers_equal_single_ones(service: Service, served_clip: CLIP) -> None:
+def test_batched_answers_equal_single_ones(service: Service, served_clip: ImageModel) -> None:
     texts = [f"{number} red hearts and a {'very ' * (number % 7)}long tail" for number in range(40)]
     files = [png((6 * number, 250 - 6 * number, 99), (20 + number, 40)) for number in range(20)]
     preprocess = service.towers._preprocess

@@ -16,7 +16,8 @@ from diptych.data.sources.opening import open_source
 from diptych.evaluation.zero_shot.class_labels import labels_from
 from diptych.evaluation.zero_shot.own_labels import classify, classify_own
 from diptych.models.architectures import Classifier
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.search.image_index import Index
@@ -29,7 +30,7 @@ LABELS = ["a heart", "a star", "a very long river"]
 
 @pytest.mark.parametrize("templates", [["{}"], ["a photo of {}.", "a drawing of {}", "{}"]])
 def test_probabilities_are_those_of_the_library(
-    client: TestClient, served_clip: CLIP, templates: list[str]
+    client: TestClient, served_clip: ImageModel, templates: list[str]
 ) -> None:
     files = [png((200, 0, 0)), png((0, 0, 200))]
     body = {"images": [data_uri(file) for file in files], "labels": LABELS, "templates": templates}
@@ -51,7 +52,7 @@ def test_probabilities_are_those_of_the_library(
 @pytest.mark.parametrize("reads", ["embedding", "features"])
 @pytest.mark.parametrize("several", [False, True])
 def test_without_labels_the_classes_are_those_that_the_model_learned(
-    served_clip: CLIP, reads: Literal["embedding", "features"], several: bool
+    served_clip: ImageModel, reads: Literal["embedding", "features"], several: bool
 ) -> None:
     size = Classifier(classes=("cat", "dog", "fox"), reads=reads, several=several)
     model = build_model(replace(served_clip.architecture, classifier=size)).eval()
@@ -73,7 +74,7 @@ def test_without_labels_the_classes_are_those_that_the_model_learned(
         assert (total == pytest.approx(1)) != several
 
 
-def client_of(model: CLIP) -> TestClient:
+def client_of(model: ImageModel) -> TestClient:
     database = MemoryDatabase()
     refresh(database, open_source("sample:test"), Encoder(model, preprocessing(), "tiny"))
     service = build_service(

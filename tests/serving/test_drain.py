@@ -15,7 +15,7 @@ from tiny_model import preprocessing
 
 from diptych import config
 from diptych.data.sources.opening import open_source
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.serving.server import address_of, build_server, listening
@@ -82,7 +82,7 @@ def test_a_server_that_is_stopping_says_that_it_is_not_ready(make_service: Calla
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, served_clip: CLIP) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, served_clip: ImageModel) -> Path:
     """A folder with a tiny checkpoint, and an index that it has filled."""
     folder = tmp_path_factory.mktemp("place")
     save_checkpoint(folder / "model", served_clip, config.plain(preprocessing()))

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from diptych.embed.encode import embed_images, embed_texts
 from diptych.errors import SettingsError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.serving.api import image_inputs
 from diptych.serving.app import create_app
 from diptych.serving.server_settings import Settings
@@ -26,14 +26,14 @@ def vectors(client: TestClient, **body: object) -> np.ndarray:
     return np.array([one["embedding"] for one in data], np.float32)
 
 
-def test_texts_are_those_of_the_library(client: TestClient, served_clip: CLIP) -> None:
+def test_texts_are_those_of_the_library(client: TestClient, served_clip: ImageModel) -> None:
     texts = ["a red heart", "a star"]
     assert np.allclose(vectors(client, input=texts), embed_texts(served_clip, texts), atol=2e-6)
     assert np.allclose(vectors(client, input=texts[0]), embed_texts(served_clip, texts[:1]), atol=2e-6)
 
 
 def test_pictures_are_those_of_the_library_in_every_spelling(
-    client: TestClient, served_clip: CLIP, service: Service
+    client: TestClient, served_clip: ImageModel, service: Service
 ) -> None:
     expected = embed_images(served_clip, service.towers._preprocess, [png()])
     uri = data_uri(png())

@@ -15,7 +15,7 @@ from tiny_model import preprocessing
 
 from diptych.data.images.decoding import DEFAULT_LIMITS
 from diptych.data.sources.opening import open_source
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.serving import originals
@@ -37,7 +37,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def database(pictures: Path, served_clip: CLIP) -> MemoryDatabase:
+def database(pictures: Path, served_clip: ImageModel) -> MemoryDatabase:
     """An index of three files of a folder."""
     made = MemoryDatabase()
     refresh(made, open_source(pictures), Encoder(served_clip, preprocessing(), "tiny"))
@@ -181,7 +181,7 @@ def test_an_added_picture_is_found_shown_and_kept_as_a_file(writing: TestClient,
 
 
 def test_a_folder_of_uploads_can_be_indexed_again_and_nothing_is_new(
-    writing: TestClient, tmp_path: Path, database: MemoryDatabase, served_clip: CLIP
+    writing: TestClient, tmp_path: Path, database: MemoryDatabase, served_clip: ImageModel
 ) -> None:
     new = [
         {"image": data_uri(png((200, 200, 20))), "caption": "yellow"},
@@ -241,7 +241,7 @@ def test_without_a_folder_for_uploads_nothing_is_taken(
 
 
 def test_names_that_are_no_unicode_are_shown_with_question_marks(
-    make_service: Callable[..., Service], served_clip: CLIP, pictures: Path
+    make_service: Callable[..., Service], served_clip: ImageModel, pictures: Path
 ) -> None:
     os.rename(pictures / "0.png", os.fsencode(pictures) + b"/\xff.png")
     database = MemoryDatabase()

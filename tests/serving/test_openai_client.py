@@ -9,7 +9,7 @@ import pytest
 from pictures_for_requests import data_uri, png
 
 from diptych.embed.encode import embed_texts
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.serving.guard.tokens import Scope, Tokens
 from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
@@ -17,7 +17,7 @@ from diptych.serving.service import Service
 READ = "r" * 40
 
 
-def test_openai_gets_the_librarys_vectors(served: str, served_clip: CLIP) -> None:
+def test_openai_gets_the_librarys_vectors(served: str, served_clip: ImageModel) -> None:
     texts = ["a red heart", "a star"]
     with openai.OpenAI(base_url=f"{served}/v1", api_key="none", max_retries=0) as client:
         assert [model.id for model in client.models.list()] == ["tiny"]

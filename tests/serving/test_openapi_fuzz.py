@@ -18,7 +18,7 @@ from schemathesis.engine import events
 from tiny_model import preprocessing
 
 from diptych.data.sources.opening import open_source
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.serving import server
@@ -32,7 +32,7 @@ WRITE = "w" * 40
 
 @pytest.fixture
 def writable(
-    tmp_path_factory: pytest.TempPathFactory, served_clip: CLIP, make_service: Callable[..., Service]
+    tmp_path_factory: pytest.TempPathFactory, served_clip: ImageModel, make_service: Callable[..., Service]
 ) -> Service:
     """A service over four pictures that may be changed, with a token for it."""
     folder = tmp_path_factory.mktemp("fuzz")

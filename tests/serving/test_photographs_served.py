@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from tiny_model import preprocessing
 
 from diptych.data.sources.opening import open_source
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.serving.app import create_app
@@ -25,7 +25,7 @@ HIDDEN = ["latitude > 0", "not longitude > 7", NEAR, f"label = x or ({NEAR})"]
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory, served_clip: CLIP) -> MemoryDatabase:
+def database(tmp_path_factory: pytest.TempPathFactory, served_clip: ImageModel) -> MemoryDatabase:
     """Three photographs, of which the second has another camera, and the third nothing."""
     folder = tmp_path_factory.mktemp("photos")
     first = exif_of(

@@ -8,7 +8,7 @@ from pictures_for_requests import data_uri, png
 from starlette.testclient import TestClient
 from tiny_model import preprocessing
 
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.search.encoder import Encoder
 from diptych.search.query import QueryPart, Question
 from diptych.search.searcher import Searcher
@@ -16,7 +16,7 @@ from diptych.serving.service import Service
 
 
 @pytest.fixture
-def searcher(service: Service, served_clip: CLIP) -> Searcher:
+def searcher(service: Service, served_clip: ImageModel) -> Searcher:
     return Searcher(service.index, Encoder(served_clip, preprocessing(), "tiny"))
 
 

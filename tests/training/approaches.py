@@ -27,7 +27,8 @@ from diptych.models.architectures import (
     ProjectionHead,
     VisionTransformer,
 )
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.models.text_transformer import TextTransformer
 from diptych.objectives.cross_entropy import label_likelihood
 from diptych.objectives.nt_xent import nt_xent
@@ -57,7 +58,7 @@ class Approach:
 
     architecture: Architecture
     recipe: Callable[[Path], Recipe]
-    loss: Callable[[CLIP, Batch, Path], Tensor]
+    loss: Callable[[ImageModel, Batch, Path], Tensor]
     labelled: bool = False
     chunkings: tuple[str, ...] = tuple(CHUNKINGS)
     scale: float = (
@@ -81,7 +82,7 @@ def normalised(pixels: Tensor) -> Tensor:
     return ((pixels - mean) / std).double()
 
 
-def simclr_loss(model: CLIP, batch: Batch, _: Path) -> Tensor:
+def simclr_loss(model: ImageModel, batch: Batch, _: Path) -> Tensor:
     pixels = [
         normalised(random_view(batch.canvas, batch.mirrored, view_chances(batch.seeds, view), VIEWS, 32))
         for view in (0, 1)
@@ -91,13 +92,13 @@ def simclr_loss(model: CLIP, batch: Batch, _: Path) -> Tensor:
     return total / count
 
 
-def label_loss(model: CLIP, batch: Batch, _: Path) -> Tensor:
+def label_loss(model: ImageModel, batch: Batch, _: Path) -> Tensor:
     features = model.visual.features(normalised(batch.canvas.float() / 255))
     total, count = label_likelihood(model.text(features), batch.tokens[:, 0].long(), 0.1)
     return total / count
 
 
-def label_distillation_loss(model: CLIP, batch: Batch, folder: Path) -> Tensor:
+def label_distillation_loss(model: ImageModel, batch: Batch, folder: Path) -> Tensor:
     teacher, pixels = teacher_of(folder, "label-distillation"), normalised(batch.canvas.float() / 255)
     student = model.text(model.visual.features(pixels))
     with torch.no_grad():
@@ -108,13 +109,13 @@ def label_distillation_loss(model: CLIP, batch: Batch, folder: Path) -> Tensor:
     return (0.7 * soft + 0.3 * hard) / ROWS
 
 
-def convirt_loss(model: CLIP, batch: Batch, _: Path) -> Tensor:
+def convirt_loss(model: ImageModel, batch: Batch, _: Path) -> Tensor:
     image = F.normalize(model.encode_image(normalised(batch.canvas.float() / 255)), dim=1)
     text = F.normalize(model.encode_text(batch.tokens), dim=1)
     return simple(image, text, 1 / 0.2, 0.75)
 
 
-def clip_distillation_loss(model: CLIP, batch: Batch, folder: Path) -> Tensor:
+def clip_distillation_loss(model: ImageModel, batch: Batch, folder: Path) -> Tensor:
     teacher, pixels = teacher_of(folder, "clip-distillation"), normalised(batch.canvas.float() / 255)
     image, text = (
         F.normalize(rows, dim=1) for rows in (model.encode_image(pixels), model.encode_text(batch.tokens))
@@ -135,7 +136,7 @@ def clip_distillation_loss(model: CLIP, batch: Batch, folder: Path) -> Tensor:
     return 0.5 * own + 20 * feature + 0.7 / 2 * affinity + 0.4 / 2 * interactive
 
 
-def shre_taught_loss(model: CLIP, batch: Batch, folder: Path) -> Tensor:
+def shre_taught_loss(model: ImageModel, batch: Batch, folder: Path) -> Tensor:
     """The ranking, and of each modality that a row shows the divergence from the teacher's classes of the picture."""
     teacher, pixels = teacher_of(folder, "label-distillation"), normalised(batch.canvas.float() / 255)
     encoder = model.text
@@ -154,7 +155,7 @@ def shre_taught_loss(model: CLIP, batch: Batch, folder: Path) -> Tensor:
     return shre_loss(model, batch, folder) + total / ROWS
 
 
-def bag_of_words_loss(model: CLIP, batch: Batch, _: Path) -> Tensor:
+def bag_of_words_loss(model: ImageModel, batch: Batch, _: Path) -> Tensor:
     image = F.normalize(model.visual(normalised(batch.canvas.float() / 255)), dim=1)
     text = F.normalize(model.text(batch.tokens), dim=1)
     return simple(image, text, model.logit_scale.exp())
@@ -237,7 +238,7 @@ def prepare(folder: Path) -> Path:
     return folder
 
 
-def teacher_of(folder: Path, name: str) -> CLIP:
+def teacher_of(folder: Path, name: str) -> ImageModel:
     return load_checkpoint(folder / name)[0].double()
 
 
@@ -247,7 +248,7 @@ def simple(image: Tensor, text: Tensor, scale: float | Tensor, weight: float = 0
     return weight * F.cross_entropy(logits, mine) + (1 - weight) * F.cross_entropy(logits.T, mine)
 
 
-def model_of(approach: Approach) -> CLIP:
+def model_of(approach: Approach) -> ImageModel:
     """In float64 and training mode, the same in every process, its heads large enough to show."""
     torch.manual_seed(3)
     model = build_model(approach.architecture).double()

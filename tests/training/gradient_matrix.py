@@ -23,7 +23,8 @@ from diptych.models.architectures import (
     VisionTransformer,
     WordPredictor,
 )
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.training.approaches import TASKS
 from diptych.training.approaches import contrastive as clip_task
 from diptych.training.approaches.image_views import PictureTask
@@ -72,7 +73,7 @@ def cases() -> Iterator[Case]:
             yield Case(way, objective, chunking, loss)
 
 
-def model_of(objective: str) -> CLIP:
+def model_of(objective: str) -> ImageModel:
     """A small CLIP in float64, the same in every process."""
     architecture = Architecture(
         embed_dim=8,
@@ -114,7 +115,7 @@ def batch_of(rows: range) -> Batch:
     )
 
 
-def task_of(objective: str, model: CLIP) -> PictureTask:
+def task_of(objective: str, model: ImageModel) -> PictureTask:
     """The task as the engine makes it, in float64."""
     recipe = load_recipe("sample", (f"objective.name={objective}", "augmentation={name='none'}"))
     recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, precision="float32"))

@@ -11,7 +11,7 @@ import diptych
 from diptych.data.images.transforms import Preprocess
 from diptych.errors import SettingsError
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
-from diptych.models.clip import build_model
+from diptych.models.building import build_model
 from diptych.training.approaches.convirt import ConvirtTask
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe

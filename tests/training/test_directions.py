@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from diptych.data.images.transforms import Preprocess
 from diptych.models.architectures import Architecture, BagOfWords, VisionTransformer
-from diptych.models.clip import build_model
+from diptych.models.building import build_model
 from diptych.tokenizer import tokenize
 from diptych.training.approaches.contrastive import ClipTask
 from diptych.training.approaches.sides import unit

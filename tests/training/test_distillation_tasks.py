@@ -17,8 +17,9 @@ from diptych.models.architectures import (
     ModifiedResNet,
     VisionTransformer,
 )
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
 from diptych.models.heads.label_head import LabelHead as Head
+from diptych.models.image_model import ImageModel
 from diptych.training.approaches.clip_distillation import ClipDistillationTask
 from diptych.training.approaches.label_distillation import LabelDistillationTask
 from diptych.training.approaches.teacher import Teacher
@@ -61,14 +62,14 @@ def clip_recipe(teacher: str, *more: str) -> Recipe:
     return load_recipe("clip-distillation", (*settings, *none, *more))
 
 
-def loss_of(task: ClipDistillationTask | LabelDistillationTask, model: CLIP) -> tuple[float, float]:
+def loss_of(task: ClipDistillationTask | LabelDistillationTask, model: ImageModel) -> tuple[float, float]:
     """The loss of a batch, and the length of its gradient."""
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0)
     result = training_step(task, optimizer, batch_of(range(ROWS)), 0.0, None, group_positives=False)
     return result.loss, result.gradient_norm
 
 
-def student_of(place: str) -> CLIP:
+def student_of(place: str) -> ImageModel:
     return diptych.load(place, device="cpu")[0].train()
 
 

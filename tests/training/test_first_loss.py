@@ -14,7 +14,7 @@ from diptych.models.architectures import (
     TextTransformer,
     VisionTransformer,
 )
-from diptych.models.clip import build_model
+from diptych.models.building import build_model
 from diptych.training.approaches import TASKS
 from diptych.training.first_loss import _LOSSES, guessing_loss
 from diptych.training.step import training_step

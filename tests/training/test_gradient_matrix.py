@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from diptych.models.clip import CLIP
 from diptych.models.heads.captioner import Captioner
 from diptych.models.heads.word_predictor import WordPredictor
+from diptych.models.image_model import ImageModel
 from diptych.objectives.infonce import infonce
 from diptych.objectives.pairs import Pairs
 from diptych.objectives.sigmoid import sigmoid
@@ -45,7 +45,7 @@ def reference(objective: str) -> dict[str, Tensor]:
     return {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
 
 
-def _captioned(model: CLIP, pixels: Tensor, tokens: Tensor) -> Tensor:
+def _captioned(model: ImageModel, pixels: Tensor, tokens: Tensor) -> Tensor:
     """Every text on its own, in both directions, without padding, by the library's cross-entropy."""
     assert isinstance(model.text, Captioner)
     cells = model.visual.tokens(pixels) @ model.visual.proj
@@ -60,7 +60,7 @@ def _captioned(model: CLIP, pixels: Tensor, tokens: Tensor) -> Tensor:
     return total / number
 
 
-def _bagged(model: CLIP, pixels: Tensor, tokens: Tensor) -> Tensor:
+def _bagged(model: ImageModel, pixels: Tensor, tokens: Tensor) -> Tensor:
     assert isinstance(model.text, WordPredictor)
     likelihood = (model.visual(pixels) @ model.text.table.T + model.text.bias).log_softmax(dim=1)
     rows = [

@@ -21,8 +21,9 @@ from diptych.models.architectures import (
     ModifiedResNet,
     VisionTransformer,
 )
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
 from diptych.models.heads.label_head import LabelHead as Head
+from diptych.models.image_model import ImageModel
 from diptych.training.approaches.supervised import LabelsTask
 from diptych.training.engine import train
 from diptych.training.planning.forecast import made_up_batch
@@ -47,7 +48,7 @@ def recipe_of(name: str, pictures: Path, *more: str) -> Recipe:
     return load_recipe(name, (*place, *TINY_RUN, *more))
 
 
-def small(classes: int = 5) -> CLIP:
+def small(classes: int = 5) -> ImageModel:
     torch.manual_seed(0)
     names = tuple(map(str, range(classes)))
     image = VisionTransformer(resolution=32, patch=16, width=16, layers=2, heads=2)

@@ -9,7 +9,7 @@ import torch
 import diptych
 from diptych.data.sources.opening import open_source
 from diptych.errors import SettingsError
-from diptych.models.clip import build_model
+from diptych.models.building import build_model
 from diptych.models.language_tower import LanguageTower
 from diptych.objectives.vocabulary_softmax import log_likelihoods
 from diptych.training.engine import train

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from diptych.models.architectures import Architecture, LabelHead, VisionTransformer
-from diptych.models.clip import build_model
+from diptych.models.building import build_model
 from diptych.training.optim.lars import LARS
 from diptych.training.optim.optimizer import build_optimizer, parameter_groups
 from diptych.training.settings import OptimizerSettings

@@ -11,7 +11,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from diptych.models import architectures
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.models.layers.blocks import set_recompute
 from diptych.models.layers.patch_dropout import kept_patches
 from diptych.training.optim.ema import Ema
@@ -25,7 +26,7 @@ RESNET = architectures.ModifiedResNet(resolution=32, layers=(1, 1, 1, 1), width=
 TEXT = architectures.BagOfWords(width=16, context_length=8, vocab_size=30)
 
 
-def small_clip(image: architectures.VisionTransformer | architectures.ModifiedResNet = VIT) -> CLIP:
+def small_clip(image: architectures.VisionTransformer | architectures.ModifiedResNet = VIT) -> ImageModel:
     torch.manual_seed(0)
     return build_model(architectures.Architecture(embed_dim=16, image=image, text=TEXT)).double()
 
@@ -42,7 +43,7 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def few_steps(model: CLIP, moments: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def few_steps(model: ImageModel, moments: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights and their average after three steps, by name."""
     settings = OptimizerSettings(learning_rate=1e-2, moments=moments, layer_decay=0.7)  # type: ignore[arg-type]
     optimizer, ema = build_optimizer(model, settings, 4), Ema(model, 0.9)
@@ -80,13 +81,15 @@ def test_shards_of_the_weights_are_updated_and_averaged_as_whole_ones(moments: s
 
 
 def cached_gradients(
-    model: CLIP, pixels: Tensor, kept: Tensor | None, rows: int
+    model: ImageModel, pixels: Tensor, kept: Tensor | None, rows: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Features, and the gradient of a loss that couples all of them, with chunks of so many rows."""
     model.train().zero_grad()
 
     def encode(chosen: Tensor) -> Tensor:
-        return model.encode_image(pixels[chosen], None if kept is None else kept[chosen])
+        inputs = [pixels[chosen]] if kept is None else [pixels[chosen], kept[chosen]]
+        features: Tensor = model.visual(*inputs)
+        return features
 
     parts = list(torch.arange(len(pixels)).split(rows))
     side = Side(model.visual, encode, parts, 0, lambda on: contextlib.nullcontext())

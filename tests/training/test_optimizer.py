@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from diptych.errors import SettingsError
 from diptych.models import architectures
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.training.optim.optimizer import (
     CompactAdamW,
     _key_halves,
@@ -31,7 +32,7 @@ CPU = torch.device("cpu")
 def small_clip(
     image: architectures.VisionTransformer | architectures.ModifiedResNet = VIT,
     text: architectures.TextTransformer | architectures.BagOfWords = TEXT,
-) -> CLIP:
+) -> ImageModel:
     torch.manual_seed(0)
     return build_model(architectures.Architecture(embed_dim=16, image=image, text=text))
 

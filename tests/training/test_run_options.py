@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from diptych.errors import SettingsError
 from diptych.models.architectures import PUBLISHED
-from diptych.models.clip import build_model
+from diptych.models.building import build_model
 from diptych.training import engine
 from diptych.training.approaches import contrastive as clip_task
 from diptych.training.approaches.contrastive import ClipTask

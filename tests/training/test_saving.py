@@ -14,7 +14,8 @@ from diptych.config import plain
 from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.training.saving import saver as saver_module
 from diptych.training.saving.layout import checkpoint_folder, checkpoints
 from diptych.training.saving.saver import Saver, Snapshot
@@ -34,12 +35,12 @@ TINY = Architecture(
 )
 
 
-def model(seed: int = 0) -> CLIP:
+def model(seed: int = 0) -> ImageModel:
     torch.manual_seed(seed)
     return build_model(TINY)
 
 
-def snapshot(of: CLIP, step: int) -> Snapshot:
+def snapshot(of: ImageModel, step: int) -> Snapshot:
     return Snapshot(
         weights=of.state_dict(),
         description=Description(architecture=plain(TINY), preprocessing=plain(Preprocess(16))),

@@ -11,7 +11,7 @@ from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import open_source
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.retrieval import evaluate_retrieval
-from diptych.models.clip import build_model
+from diptych.models.building import build_model
 from diptych.training.approaches.shre import ShreTask
 from diptych.training.engine import train
 from diptych.training.feeding import open_training_data

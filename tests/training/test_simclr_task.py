@@ -15,7 +15,8 @@ from diptych.data.images.transforms import Preprocess
 from diptych.data.images.two_views import TwoViews
 from diptych.errors import SettingsError
 from diptych.models.architectures import Architecture, ProjectionHead, VisionTransformer
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.training.approaches.simclr import SimclrTask
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe
@@ -34,7 +35,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def model_of() -> CLIP:
+def model_of() -> ImageModel:
     torch.manual_seed(3)
     model = build_model(
         Architecture(

@@ -17,8 +17,8 @@ from diptych.models.architectures import (
     VisionTransformer,
     WordPredictor,
 )
-from diptych.models.clip import CLIP
 from diptych.models.heads.word_masking import mask_words
+from diptych.models.image_model import ImageModel
 
 VIT = VisionTransformer(resolution=32, patch=16, width=16, layers=2, heads=2)
 TEXT = TextTransformer(width=16, layers=2, heads=2, context_length=12, embedding_width=4)
@@ -26,7 +26,7 @@ KNOWN = tuple(range(0, 49_000, 7))  # six of seven words are strangers
 FRAMES, BANDS = 6, 5
 MARGIN, RANKING = 0.3, 0.7
 
-Loss = Callable[[CLIP, Batch, Path], Tensor]
+Loss = Callable[[ImageModel, Batch, Path], Tensor]
 
 
 def normalised(batch: Batch) -> Tensor:
@@ -38,7 +38,7 @@ def used_words(tokens: Tensor) -> list[Tensor]:
     return [text[: int(text.argmax()) + 1].long() for text in tokens]
 
 
-def surprise(model: CLIP, tokens: Tensor) -> Tensor:
+def surprise(model: ImageModel, tokens: Tensor) -> Tensor:
     """The mean over texts of the mean -log p of each next word, one text at a time."""
     text = model.text
     found = []
@@ -48,11 +48,11 @@ def surprise(model: CLIP, tokens: Tensor) -> Tensor:
     return torch.stack(found).mean()
 
 
-def language_loss(model: CLIP, batch: Batch, _: Path) -> Tensor:
+def language_loss(model: ImageModel, batch: Batch, _: Path) -> Tensor:
     return surprise(model, batch.tokens)
 
 
-def clip_language_loss(model: CLIP, batch: Batch, _: Path) -> Tensor:
+def clip_language_loss(model: ImageModel, batch: Batch, _: Path) -> Tensor:
     image = F.normalize(model.visual(normalised(batch)), dim=1)
     text = F.normalize(model.text(batch.tokens), dim=1)
     logits = model.logit_scale.exp() * image @ text.T
@@ -61,7 +61,7 @@ def clip_language_loss(model: CLIP, batch: Batch, _: Path) -> Tensor:
     return contrast + 0.25 * surprise(model, batch.tokens)
 
 
-def masked_loss(model: CLIP, batch: Batch, _: Path) -> Tensor:
+def masked_loss(model: ImageModel, batch: Batch, _: Path) -> Tensor:
     """Over the hidden words of all texts, each text on its own."""
     captioner = model.text
     assert not isinstance(captioner.words, torch.nn.Module)
@@ -81,7 +81,7 @@ def masked_loss(model: CLIP, batch: Batch, _: Path) -> Tensor:
     return torch.stack(found).mean()
 
 
-def detection_loss(model: CLIP, batch: Batch, _: Path) -> Tensor:
+def detection_loss(model: ImageModel, batch: Batch, _: Path) -> Tensor:
     head = model.text
     logits = model.visual(normalised(batch)) @ head.table.T + head.bias  # type: ignore[operator]
     target = torch.zeros_like(logits)
@@ -90,7 +90,7 @@ def detection_loss(model: CLIP, batch: Batch, _: Path) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(dim=1).mean()
 
 
-def shre_loss(model: CLIP, batch: Batch, _: Path) -> Tensor:
+def shre_loss(model: ImageModel, batch: Batch, _: Path) -> Tensor:
     """The ranking of images with words, and with sounds, in both hidden layers, pair by pair."""
     encoder = model.text
     image = encoder.layers(model.visual(normalised(batch)))  # type: ignore[operator]

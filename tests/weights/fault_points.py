@@ -33,7 +33,7 @@ from diptych.config import plain
 from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.tokenizer import default_tokenizer
 from diptych.training.saving import saver as saver_module
 from diptych.training.saving.layout import checkpoint_folder, checkpoints
@@ -160,7 +160,7 @@ def inside(name: str, folder: str) -> bool:
 
 
 @functools.cache
-def model_of(step: int) -> CLIP:
+def model_of(step: int) -> ImageModel:
     return small_clip(TINY, seed=step)
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from diptych.data.images.transforms import Preprocess
 from diptych.models.architectures import Architecture, ModifiedResNet, TextTransformer, VisionTransformer
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.weights.foreign.openai import openai_layout
 from diptych.weights.foreign.plain_files import AssumedWarning
 from diptych.weights.formats import load_path
@@ -23,13 +24,13 @@ RESNET = Architecture(
 )
 
 
-def small_clip(architecture: Architecture = VIT, seed: int = 0) -> CLIP:
+def small_clip(architecture: Architecture = VIT, seed: int = 0) -> ImageModel:
     """A model in evaluation mode."""
     torch.manual_seed(seed)
     return build_model(architecture).eval()
 
 
-def openai_state(model: CLIP) -> dict[str, Tensor]:
+def openai_state(model: ImageModel) -> dict[str, Tensor]:
     """Its weights under OpenAI's names."""
     layout = openai_layout("")
     return {layout(name).names[0]: value for name, value in model.state_dict().items()}
@@ -41,14 +42,14 @@ def save(content: Any, path: Path, **options: Any) -> Path:
     return path
 
 
-def load_stated(path: Path) -> tuple[CLIP, Preprocess]:
+def load_stated(path: Path) -> tuple[ImageModel, Preprocess]:
     """A file of weights, with the activation stated and what is assumed beside it accepted."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AssumedWarning)
         return load_path(path, "quick_gelu")
 
 
-def same_weights(one: CLIP, other: CLIP) -> bool:
+def same_weights(one: ImageModel, other: ImageModel) -> bool:
     """To the bit, names and order included."""
     ours, theirs = one.state_dict(), other.state_dict()
     return list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -21,7 +21,8 @@ from diptych.models.architectures import (
     TextTransformer,
     VisionTransformer,
 )
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.weights import checkpoint
 from diptych.weights.checkpoint import (
     TrainingState,
@@ -46,12 +47,12 @@ RESNET = Architecture(
 PREPROCESS = {"resolution": 16, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
 
 
-def _model(architecture: Architecture = VIT, seed: int = 0) -> CLIP:
+def _model(architecture: Architecture = VIT, seed: int = 0) -> ImageModel:
     torch.manual_seed(seed)
     return build_model(architecture)
 
 
-def _equal(one: CLIP, other: CLIP) -> bool:
+def _equal(one: ImageModel, other: ImageModel) -> bool:
     ours, theirs = one.state_dict(), other.state_dict()
     return list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
 

@@ -20,7 +20,7 @@ from diptych.models.architectures import (
     VisionTransformer,
     WordPredictor,
 )
-from diptych.models.clip import build_model
+from diptych.models.building import build_model
 from diptych.pretrained import load
 from diptych.weights.checkpoint import save_checkpoint
 

@@ -19,7 +19,8 @@ from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError, SettingsError
 from diptych.models import architectures as sizes
 from diptych.models.architectures import Architecture
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.pretrained import fingerprint
 from diptych.weights.checkpoint import save_checkpoint
 from diptych.weights.foreign.open_clip import write_open_clip_folder
@@ -65,7 +66,7 @@ KINDS: dict[str, Architecture] = {
 
 
 @pytest.fixture
-def gelu() -> CLIP:
+def gelu() -> ImageModel:
     return small_clip(GELU)
 
 
@@ -98,7 +99,7 @@ def test_every_bundled_model_can_be_saved_as_a_state_dict(tmp_path: Path) -> Non
         assert fingerprint(*diptych.load(tmp_path / "model.pt", "cpu")) == fingerprint(model, preprocess)
 
 
-def test_a_state_dict_of_a_wrapped_model_says_what_it_is(tmp_path: Path, gelu: CLIP) -> None:
+def test_a_state_dict_of_a_wrapped_model_says_what_it_is(tmp_path: Path, gelu: ImageModel) -> None:
     gelu.preprocessing = config.plain(OTHER)
     wrapped = torch.nn.Sequential(OrderedDict(module=gelu))
     torch.save(wrapped.state_dict(), tmp_path / "model.pt")
@@ -108,7 +109,7 @@ def test_a_state_dict_of_a_wrapped_model_says_what_it_is(tmp_path: Path, gelu: C
     assert same_weights(model, gelu)
 
 
-def test_a_state_dict_of_a_model_made_by_hand_says_what_is_assumed(tmp_path: Path, gelu: CLIP) -> None:
+def test_a_state_dict_of_a_model_made_by_hand_says_what_is_assumed(tmp_path: Path, gelu: ImageModel) -> None:
     torch.save(gelu.state_dict(), tmp_path / "model.pt")
     with pytest.warns(AssumedWarning, match="does not say how images are prepared; assumed: OpenAI's"):
         model, preprocess = diptych.load(tmp_path / "model.pt", "cpu")
@@ -116,7 +117,9 @@ def test_a_state_dict_of_a_model_made_by_hand_says_what_is_assumed(tmp_path: Pat
     assert preprocess == Preprocess(32)
 
 
-def test_the_description_changes_neither_keys_nor_what_pytorch_loads(tmp_path: Path, gelu: CLIP) -> None:
+def test_the_description_changes_neither_keys_nor_what_pytorch_loads(
+    tmp_path: Path, gelu: ImageModel
+) -> None:
     torch.save(gelu.state_dict(), tmp_path / "model.pt")
     read = torch.load(tmp_path / "model.pt", weights_only=True)
     assert list(read) == list(dict(gelu.named_parameters()))
@@ -125,7 +128,7 @@ def test_the_description_changes_neither_keys_nor_what_pytorch_loads(tmp_path: P
     assert same_weights(other, gelu)
 
 
-def _described(path: Path, model: CLIP, description: Any) -> Path:
+def _described(path: Path, model: ImageModel, description: Any) -> Path:
     state = model.state_dict()
     state._metadata[""]["diptych"] = description  # type: ignore[attr-defined]
     return save(state, path)
@@ -150,18 +153,18 @@ def _described(path: Path, model: CLIP, description: Any) -> Path:
         ),
     ],
 )
-def test_a_description_that_lies_is_refused(tmp_path: Path, gelu: CLIP, description: str) -> None:
+def test_a_description_that_lies_is_refused(tmp_path: Path, gelu: ImageModel, description: str) -> None:
     with pytest.raises(CheckpointError):
         diptych.load(_described(tmp_path / "model.pt", gelu, description), "cpu")
 
 
-def _training_checkpoint(model: CLIP) -> dict[str, Any]:
+def _training_checkpoint(model: ImageModel) -> dict[str, Any]:
     """What open_clip writes as epoch_1.pt."""
     state = {f"module.{name}": value for name, value in openai_state(model).items()}
     return {"epoch": 1, "name": "run", "state_dict": state, "optimizer": {"lr": [0.1]}}
 
 
-def _files(folder: Path, model: CLIP) -> dict[str, Path]:
+def _files(folder: Path, model: ImageModel) -> dict[str, Path]:
     folder.mkdir()
     save_file(openai_state(model), folder / "plain.safetensors")
     return {
@@ -171,7 +174,7 @@ def _files(folder: Path, model: CLIP) -> dict[str, Path]:
     }
 
 
-def test_a_file_that_does_not_say_its_activation_is_refused(tmp_path: Path, gelu: CLIP) -> None:
+def test_a_file_that_does_not_say_its_activation_is_refused(tmp_path: Path, gelu: ImageModel) -> None:
     for form, path in _files(tmp_path / "files", gelu).items():
         with pytest.raises(
             CheckpointError, match=r'activation="gelu".*--activation.*\?activation=gelu'
@@ -180,7 +183,7 @@ def test_a_file_that_does_not_say_its_activation_is_refused(tmp_path: Path, gelu
         assert str(path) in str(error.value), form
 
 
-def test_a_file_is_read_with_the_activation_that_is_stated(tmp_path: Path, gelu: CLIP) -> None:
+def test_a_file_is_read_with_the_activation_that_is_stated(tmp_path: Path, gelu: ImageModel) -> None:
     tokens = torch.tensor([[98, 5, 6, 7, 99, 0, 0, 0, 0, 0, 0, 0]])
     pixels = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
@@ -245,7 +248,7 @@ def test_the_configuration_beside_a_file_is_used(tmp_path: Path, form: str) -> N
 
 
 def test_open_clips_pickled_weights_are_read_with_the_configuration_beside_them(
-    tmp_path: Path, gelu: CLIP
+    tmp_path: Path, gelu: ImageModel
 ) -> None:
     write_open_clip_folder(tmp_path / "folder", gelu, OTHER)
     (tmp_path / "folder" / "open_clip_model.safetensors").unlink()
@@ -254,7 +257,7 @@ def test_open_clips_pickled_weights_are_read_with_the_configuration_beside_them(
     assert (model.architecture, preprocess) == (GELU, OTHER)
 
 
-def test_a_configuration_of_another_program_says_nothing(tmp_path: Path, gelu: CLIP) -> None:
+def test_a_configuration_of_another_program_says_nothing(tmp_path: Path, gelu: ImageModel) -> None:
     path = save(openai_state(gelu), tmp_path / "model.pt")
     for contents in ("{}", '{"model_type": "bert"}', "no JSON"):
         (tmp_path / "config.json").write_text(contents)
@@ -281,7 +284,7 @@ def test_heads_that_shapes_do_not_show_are_refused(tmp_path: Path) -> None:
         diptych.load(path, "cpu", activation="gelu")
 
 
-def test_an_unknown_activation_gets_the_nearest_one(tmp_path: Path, gelu: CLIP) -> None:
+def test_an_unknown_activation_gets_the_nearest_one(tmp_path: Path, gelu: ImageModel) -> None:
     path = save(openai_state(gelu), tmp_path / "model.pt")
     with pytest.raises(SettingsError, match="did you mean 'quick_gelu'"):
         diptych.load(path, "cpu", activation="quickgelu")  # type: ignore[arg-type]

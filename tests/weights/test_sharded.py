@@ -16,7 +16,8 @@ from diptych import config
 from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.weights import sharded
 from diptych.weights.checkpoint import (
     Description,
@@ -38,12 +39,12 @@ TINY = Architecture(
 DESCRIPTION = Description(architecture=config.plain(TINY), preprocessing=config.plain(Preprocess(16)))
 
 
-def tiny_model(seed: int = 0) -> CLIP:
+def tiny_model(seed: int = 0) -> ImageModel:
     torch.manual_seed(seed)
     return build_model(TINY).eval()
 
 
-def moments(model: CLIP) -> dict[str, Tensor]:
+def moments(model: ImageModel) -> dict[str, Tensor]:
     return {f"exp_avg.{name}": value.to(torch.bfloat16) * 3 for name, value in model.state_dict().items()}
 
 

@@ -22,7 +22,7 @@ from diptych.evaluation.survey import feature_rows
 from diptych.evaluation.task_report import Outcomes
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.multi_label import score_classes, score_rankings, survey_several_labels
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class MultiLabelFeatures(ProbeData):
 
 
 def multi_label_features(
-    model: CLIP,
+    model: ImageModel,
     preprocess: Preprocessing,
     source: Source,
     *,

@@ -31,7 +31,7 @@ from diptych.evaluation.zero_shot.answers import (
 )
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.classification import LabelledRows, survey_labels
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 
 VALIDATION_SHARE = 0.2  # of each class, where no validation images are given
 
@@ -216,7 +216,7 @@ class LabelledFeatures(ProbeData):
 
 
 def labelled_features(
-    model: CLIP,
+    model: ImageModel,
     preprocess: Preprocessing,
     source: Source,
     *,

@@ -33,7 +33,7 @@ from diptych.evaluation.zero_shot.classification import (
 )
 from diptych.evaluation.zero_shot.prompts import TEMPLATES
 from diptych.evaluation.zero_shot.reliability import bins_of_equal_width, expected_calibration_error
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.pretrained import fingerprint
 
 Doubles = NDArray[np.float64]
@@ -74,7 +74,7 @@ class Calibration:
         """The classes with their templates."""
         return LabelSet(tuple(self.labels), tuple(self.labels.values()), self.templates)
 
-    def require(self, model: CLIP, preprocess: Preprocess) -> None:
+    def require(self, model: ImageModel, preprocess: Preprocess) -> None:
         """That this is the model which was calibrated, in whatever precision.
 
         Raises:
@@ -88,7 +88,7 @@ class Calibration:
 
 
 def calibrate(
-    model: CLIP,
+    model: ImageModel,
     preprocess: Preprocess,
     source: Source,
     *,

@@ -27,11 +27,12 @@ from diptych.evaluation.zero_shot.answers import (
 )
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.prompts import TEMPLATES, check_templates, fill
-from diptych.evaluation.zero_shot.text_likelihood import class_likelihoods, predicts_texts
-from diptych.models.clip import CLIP
+from diptych.evaluation.zero_shot.text_likelihood import class_likelihoods
+from diptych.models.capabilities import PredictsTexts
+from diptych.models.image_model import ImageModel
 
 # From the words of each class and the templates to the weights (embed_dim, classes), as `classifier` does.
-BuildClassifier = Callable[[CLIP, Sequence[Sequence[str]], Sequence[str]], Tensor]
+BuildClassifier = Callable[[ImageModel, Sequence[Sequence[str]], Sequence[str]], Tensor]
 
 # Prompts that are embedded at a time: 1,000 classes of 80 templates need not lie in memory at once.
 _PROMPTS_AT_ONCE = 32_768
@@ -63,7 +64,7 @@ class LabelledRows(NamedTuple):
 
 
 def classifier(
-    model: CLIP, labels: Sequence[str | Sequence[str]], templates: Sequence[str] = TEMPLATES["plain"]
+    model: ImageModel, labels: Sequence[str | Sequence[str]], templates: Sequence[str] = TEMPLATES["plain"]
 ) -> Tensor:
     """The weights (embed_dim, classes) of a linear classifier of unit-length image embeddings, float32 on the
     CPU.
@@ -83,7 +84,7 @@ def classifier(
 
 
 def evaluate_zero_shot(
-    model: CLIP,
+    model: ImageModel,
     preprocess: Preprocessing,
     source: Source,
     *,
@@ -122,9 +123,10 @@ def evaluate_zero_shot(
     rows, classes = labelled.rows, labelled.classes
     check_headline(headline, len(classes.names), {row.label for row in rows.values()}, source.name)
     words = templates or classes.templates or TEMPLATES["plain"]
-    if predicts_texts(model):
+    predictor = model.text_predictor
+    if predictor is not None:
         images, said, further = _predicted(
-            model, preprocess, source, labelled, words, batch_size=batch_size, progress=progress
+            predictor, preprocess, source, labelled, words, batch_size=batch_size, progress=progress
         )
     else:
         weights = build(model, classes.phrases, words)
@@ -164,7 +166,7 @@ def evaluate_zero_shot(
 
 
 def _predicted(
-    model: CLIP,
+    model: PredictsTexts,
     preprocess: Preprocessing,
     source: Source,
     labelled: LabelledRows,
@@ -183,7 +185,7 @@ def _predicted(
         preprocess,
         source,
         labelled.rows,
-        device=model.logit_scale.device,
+        device=model.device,
         batch_size=batch_size,
         progress=progress,
     )
@@ -236,12 +238,12 @@ def check_labels(labels: Iterable[tuple[str, str]], classes: LabelSet, where: st
             )
 
 
-def logit_scale(model: CLIP) -> float:
+def logit_scale(model: ImageModel) -> float:
     """What a model multiplies its similarities by: exp of its parameter, 100 for the published models."""
     return float(model.logit_scale.detach().float().exp())
 
 
-def _mean_directions(model: CLIP, prompts: Sequence[Sequence[str]]) -> Vectors:
+def _mean_directions(model: ImageModel, prompts: Sequence[Sequence[str]]) -> Vectors:
     """(classes, embed_dim), unit length: the mean of each class's prompts."""
     flat = embed_texts(model, [prompt for ways in prompts for prompt in ways])
     first = np.cumsum([0, *(len(ways) for ways in prompts[:-1])])

@@ -15,7 +15,7 @@ from diptych.atomic import atomic_write
 from diptych.data.images.transforms import Preprocess
 from diptych.embed.encode import Vectors
 from diptych.evaluation.zero_shot.classification import classifier
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.pretrained import fingerprint
 from diptych.weights.foreign import published
 
@@ -32,7 +32,7 @@ def cache_folder() -> Path:
 
 
 def cached_classifier(
-    model: CLIP,
+    model: ImageModel,
     labels: Sequence[Sequence[str]],
     templates: Sequence[str],
     *,
@@ -59,7 +59,7 @@ def cached_classifier(
 
 
 def _name(
-    model: CLIP, preprocess: Preprocess, labels: Sequence[Sequence[str]], templates: Sequence[str]
+    model: ImageModel, preprocess: Preprocess, labels: Sequence[Sequence[str]], templates: Sequence[str]
 ) -> str:
     device = model.logit_scale.device
     described = {

@@ -24,7 +24,7 @@ from diptych.evaluation.task_report import Outcomes, Report, Scores
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.classification import BuildClassifier, check_labels, classifier
 from diptych.evaluation.zero_shot.prompts import TEMPLATES
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 
 LABELS = "labels"
 DIFFICULT = "difficult"
@@ -63,7 +63,7 @@ class SeverallyLabelledRows(NamedTuple):
 
 
 def evaluate_multi_label(
-    model: CLIP,
+    model: ImageModel,
     preprocess: Preprocessing,
     source: Source,
     *,

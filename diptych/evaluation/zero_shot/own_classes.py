@@ -11,7 +11,7 @@ from diptych.data.sources.opening import Source
 from diptych.data.subsets.labelled import classes_of
 from diptych.embed.encode import Encode, Preprocessing, Progress, Vectors
 from diptych.embed.source_rows import count_reasons
-from diptych.errors import CheckpointError, SettingsError
+from diptych.errors import CheckpointError
 from diptych.evaluation.metrics import map11, map11_interval, wilson
 from diptych.evaluation.probes.logistic_regression import Fit
 from diptych.evaluation.probes.probe_data import LabelledFeatures
@@ -21,22 +21,12 @@ from diptych.evaluation.task_report import Outcomes, Report, Scores
 from diptych.evaluation.tasks import Headline, LabelFrom
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.classification import check_labels, survey_labels
-from diptych.models.clip import CLIP
-from diptych.models.heads.label_head import LabelHead
-from diptych.models.heads.linear_classifier import ImageClassifier
-
-OwnHead = ImageClassifier | LabelHead
-
-
-def own_head(model: CLIP) -> OwnHead | None:
-    """The last layer of a model that has learned classes from labels; None where it has not."""
-    if model.classifier is not None:
-        return model.classifier
-    return model.text if isinstance(model.text, LabelHead) else None
+from diptych.models.capabilities import lacks
+from diptych.models.image_model import ImageModel
 
 
 def evaluate_own_classes(
-    model: CLIP,
+    model: ImageModel,
     preprocess: Preprocessing,
     source: Source,
     *,
@@ -55,13 +45,10 @@ def evaluate_own_classes(
             `evaluate_several_classes`.
         DataError: a label that is none of the model's classes, or no readable image.
     """
-    head = own_head(model)
+    head = model.class_head
     if head is None:
-        raise SettingsError(
-            f"{model_name} was not trained with labels and has no classes of its own; give the classes' names with "
-            "`diptych evaluate zero-shot`, or labelled pictures with `diptych evaluate linear-probe`"
-        )
-    if isinstance(head, ImageClassifier) and head.several:
+        raise lacks(model, "has classes", model_name)
+    if head.several:
         return evaluate_several_classes(
             model, preprocess, source, model_name=model_name, batch_size=batch_size, progress=progress
         )
@@ -71,7 +58,7 @@ def evaluate_own_classes(
         preprocess,
         source,
         labelled.rows,
-        device=model.logit_scale.device,
+        device=model.device,
         batch_size=batch_size,
         progress=progress,
     )
@@ -102,7 +89,7 @@ def evaluate_own_classes(
 
 
 def evaluate_several_classes(
-    model: CLIP,
+    model: ImageModel,
     preprocess: Preprocessing,
     source: Source,
     *,
@@ -115,8 +102,9 @@ def evaluate_several_classes(
     An image has the classes of all rows that show it. `map11` is as `evaluate_multi_label` has it; `exact` is the share
     of images for which every class is right, at a probability of a half.
     """
-    head = model.classifier
-    assert head is not None
+    head = model.class_head
+    if head is None:
+        raise lacks(model, "has classes", model_name)
     rows = survey(source, lambda example: (example.key, classes_of(example)))
     check_labels(
         ((key, name) for key, names in rows.picked.values() for name in names),
@@ -132,7 +120,7 @@ def evaluate_several_classes(
         preprocess,
         source,
         shown,
-        device=model.logit_scale.device,
+        device=model.device,
         batch_size=batch_size,
         progress=progress,
     )
@@ -162,13 +150,13 @@ def evaluate_several_classes(
     )
 
 
-def seen_features(model: CLIP) -> Encode:
+def seen_features(model: ImageModel) -> Encode:
     """What the last layer of a model with classes of its own is multiplied with: (n, width) float32."""
 
     def encode(pixels: Sequence[Tensor]) -> Vectors:
         with torch.inference_mode():
-            images = torch.stack(list(pixels)).to(model.logit_scale.device)
-            vectors: Vectors = _seen(model, images).float().cpu().numpy()
+            images = torch.stack(list(pixels)).to(model.device)
+            vectors: Vectors = model.class_features(images).float().cpu().numpy()
             if not np.isfinite(vectors).all():
                 raise CheckpointError(
                     "the model gives features that are not finite; its weights are damaged, or were trained at too "
@@ -177,14 +165,3 @@ def seen_features(model: CLIP) -> Encode:
             return vectors
 
     return encode
-
-
-def _seen(model: CLIP, images: Tensor) -> Tensor:
-    head = model.classifier
-    if head is not None:
-        return head.seen(
-            model.encode_image(images) if head.reads == "embedding" else model.image_features(images)
-        )
-    assert isinstance(model.text, LabelHead)
-    hidden: Tensor = model.text.hidden(model.image_features(images).to(model.text.weight.dtype))
-    return hidden

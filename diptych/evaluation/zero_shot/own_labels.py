@@ -12,10 +12,11 @@ from diptych.embed.encode import Picture, Preprocessing, Progress, Unreadable, e
 from diptych.errors import ImageError, SettingsError
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.classification import BuildClassifier, classifier, logit_scale
-from diptych.evaluation.zero_shot.own_classes import OwnHead, own_head, seen_features
+from diptych.evaluation.zero_shot.own_classes import seen_features
 from diptych.evaluation.zero_shot.prompts import TEMPLATES
-from diptych.models.clip import CLIP
+from diptych.models.capabilities import ClassHead, lacks
 from diptych.models.heads.linear_classifier import ImageClassifier
+from diptych.models.image_model import ImageModel
 
 
 class Prediction(TypedDict):
@@ -35,7 +36,7 @@ class Classified(TypedDict):
 
 
 def classify(
-    model: CLIP,
+    model: ImageModel,
     preprocess: Preprocessing,
     images: Picture | Sequence[Picture],
     labels: Sequence[str] | LabelSet | None = None,
@@ -119,7 +120,7 @@ def classify(
 
 
 def classify_own(
-    model: CLIP,
+    model: ImageModel,
     preprocess: Preprocessing,
     images: Sequence[Picture],
     *,
@@ -136,9 +137,9 @@ def classify_own(
     Raises:
         SettingsError: the model has no classes. ImageError: an image cannot be read.
     """
-    head = own_head(model)
+    head = model.class_head
     if head is None:
-        raise SettingsError("the model has no classes of its own; give labels, or fine-tune it on some")
+        raise lacks(model, "has classes")
     encode = seen_features(model)
     bad = _Unreadable(unreadable)
     ranked: list[list[Prediction]] = []
@@ -168,7 +169,7 @@ class _Unreadable:
         self._tell(position, error)
 
 
-def ranked_classes(head: OwnHead, seen: Tensor, top: int | None) -> list[list[Prediction]]:
+def ranked_classes(head: ClassHead, seen: Tensor, top: int | None) -> list[list[Prediction]]:
     """The `top` classes of each image by probability, all when not given; what `classify_own` says of each.
 
     seen: (images, width) float32, of `seen_features`.

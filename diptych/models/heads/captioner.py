@@ -22,15 +22,10 @@ class Captioner(nn.Module):
     after each residual sum (Vaswani et al. 2017, Figure 1), as VirTex's do. There is no dropout.
     """
 
-    above_blocks = ("output_bias",)
-    blocks: tuple[nn.Module, ...] = ()
-
     def __init__(self, size: architectures.Captioner, embed_dim: int) -> None:
         super().__init__()
         heads = size.heads or max(1, embed_dim // 64)
         check_heads(embed_dim, heads)
-        self.context_length = size.context_length
-        self.vocab_size = size.vocab_size
         self.words = CompactVocabulary(size.known, size.vocab_size)
         self.reads = size.reads
         self.token_embedding = nn.Embedding(self.words.rows, embed_dim)

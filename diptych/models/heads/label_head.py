@@ -14,14 +14,11 @@ class LabelHead(nn.Module):
     reach the encoder. Below it may stand hidden layers: those of a projection head, from which SimCLRv2 fine-tunes.
     """
 
-    above_blocks = ("hidden", "weight", "bias")
-    blocks: tuple[nn.Module, ...] = ()
-    context_length = 1  # a text is the number of its class
+    several = False  # an image is of one class
 
     def __init__(self, size: architectures.LabelHead, width: int) -> None:
         super().__init__()
         self.classes = size.classes
-        self.vocab_size = len(size.classes)
         self.hidden = HiddenLayers(width, size.kept_layers or 0)
         self.weight = nn.Parameter(torch.zeros(len(size.classes), width))
         self.bias = nn.Parameter(torch.zeros(len(size.classes)))

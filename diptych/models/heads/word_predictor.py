@@ -10,13 +10,8 @@ from diptych.models.heads.compact_vocabulary import CompactVocabulary
 class WordPredictor(nn.Module):
     """One logit a word of the vocabulary: a linear map of the image tower's output."""
 
-    above_blocks = ("table", "bias")
-    blocks: tuple[nn.Module, ...] = ()
-
     def __init__(self, size: architectures.WordPredictor, embed_dim: int) -> None:
         super().__init__()
-        self.context_length = size.context_length
-        self.vocab_size = size.vocab_size
         self.word_loss = size.word_loss
         self.words = CompactVocabulary(size.known, size.vocab_size)
         self.table = nn.Parameter(torch.empty(self.words.rows, embed_dim))

@@ -6,8 +6,6 @@ function, and whatever reads the weight (one token of attention, a fast kernel) 
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +13,9 @@ from torch.nn.utils import parametrize
 
 from diptych.errors import SettingsError
 from diptych.models import architectures
+from diptych.models.image_model import ImageModel
 from diptych.models.modified_resnet import AttentionPool, Bottleneck
 from diptych.models.transformer import MLP, Attention
-
-if TYPE_CHECKING:
-    from diptych.models.clip import CLIP
 
 # A module, the name of its weight, and how many matrices are stacked in it.
 Adapted = tuple[nn.Module, str, int]
@@ -42,7 +38,7 @@ class LowRankUpdate(nn.Module):
         return weight + self.scale * torch.cat([up @ down for up, down in pairs]).view(weight.shape)
 
 
-def add_low_rank(model: "CLIP", size: architectures.LowRank) -> None:
+def add_low_rank(model: ImageModel, size: architectures.LowRank) -> None:
     """Give every adapted weight of the chosen towers its update. Raises SettingsError where there is none."""
     if size.rank < 1:
         raise SettingsError(f"low_rank: rank {size.rank}: expected at least 1")
@@ -51,7 +47,7 @@ def add_low_rank(model: "CLIP", size: architectures.LowRank) -> None:
         found = list(adapted_weights(side))
         if not found:
             raise SettingsError(
-                f"low_rank: the {tower} tower is a {type(side).__name__}, which has no attention and no perceptron to "
+                f"low_rank: the {tower} tower is a {type(side).__name__}, which has no attention and no MLP to "
                 "adapt; name the other tower in [finetune] adapts"
             )
         for module, name, parts in found:
@@ -60,7 +56,7 @@ def add_low_rank(model: "CLIP", size: architectures.LowRank) -> None:
 
 
 def adapted_weights(tower: nn.Module) -> Iterator[Adapted]:
-    """Those of attention and of perceptrons; in a ResNet those of the attention pool and of the 1 x 1 convolutions."""
+    """Those of attention and of MLPs; in a ResNet those of the attention pool and of the 1 x 1 convolutions."""
     for module in tower.modules():
         if isinstance(module, Attention):
             yield module, "in_proj_weight", 3
@@ -74,23 +70,3 @@ def adapted_weights(tower: nn.Module) -> Iterator[Adapted]:
         elif isinstance(module, Bottleneck):
             yield module.conv1, "weight", 1
             yield module.conv3, "weight", 1
-
-
-@torch.no_grad()
-def merged(model: "CLIP") -> "CLIP":
-    """A copy of the model with the updates in its weights; one without any is only copied.
-
-    A new model and not a changed copy: PyTorch keeps the parametrized attribute in a class that copies share.
-    """
-    state: dict[str, Tensor] = {}
-    for name, value in model.state_dict().items():
-        owner, inside, rest = name.partition(".parametrizations.")
-        tensor, _, kind = rest.partition(".")
-        if not inside:
-            state[name] = value.detach().clone()
-        elif kind == "original":
-            state[f"{owner}.{tensor}"] = getattr(model.get_submodule(owner), tensor).detach().clone()
-    with torch.device("meta"):
-        plain = type(model)(replace(model.architecture, low_rank=None))
-    plain.load_state_dict(state, assign=True)
-    return plain.train(model.training)

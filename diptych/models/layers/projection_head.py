@@ -33,16 +33,11 @@ class ProjectionHead(nn.Module):
     size.head_layers: linear layers, 2 in SimCLR and 3 in SimCLRv2; 1 is the linear head of the first paper's Figure 8.
     """
 
-    above_blocks = ("hidden", "linear", "norm")
-    blocks: tuple[nn.Module, ...] = ()
-
     def __init__(self, size: architectures.ProjectionHead, width: int) -> None:
         super().__init__()
         layers = size.head_layers
         if not 1 <= layers <= _MOST_LAYERS:
             raise SettingsError(f"a projection head of {layers} layers: expected 1 to {_MOST_LAYERS}")
-        self.context_length = size.context_length
-        self.vocab_size = size.vocab_size
         self.hidden = HiddenLayers(width, layers - 1)
         self.linear = linear(width, size.head_dim)
         self.norm = GlobalBatchNorm(size.head_dim, biased=False)

@@ -5,12 +5,12 @@ from torch import Tensor
 
 from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Batch
-from diptych.models.clip import CLIP
 from diptych.models.heads.captioner import Captioner, CellTower, Direction, reversed_texts
 from diptych.models.heads.word_masking import mask_words
+from diptych.models.image_model import ImageModel
 from diptych.objectives.next_word import captioning, masked_words
 from diptych.training.approaches.image_views import PictureTask
-from diptych.training.approaches.sides import text_side, wide
+from diptych.training.approaches.sides import of_kind, wide
 from diptych.training.optim.mixed_precision import autocast
 from diptych.training.settings import Recipe
 
@@ -26,9 +26,9 @@ class CaptioningTask(PictureTask):
 
     drops_patches = False
 
-    def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
-        self.captioner = text_side(
-            model, Captioner, "captioning", 'text = { decoder_layers = 1, reads = "both" }'
+    def __init__(self, model: ImageModel, preprocess: Preprocess, recipe: Recipe) -> None:
+        self.captioner = of_kind(
+            model.text, Captioner, "captioning", 'text = { decoder_layers = 1, reads = "both" }'
         )
         super().__init__(model, preprocess, recipe, {"image": CellTower(model.visual)})
 

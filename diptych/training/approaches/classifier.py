@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Batch
 from diptych.errors import SettingsError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.models.layers.nonlinear_head import HeadedTower
 from diptych.models.layers.projection_head import FeatureTower
 from diptych.objectives.cross_entropy import label_likelihood
@@ -22,7 +22,7 @@ class ClassifierTask(PictureTask):
     The classifier belongs to no tower. Where the tower is locked and nothing is augmented, its features are kept.
     """
 
-    def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
+    def __init__(self, model: ImageModel, preprocess: Preprocess, recipe: Recipe) -> None:
         if model.classifier is None:
             raise SettingsError(
                 "[objective] classifier: the model that the run starts from has no classes; add "

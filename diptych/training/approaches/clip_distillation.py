@@ -8,9 +8,7 @@ from torch import Tensor
 from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Batch
 from diptych.errors import SettingsError
-from diptych.models.bag_of_words import BagOfWords
-from diptych.models.clip import CLIP
-from diptych.models.text_transformer import TextTransformer
+from diptych.models.image_model import ImageModel
 from diptych.objectives.feature_distillation import (
     affinity_distillation,
     feature_distillation,
@@ -31,7 +29,7 @@ class ClipDistillationTask(ClipTask):
     row: (rows, student's width + teacher's width).
     """
 
-    def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
+    def __init__(self, model: ImageModel, preprocess: Preprocess, recipe: Recipe) -> None:
         super().__init__(model, preprocess, recipe)
         settings = recipe.objective
         self.weights = {
@@ -89,9 +87,9 @@ class ClipDistillationTask(ClipTask):
         width = self.model.architecture.embed_dim
         return rows[:, :width], rows[:, width:]
 
-    def _check_teacher(self, model: CLIP) -> None:
+    def _check_teacher(self, model: ImageModel) -> None:
         teacher, place = self.teacher.model, f"[objective] teacher {self.teacher.place!r}"
-        if not isinstance(teacher.text, TextTransformer | BagOfWords):
+        if not teacher.embeds_texts:
             raise SettingsError(f"{place} embeds no texts; name a CLIP")
         if teacher.context_length < model.context_length:
             raise SettingsError(

@@ -7,16 +7,14 @@ from torch import Tensor, nn
 from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Batch
 from diptych.distributed import world
-from diptych.errors import SettingsError
-from diptych.models.bag_of_words import BagOfWords
 from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.models.layers.nonlinear_head import HeadedTower
-from diptych.models.text_transformer import TextTransformer
 from diptych.objectives.infonce import infonce
 from diptych.objectives.pairs import Pairs
 from diptych.objectives.tiled import tiled_infonce
 from diptych.training.approaches.image_views import PictureTask
-from diptych.training.approaches.sides import ranked_first, unit
+from diptych.training.approaches.sides import of_kind, ranked_first, unit
 from diptych.training.optim.mixed_precision import autocast
 from diptych.training.parallel import Forward
 from diptych.training.settings import Recipe
@@ -30,17 +28,14 @@ class ClipTask(PictureTask):
 
     def __init__(
         self,
-        model: CLIP,
+        model: ImageModel,
         preprocess: Preprocess,
         recipe: Recipe,
         towers: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        if not isinstance(model.text, TextTransformer | BagOfWords):
-            raise SettingsError(
-                f"[objective] {recipe.objective.name}: the model's text side is a {type(model.text).__name__}, which "
-                "embeds no texts; set [model.architecture] text = { width = 512, layers = 12 }, or another objective"
-            )
-        super().__init__(model, preprocess, recipe, towers if towers is not None else _both_towers(model))
+        clip = of_kind(model, CLIP, recipe.objective.name, "text = { width = 512, layers = 12 }")
+        super().__init__(clip, preprocess, recipe, towers if towers is not None else _both_towers(clip))
+        self.clip = clip
 
     def use(self, towers: Mapping[str, Forward]) -> None:
         """See `Task`."""
@@ -70,7 +65,7 @@ class ClipTask(PictureTask):
 
     def after_step(self) -> dict[str, float]:
         """See `Task`."""
-        self.model.clamp_logit_scale()
+        self.clip.clamp_logit_scale()
         return {"logit_scale": self.model.logit_scale.exp().item()}
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diptych.data.images.transforms import Preprocess
 from diptych.errors import SettingsError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.objectives.directional import convirt
 from diptych.objectives.pairs import Pairs
 from diptych.training.approaches.contrastive import ClipTask
@@ -17,7 +17,7 @@ from diptych.training.settings import Recipe
 class ConvirtTask(ClipTask):
     """The texts are what the loader draws: with `[data] text = { sentence = 1.0 }`, one sentence of each report."""
 
-    def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
+    def __init__(self, model: ImageModel, preprocess: Preprocess, recipe: Recipe) -> None:
         super().__init__(model, preprocess, recipe)
         if model.architecture.heads != "nonlinear":
             raise SettingsError('[objective] convirt: set [model.architecture] heads = "nonlinear"')

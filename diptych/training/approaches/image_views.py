@@ -10,9 +10,8 @@ from diptych.data.images.augmentations import Drawings, draw_views, is_mirrored
 from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Batch
 from diptych.errors import SettingsError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.models.layers.patch_dropout import kept_patches
-from diptych.models.vision_transformer import VisionTransformer
 from diptych.tokenizer.mirroring import exchange_sides
 from diptych.training.approaches.sides import wide
 from diptych.training.optim.mixed_precision import autocast
@@ -32,7 +31,7 @@ class PictureTask(ABC):
 
     def __init__(
         self,
-        model: CLIP,
+        model: ImageModel,
         preprocess: Preprocess,
         recipe: Recipe,
         towers: Mapping[str, nn.Module] | None = None,
@@ -46,7 +45,8 @@ class PictureTask(ABC):
         self.patch_dropout = recipe.training.patch_dropout
         if self.patch_dropout and not self.drops_patches:
             raise SettingsError(f"[training] patch_dropout: not for {recipe.objective.name}; set it to 0")
-        if self.patch_dropout and not isinstance(model.visual, VisionTransformer):
+        self.patches = model.architecture.image.patches
+        if self.patch_dropout and not self.patches:
             raise SettingsError(
                 "[training] patch_dropout: a ResNet has no patches to leave out; set it to 0, or train a ViT"
             )
@@ -63,8 +63,7 @@ class PictureTask(ABC):
         pixels = self.views(batch.canvas[rows], batch.mirrored[rows], batch.chance[rows])
         inputs = [pixels.to(self.model.dtype)]
         if self.patch_dropout:
-            patches = len(self.model.visual.positional_embedding) - 1  # type: ignore[arg-type]
-            inputs.append(kept_patches(batch.seeds[rows], patches, self.patch_dropout))
+            inputs.append(kept_patches(batch.seeds[rows], self.patches, self.patch_dropout))
         with autocast(pixels.device.type, self.precision):
             return wide(self._image_tower(*inputs))
 

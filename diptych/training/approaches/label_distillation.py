@@ -6,10 +6,10 @@ from torch import Tensor
 from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Batch
 from diptych.errors import SettingsError
-from diptych.models.clip import CLIP
 from diptych.models.heads.label_head import LabelHead
+from diptych.models.image_model import ImageModel
 from diptych.objectives.distillation import distillation, distillation_with_labels
-from diptych.training.approaches.sides import text_side, wide
+from diptych.training.approaches.sides import of_kind, wide
 from diptych.training.approaches.supervised import LabelsTask
 from diptych.training.approaches.teacher import Teacher
 from diptych.training.optim.mixed_precision import autocast
@@ -21,13 +21,13 @@ class LabelDistillationTask(LabelsTask):
 
     needs_captions = False
 
-    def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
+    def __init__(self, model: ImageModel, preprocess: Preprocess, recipe: Recipe) -> None:
         super().__init__(model, preprocess, recipe)
         self.temperature = recipe.objective.temperature
         self.label_weight = recipe.objective.label_weight
         self.teacher = Teacher(recipe.objective.teacher, "label-distillation", model)
-        self.teachers_head = text_side(
-            self.teacher.model, LabelHead, "label-distillation: the teacher", "text = { classes = [] }"
+        self.teachers_head = of_kind(
+            self.teacher.model.text, LabelHead, "label-distillation: the teacher", "text = { classes = [] }"
         )
         if self.teachers_head.classes != self.head.classes:
             raise SettingsError(

@@ -8,13 +8,13 @@ from torch import Tensor
 from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Batch
 from diptych.errors import SettingsError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.models.language_tower import LanguageTower
 from diptych.models.text_transformer import TextTransformer
 from diptych.objectives.vocabulary_softmax import log_likelihoods
 from diptych.training.approaches.contrastive import ClipTask
 from diptych.training.approaches.image_views import PictureTask
-from diptych.training.approaches.sides import text_side, unit, wide
+from diptych.training.approaches.sides import of_kind, unit, wide
 from diptych.training.optim.mixed_precision import autocast
 from diptych.training.parallel import Forward
 from diptych.training.settings import Recipe
@@ -28,8 +28,8 @@ class ClipLanguageTask(ClipTask):
     A text's surprise travels as a column beside its embedding, so that the step stays exact however the batch is cut.
     """
 
-    def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
-        tower = text_side(model, TextTransformer, recipe.objective.name, _REMEDY)
+    def __init__(self, model: ImageModel, preprocess: Preprocess, recipe: Recipe) -> None:
+        tower = of_kind(model.text, TextTransformer, recipe.objective.name, _REMEDY)
         if model.text_head is not None:
             raise SettingsError(
                 f"[objective] {recipe.objective.name}: predicts words with a text tower alone; leave "
@@ -65,8 +65,8 @@ class ClipLanguageTask(ClipTask):
 class LanguageTask(PictureTask):
     """A language model of the captions alone, for a text tower to start from; pictures are not looked at."""
 
-    def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
-        tower = text_side(model, TextTransformer, "language", _REMEDY)
+    def __init__(self, model: ImageModel, preprocess: Preprocess, recipe: Recipe) -> None:
+        tower = of_kind(model.text, TextTransformer, "language", _REMEDY)
         super().__init__(model, preprocess, recipe, {"text": LanguageTower(tower, log_likelihoods)})
         for parameter in (*model.visual.parameters(), model.logit_scale, tower.text_projection):
             parameter.requires_grad_(False)  # or weight decay would wear off what is not trained

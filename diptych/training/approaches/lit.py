@@ -6,7 +6,7 @@ from torch import Tensor
 
 from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Batch
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.training.approaches.contrastive import ClipTask
 from diptych.training.approaches.kept_features import KeptFeatures, may_keep
 from diptych.training.settings import Recipe
@@ -18,7 +18,7 @@ class LitTask(ClipTask):
     Without augmentation, an image's embedding is computed once and kept.
     """
 
-    def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
+    def __init__(self, model: ImageModel, preprocess: Preprocess, recipe: Recipe) -> None:
         super().__init__(model, preprocess, recipe)
         lock(model)
         self.kept = KeptFeatures() if may_keep(recipe) else None
@@ -31,10 +31,10 @@ class LitTask(ClipTask):
             return self.kept.of(batch, rows, lambda new: super(LitTask, self).image(batch, new))
 
 
-def lock(model: CLIP) -> None:
+def lock(model: ImageModel) -> None:
     """The image tower keeps its weights and its running averages, whatever is trained beside it."""
     locked = [model.visual, *([model.image_head] if model.image_head is not None else [])]
     for part in locked:
         part.requires_grad_(False)
-    model.still = (*model.still, *locked)
+    model.frozen_parts = (*model.frozen_parts, *locked)
     model.train(model.training)

@@ -9,13 +9,13 @@ from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Batch
 from diptych.distributed import gather_rows, row_counts
 from diptych.errors import SettingsError
-from diptych.models.clip import CLIP
 from diptych.models.heads.label_head import LabelHead
+from diptych.models.image_model import ImageModel
 from diptych.models.shared_encoder import SharedEncoder, WordsAndSounds
 from diptych.objectives.pairs import Pairs
 from diptych.objectives.transfer_and_ranking import cosine_ranking, transfer
 from diptych.training.approaches.image_views import PictureTask
-from diptych.training.approaches.sides import text_side, unit, wide
+from diptych.training.approaches.sides import of_kind, unit, wide
 from diptych.training.approaches.teacher import Teacher
 from diptych.training.optim.mixed_precision import autocast
 from diptych.training.parallel import Forward
@@ -34,8 +34,8 @@ class ShreTask(PictureTask):
 
     drops_patches = False
 
-    def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
-        self.encoder = text_side(model, SharedEncoder, "shre", _REMEDY)
+    def __init__(self, model: ImageModel, preprocess: Preprocess, recipe: Recipe) -> None:
+        self.encoder = of_kind(model.text, SharedEncoder, "shre", _REMEDY)
         words_and_sounds = WordsAndSounds(self.encoder.words, self.encoder.sounds)
         super().__init__(model, preprocess, recipe, {"image": model.visual, "text": words_and_sounds})
         self.margin, self.ranking_weight = recipe.objective.margin, recipe.objective.ranking_weight
@@ -104,11 +104,11 @@ class ShreTask(PictureTask):
         return (groups[shown][best] == groups[shown]).sum(), len(images)
 
 
-def _teacher(place: str | None, encoder: SharedEncoder, student: CLIP) -> Teacher | None:
+def _teacher(place: str | None, encoder: SharedEncoder, student: ImageModel) -> Teacher | None:
     if place is None:
         return None
     teacher = Teacher(place, "shre", student)
-    head = text_side(teacher.model, LabelHead, "shre: the teacher", "text = { classes = [] }")
+    head = of_kind(teacher.model.text, LabelHead, "shre: the teacher", "text = { classes = [] }")
     classes = int(encoder.shared[-1].out_features)  # type: ignore[arg-type]
     if len(head.classes) != classes:
         raise SettingsError(

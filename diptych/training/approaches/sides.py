@@ -8,21 +8,23 @@ from torch import Tensor, nn
 
 from diptych.distributed import gather_rows, row_counts
 from diptych.errors import SettingsError
-from diptych.models.clip import CLIP
 
-_Side = TypeVar("_Side", bound=nn.Module)
+_Kind = TypeVar("_Kind", bound=nn.Module)
 
 _RANKED = 1024  # rows of a process whose accuracy is looked at
 
 
-def text_side(model: CLIP, kind: type[_Side], objective: str, remedy: str) -> _Side:
-    """The model's text side, which has to be of a kind. remedy: what the recipe says where it is."""
-    if not isinstance(model.text, kind):
+def of_kind(part: nn.Module, kind: type[_Kind], objective: str, remedy: str) -> _Kind:
+    """Return a model, or its text side, which has to be of the kind that an objective trains.
+
+    remedy: what the recipe says where it is.
+    """
+    if not isinstance(part, kind):
         raise SettingsError(
-            f"[objective] {objective}: the model's text side is a {type(model.text).__name__}; set "
+            f"[objective] {objective}: needs a {kind.__name__}, and found a {type(part).__name__}; set "
             f"[model.architecture] {remedy}"
         )
-    return model.text
+    return part
 
 
 def unit(features: Tensor) -> Tensor:

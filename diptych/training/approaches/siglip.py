@@ -5,7 +5,7 @@ from torch import Tensor
 from diptych.data.images.transforms import Preprocess
 from diptych.distributed import world
 from diptych.errors import SettingsError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.objectives.pairs import Pairs
 from diptych.objectives.sigmoid import sigmoid
 from diptych.objectives.tiled import tiled_sigmoid
@@ -16,7 +16,7 @@ from diptych.training.settings import Recipe
 class SiglipTask(ClipTask):
     """The same towers under SigLIP's sigmoid objective (Zhai et al. 2023)."""
 
-    def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
+    def __init__(self, model: ImageModel, preprocess: Preprocess, recipe: Recipe) -> None:
         super().__init__(model, preprocess, recipe)
         if model.logit_bias is None:
             raise SettingsError(

@@ -7,13 +7,13 @@ from diptych.data.images.transforms import Preprocess
 from diptych.data.images.two_views import TwoViews, random_view, view_chances
 from diptych.data.loader import Batch
 from diptych.errors import SettingsError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.models.layers.global_batch_norm import norm_globally
 from diptych.models.layers.projection_head import FeatureTower, ProjectionHead
 from diptych.objectives.nt_xent import nt_xent
 from diptych.objectives.pairs import Pairs
 from diptych.training.approaches.image_views import PictureTask
-from diptych.training.approaches.sides import ranked_first, text_side, unit, wide
+from diptych.training.approaches.sides import of_kind, ranked_first, unit, wide
 from diptych.training.optim.mixed_precision import autocast
 from diptych.training.settings import Recipe
 
@@ -28,8 +28,8 @@ class SimclrTask(PictureTask):
     needs_captions = False
     drops_patches = False
 
-    def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
-        self.head = text_side(model, ProjectionHead, "simclr", "text = { head_layers = 2 }")
+    def __init__(self, model: ImageModel, preprocess: Preprocess, recipe: Recipe) -> None:
+        self.head = of_kind(model.text, ProjectionHead, "simclr", "text = { head_layers = 2 }")
         if not isinstance(recipe.augmentation, TwoViews):
             raise SettingsError(
                 '[objective] simclr compares two random views: set [augmentation] name = "two-views"'

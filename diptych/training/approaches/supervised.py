@@ -5,12 +5,12 @@ from torch import Tensor
 
 from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Batch
-from diptych.models.clip import CLIP
 from diptych.models.heads.label_head import LabelHead
+from diptych.models.image_model import ImageModel
 from diptych.models.layers.projection_head import FeatureTower
 from diptych.objectives.cross_entropy import label_likelihood
 from diptych.training.approaches.image_views import PictureTask
-from diptych.training.approaches.sides import text_side
+from diptych.training.approaches.sides import of_kind
 from diptych.training.settings import Recipe
 
 
@@ -23,8 +23,8 @@ class LabelsTask(PictureTask):
 
     drops_patches = False
 
-    def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
-        self.head = text_side(model, LabelHead, recipe.objective.name, "text = { classes = [] }")
+    def __init__(self, model: ImageModel, preprocess: Preprocess, recipe: Recipe) -> None:
+        self.head = of_kind(model.text, LabelHead, recipe.objective.name, "text = { classes = [] }")
         super().__init__(model, preprocess, recipe, {"image": FeatureTower(model.visual)})
         self.smoothing = recipe.objective.label_smoothing
         self._logits: Tensor | None = None  # of the last loss, to count right answers by

@@ -6,6 +6,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from diptych.data.loader import Batch
+from diptych.models.image_model import ImageModel
 from diptych.training.parallel import Forward
 
 
@@ -13,7 +14,7 @@ class Task(Protocol):
     """What the engine asks of an approach: embeddings of the rows of a batch, and their loss."""
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> ImageModel:
         """What is trained and saved."""
 
     @property

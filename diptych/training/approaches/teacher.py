@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diptych.errors import SettingsError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.pretrained import load
 
 
@@ -15,7 +15,7 @@ class Teacher:
     place: what `[objective] teacher` says. objective: for the message where it says nothing.
     """
 
-    def __init__(self, place: str | None, objective: str, student: CLIP) -> None:
+    def __init__(self, place: str | None, objective: str, student: ImageModel) -> None:
         if place is None:
             raise SettingsError(
                 f'[objective] {objective} needs a teacher; set teacher = "ViT-B/32", or the folder of a trained model'

@@ -5,11 +5,11 @@ from torch import Tensor
 
 from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Batch
-from diptych.models.clip import CLIP
 from diptych.models.heads.word_predictor import WordPredictor, distinct_words
+from diptych.models.image_model import ImageModel
 from diptych.objectives.word_set import word_detection, word_prediction
 from diptych.training.approaches.image_views import PictureTask
-from diptych.training.approaches.sides import text_side
+from diptych.training.approaches.sides import of_kind
 from diptych.training.settings import Recipe
 
 _GUESSED = 128  # rows of a process whose likeliest word is looked at
@@ -18,8 +18,8 @@ _GUESSED = 128  # rows of a process whose likeliest word is looked at
 class WordPredictionTask(PictureTask):
     """Which words a caption has, from its image: the bag-of-words baseline of CLIP's Figure 2."""
 
-    def __init__(self, model: CLIP, preprocess: Preprocess, recipe: Recipe) -> None:
-        self.head = text_side(model, WordPredictor, "word-prediction", 'text = { word_loss = "softmax" }')
+    def __init__(self, model: ImageModel, preprocess: Preprocess, recipe: Recipe) -> None:
+        self.head = of_kind(model.text, WordPredictor, "word-prediction", 'text = { word_loss = "softmax" }')
         super().__init__(model, preprocess, recipe)
 
     def text(self, batch: Batch, rows: Tensor) -> Tensor:

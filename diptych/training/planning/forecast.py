@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from diptych.data.example import Example
 from diptych.data.images.augmentations import random_table
@@ -20,9 +20,9 @@ from diptych.data.images.decoding import Pixels
 from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Batch, batches_ahead
 from diptych.errors import SettingsError
-from diptych.models.clip import CLIP, build_model
+from diptych.models.building import build_model
+from diptych.models.image_model import ImageModel
 from diptych.models.layers.blocks import set_recompute
-from diptych.models.shared_encoder import SharedEncoder
 from diptych.training.approaches import TASKS
 from diptych.training.approaches.contrastive import is_tiled
 from diptych.training.settings import Recipe
@@ -77,7 +77,7 @@ class Memory:
         return self.batches + self.cache
 
 
-def blank_model(recipe: Recipe, device: str) -> CLIP:
+def blank_model(recipe: Recipe, device: str) -> ImageModel:
     """The recipe's model as it trains, with zeros for weights: drawing them takes seconds, and no figure needs them."""
     with torch.device("meta"):
         model = build_model(recipe.model.resolve())
@@ -88,17 +88,17 @@ def blank_model(recipe: Recipe, device: str) -> CLIP:
     return model
 
 
-def kept_bytes(model: CLIP, recipe: Recipe) -> Kept:
+def kept_bytes(model: ImageModel, recipe: Recipe) -> Kept:
     """What a pair keeps for the backward pass, texts at their full length.
 
     The backward pass begins with all that was kept, and adds gradients of the inside of the last block: for the
-    perceptron of a transformer, about half of what the block keeps. Where insides are computed again, one of them is
+    MLP of a transformer, about half of what the block keeps. Where insides are computed again, one of them is
     there besides.
     """
     set_recompute(model, False)
     kept = _lines(model, recipe)
     image_block, text_block = (
-        bytes_ // max(1, 2 * len(tower.blocks))
+        bytes_ // max(1, 2 * len(getattr(tower, "blocks", ())))
         for bytes_, tower in ((kept.image, model.visual), (kept.text, model.text))
     )
     if recipe.training.recompute:
@@ -108,7 +108,7 @@ def kept_bytes(model: CLIP, recipe: Recipe) -> Kept:
     return replace(kept, image_block=image_block, text_block=text_block)
 
 
-def _lines(model: CLIP, recipe: Recipe) -> Kept:
+def _lines(model: ImageModel, recipe: Recipe) -> Kept:
     """Straight lines through two small batches: what is kept once, however large the batch, is their offset."""
     task = TASKS[recipe.objective.name](model, Preprocess(model.architecture.image.resolution), recipe)
     few, more = PROBES
@@ -126,7 +126,7 @@ def _lines(model: CLIP, recipe: Recipe) -> Kept:
     return Kept(image, text, image_once + text_once)
 
 
-def saved_bytes(model: CLIP, run: Callable[[], Tensor]) -> int:
+def saved_bytes(model: ImageModel, run: Callable[[], Tensor]) -> int:
     """Bytes of every storage that autograd saves while `run` runs, each once, weights left out."""
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -142,7 +142,7 @@ def saved_bytes(model: CLIP, run: Callable[[], Tensor]) -> int:
     return sum(storage.nbytes() for address, storage in kept.items() if address not in weights)
 
 
-def memory_of(recipe: Recipe, model: CLIP, kept: Kept, free: int, cached_rows: int = 0) -> Memory:
+def memory_of(recipe: Recipe, model: ImageModel, kept: Kept, free: int, cached_rows: int = 0) -> Memory:
     """The memory of a training step of `recipe`, in one process.
 
     free: bytes that chunk = "auto" may use. cached_rows: pairs whose pictures are kept decoded.
@@ -186,7 +186,7 @@ def fitting(whole: Memory, kept: Kept, free: int) -> Memory:
     return _chunked(whole, kept, size, size, max(0, spare // (size * (kept.image + kept.text))))
 
 
-def fitting_chunks(recipe: Recipe, model: CLIP, rows: int, device: str) -> Chunking:
+def fitting_chunks(recipe: Recipe, model: ImageModel, rows: int, device: str) -> Chunking:
     """What `chunk = "auto"` stands for: how a process passes its `rows` rows through `model` in the memory there is.
 
     A few rows are passed through the model; it is left as it was. Raises SettingsError where not even 16 rows fit, or
@@ -226,7 +226,7 @@ def blank_canvas(recipe: Recipe) -> Pixels:
     return canvas.crop(canvas.decode(Example("blank", file.getvalue())), np.zeros(2))
 
 
-def blank_batch(recipe: Recipe, model: CLIP, rows: int) -> Batch:
+def blank_batch(recipe: Recipe, model: ImageModel, rows: int) -> Batch:
     """Pictures of nothing and texts of the full length."""
     tokens = torch.zeros(rows, model.context_length, dtype=torch.long)
     tokens[:, -1] = model.vocab_size - 1  # the end token
@@ -234,12 +234,10 @@ def blank_batch(recipe: Recipe, model: CLIP, rows: int) -> Batch:
     return made_up_batch(canvas, tokens, model.logit_scale.device, silence(model, rows))
 
 
-def silence(model: nn.Module, rows: int) -> Tensor | None:
+def silence(model: ImageModel, rows: int) -> Tensor | None:
     """Sounds of nothing, (rows, frames, bands), for a model that hears."""
-    text = getattr(model, "text", None)
-    if not isinstance(text, SharedEncoder) or text.sounds is None:
-        return None
-    return torch.zeros(rows, text.sound_frames, text.sound_bands)
+    encoder = model.sound_encoder
+    return None if encoder is None else torch.zeros(rows, encoder.sound_frames, encoder.sound_bands)
 
 
 def made_up_batch(

@@ -16,7 +16,7 @@ from diptych.data.images.canvas import canvas_for
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source
 from diptych.errors import DataError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.models.layers.blocks import set_recompute
 from diptych.tokenizer import tokenize
 from diptych.training.approaches import TASKS
@@ -44,7 +44,9 @@ class Pace:
     update: float
 
 
-def measure_pace(recipe: Recipe, model: CLIP, source: Source, positions: Sequence[int]) -> tuple[Pace, int]:
+def measure_pace(
+    recipe: Recipe, model: ImageModel, source: Source, positions: Sequence[int]
+) -> tuple[Pace, int]:
     """Real steps on pairs of the data, more pairs each time until a step takes a while; and the most pairs of one.
 
     positions: of pairs of the source, of which at most 64 are read.

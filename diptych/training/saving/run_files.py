@@ -14,7 +14,7 @@ from diptych.config import plain
 from diptych.data.images.transforms import Preprocess
 from diptych.distributed import sum_over_processes, wait_for_all, world
 from diptych.errors import CheckpointError
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.training.best import Best
 from diptych.training.optim.ema import Ema
 from diptych.training.parallel import assign, whole
@@ -65,7 +65,7 @@ class RunFiles:
     def save(
         self,
         saver: Saver | None,
-        model: CLIP,
+        model: ImageModel,
         optimizer: torch.optim.Optimizer,
         ema: Ema | None,
         values: Mapping[str, Any],
@@ -82,7 +82,7 @@ class RunFiles:
         )
         saver.save(checkpoint_folder(self.folder, values["step"]), snapshot)
 
-    def save_best(self, saver: Saver | None, model: CLIP, best: Best, seconds: float) -> None:
+    def save_best(self, saver: Saver | None, model: ImageModel, best: Best, seconds: float) -> None:
         """Begin to write the weights that did best in an evaluation, in place of those that did before."""
         if saver is None:
             return
@@ -107,7 +107,7 @@ class RunFiles:
 
     def restore(
         self,
-        model: CLIP,
+        model: ImageModel,
         optimizer: torch.optim.Optimizer,
         ema: Ema | None,
         say: Callable[[str], None],
@@ -131,7 +131,7 @@ class RunFiles:
             )
         return dict(values)
 
-    def finish(self, model: CLIP, ema: Ema | None, step: int, seconds: float) -> Path:
+    def finish(self, model: ImageModel, ema: Ema | None, step: int, seconds: float) -> Path:
         """Write the result, and its average where there is one; returns the folder of the result."""
         description = self._description(model, step, seconds)
         target = self.folder / MODEL
@@ -144,7 +144,7 @@ class RunFiles:
         wait_for_all()
         return target
 
-    def _description(self, model: CLIP, step: int, seconds: float) -> Description:
+    def _description(self, model: ImageModel, step: int, seconds: float) -> Description:
         start = self._recipe.model.init
         return Description(
             architecture=plain(model.architecture),

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diptych.errors import CheckpointError
-from diptych.models.clip import DESCRIPTION
+from diptych.models.image_model import DESCRIPTION
 from diptych.weights.foreign.pickle_reader import Builder, Inert, Name, PickleReader
 from diptych.weights.tensor_files import Entry
 

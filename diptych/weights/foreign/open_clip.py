@@ -11,8 +11,8 @@ from typing import Any
 from diptych import config
 from diptych.data.images.transforms import CLIP_MEAN, CLIP_STD, Preprocess
 from diptych.errors import CheckpointError, SettingsError
-from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
-from diptych.models.clip import CLIP
+from diptych.models.architectures import Architecture, VisionTransformer
+from diptych.models.image_model import ImageModel
 from diptych.weights.assembly import assemble, heads_unless_default
 from diptych.weights.folders import Json, new_folder, read_json, write_json, write_tensors
 from diptych.weights.foreign.openai import archived_state, derived_names, openai_layout
@@ -83,7 +83,7 @@ def holds_weights(folder: Path, name: str) -> bool:
     return name == next((known for known in _WEIGHT_FILES if (folder / known).is_file()), None)
 
 
-def read_open_clip_folder(folder: Path, weights: TensorFile | None = None) -> tuple[CLIP, Preprocess]:
+def read_open_clip_folder(folder: Path, weights: TensorFile | None = None) -> tuple[ImageModel, Preprocess]:
     """The model (float32, CPU, evaluation mode) and the preprocessing of an open_clip folder.
 
     weights: of another file that the configuration describes, in place of the folder's own.
@@ -105,7 +105,7 @@ def read_open_clip_folder(folder: Path, weights: TensorFile | None = None) -> tu
     return model, preprocess
 
 
-def write_open_clip_folder(folder: Path, model: CLIP, preprocess: Preprocess) -> None:
+def write_open_clip_folder(folder: Path, model: ImageModel, preprocess: Preprocess) -> None:
     """Write `model` so that open_clip loads it with `local-dir:FOLDER`."""
     settings = _settings(model.architecture)
     resize = {"mean": list(preprocess.mean), "std": list(preprocess.std)}
@@ -171,13 +171,8 @@ def _architecture(model: Json, where: str) -> Architecture:
 
 def _settings(architecture: Architecture) -> Json:
     """`model_cfg` of an architecture that open_clip has."""
-    image, text = architecture.image, architecture.text
-    if (
-        not isinstance(text, TextTransformer)
-        or text.positions != "learned"
-        or text.embedding_width is not None
-        or text.known
-    ):
+    image, text = architecture.image, architecture.text_transformer
+    if text is None or text.positions != "learned" or text.embedding_width is not None or text.known:
         raise CheckpointError(
             "open_clip has no such text tower; only a text transformer with learned positions and without an "
             "embedding width can be written as an open_clip folder"

@@ -99,7 +99,7 @@ def infer_architecture(entries: Mapping[str, Entry], text_prefix: str, where: st
             layers=(stages[0], stages[1], stages[2], stages[3]),
             width=width,
         )
-    channels = {"text": text_width, "image": width if isinstance(image, VisionTransformer) else 32 * width}
+    channels = {"text": text_width, "image": image.feature_width}
     for tower, count in channels.items():
         if count % _CHANNELS_PER_HEAD:
             raise CheckpointError(

@@ -20,8 +20,8 @@ from diptych import config
 from diptych.atomic import sha256_of
 from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError, SettingsError
-from diptych.models.architectures import Activation, Architecture, VisionTransformer
-from diptych.models.clip import CLIP
+from diptych.models.architectures import Activation, Architecture
+from diptych.models.image_model import ImageModel
 from diptych.weights import checkpoint
 from diptych.weights.assembly import assemble
 from diptych.weights.folders import read_json
@@ -48,7 +48,7 @@ class Facts:
 
 def read_plain_file(
     path: Path, source: TensorFile, activation: Activation | None, like: Facts | None
-) -> tuple[CLIP, Preprocess]:
+) -> tuple[ImageModel, Preprocess]:
     """Return the model (float32, CPU, evaluation mode) of the tensors in `source`, and its preprocessing.
 
     activation: the one that the weights were trained with, for a file about which nothing else says it.
@@ -82,7 +82,7 @@ def configuration_beside(path: Path) -> str | None:
     return None
 
 
-def _described(path: Path, source: TensorFile, description: str) -> tuple[CLIP, Preprocess]:
+def _described(path: Path, source: TensorFile, description: str) -> tuple[ImageModel, Preprocess]:
     """The model of a state dict that Diptych made."""
     where = f"{path}: _metadata"
     try:
@@ -106,7 +106,7 @@ def _described(path: Path, source: TensorFile, description: str) -> tuple[CLIP, 
     return model, preprocess
 
 
-def _configured(path: Path, source: TensorFile, mark: str) -> tuple[CLIP, Preprocess]:
+def _configured(path: Path, source: TensorFile, mark: str) -> tuple[ImageModel, Preprocess]:
     """The model of weights that a configuration beside them describes."""
     folder = path.parent
     _warn(
@@ -121,7 +121,9 @@ def _configured(path: Path, source: TensorFile, mark: str) -> tuple[CLIP, Prepro
     return transformers.read_transformers_folder(folder, source)
 
 
-def _as_openai(path: Path, source: TensorFile, activation: Activation | None) -> tuple[CLIP, Preprocess]:
+def _as_openai(
+    path: Path, source: TensorFile, activation: Activation | None
+) -> tuple[ImageModel, Preprocess]:
     """The model of a file in OpenAI's layout, which leaves the activation open."""
     where = str(path)
     prefix = _text_prefix(source)
@@ -150,7 +152,7 @@ def _as_openai(path: Path, source: TensorFile, activation: Activation | None) ->
     return model, preprocess
 
 
-def _assembled(architecture: Architecture, source: TensorFile, path: Path) -> CLIP:
+def _assembled(architecture: Architecture, source: TensorFile, path: Path) -> ImageModel:
     """The model, whether its text tower has a prefix, as in Diptych, or none, as in OpenAI's layout."""
     layout = openai_layout(_text_prefix(source))
     return assemble(architecture, source, layout, str(path), derived_names(source.entries))
@@ -166,7 +168,7 @@ def _is_published(path: Path) -> bool:
 
 def _refuse_other_heads(architecture: Architecture, path: Path) -> None:
     image = architecture.image
-    if isinstance(image, VisionTransformer) and image.width in _OTHER_HEADS:
+    if image.patches and image.width in _OTHER_HEADS:
         raise CheckpointError(
             f"{path}: an image tower of width {image.width} has {_OTHER_HEADS[image.width]} channels a head in "
             f"open_clip and 64 elsewhere, which its shapes do not show; put {open_clip.CONFIG} beside it"

@@ -11,7 +11,7 @@ from diptych import config
 from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError, SettingsError
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 from diptych.tokenizer.vocabulary import read_merges
 from diptych.weights.assembly import Piece, assemble, heads_unless_default
 from diptych.weights.folders import Json, new_folder, read_json, write_json, write_tensors
@@ -81,7 +81,9 @@ def holds_weights(folder: Path, name: str) -> bool:
     return name == _PICKLED
 
 
-def read_transformers_folder(folder: Path, weights: TensorFile | None = None) -> tuple[CLIP, Preprocess]:
+def read_transformers_folder(
+    folder: Path, weights: TensorFile | None = None
+) -> tuple[ImageModel, Preprocess]:
     """The model (float32, CPU, evaluation mode) and the preprocessing of a transformers folder.
 
     weights: of another file that the configuration describes, in place of the folder's own.
@@ -100,7 +102,7 @@ def read_transformers_folder(folder: Path, weights: TensorFile | None = None) ->
     return assemble(architecture, source, transformers_layout, str(folder), ignored), preprocess
 
 
-def write_transformers_folder(folder: Path, model: CLIP, preprocess: Preprocess) -> None:
+def write_transformers_folder(folder: Path, model: ImageModel, preprocess: Preprocess) -> None:
     """Write `model` with its preprocessing and tokenizer so that transformers' `from_pretrained` loads all three."""
     settings = _settings(model.architecture)
     processor = _processor(preprocess)
@@ -187,17 +189,12 @@ def _tower(contents: Json, name: str, where: str) -> Json:
 
 def _settings(architecture: Architecture) -> Json:
     """`config.json` of an architecture that transformers has."""
-    image, text = architecture.image, architecture.text
+    image, text = architecture.image, architecture.text_transformer
     if not isinstance(image, VisionTransformer):
         raise CheckpointError(
             "transformers has no CLIP with a ResNet; write this model as an open_clip folder instead"
         )
-    if (
-        not isinstance(text, TextTransformer)
-        or text.positions != "learned"
-        or text.embedding_width is not None
-        or text.known
-    ):
+    if text is None or text.positions != "learned" or text.embedding_width is not None or text.known:
         raise CheckpointError(
             "transformers has no such text tower; only a text transformer with learned positions and without an "
             "embedding width can be written as a transformers folder"

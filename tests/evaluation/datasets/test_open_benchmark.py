@@ -31,7 +31,7 @@ from diptych.evaluation.robustness.natural_shift import SHIFTS, class_map
 from diptych.evaluation.tasks import Headline
 from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
 from diptych.evaluation.zero_shot.prompts import TEMPLATES
-from diptych.models.clip import CLIP
+from diptych.models.image_model import ImageModel
 
 
 def png(number: int) -> bytes:
@@ -285,7 +285,7 @@ def test_the_fingerprint_follows_the_labels(tmp_path: Path) -> None:
 
 
 def test_a_benchmark_is_all_that_a_zero_shot_measurement_needs(
-    tmp_path: Path, tiny_clip: CLIP, tiny_preprocess: Preprocess
+    tmp_path: Path, tiny_clip: ImageModel, tiny_preprocess: Preprocess
 ) -> None:
     layouts.mnist(tmp_path)
     found = open_benchmark("mnist", tmp_path)
