@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from diptych.cli.finetune import finetune_with_page
+from diptych.cli.finetune_output import finetune_with_page
 from diptych.cli.options import Assignments, Device, Json
 from diptych.cli.output import emit, say
 from diptych.cli.train import RecipePlace

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from diptych.cli.finetune import finetune_with_page, report_finetuning
+from diptych.cli.finetune_output import finetune_with_page, report_finetuning
 from diptych.cli.options import Assignments, Device, Json
 from diptych.cli.output import emit, say, say_left_out
 from diptych.training.saving.layout import BEST
