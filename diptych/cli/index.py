@@ -2,12 +2,12 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from diptych.cli.inputs import open_data
 from diptych.cli.options import (
     NO_TABLE_OPTIONS,
     Activation,
@@ -22,11 +22,41 @@ from diptych.cli.options import (
 )
 from diptych.cli.output import emit, progress, say_left_out
 from diptych.cli.threads import wait_without_spinning
-from diptych.errors import DataError
 from diptych.weights.naming import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from diptych.data.sources.opening import Source
+    from diptych.search.building.build import Summary
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """How an index is built or refreshed."""
+
+    rebuild: Annotated[
+        bool, Parameter(negative="", help="Embed everything again, with another model if need be.")
+    ] = False
+    thumbnails: Annotated[
+        bool, Parameter(help="Keep a small copy of each image in the index, for pages of results.")
+    ] = True
+    force: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="Remove what is gone from the source, even if that is most of it. Without this such a refresh removes "
+            "nothing: the disk may not be mounted.",
+        ),
+    ] = False
+    embeddings: Annotated[
+        Path | None,
+        Parameter(
+            help="A .parquet file that diptych embed wrote: its vectors are taken, and no model is loaded."
+        ),
+    ] = None
+
+
+DEFAULT_BUILD = BuildOptions()
 
 
 def index(
@@ -36,60 +66,48 @@ def index(
     folder: IndexPlace,
     model: Model = DEFAULT_MODEL,
     activation: Activation = None,
-    rebuild: Annotated[
-        bool, Parameter(negative="", help="Embed everything again, with another model if need be.")
-    ] = False,
-    thumbnails: Annotated[
-        bool, Parameter(help="Keep a small copy of each picture in the index, for pages of results.")
-    ] = True,
-    force: Annotated[
-        bool,
-        Parameter(
-            negative="",
-            help="Remove what is gone from the source, even if that is most of it. Without this such a refresh removes "
-            "nothing: the disk may not be mounted.",
-        ),
-    ] = False,
-    embeddings: Annotated[
-        Path | None,
-        Parameter(
-            help="A .parquet file that diptych embed wrote: its vectors are taken, and no model is loaded."
-        ),
-    ] = None,
+    build: BuildOptions = DEFAULT_BUILD,
     columns: TableOptions = NO_TABLE_OPTIONS,
     batch_size: BatchSize = 64,
     device: Device = "auto",
     precision: Precision = "auto",
     as_json: Json = False,
 ) -> None:
-    """Build a search index over pictures, or bring it up to date: only what is new or changed is embedded."""
+    """Build a search index over images, or bring it up to date: only what is new or changed is embedded."""
     wait_without_spinning()
 
-    from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
-    from diptych.embed.source_rows import count_reasons  # noqa: PLC0415
     from diptych.search.building.build import refresh  # noqa: PLC0415
+    from diptych.search.building.build_index import open_rows  # noqa: PLC0415
     from diptych.search.building.recorded import Recorded  # noqa: PLC0415
-    from diptych.search.building.separate import check_separate  # noqa: PLC0415
-    from diptych.search.building.vanished import without_source  # noqa: PLC0415
     from diptych.search.encoder import Encoder  # noqa: PLC0415
 
-    check_separate(folder, source)
     with _losses_as_json(folder, as_json):
-        try:
-            rows: Source = open_data(source, columns)
-        except DataError as error:
-            rows = without_source(folder, source, error, force=force)
+        rows = open_rows(source, folder, force=build.force, columns=vars(columns))
     encoder: Encoder | Recorded
-    if embeddings is not None:
-        encoder = Recorded(embeddings, batch_size=batch_size)
+    if build.embeddings is not None:
+        encoder = Recorded(build.embeddings, batch_size=batch_size)
     else:
+        from diptych.cli.machine import load_model  # noqa: PLC0415
+
         name, network, preprocess = load_model(model, device, precision, activation)
         encoder = Encoder(network, preprocess, name, batch_size=batch_size)
     with _losses_as_json(folder, as_json), progress("indexing", len(rows)) as advance:
         done = refresh(
-            folder, rows, encoder, rebuild=rebuild, force=force, thumbnails=thumbnails, progress=advance
+            folder,
+            rows,
+            encoder,
+            rebuild=build.rebuild,
+            force=build.force,
+            thumbnails=build.thumbnails,
+            progress=advance,
         )
+    _report(folder, encoder.name, rows, done, as_json)
+
+
+def _report(folder: str, model: str, rows: "Source", done: "Summary", as_json: bool) -> None:
+    from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
+    from diptych.embed.source_rows import count_reasons  # noqa: PLC0415
+
     counts = {
         "added": done.added,
         "updated": done.updated,
@@ -102,7 +120,7 @@ def index(
     left_out = all_left_out([left_out_of(rows), skipped])
     say_left_out(left_out)
     if as_json:
-        result = {"index": folder, "model": encoder.name, **counts, "skipped": dict(skipped)}
+        result = {"index": folder, "model": model, **counts, "skipped": dict(skipped)}
         emit(result | {"left_out": left_out.to_json(), "total": done.total})
         return
     changes = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
@@ -111,7 +129,7 @@ def index(
 
 @contextlib.contextmanager
 def _losses_as_json(folder: str, as_json: bool) -> Iterator[None]:
-    """Print what a refresh refuses to remove, where JSON was asked for; the error goes on."""
+    """Print what a refresh refuses to remove, if JSON was asked for; the error goes on."""
     from diptych.search.building.vanished import LostPicturesError  # noqa: PLC0415
 
     try:

@@ -1,5 +1,6 @@
 """`diptych report`: a run, or several, as one page."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +38,6 @@ def report(
     A run that is going on, was stopped or was killed is shown as far as it came.
     """
     from diptych.atomic import write_text  # noqa: PLC0415
-    from diptych.config import plain  # noqa: PLC0415
     from diptych.reports.run_page import page  # noqa: PLC0415
     from diptych.runs.run_summary import SWEEP, read_run  # noqa: PLC0415
 
@@ -56,6 +56,12 @@ def report(
     file = out if out is not None else (run if inside else Path()) / "report.html"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, page(runs, _captions(runs[0], captions) if len(runs) == 1 else ""))
+    _report(runs, file, as_json)
+
+
+def _report(runs: Sequence["RunReport"], file: Path, as_json: bool) -> None:
+    from diptych.config import plain  # noqa: PLC0415
+
     if as_json:
         emit(
             {

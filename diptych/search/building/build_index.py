@@ -1,6 +1,7 @@
 """`diptych.build_index`: a source and the name of a model to an index."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -65,7 +66,7 @@ def build_index(
         3
     """
     folder = Path(place) if isinstance(place, os.PathLike) else place
-    rows = _opened(source, str(folder), force) if isinstance(source, str | os.PathLike) else source
+    rows = open_rows(source, str(folder), force=force) if isinstance(source, str | os.PathLike) else source
     name = full_name(model)
     network, preprocess = load(name, device, precision=precision)
     encoder = Encoder(network, preprocess, name, batch_size=batch_size)
@@ -74,11 +75,20 @@ def build_index(
     )
 
 
-def _opened(source: str | os.PathLike[str], place: str, force: bool) -> Source:
-    """Open a source; one that is gone has no images, so that the index loses what it has of it."""
+def open_rows(
+    source: str | os.PathLike[str],
+    place: str,
+    *,
+    force: bool,
+    columns: Mapping[str, str | None] | None = None,
+) -> Source:
+    """Open a source for the index at `place`; one that is gone has no images, so that the index loses those of it.
+
+    columns: options of `open_source` for a table. force, and what is raised: see `build_index`.
+    """
     name = os.fspath(source)
     check_separate(place, name)
     try:
-        return open_source(name)
+        return open_source(name, **(columns or {}))
     except DataError as error:
         return without_source(place, name, error, force=force)
