@@ -94,13 +94,14 @@ class Searcher:
         return Answer(tuple(page[: question.count]), more, 0.0, time.perf_counter() - started)
 
     def _embedded(self, parts: Sequence[QueryPart]) -> Vectors:
-        """The vectors of texts and images, in the order of the parts; each kind in one call of the model."""
-        texts = [part.text for part in parts if part.text is not None]
-        pictures = [part.image for part in parts if part.image is not None]
-        of_texts = iter(self._encoder.texts(texts) if texts else ())
-        of_pictures = iter(self._encoder.pictures(pictures) if pictures else ())
-        rows = [next(of_texts if part.text is not None else of_pictures) for part in parts if part.id is None]
-        return np.array(rows, np.float32).reshape(len(rows), self._encoder.dim)
+        """Embed texts and images, each kind in one call of the model."""
+        texts, pictures = texts_and_pictures(parts)
+        nothing = np.empty((0, self._encoder.dim), np.float32)
+        return in_order(
+            parts,
+            self._encoder.texts(texts) if texts else nothing,
+            self._encoder.pictures(pictures) if pictures else nothing,
+        )
 
     def _vectors(self, parts: Sequence[QueryPart], given: Vectors) -> Vectors:
         """The vectors of all parts: those that are given, and those that the index has."""
@@ -150,6 +151,23 @@ class Searcher:
         rows = {item.id: row for row, item in enumerate(known.items)}
         kept = [one for one in results if one.item.id in rows]
         return kept, _unit(known.vectors[[rows[one.item.id] for one in kept]])
+
+
+def texts_and_pictures(parts: Sequence[QueryPart]) -> "tuple[list[str], list[Picture]]":
+    """Return the texts and the images of a question's parts, which a model is to embed."""
+    return (
+        [part.text for part in parts if part.text is not None],
+        [part.image for part in parts if part.image is not None],
+    )
+
+
+def in_order(parts: Sequence[QueryPart], of_texts: Vectors, of_pictures: Vectors) -> Vectors:
+    """Return the vectors (n, dim) of all texts and images in the order of the parts."""
+    order = [part.text is not None for part in parts if part.id is None]
+    vectors = np.empty((len(order), of_texts.shape[1]), np.float32)
+    is_text = np.array(order, bool)
+    vectors[is_text], vectors[~is_text] = of_texts, of_pictures
+    return vectors
 
 
 def _sorted(found: Iterable[Match], sort: Sort) -> list[Match]:

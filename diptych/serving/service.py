@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ParamSpec, Self, TypeVar
+from typing import ParamSpec, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ import torch
 from diptych.data.images.decoding import Pixels
 from diptych.embed.encode import Vectors
 from diptych.errors import SearchIndexError, SettingsError, TextError
+from diptych.evaluation.zero_shot.classification import class_prompts, mean_directions
 from diptych.evaluation.zero_shot.own_labels import Prediction, ranked_classes, ranked_labels
-from diptych.evaluation.zero_shot.prompts import check_templates, fill
+from diptych.evaluation.zero_shot.prompts import check_templates
 from diptych.search.image_index import Index
 from diptych.search.query import Answer, Question, Sort
-from diptych.search.searcher import Searcher
+from diptych.search.searcher import Searcher, in_order, texts_and_pictures
 from diptych.search.stores.filters import columns_of, parse
 from diptych.search.stores.image_rows import Item
 from diptych.serving import uploads
@@ -191,14 +192,15 @@ class Service:
                 f"labels: {len(labels)}, of which {len(set(labels))} differ; expected at least two, each once"
             )
         check_templates(templates, "templates")
-        prompts = [fill(template, label) for label in labels for template in templates]
-        if len(prompts) > self.settings.prompts:
+        prompts = class_prompts(labels, templates)
+        count = len(labels) * len(templates)
+        if count > self.settings.prompts:
             raise SettingsError(
-                f"{len(labels)} labels in {len(templates)} templates make {len(prompts)} prompts; expected at most "
+                f"{len(labels)} labels in {len(templates)} templates make {count} prompts; expected at most "
                 f"{self.settings.prompts}"
             )
-        vectors = (await self.towers.texts(prompts)).reshape(len(labels), len(templates), -1).sum(axis=1)
-        weights = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = await self.towers.texts([prompt for prompts_of_one in prompts for prompt in prompts_of_one])
+        weights = mean_directions(vectors, [len(templates)] * len(labels))
         similarity = torch.from_numpy(await self.towers.pictures(pictures) @ weights.T)
         return ranked_labels(self.towers.logit_scale * similarity, similarity, labels, top)
 
@@ -274,24 +276,19 @@ class Service:
 
     async def _embedded(self, question: Question) -> Vectors:
         """The vectors (n, dim) of the question's texts and pictures, in the order of its parts."""
-        texts = [part.text for part in question.parts if part.text is not None]
-        pictures: list[bytes] = []
-        for part in question.parts:
-            if part.image is not None:
-                if not isinstance(part.image, bytes):
-                    raise TypeError("a question to a server holds a picture's bytes; found something else")
-                pictures.append(part.image)
-        of_texts, of_pictures = await asyncio.gather(
-            self.towers.texts(texts) if texts else _nothing(),
-            self.towers.pictures(pictures) if pictures else _nothing(),
+        texts, pictures = texts_and_pictures(question.parts)
+        if not all(isinstance(picture, bytes) for picture in pictures):
+            raise TypeError("a question to a server holds a picture's bytes; found something else")
+        return in_order(
+            question.parts,
+            *await asyncio.gather(
+                self.towers.texts(texts) if texts else self._nothing(),
+                self.towers.pictures(cast(list[bytes], pictures)) if pictures else self._nothing(),
+            ),
         )
-        rows_of_texts, rows_of_pictures = iter(of_texts), iter(of_pictures)
-        rows = [
-            next(rows_of_texts if part.text is not None else rows_of_pictures)
-            for part in question.parts
-            if part.id is None
-        ]
-        return np.array(rows, np.float32).reshape(len(rows), self.towers.dim)
+
+    async def _nothing(self) -> Vectors:
+        return np.empty((0, self.towers.dim), np.float32)
 
     async def _read(
         self, operation: str, function: Callable[P, R], *arguments: P.args, **named: P.kwargs
@@ -317,7 +314,3 @@ class Service:
                 return function(*arguments, **named)
 
         return await asyncio.get_running_loop().run_in_executor(pool, timed)
-
-
-async def _nothing() -> Vectors:
-    return np.empty((0, 0), np.float32)

@@ -75,12 +75,30 @@ def classifier(
     if not labels:
         raise ValueError("labels: expected at least one class")
     check_templates(templates, "templates")
-    prompts = [
+    columns = []
+    for part in _parts(class_prompts(labels, templates)):
+        vectors = embed_texts(model, [prompt for prompts in part for prompt in prompts])
+        columns.append(mean_directions(vectors, [len(prompts) for prompts in part]))
+    return torch.from_numpy(np.concatenate(columns)).T
+
+
+def class_prompts(labels: Sequence[str | Sequence[str]], templates: Sequence[str]) -> list[list[str]]:
+    """Return the prompts of each class: each of its phrases in each template. A class is a phrase or several."""
+    return [
         [fill(template, phrase) for phrase in phrases for template in templates]
         for phrases in ([label] if isinstance(label, str) else label for label in labels)
     ]
-    columns = [_mean_directions(model, part) for part in _parts(prompts)]
-    return torch.from_numpy(np.concatenate(columns)).T
+
+
+def mean_directions(vectors: Vectors, counts: Sequence[int]) -> Vectors:
+    """Return each class's direction, (classes, embed_dim) of unit length: the mean of its prompts' embeddings.
+
+    vectors: (prompts, embed_dim) of unit length, in the order of the classes. counts: the prompts of each class.
+    """
+    first = np.cumsum([0, *counts[:-1]])
+    total = np.add.reduceat(vectors, first, axis=0)
+    directions: Vectors = total / np.linalg.norm(total, axis=1, keepdims=True)
+    return directions
 
 
 def evaluate_zero_shot(
@@ -176,10 +194,7 @@ def _predicted(
     progress: Progress | None,
 ) -> tuple[EmbeddedRows, Answers, dict[str, float]]:
     """The answers of a model that predicts texts, and what the details say besides."""
-    prompts = [
-        [fill(template, phrase) for phrase in phrases for template in templates]
-        for phrases in labelled.classes.phrases
-    ]
+    prompts = class_prompts(labelled.classes.phrases, templates)
     images = encoded_rows(
         class_likelihoods(model, prompts),
         preprocess,
@@ -241,15 +256,6 @@ def check_labels(labels: Iterable[tuple[str, str]], classes: LabelSet, where: st
 def logit_scale(model: ImageModel) -> float:
     """What a model multiplies its similarities by: exp of its parameter, 100 for the published models."""
     return float(model.logit_scale.detach().float().exp())
-
-
-def _mean_directions(model: ImageModel, prompts: Sequence[Sequence[str]]) -> Vectors:
-    """(classes, embed_dim), unit length: the mean of each class's prompts."""
-    flat = embed_texts(model, [prompt for ways in prompts for prompt in ways])
-    first = np.cumsum([0, *(len(ways) for ways in prompts[:-1])])
-    total = np.add.reduceat(flat, first, axis=0)
-    directions: Vectors = total / np.linalg.norm(total, axis=1, keepdims=True)
-    return directions
 
 
 def _parts(prompts: Sequence[Sequence[str]]) -> list[list[Sequence[str]]]:
