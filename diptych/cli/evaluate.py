@@ -29,7 +29,44 @@ if TYPE_CHECKING:
     from diptych.distributed import World
     from diptych.evaluation.task_report import Report
 
-app = App(name="evaluate", help="Measure a model on a dataset, with chance beside and a confidence interval.")
+
+def evaluate_app() -> App:
+    """Return `diptych evaluate` as a cyclopts application: a verb for each task, and those of many results."""
+    app = App(
+        name="evaluate", help="Measure a model on a dataset, with chance beside and a confidence interval."
+    )
+    for name, task in TASKS.items():
+        app.command(
+            verb(name, task),
+            name=name,
+            help=f"{task.summary}\n\nThe data have {task.needs}.",
+            help_epilogue=example(task.example),
+        )
+    app.command(
+        "diptych.cli.evaluate_calibrate:calibrate",
+        name="calibrate",
+        help="Find the temperature and the none-of-these threshold that suit your labelled images.",
+        help_epilogue=example("diptych evaluate calibrate --data birds/ --none-data other/ --out birds.json"),
+    )
+    app.command(
+        "diptych.cli.evaluate_all:evaluate_all",
+        name="all",
+        help="Measure a model at every task of a suite, and write a report with tables, curves and mistakes.",
+        help_epilogue=example("diptych evaluate all --model runs/first --out runs/first/evaluation"),
+    )
+    app.command(
+        "diptych.cli.evaluate_datasets:datasets",
+        name="datasets",
+        help="List the published datasets: metric, sizes, which are here, and where the others go.",
+        help_epilogue="Example: diptych evaluate datasets --root data/",
+    )
+    app.command(
+        "diptych.cli.evaluate_robustness:robustness",
+        name="robustness",
+        help="Effective and relative robustness under distribution shifts, from a table of accuracies.",
+        help_epilogue="Example: diptych evaluate robustness accuracies.csv --plot robustness.svg",
+    )
+    return app
 
 
 def verb(name: str, task: EvaluationTask) -> Callable[..., None]:
@@ -117,34 +154,4 @@ def show(report: "Report", as_json: bool) -> None:
         say(note)
 
 
-for _name, _task in TASKS.items():
-    app.command(
-        verb(_name, _task),
-        name=_name,
-        help=f"{_task.summary}\n\nThe data have {_task.needs}.",
-        help_epilogue=example(_task.example),
-    )
-app.command(
-    "diptych.cli.evaluate_calibrate:calibrate",
-    name="calibrate",
-    help="Find the temperature and the none-of-these threshold that suit your labelled images.",
-    help_epilogue=example("diptych evaluate calibrate --data birds/ --none-data other/ --out birds.json"),
-)
-app.command(
-    "diptych.cli.evaluate_all:evaluate_all",
-    name="all",
-    help="Measure a model at every task of a suite, and write a report with tables, curves and mistakes.",
-    help_epilogue=example("diptych evaluate all --model runs/first --out runs/first/evaluation"),
-)
-app.command(
-    "diptych.cli.evaluate_datasets:datasets",
-    name="datasets",
-    help="List the published datasets: metric, sizes, which are here, and where the others go.",
-    help_epilogue="Example: diptych evaluate datasets --root data/",
-)
-app.command(
-    "diptych.cli.evaluate_robustness:robustness",
-    name="robustness",
-    help="Effective and relative robustness under distribution shifts, from a table of accuracies.",
-    help_epilogue="Example: diptych evaluate robustness accuracies.csv --plot robustness.svg",
-)
+app = evaluate_app()

@@ -137,7 +137,7 @@ def _evaluation(recipe: Recipe) -> Check:
     if not tasks and captions is None:
         return Check("evaluation", "ok", "no tasks: only the loss will be recorded")
     try:
-        counts = [f"{task.name}: {len(data):,} rows" for task, data in open_tasks(recipe)]
+        counts = [f"{name}: {len(job.sources[0]):,} rows" for name, job in open_tasks(recipe).items()]
         if captions is not None:
             counts.append(f"captions: {len(open_source(captions)):,} rows")
         evaluation_of(recipe)

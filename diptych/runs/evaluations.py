@@ -1,21 +1,23 @@
 """The evaluations of a recipe: their data, and what the engine calls to measure a model."""
 
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from diptych.config import nearest
 from diptych.data.images.transforms import Preprocess
-from diptych.data.sources.opening import Source, open_source
-from diptych.data.subsets.selection import Selection, select_rows
+from diptych.data.sources.opening import Source
+from diptych.data.subsets.selection import Selection
+from diptych.embed.encode import Preprocessing
 from diptych.errors import SettingsError
-from diptych.evaluation.retrieval import evaluate_retrieval
+from diptych.evaluation.job import Context, Job, OpenData, Subject, TaskData, open_data, prepare
 from diptych.evaluation.task_report import Report
-from diptych.evaluation.word_order import evaluate_word_order
-from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
-from diptych.evaluation.zero_shot.own_classes import evaluate_own_classes
+from diptych.evaluation.tasks import TASKS, TaskSettings, read_task
 from diptych.models.architectures import (
     Architecture,
     Classifier,
@@ -26,66 +28,65 @@ from diptych.models.building import build_model
 from diptych.models.image_model import ImageModel
 from diptych.runs.finetune_data import examine
 from diptych.runs.finetune_figures import Measure
-from diptych.training.feeding import open_whole, split_of, table_options
+from diptych.training.feeding import open_whole, split_of
 from diptych.training.saving.layout import HELD_OUT
-from diptych.training.settings import EvaluationTask, Recipe
+from diptych.training.settings import SAID_OF_EVERY_TASK, Recipe
 from diptych.training.starting import with_classes
 
-EvaluationOf = tuple[EvaluationTask, Source]
-_REHEARSED = 16  # rows of an evaluation that are measured before a run begins
+_REHEARSED = 16  # images of an evaluation that are measured before a run begins
+_SIDE = 16  # pixels of an image of a rehearsal
+# Where a recipe says nothing, captions are cut: as those that are trained on are.
+_DEFAULTS: dict[str, dict[str, Any]] = {"retrieval": {"truncate": True}}
 
 
 def evaluation_of(recipe: Recipe) -> Callable[[ImageModel, Preprocess], Mapping[str, float]] | None:
-    """What the engine calls to measure a model as `[evaluation]` says; None where the recipe has no tasks.
+    """Return what the engine calls to measure a model as `[evaluation]` says; None where the recipe has no tasks.
 
-    The log gets `TASK_METRIC` for each metric of each task. The data are opened and a few rows of them measured now,
-    not after hours: raises DataError where that fails, and SettingsError where `best` is no metric of them.
+    The log gets `TASK_METRIC` for each metric of each task. The data are opened and rehearsed now, not after hours.
+
+    Raises:
+        SettingsError: a setting of a task is unknown or cannot be used, or `best` is not a metric of the tasks.
+        UsageError: settings of a task that do not go together.
+        DataError: the data cannot be opened or measured.
     """
-    tasks = open_tasks(recipe)
-    if not tasks:
+    if not recipe.evaluation.tasks:
         return None
-    _check_best(tasks, recipe)
-    return partial(_measured, tasks)
+    return partial(_measured, _rehearsed(recipe))
 
 
 def reports_of(recipe: Recipe) -> Measure:
-    """`evaluation_of` with the whole report of each task, by its name."""
-    tasks = open_tasks(recipe)
-    if tasks or recipe.evaluation.best is not None:
-        _check_best(tasks, recipe)
+    """Return `evaluation_of` with the whole report of each task, by its name."""
+    asked = recipe.evaluation.tasks or recipe.evaluation.best is not None
+    jobs = _rehearsed(recipe) if asked else {}
 
     def measure(
         model: ImageModel, preprocess: Preprocess, *, skip: Collection[str] = ()
     ) -> Mapping[str, Report]:
-        return {
-            task.name: _report(task, source, model, preprocess)
-            for task, source in tasks
-            if task.name not in skip
-        }
+        return {name: _report(name, job, model, preprocess) for name, job in jobs.items() if name not in skip}
 
     return measure
 
 
-def open_tasks(recipe: Recipe) -> list[EvaluationOf]:
-    """Open the data of each task of `[evaluation]`; raises DataError where that fails."""
+def read_tasks(recipe: Recipe) -> list[TaskSettings]:
+    """Read the tables of `[[evaluation.tasks]]` strictly; nothing is opened.
 
+    Raises:
+        SettingsError: a task or a setting is unknown, missing, or of another type.
+    """
     return [
-        (
-            task,
-            select_rows(
-                held_out_part(recipe)
-                if task.data == HELD_OUT
-                else open_source(task.data, **table_options(task)),
-                task.where,
-            ),
-        )
-        for task in recipe.evaluation.tasks
+        _read_task(table, f"[[evaluation.tasks]] {number}")
+        for number, table in enumerate(recipe.evaluation.tasks, 1)
     ]
 
 
-def held_out_part(recipe: Recipe) -> Source:
-    """What `[data] validation` keeps from training."""
+def open_tasks(recipe: Recipe) -> dict[str, Job]:
+    """Open the data of each task of `[evaluation]`, by the task's name; raises what `evaluation_of` does."""
+    context = Context(open=_opener(recipe))
+    return {task.name: prepare(task, context) for task in read_tasks(recipe)}
 
+
+def held_out_part(recipe: Recipe) -> Source:
+    """Return what `[data] validation` keeps from training."""
     if not recipe.data.validation:
         raise SettingsError(
             f"[evaluation] data = {HELD_OUT!r}: nothing is held out; set [data] validation to a share such as 0.2, or "
@@ -103,25 +104,68 @@ def held_out_part(recipe: Recipe) -> Source:
     return Selection(source, positions, f"{source.name} (held out)")
 
 
-def _check_best(tasks: Sequence[EvaluationOf], recipe: Recipe) -> None:
-    """Measure a few rows of each task, and look for the metric of the best among what that gives."""
+def _read_task(table: Mapping[str, Any], where: str) -> TaskSettings:
+    given = {key: value for key, value in table.items() if value != SAID_OF_EVERY_TASK.get(key)}
+    return read_task({**_DEFAULTS.get(str(table.get("task")), {}), **given}, where)
 
-    names, best = _rehearsed(tasks, recipe), recipe.evaluation.best
+
+def _opener(recipe: Recipe) -> OpenData:
+    """Return what opens data, the held-out part included; the same data once."""
+    opened: dict[tuple[str | None, ...], TaskData] = {}
+
+    def open_place(place: str, task: TaskSettings) -> TaskData:
+        key = (place, *task.table_options().values())
+        if key not in opened:
+            held_out = place == HELD_OUT
+            opened[key] = TaskData(held_out_part(recipe)) if held_out else open_data(place, task)
+        return opened[key]
+
+    return open_place
+
+
+def _rehearsed(recipe: Recipe) -> dict[str, Job]:
+    """Open the data of each task, measure a model of next to nothing on a few images, and look for `best`.
+
+    A task that learns reads the labels of all rows, so that classes with too few images are found now; its images
+    after the first few are blank.
+    """
+    tasks, open_place = read_tasks(recipe), _opener(recipe)
+    jobs = {task.name: prepare(task, Context(open=open_place)) for task in tasks}
+    names: list[str] = []
+    stand_in = _stand_in(recipe) if tasks else None
+    for task in tasks:
+        learns = TASKS[task.task].learns
+        assert stand_in is not None
+        job = jobs[task.name] if learns else prepare(task, Context(open=open_place, cut=_few))
+        names += _measured({task.name: job}, stand_in, _FewImages() if learns else Preprocess(_SIDE))
+    best = recipe.evaluation.best
     if best is not None and best not in names:
         raise SettingsError(
-            f"[evaluation] best = {best!r}: no metric of the recipe's evaluations; {nearest(best, names)}"
+            f"[evaluation] best = {best!r}: not a metric of the recipe's evaluations; {nearest(best, names)}"
         )
+    return jobs
 
 
-def _rehearsed(tasks: Sequence[EvaluationOf], recipe: Recipe) -> list[str]:
-    """The names of what will be measured, from a few rows of each task and a model of next to nothing."""
+class _FewImages:
+    """Preprocessing that reads the first images, and gives blank ones for all others."""
 
-    few = []
-    for task, source in tasks:
-        last, rows = len(source) - 1, min(_REHEARSED, len(source))
-        # From all over the data, for classes often follow one another.
-        chosen = [last * place // max(1, rows - 1) for place in range(rows)]
-        few.append((task, Selection(source, chosen, source.name)))
+    def __init__(self) -> None:
+        self._preprocess = Preprocess(_SIDE)
+        self._left = _REHEARSED
+
+    def __call__(self, image: Any) -> Tensor:
+        self._left -= 1
+        return self._preprocess(image) if self._left >= 0 else torch.zeros(3, _SIDE, _SIDE)
+
+
+def _few(source: Source) -> Source:
+    """Return a few rows from all over a source, for classes often follow one another."""
+    last, rows = len(source) - 1, min(_REHEARSED, len(source))
+    return Selection(source, [last * place // max(1, rows - 1) for place in range(rows)], source.name)
+
+
+def _stand_in(recipe: Recipe) -> ImageModel:
+    """Return a model of next to nothing with the text side or the classes that the recipe's model has."""
     architecture = with_classes(recipe).model.resolve()
     text, own = architecture.text, architecture.classifier
     if own is None and recipe.finetune is not None:
@@ -129,16 +173,15 @@ def _rehearsed(tasks: Sequence[EvaluationOf], recipe: Recipe) -> list[str]:
     stand_in_text = TextTransformer(width=8, layers=1, heads=1, context_length=text.context_length)
     stand_in = Architecture(
         embed_dim=8,
-        image=VisionTransformer(resolution=16, patch=16, width=8, layers=1, heads=1),
+        image=VisionTransformer(resolution=_SIDE, patch=_SIDE, width=8, layers=1, heads=1),
         text=architecture.label_head or stand_in_text,
         classifier=own,
     )
-    return list(_measured(few, build_model(stand_in).eval(), Preprocess(16)))
+    return build_model(stand_in).eval()
 
 
 def _classes_to_be(recipe: Recipe) -> Classifier | None:
-    """The classifier that fine-tuning will add, for a recipe that has not been prepared."""
-
+    """Return the classifier that fine-tuning will add, for a recipe that has not been prepared."""
     assert recipe.finetune is not None
     found = examine(
         open_whole(recipe.data)[0],
@@ -153,22 +196,13 @@ def _classes_to_be(recipe: Recipe) -> Classifier | None:
     )
 
 
-def _measured(tasks: Sequence[EvaluationOf], model: ImageModel, preprocess: Preprocess) -> dict[str, float]:
+def _measured(jobs: Mapping[str, Job], model: ImageModel, preprocess: Preprocessing) -> dict[str, float]:
     return {
-        f"{task.name}_{metric}": value
-        for task, source in tasks
-        for metric, value in _report(task, source, model, preprocess).scores.metrics.items()
+        f"{name}_{metric}": value
+        for name, job in jobs.items()
+        for metric, value in _report(name, job, model, preprocess).scores.metrics.items()
     }
 
 
-def _report(task: EvaluationTask, source: Source, model: ImageModel, preprocess: Preprocess) -> Report:
-
-    if task.task == "labels":
-        return evaluate_own_classes(
-            model, preprocess, source, model_name=task.name, label_from=task.label_from
-        )
-    if task.task == "word-order":
-        return evaluate_word_order(model, preprocess, source, model_name=task.name)
-    if task.task == "retrieval":
-        return evaluate_retrieval(model, preprocess, source, model_name=task.name, truncate=True)
-    return evaluate_zero_shot(model, preprocess, source, model_name=task.name, label_from=task.label_from)
+def _report(name: str, job: Job, model: ImageModel, preprocess: Preprocessing) -> Report:
+    return job.measure(Subject(model=model, preprocess=preprocess, name=name), None)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from diptych.data.images.augmentations import Augmentation, CentreCrop, Drawings, RandomCrop
 from diptych.data.subsets.labelled import LabelFrom
@@ -17,7 +17,6 @@ from diptych.training.settings import (
     CheckpointSettings,
     DataSettings,
     EvaluationSettings,
-    EvaluationTask,
     FinetuneSettings,
     ModelSettings,
     ObjectiveSettings,
@@ -182,21 +181,22 @@ def _augmentation(found: Examined, method: FinetuneMethod) -> Augmentation:
     return RandomCrop()
 
 
-def _tasks(asked: FinetuneRequest, found: Examined, share: float) -> tuple[EvaluationTask, ...]:
-    kind: Literal["labels", "retrieval"] = "retrieval" if found.kind == "pairs" else "labels"
-    label_from: Literal["label", "caption"] = "caption" if asked.label_from == "caption" else "label"
+def _tasks(asked: FinetuneRequest, found: Examined, share: float) -> tuple[dict[str, Any], ...]:
+    kind = "retrieval" if found.kind == "pairs" else "labels"
+    label_from = "caption" if asked.label_from == "caption" and kind == "labels" else "label"
     tasks = []
     if share:
-        tasks.append(EvaluationTask(name="held_out", task=kind, data=HELD_OUT, label_from=label_from))
+        tasks.append({"name": "held_out", "task": kind, "data": HELD_OUT, "label_from": label_from})
     for name, places in (("shift", asked.shift), ("kept", asked.keep)):
         for number, place in enumerate(places):
-            task = kind if name == "shift" else "zero-shot"
-            from_ = "caption" if place.startswith(("sample:", "scenes:")) else label_from
-            numbered = name if len(places) == 1 else f"{name}_{number + 1}"
+            captioned = name == "kept" and place.startswith(("sample:", "scenes:"))
             tasks.append(
-                EvaluationTask(
-                    name=numbered, task=task, data=place, label_from=label_from if name == "shift" else from_
-                )
+                {
+                    "name": name if len(places) == 1 else f"{name}_{number + 1}",
+                    "task": kind if name == "shift" else "zero-shot",
+                    "data": place,
+                    "label_from": "caption" if captioned else label_from,
+                }
             )
     return tuple(tasks)
 

@@ -19,7 +19,7 @@ from diptych.errors import SettingsError
 from diptych.evaluation.zero_shot.class_labels import read_labels
 from diptych.hardware import pick_device
 from diptych.pretrained import load
-from diptych.runs.evaluations import reports_of
+from diptych.runs.evaluations import read_tasks, reports_of
 from diptych.runs.finetune_data import Examined, examine
 from diptych.runs.finetune_engine import run_prepared
 from diptych.runs.finetune_figures import Finetuned
@@ -145,6 +145,7 @@ def plan_finetuning(
         {} if request.head is None else {"finetune": {"head": request.head}}, tuple(assignments)
     )
     refuse_unread(written, recipe, "finetune")
+    read_tasks(recipe)  # an unknown setting is told now
     return FinetunePlan(recipe, found)
 
 
@@ -176,6 +177,7 @@ def finetune_recipe(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SettingsError("fine-tuning runs in one process; start it without torchrun")
     folder = Path(out)
+    read_tasks(recipe)  # an unknown setting is told before anything is written
     prepared = prepare(recipe, folder, say)
     found = run_prepared(
         prepared,

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from diptych.config import plain
 from diptych.errors import DiptychError, SettingsError
+from diptych.runs.evaluations import read_tasks
 from diptych.runs.run_summary import STEP_KEYS, SWEEP, read_run
 from diptych.runs.sweep_folder import Trial, ranked, read_sweep, write_sweep
 from diptych.runs.sweep_plan import Sweep
@@ -138,7 +139,7 @@ def _asked(sweep: Sweep) -> dict[str, Any]:
 
 def _check_metric(metric: str, recipes: Iterable[Recipe]) -> None:
     for recipe in recipes:
-        tasks = [task.name for task in recipe.evaluation.tasks]
+        tasks = [task.name for task in read_tasks(recipe)]
         if metric not in STEP_KEYS and not any(metric.startswith(f"{name}_") for name in tasks):
             named = (
                 ", ".join(f"{name}_..." for name in tasks) or "none: the recipe has no [[evaluation.tasks]]"

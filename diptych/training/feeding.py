@@ -31,7 +31,7 @@ from diptych.errors import DataError
 from diptych.models.image_model import ImageModel
 from diptych.tokenizer import tokenize
 from diptych.training.approaches import TASKS
-from diptych.training.settings import DataSettings, EvaluationTask, Recipe
+from diptych.training.settings import DataSettings, Recipe
 
 
 def open_training_data(
@@ -139,7 +139,7 @@ def _flagged(classes: Sequence[str]) -> Tokenize:
     return convert
 
 
-def table_options(settings: DataSettings | EvaluationTask) -> dict[str, str | None]:
+def table_options(settings: DataSettings) -> dict[str, str | None]:
     """Return the options of `open_source` for a table, by their names there."""
     return {
         "image_column": settings.image_column,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from diptych.data.images.augmentations import Augmentation, RandomCrop
 from diptych.data.text_sampling import TextSampling
@@ -170,18 +170,8 @@ class CheckpointSettings:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluationTask:
-    name: str  # of its column in the log
-    task: Literal["zero-shot", "retrieval", "word-order", "labels"]
-    data: str  # as training data, or "held-out": what [data] validation keeps
-    label_from: Literal["label", "caption"] = "label"
-    label_column: str | None = None
-    image_column: str | None = None  # this and what follows as in [data], of a table that is evaluated on
-    caption_column: str | None = None
-    delimiter: str | None = None
-    image_root: str | None = None
-    where: dict[str, tuple[str, ...]] = field(default_factory=dict)  # metadata field = values to keep
+# What a resolved recipe says of every evaluation, whatever its task: a class stands in the label, all rows are kept.
+SAID_OF_EVERY_TASK: dict[str, Any] = {"label_from": "label", "where": {}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,14 +181,18 @@ class EvaluationSettings:
     patience: int | None = None  # evaluations in a row without a new best after which the run ends
     # Held-out pictures with captions: beside them, `diptych report` shows what a captioner writes.
     captions: str | None = None
-    tasks: tuple[EvaluationTask, ...] = ()
+    # A table an evaluation: its `name` (of its columns in the log), its `task`, its `data` (as training data, or
+    # "held-out": what [data] validation keeps), and the settings of that task, which `diptych.runs.evaluations` reads.
+    tasks: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
+        resolved = tuple({**SAID_OF_EVERY_TASK, **task} for task in self.tasks)
+        object.__setattr__(self, "tasks", resolved)
         if self.patience is not None and (self.patience < 1 or self.best is None or self.every_steps is None):
             raise SettingsError(
                 f"[evaluation] patience = {self.patience}: at least 1, and beside it `best` and `every_steps`"
             )
-        names = [task.name for task in self.tasks]
+        names = [task.get("name") for task in self.tasks]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise SettingsError(f"[evaluation] two tasks have the name {twice!r}; the log needs one for each")

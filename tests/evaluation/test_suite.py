@@ -32,6 +32,8 @@ from diptych.evaluation.suite.suite_run import SuiteSubject, read_suite_folder, 
 from diptych.evaluation.suite.suite_tasks import default_suite, read_suite
 from diptych.evaluation.task_report import Outcomes, Report, Scores
 from diptych.evaluation.tasks import FewShot, LinearProbe, Retrieval, TaskSettings, ZeroShot
+from diptych.models.architectures import Classifier
+from diptych.models.building import build_model
 from tests.processes import run_processes
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
@@ -411,6 +413,44 @@ def test_probes_learn_from_their_training_data_and_answer_the_test_data(
     assert headlines(shots.report) == ("top1_2_shot",)
     # One colour a class, which any features tell apart.
     assert probe.report.scores.metrics["top1"] == 1.0
+
+
+def test_a_suite_measures_own_labels_and_word_order(
+    subject: SuiteSubject, classes: Path, tmp_path: Path
+) -> None:
+    suite = tmp_path / "suite.toml"
+    suite.write_text(
+        f'[[tasks]]\nname = "own"\ntask = "labels"\ndata = "{classes}"\n'
+        '[[tasks]]\nname = "order"\ntask = "word-order"\ndata = "scenes:binding?count=8&side=32"\n'
+    )
+    architecture = replace(
+        subject.model.architecture, classifier=Classifier(classes=tuple(COLOURS), reads="embedding")
+    )
+    trained = replace(subject, model=build_model(architecture).eval())
+    own, order = run(read_suite(suite), trained, tmp_path / "out")[0]
+    assert own.report is not None, own.error
+    assert order.report is not None, order.error
+    assert (own.report.task, own.report.scores.count) == ("labels", 12)
+    assert own.report.details["classes"] == 3
+    assert (order.report.task, order.report.scores.count) == ("word-order", 8)
+    assert headlines(order.report) == ("accuracy",)
+    assert run(read_suite(suite), trained, tmp_path / "out")[1].kept == ["own", "order"]
+    (without, _), _ = run(read_suite(suite), subject, tmp_path / "other")
+    assert "has no classes of its own" in str(without.error)
+
+
+def test_a_suite_probes_images_of_several_labels(subject: SuiteSubject, tmp_path: Path) -> None:
+    for number in range(24):
+        has = {"red": bool(number % 2), "blue": number % 3 > 0}
+        Image.new("RGB", (20, 20), (200 * has["red"], 2 * number, 200 * has["blue"])).save(
+            tmp_path / f"{number}.png"
+        )
+        labels = [name for name, shown in has.items() if shown]
+        (tmp_path / f"{number}.json").write_text(json.dumps({"labels": labels}))
+    probe = LinearProbe(name="several", data=str(tmp_path), train=str(tmp_path), metric="map11")
+    (result,), _ = run([probe], subject, tmp_path.with_name("out"))
+    assert result.report is not None, result.error
+    assert result.report.scores.metrics["map11"] > result.report.scores.chance["map11"]
 
 
 def test_a_published_dataset_brings_its_labels_templates_and_training_split(

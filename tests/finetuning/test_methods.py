@@ -449,7 +449,7 @@ def test_pairs_go_on_contrastively_and_methods_of_labels_refuse_them(vit: str, t
         file.rename(folder / f"{name}.png")
         (folder / f"{name}.txt").write_text(f"a {file.parent.name} square, number {file.stem}")
     values = recipe(folder, vit, "contrastive")
-    task = type(values.evaluation.tasks[0])(name="held_out", task="retrieval", data="held-out")
+    task = {"name": "held_out", "task": "retrieval", "data": "held-out"}
     evaluation = type(values.evaluation)(tasks=(task,))
     asked = Recipe(**{**vars(values), "evaluation": evaluation})
     _, found = run(asked, tmp_path / "run")

@@ -13,8 +13,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from diptych.config import plain
+from diptych.data.images.transforms import Preprocess
 from diptych.errors import DataError, SettingsError
-from diptych.runs.evaluations import evaluation_of
+from diptych.evaluation.tasks import Retrieval
+from diptych.runs.evaluations import evaluation_of, read_tasks
 from diptych.training.best import Best, best_of, lower_is_better
 from diptych.training.engine import train
 from diptych.training.monitor import Monitor
@@ -230,6 +233,82 @@ def test_a_best_that_an_evaluation_of_ones_own_lacks_is_an_error_that_names_the_
 def test_two_tasks_of_one_name_are_an_error(tasks: str) -> None:
     with pytest.raises(SettingsError, match="two tasks have the name 'names'"):
         tiny(16, tasks.replace("recall", "names"))
+
+
+PROBES = (
+    'evaluation.tasks=[{name="probe", task="linear-probe", data="PLACE", train="PLACE", metric="mean_per_class"}, '
+    '{name="shots", task="few-shot", data="PLACE", train="PLACE", shots=[1, 3], seeds=2}]'
+)
+
+
+def probes(tasks: str) -> str:
+    return PROBES.replace("PLACE", tasks.split('data="')[1].split('"', maxsplit=1)[0])
+
+
+@pytest.mark.parametrize("best", ["probe_mean_per_class", "shots_top1_3_shot"])
+def test_probes_are_logged_on_the_way_and_choose_the_best(tasks: str, tmp_path: Path, best: str) -> None:
+    run, recipe = tmp_path / "run", tiny(16, *EVERY, probes(tasks), f"evaluation.best={best}")
+    result = train(recipe, run, evaluate=evaluation_of(recipe))
+    names = {"probe_mean_per_class", "probe_top1", "probe_top5", "shots_top1_1_shot", "shots_top1_3_shot"}
+    assert [names <= line.keys() for line in lines(run)] == [True, True]
+    log = {int(line["step"]): line[best] for line in lines(run)}
+    assert result.best == best_of(best, log.items())
+    assert kept(run)["metric"] == best
+    assert log[2] > 1 / 3  # tested on what they have learned from
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("shots=[1, 3]", "shots=[1, 8]"), "has 7 images; 8 shots need 8"),
+        (("shots=[1, 3]", "shot=[1, 3]"), r"tasks\]\] 2: unknown setting 'shot'; did you mean 'shots'"),
+        (("seeds=2", "seeds='two'"), r"tasks\]\] 2 seeds: expected int, found 'two'"),
+        (("few-shot", "few-shots"), "task 'few-shots': did you mean 'few-shot'"),
+        ((' train="', ' where={name=["x"]}, train="'), "no row with name in x"),
+    ],
+)
+def test_a_probe_that_cannot_be_measured_ends_the_run_before_its_first_step(
+    tasks: str, tmp_path: Path, change: tuple[str, str], said: str
+) -> None:
+    run, recipe = tmp_path / "run", tiny(16, probes(tasks).replace(*change))
+    with pytest.raises((SettingsError, DataError), match=said):
+        train(recipe, run, evaluate=evaluation_of(recipe))
+    assert not run.exists()
+
+
+def test_a_rehearsal_of_probes_decodes_a_few_images_and_reads_all_labels(
+    tasks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+
+    def counted(preprocess: Preprocess, image: Any) -> torch.Tensor:
+        decoded.append(image)
+        return torch.zeros(3, preprocess.resolution, preprocess.resolution)
+
+    monkeypatch.setattr(Preprocess, "__call__", counted)
+    evaluation_of(tiny(16, probes(tasks)))
+    assert len(decoded) == 2 * 16  # of 2 * 42
+
+
+def test_a_resolved_recipe_says_of_its_tasks_what_it_said_before_they_had_settings_of_their_own(
+    tasks: str,
+) -> None:
+    """So that runs and sweeps that were started then go on."""
+    said = plain(tiny(16, tasks))["evaluation"]["tasks"]
+    place = tasks.split('data="')[1].split('"', maxsplit=1)[0]
+    assert said == [
+        {"name": "names", "task": "zero-shot", "data": place, "label_from": "label", "where": {}},
+        {"name": "recall", "task": "retrieval", "data": place, "label_from": "label", "where": {}},
+    ]
+
+
+def test_captions_that_are_too_long_are_cut_in_a_recipe_unless_it_says_otherwise(tasks: str) -> None:
+    recall = read_tasks(tiny(16, tasks))[1]
+    assert isinstance(recall, Retrieval)
+    assert recall.truncate
+    whole = read_tasks(tiny(16, tasks.replace('"retrieval"', '"retrieval", truncate=false')))[1]
+    assert isinstance(whole, Retrieval)
+    assert not whole.truncate
 
 
 SCRIPT = """
