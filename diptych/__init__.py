@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from diptych.errors import SettingsError as SettingsError
     from diptych.errors import TextError as TextError
     from diptych.errors import UsageError as UsageError
+    from diptych.evaluation.job import evaluate as evaluate
     from diptych.evaluation.zero_shot.own_labels import classify as classify
     from diptych.pretrained import available_models as available_models
     from diptych.pretrained import load as load
@@ -44,6 +45,7 @@ _HOMES = {
     "classify": "diptych.evaluation.zero_shot.own_labels",
     "train": "diptych.runs.training_run",
     "finetune": "diptych.runs.finetune_run",
+    "evaluate": "diptych.evaluation.job",
     "open_source": "diptych.data.sources.opening",
     "build_index": "diptych.search.building.build_index",
     "open_index": "diptych.search.search_index",

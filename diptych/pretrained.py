@@ -39,6 +39,7 @@ _WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
 # The hash of the weights that a model in half precision was made from; such a model is for use, not for training.
 _hash_before_halving: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+_names: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()  # of models that were loaded
 
 
 def available_models() -> list[str]:
@@ -128,6 +129,7 @@ def load(
         model = to_half(model, _DTYPES[precision])
         _hash_before_halving[model] = before
     model.preprocessing = config.plain(preprocess)
+    _names[model] = full_name(name, activation)
     return model.to(chosen), preprocess
 
 
@@ -207,6 +209,11 @@ def full_name(name: str | os.PathLike[str], activation: str | None = None) -> st
     path = model_of_run(Path(place))
     known = place in available_models() or not path.exists()
     return with_activation(place if known else str(path.resolve()), stated)
+
+
+def name_of(model: nn.Module) -> str | None:
+    """Return the full name that a model was loaded by; None for a model that was made in another way."""
+    return _names.get(model)
 
 
 def _bundled() -> dict[str, Path]:

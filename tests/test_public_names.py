@@ -28,6 +28,7 @@ PUBLIC = {
     "classify",
     "embed_images",
     "embed_texts",
+    "evaluate",
     "finetune",
     "load",
     "open_index",

@@ -75,10 +75,9 @@ def classify(
     pictures = find_pictures(images)
 
     from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.evaluation.zero_shot import own_labels as classification  # noqa: PLC0415
-    from diptych.evaluation.zero_shot.prompts import templates_for  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.own_labels import classify as rank_labels  # noqa: PLC0415
 
-    name, network, preprocess = load_model(model, device, precision, activation)
+    _, network, preprocess = load_model(model, device, precision, activation)
     if calibrated is not None:
         calibrated.require(network, preprocess)
         threshold = calibrated.threshold if threshold is None else threshold
@@ -87,24 +86,18 @@ def classify(
             f'--model {model} has no classes of its own; give the classes by --labels "cat,dog" or --labels-file FILE'
         )
     with progress("classifying", len(pictures.files)) as advance:
-        answers = (
-            classification.classify_own(
-                network, preprocess, pictures.files, top=top, progress=advance, unreadable=pictures.leave_out
-            )
-            if classes is None
-            else classification.classify(
-                network,
-                preprocess,
-                pictures.files,
-                classes,
-                templates=template or classes.templates or templates_for(name),
-                top=top,
-                temperature=1.0 if calibrated is None else calibrated.temperature,
-                threshold=threshold,
-                build=classifier_builder(preprocess, keep=not no_cache),
-                progress=advance,
-                unreadable=pictures.leave_out,
-            )
+        answers = rank_labels(
+            network,
+            preprocess,
+            pictures.files,
+            classes,
+            templates=template,
+            top=top,
+            temperature=1.0 if calibrated is None else calibrated.temperature,
+            threshold=threshold,
+            build=classifier_builder(preprocess, keep=not no_cache),
+            progress=advance,
+            unreadable=pictures.leave_out,
         )
     say_left_out(pictures.left_out)
     report(answers, as_json, images)

@@ -13,7 +13,7 @@ from diptych.errors import ImageError, SettingsError
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.classification import BuildClassifier, classifier, logit_scale
 from diptych.evaluation.zero_shot.own_classes import seen_features
-from diptych.evaluation.zero_shot.prompts import TEMPLATES
+from diptych.evaluation.zero_shot.prompts import check_templates, suitable_templates, templates_named
 from diptych.models.capabilities import ClassHead, lacks
 from diptych.models.heads.linear_classifier import ImageClassifier
 from diptych.models.image_model import ImageModel
@@ -41,7 +41,7 @@ def classify(
     images: Picture | Sequence[Picture],
     labels: Sequence[str] | LabelSet | None = None,
     *,
-    templates: Sequence[str] | None = None,
+    templates: str | Sequence[str] | None = None,
     top: int | None = None,
     temperature: float = 1.0,
     threshold: float | None = None,
@@ -59,8 +59,9 @@ def classify(
         preprocess: what `load` returned beside it.
         images: one image or several: paths, the bytes of files, or Pillow images.
         labels: two names or more, without repetition; the classes that the model was fine-tuned on when not given.
-        templates: words around a label, such as "a photo of a {}."; several are averaged. The label alone when not
-            given, which suits `diptych-mini`; models that were trained on sentences do better with a sentence.
+        templates: words around a label, such as "a photo of a {}."; several are averaged. The name of a list ("plain",
+            "photo", "drawings", "imagenet", "imagenet-7") or a file of templates stands for those in it. What suits
+            the model when not given: the label alone for models that Diptych trained, a photo of it for others.
         top: number of labels in an answer; all when not given.
         temperature: what the model's logits are divided by, above 0.
         threshold: similarity, -1 to 1, below which an image shows none of the labels.
@@ -102,7 +103,7 @@ def classify(
         raise SettingsError(f"temperature {temperature}: expected a number above 0")
     if threshold is not None and not -1 <= threshold <= 1:
         raise SettingsError(f"threshold {threshold}: expected a cosine, -1..1")
-    weights = build(model, labels.phrases, templates or labels.templates or TEMPLATES["plain"])
+    weights = build(model, labels.phrases, _templates(model, templates, labels))
     bad = _Unreadable(unreadable)
     vectors = embed_images(model, preprocess, images, progress=progress, unreadable=bad.note)
     similarity = torch.from_numpy(vectors) @ weights
@@ -117,6 +118,12 @@ def classify(
         for answer, best in zip(found, similarity.amax(dim=1).tolist(), strict=True):
             answer["none_of_these"] = best < threshold
     return found
+
+
+def _templates(model: ImageModel, given: str | Sequence[str] | None, labels: LabelSet) -> tuple[str, ...]:
+    if given is None:
+        return labels.templates or suitable_templates(model)
+    return templates_named(given) if isinstance(given, str) else check_templates(given, "templates")
 
 
 def classify_own(

@@ -14,7 +14,8 @@ from diptych import config
 from diptych.data.example import valid_unicode
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.zero_shot.word_files import read_json, read_lines
-from diptych.pretrained import available_models, model_of_run
+from diptych.models.image_model import ImageModel
+from diptych.pretrained import available_models, model_of_run, name_of
 from diptych.weights.formats import written_here
 from diptych.weights.naming import DEFAULT_MODEL, split_name
 
@@ -203,3 +204,9 @@ def templates_for(model_name: str) -> tuple[str, ...]:
     named = place in available_models()
     ours = place == DEFAULT_MODEL if named else path.exists() and written_here(path)
     return TEMPLATES["plain" if ours else "photo"]
+
+
+def suitable_templates(model: ImageModel) -> tuple[str, ...]:
+    """Return `templates_for` the name that a model was loaded by; the bare label for a model that was not loaded."""
+    name = name_of(model)
+    return TEMPLATES["plain"] if name is None else templates_for(name)
