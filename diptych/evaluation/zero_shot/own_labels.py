@@ -15,7 +15,6 @@ from diptych.evaluation.zero_shot.classification import BuildClassifier, classif
 from diptych.evaluation.zero_shot.own_classes import seen_features
 from diptych.evaluation.zero_shot.prompts import check_templates, suitable_templates, templates_named
 from diptych.models.capabilities import ClassHead, lacks
-from diptych.models.heads.linear_classifier import ImageClassifier
 from diptych.models.image_model import ImageModel
 
 
@@ -183,8 +182,7 @@ def ranked_classes(head: ClassHead, seen: Tensor, top: int | None) -> list[list[
     """
     weight, bias = (value.detach().float().cpu() for value in (head.weight, head.bias))
     similarity = F.normalize(seen, dim=1) @ F.normalize(weight, dim=1).T
-    several = isinstance(head, ImageClassifier) and head.several
-    return ranked_labels(seen @ weight.T + bias, similarity, head.classes, top, several=several)
+    return ranked_labels(seen @ weight.T + bias, similarity, head.classes, top, several=head.several)
 
 
 def ranked_labels(
