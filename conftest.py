@@ -50,6 +50,7 @@ SLOW = (
     "test_embed.py",
     "test_embed_on_ray.py",
     "test_embed_shards.py",
+    "test_kept_files.py",
     "test_packaging.py",
     "test_pretrained.py",
     "test_public_names.py",
