@@ -16,7 +16,7 @@ import numpy as np
 from diptych import load
 from diptych.data.sources.opening import open_source
 from diptych.embed.encode import embed_images, embed_texts
-from diptych.search.diversity import diversified
+from diptych.search.diversity import diversify
 from diptych.search.query import combine
 from diptych.search.searcher import DIVERSIFIED
 
@@ -70,7 +70,7 @@ def diversity_table(
         for word, query in vectors.items():
             scores = images @ query
             best = np.argsort(-scores)[:DIVERSIFIED]
-            chosen = best[diversified(scores[best], images[best], diversity)[:SEEN]]
+            chosen = best[diversify(scores[best], images[best], diversity)[:SEEN]]
             between = images[chosen] @ images[chosen].T
             rows.append(
                 (

@@ -35,7 +35,7 @@ from timing import describe_machine
 from usearch.index import Index as UsearchIndex
 
 from diptych.search.stores import lance
-from diptych.search.stores.filters import parse
+from diptych.search.stores.filter_syntax import parse
 from diptych.search.stores.image_rows import Batch, Item, item_id
 
 ROWS = [10_000, 20_000, 50_000, 200_000, 1_000_000]

@@ -9,14 +9,13 @@ import numpy as np
 
 from diptych.data.sources.stray_bytes import stored
 from diptych.errors import SearchIndexError
-from diptych.search.stores.filters import Filter, OneOf, matches
-from diptych.search.stores.image_rows import Batch, Half, Hit, Item, Row, ranked
+from diptych.search.stores.filters import Filter, Membership, matches
+from diptych.search.stores.image_rows import Batch, Half, Hit, Item, Row, rank_hits
 from diptych.search.stores.protocol import CHUNK, Query, Stats, VectorStore
 
 
 class MemoryStore:
-    """A `VectorStore`: a dictionary of rows and one of vectors, replaced as a whole by every write, so that a
-    reader keeps what it began with."""
+    """A `VectorStore` in a dictionary, which every write replaces as a whole, so that a reader keeps its state."""
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
@@ -29,7 +28,7 @@ class MemoryStore:
         self._rows = self._rows | {item.id: (item.to_row(), vector) for item, vector in rows}
 
     def delete(self, which: Sequence[str] | Filter) -> int:
-        filter_ = OneOf("id", tuple(map(stored, which))) if isinstance(which, Sequence) else which
+        filter_ = Membership("id", tuple(map(stored, which))) if isinstance(which, Sequence) else which
         kept = {key: value for key, value in self._rows.items() if not matches(filter_, value[0])}
         count = len(self._rows) - len(kept)
         self._rows = kept
@@ -42,7 +41,7 @@ class MemoryStore:
     def search(
         self, query: Query, k: int, *, filter_: Filter | None = None, exact: bool = False, offset: int = 0
     ) -> list[Hit]:
-        return ranked(self._batch(self._matching(filter_)), query, k, offset)
+        return rank_hits(self._batch(self._matching(filter_)), query, k, offset)
 
     def scroll(
         self, columns: Sequence[str], *, filter_: Filter | None = None, chunk: int = CHUNK

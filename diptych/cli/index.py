@@ -78,14 +78,14 @@ def index(
 
     from diptych.search.building.build import refresh  # noqa: PLC0415
     from diptych.search.building.build_index import open_rows  # noqa: PLC0415
-    from diptych.search.building.recorded import Recorded  # noqa: PLC0415
+    from diptych.search.building.recorded import RecordedEmbeddings  # noqa: PLC0415
     from diptych.search.encoder import Encoder  # noqa: PLC0415
 
     with _losses_as_json(folder, as_json):
         rows = open_rows(source, folder, force=build.force, columns=vars(columns))
-    encoder: Encoder | Recorded
+    encoder: Encoder | RecordedEmbeddings
     if build.embeddings is not None:
-        encoder = Recorded(build.embeddings, batch_size=batch_size)
+        encoder = RecordedEmbeddings(build.embeddings, batch_size=batch_size)
     else:
         from diptych.cli.machine import load_model  # noqa: PLC0415
 
@@ -130,11 +130,11 @@ def _report(folder: str, model: str, rows: "Source", done: "Summary", as_json: b
 @contextlib.contextmanager
 def _losses_as_json(folder: str, as_json: bool) -> Iterator[None]:
     """Print what a refresh refuses to remove, if JSON was asked for; the error goes on."""
-    from diptych.search.building.vanished import LostPicturesError  # noqa: PLC0415
+    from diptych.search.building.vanished import LostImagesError  # noqa: PLC0415
 
     try:
         yield
-    except LostPicturesError as error:
+    except LostImagesError as error:
         if as_json:
             lost = {"source": error.source, "count": error.count, "total": error.total, "first": error.first}
             emit({"index": folder, "refused": lost})

@@ -36,10 +36,10 @@ def remove(
     if (what is None) == (where is None):
         raise UsageError("expected what to remove: WHAT (a picture, a folder, an id), or --where FILTER")
 
-    from diptych.search.building.removal import chosen_by, remove  # noqa: PLC0415
-    from diptych.search.stores.filters import parse  # noqa: PLC0415
+    from diptych.search.building.removal import filter_for, remove  # noqa: PLC0415
+    from diptych.search.stores.filter_syntax import parse  # noqa: PLC0415
 
-    chosen = parse(where) if where is not None else chosen_by(what or "")
+    chosen = parse(where) if where is not None else filter_for(what or "")
     count = remove(folder, chosen, purge=purge)
     if as_json:
         emit({"index": folder, "removed": count, "purged": purge})

@@ -50,10 +50,10 @@ def print_matches(results: Sequence["Match"], dated: bool) -> None:
 
 def print_list(items: Sequence["Item"], more: bool, as_json: bool) -> None:
     """Print images that were listed by their date, without a question."""
-    from diptych.search.query import listed  # noqa: PLC0415
+    from diptych.search.query import listed_result  # noqa: PLC0415
 
     if as_json:
-        results = [listed(item) for item in items]
+        results = [listed_result(item) for item in items]
         emit({"query": None, "parts": [], "results": results, "more": more, "seconds": {}})
     elif items:
         rows = [

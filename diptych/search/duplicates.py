@@ -1,25 +1,25 @@
-"""Which of the pictures found are the same picture."""
+"""Group results that show the same image."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Pictures whose vectors have this cosine or more count as duplicates; docs/search.md has what it was measured on.
+# Images whose vectors have this cosine or more count as duplicates; docs/search.md has the measurement.
 SAME = 0.97
 
 
-def groups(
+def duplicate_groups(
     vectors: NDArray[np.float32], hashes: Sequence[str], *, threshold: float = SAME
 ) -> list[list[int]]:
-    """The numbers of rows that show the same picture, together; each group begins with its first row.
+    """Group the indices of rows that show the same image; each group begins with its first row.
 
-    vectors: (n, dim), unit length, best result first. hashes: n, of the files; equal ones are always together.
+    vectors: (n, dim), unit length, best result first. hashes: n, of the files; rows with equal ones are always grouped.
 
-    Row after row: a row goes where an earlier row with its hash is; else into the first group whose first row it has at
-    least the cosine `threshold` with; else it begins a group. Only first rows count, so that likeness does not
-    chain: whatever is grouped is like the picture that is shown for it. Which rows are first, and in which order, does
-    not depend on the rows that follow: longer results only add to the groups.
+    Row by row: a row joins the group of an earlier row with its hash; else the first group whose first row has a cosine
+    of at least `threshold` with it; else it begins a group. Only first rows are compared, so likeness does not chain:
+    every member resembles the image that is shown for the group. The first rows and their order do not depend on later
+    rows: longer results only add to the groups.
     """
     found: list[list[int]] = []
     firsts = np.empty_like(vectors)

@@ -1,4 +1,4 @@
-"""The model of an index: pictures and questions into its vectors."""
+"""Embed images and queries with the model of an index."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -11,7 +11,7 @@ from diptych.pretrained import fingerprint
 
 
 class Encoder:
-    """A model with its preprocessing, its name for messages, and the fingerprint that an index remembers."""
+    """A model with its preprocessing, its name for messages, and the fingerprint that an index records."""
 
     def __init__(self, model: ImageModel, preprocess: Preprocess, name: str, *, batch_size: int = 64) -> None:
         self.name = name
@@ -24,7 +24,7 @@ class Encoder:
     def images(
         self, source: Source, positions: Iterable[int], *, previews: bool = False
     ) -> Iterator[EmbeddedBatch]:
-        """Unit-length embeddings of those rows of a source, in order; see `embed_source`."""
+        """Yield unit-length embeddings of rows of a source, in order; see `embed_source`."""
         return embed_source(
             self._model,
             self._preprocess,
@@ -35,9 +35,9 @@ class Encoder:
         )
 
     def texts(self, texts: Sequence[str]) -> Vectors:
-        """Unit-length embeddings (n, dim) of texts; see `embed_texts`."""
+        """Return unit-length embeddings (n, dim) of texts; see `embed_texts`."""
         return embed_texts(self._model, texts)
 
     def pictures(self, pictures: Sequence[Picture]) -> Vectors:
-        """Unit-length embeddings (n, dim) of pictures; see `embed_images`."""
+        """Return unit-length embeddings (n, dim) of images; see `embed_images`."""
         return embed_images(self._model, self._preprocess, pictures, batch_size=self._batch_size)

@@ -1,4 +1,4 @@
-"""An index that is open for questions."""
+"""Search an open index by vectors, filters and ids."""
 
 import heapq
 import os
@@ -17,28 +17,30 @@ from diptych.errors import SearchIndexError, SettingsError
 from diptych.search.manifest import Manifest, ModelIdentity, check_columns, read_manifest, require
 from diptych.search.query import DEEPEST, Sort, check_page, sort_key
 from diptych.search.stores.connect import connect
-from diptych.search.stores.filters import Compare, Filter, Together, parse
+from diptych.search.stores.filter_syntax import parse
+from diptych.search.stores.filters import Combination, Comparison, Filter
 from diptych.search.stores.image_rows import UNKNOWN_MOMENT, Batch, Hit, Item, item_id
 from diptych.search.stores.protocol import CHUNK, Database, Stats, VectorStore
 
-# How many of the best a search asks a table for, one after another until there are enough. Every page of a ranking is
-# cut from the same few searches: an approximate one that is asked for more finds others, also among the first.
+# The depths at which a table is searched, one after another until there are enough results. Every page of a ranking
+# comes from the same few searches, because a deeper approximate search finds other results, also among the first.
 _DEPTHS = (100, 500, 2_500, DEEPEST)
 
-# A picture may be replaced, and its old thumbnail deleted, between reading the one and the other.
+# An image may be replaced, and its old thumbnail deleted, between reading the row and reading the thumbnail.
 _ATTEMPTS = 3
 
 _ID = re.compile(r"[0-9a-f]{32}")
-_IDS = 65_536  # that one step of `first` brings into memory
-_SORTED_BY = Compare("taken", "!=", UNKNOWN_MOMENT)
+_IDS = 65_536  # ids that one step of `first` holds in memory
+_SORTED_BY = Comparison("taken", "!=", UNKNOWN_MOMENT)
 
 T = TypeVar("T")
 
 
 class Index:
-    """An index in a folder, a bucket or a PostgreSQL database. It follows what writers do, at most `freshness`
-    seconds behind them: also when a table that was embedded again takes the place of the old one. Safe to use
-    from several threads."""
+    """An index in a folder, a bucket or a PostgreSQL database. Safe to use from several threads.
+
+    It follows writers at most `freshness` seconds behind them, also when a rebuilt table replaces the old one.
+    """
 
     def __init__(
         self,
@@ -66,7 +68,7 @@ class Index:
 
     @property
     def manifest(self) -> Manifest:
-        """As it was at the last look."""
+        """Return the manifest as it was last read."""
         return self._manifest
 
     def __enter__(self) -> Self:
@@ -76,16 +78,16 @@ class Index:
         self.close()
 
     def close(self) -> None:
-        """Let go of the place; the last call."""
+        """Release the place; the last call."""
         self.database.close()
 
     def __len__(self) -> int:
         return self.count()
 
     def require(self, model: ModelIdentity) -> None:
-        """Nothing, for the model that filled the index; SearchIndexError, with what to run, for another.
+        """Check that `model` filled the index. Raises SearchIndexError, with the command to run, if it did not.
 
-        The same error comes from later calls, if the index is embedded again with another model meanwhile.
+        Later calls raise the same error if the index has been rebuilt with another model meanwhile.
         """
         require(self.place, self._manifest.current, model)
         self._required = model
@@ -100,7 +102,7 @@ class Index:
         filter_: Filter | str | None = None,
         exact: bool = False,
     ) -> list[Hit]:
-        """The `count` results of `ranking` after the first `offset`, without those below `min_score`.
+        """Return `count` results of `ranking` after the first `offset`, without those below `min_score`.
 
         Raises:
             SettingsError: the filter is not well formed, or `count` and `offset` are out of bounds.
@@ -117,13 +119,12 @@ class Index:
         filter_: Filter | str | None = None,
         exact: bool = False,
     ) -> Iterator[Hit]:
-        """The pictures most similar to a query, best first, none below `min_score`, at most `DEEPEST`; found as they
-        are asked for.
+        """Yield the images most similar to a query, best first, none below `min_score`, at most `DEEPEST`.
 
-        query: (dim,), unit length. Scores are exact; of equal scores the smaller id comes first. Over
-        a large index an approximate search finds at least 99 in 100 of the best; `exact` compares every row.
-        `filter_`: see `filters`. No picture comes twice, and equal calls give equal rankings, while nobody writes; what
-        an approximate search finds only on its way to the 500 best comes after its 100 best.
+        query: (dim,), unit length. Scores are exact; equal scores are ordered by id. In a large index an approximate
+        search finds at least 99 in 100 of the best; `exact` compares every row. `filter_`: see `filter_syntax`. No
+        image occurs twice, and equal calls give equal rankings while nobody writes. Results that an approximate search
+        finds only among the 500 best come after its 100 best. Searches run as results are consumed.
 
         Raises:
             SettingsError: the filter is not well formed.
@@ -150,22 +151,22 @@ class Index:
                 return
 
     def get(self, ids: Sequence[str]) -> Batch:
-        """Pictures with their vectors, by id, in the order of `ids`; those that are not there are left out."""
+        """Return images with their vectors, by id, in the order of `ids`; missing ones are left out."""
         return self._ask(lambda store: store.get(ids))
 
     def id_of(self, name: str) -> str | None:
-        """Return the id of the picture that is named by its file, its uri or its id; None if it is not here."""
+        """Return the id of the image with a given file, uri or id; None if it is not in the index."""
         ids = [item_id(name), item_id(os.path.abspath(name))]
         known = self.get([name, *ids] if _ID.fullmatch(name) else ids).items
         return known[0].id if known else None
 
     def count(self, filter_: Filter | str | None = None) -> int:
-        """How many pictures there are, or how many meet a filter."""
+        """Count the images, or those that meet a filter."""
         chosen = self._parsed(filter_)
         return self._ask(lambda store: store.count(chosen))
 
     def items(self, filter_: Filter | str | None = None, *, chunk: int = CHUNK) -> Iterator[Item]:
-        """Every picture, or every one that meets a filter, in no particular order; a piece at a time in memory."""
+        """Yield every image, or every one that meets a filter, in no particular order, one piece at a time."""
         chosen = self._parsed(filter_)
         for rows in self._ask(lambda store: _begun(store.scroll(("record",), filter_=chosen, chunk=chunk))):
             yield from map(Item.from_record, rows["record"])
@@ -179,20 +180,19 @@ class Index:
         filter_: Filter | str | None = None,
         sort: Sort | None = None,
     ) -> list[Item]:
-        """List `count` pictures that meet a filter, without the first `offset`, in the order of their ids or of the
-        time when they were taken; of those, only what comes after the picture with the id `after`.
+        """List `count` images that meet a filter, after the first `offset`, ordered by id or by the time taken.
 
-        The order of ids says nothing, but it stays: going on after the last id of a page misses none and repeats none,
-        whatever is written meanwhile. Pictures of one time, and after all others those whose time is not known, stand
-        in the order of their ids.
+        after: an id; only images that come after this one are listed. The order of ids has no meaning, but it is
+        stable: continuing after the last id of a page misses none and repeats none, whatever is written meanwhile.
+        Images with equal times are ordered by id; images without a time come last.
 
         Raises:
-            SettingsError: the filter is not well formed, pictures are to be sorted after one that is not here, or an
-                index of an older format lacks what is asked for.
+            SettingsError: the filter is not well formed, the index has no image with the id `after`, or an index of an
+                older format lacks a column.
         """
         chosen = self._parsed(filter_)
         if sort is None:
-            keys = self._keys(("id",), _both(Compare("id", ">", after), chosen))
+            keys = self._keys(("id",), _both(Comparison("id", ">", after), chosen))
             ids = [id_ for (id_,) in heapq.nsmallest(offset + count, keys)]
         else:
             self._parsed(_SORTED_BY)  # an index of an older format has no such column
@@ -203,24 +203,24 @@ class Index:
         return list(self.get(ids[offset:]).items) if len(ids) > offset else []
 
     def _keys(self, columns: Sequence[str], filter_: Filter | None) -> Iterator[tuple[Any, ...]]:
-        """Those columns of every row that meets a filter."""
+        """Yield the given columns of every row that meets a filter."""
         pieces = self._ask(lambda store: _begun(store.scroll(columns, filter_=filter_, chunk=_IDS)))
         return chain.from_iterable(zip(*(rows[name] for name in columns), strict=True) for rows in pieces)
 
     def _sort_key(self, id_: str, sort: Sort) -> tuple[int, str]:
-        """Where the picture with that id stands in an order."""
-        for found in self._keys(("id", "taken"), Compare("id", "=", id_)):
+        """Return the sort key of the image with that id."""
+        for found in self._keys(("id", "taken"), Comparison("id", "=", id_)):
             return sort_key(sort, found[1], found[0])
-        raise SettingsError(f"after: no picture of the index has the id {id_!r}; begin again without it")
+        raise SettingsError(f"after: no image of the index has the id {id_!r}; begin again without it")
 
     def _parsed(self, filter_: Filter | str | None) -> Filter | None:
-        """A filter as a tree, if the index has what it asks for."""
+        """Return a filter as a tree; check that the index has its columns."""
         chosen = parse(filter_) if isinstance(filter_, str) else filter_
         check_columns(self.place, self._manifest, chosen)
         return chosen
 
     def thumbnail(self, id_: str) -> bytes | None:
-        """The small copy of a picture, as JPEG; None where there is no such picture, or no copy."""
+        """Return the thumbnail of an image, as JPEG; None if there is no such image, or no thumbnail."""
         for _ in range(_ATTEMPTS):
             items = self.get([id_]).items
             if not items or items[0].thumbnail is None:
@@ -230,12 +230,11 @@ class Index:
         return None
 
     def stats(self) -> Stats:
-        """How the table lies in its place."""
+        """Return figures on the storage of the table."""
         return self._ask(lambda store: store.stats())
 
     def _ask(self, question: Callable[[VectorStore], T]) -> T:
-        """`question` of the table that counts now. A table that has been replaced under a question is left for
-        the new one."""
+        """Call `question` on the current table; if it has been replaced meanwhile, call it again on the new one."""
         if time.monotonic() - self._looked > self._freshness:
             self._look()
         store = self._store
@@ -248,7 +247,7 @@ class Index:
             return question(self._store)
 
     def _look(self) -> None:
-        """Follow the manifest."""
+        """Read the manifest again, and open a new table if it names one."""
         with self._lock:
             manifest = self._read_manifest()
             if self._required is not None:
@@ -267,10 +266,10 @@ class Index:
 
 
 def _both(first: Filter, second: Filter | None) -> Filter:
-    return first if second is None else Together("all", (first, second))
+    return first if second is None else Combination("all", (first, second))
 
 
 def _begun(pieces: Iterator[T]) -> Iterator[T]:
-    """The same pieces; the first is read already, and has shown whether the table can be read."""
+    """Read the first of the pieces at once, which shows whether the table can be read; yield all of them."""
     first = list(islice(pieces, 1))
     return chain(first, pieces)

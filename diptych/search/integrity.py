@@ -1,4 +1,4 @@
-"""Whether an index is what was written: every byte of it."""
+"""Verify every byte of an index."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,28 +7,30 @@ from pathlib import Path
 from diptych.errors import SearchIndexError
 from diptych.search.building.writer import is_thumbnail
 from diptych.search.manifest import read_manifest, tables_of
-from diptych.search.stores.connect import connected
+from diptych.search.stores.connect import connected_database
 from diptych.search.stores.protocol import Database
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
-    """What was read, and found as it was written."""
+class Verification:
+    """The numbers of files, images and thumbnails that were read and are undamaged."""
 
-    files: int  # of tables, compared with their hashes; in a bucket and in PostgreSQL, which have their own, none
+    files: (
+        int  # of tables, compared with their hashes; none in a bucket and in PostgreSQL, which have their own
+    )
     pictures: int
     thumbnails: int
 
 
-def verify(place: str | Path | Database, options: Mapping[str, str] | None = None) -> Verified:
-    """Read all of an index and compare it with the hashes that were recorded when it was written.
+def verify(place: str | Path | Database, options: Mapping[str, str] | None = None) -> Verification:
+    """Read all of an index, and compare it with the hashes that were recorded when it was written.
 
-    Writers are kept away meanwhile, where the place can do that.
+    Writers are locked out meanwhile, if the store can do that.
 
     Raises:
-        SearchIndexError: something is not what was written, or missing; the message names it.
+        SearchIndexError: something is damaged or missing; the message names it.
     """
-    with connected(place, options) as database:
+    with connected_database(place, options) as database:
         if (manifest := read_manifest(database)) is None:
             raise SearchIndexError(f"{database.place}: no index here; check the address")
         tables = [table.name for table in tables_of(manifest)]
@@ -36,11 +38,11 @@ def verify(place: str | Path | Database, options: Mapping[str, str] | None = Non
             files = database.verify(tables)
             counts = [_pictures(database, name) for name in tables]
     pictures, thumbnails = map(sum, zip(*counts, strict=True))
-    return Verified(files, pictures, thumbnails)
+    return Verification(files, pictures, thumbnails)
 
 
 def _pictures(database: Database, table: str) -> tuple[int, int]:
-    """How many pictures a table has, and how many of them a thumbnail, each of which is compared."""
+    """Count the images and the thumbnails of a table; each thumbnail is compared with its check sum."""
     pictures = thumbnails = 0
     for rows in database.open(table).scroll(("uri", "thumbnail")):
         pictures += len(rows["uri"])

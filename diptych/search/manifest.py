@@ -1,13 +1,13 @@
-"""The manifest of an index: which table counts, and the model that filled it.
+"""Read and write the manifest of an index: its current table, and the model that filled it.
 
     index.json                  this
     images-000001.lance/        a table (of LanceDB, in a folder or a bucket; in PostgreSQL, tables of these names)
     images-000001.lance.sha256  the hashes of its files
-    thumbnails/                 small copies of the pictures
+    thumbnails/                 small copies of the images
     lock                        held by the one writer
 
-An index that is filled with another model grows in a table of its own, while the old table answers; then one
-replacement of the manifest makes it count, and the old table goes.
+An index that is rebuilt with another model grows in a second table, while the old table answers. Then one replacement
+of the manifest makes it the current table, and the old table is deleted.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ from diptych.search.stores.image_rows import ADDED_COLUMNS
 from diptych.search.stores.protocol import Database
 
 FORMAT_VERSION = 3
-# The format before is read, and the next writer upgrades it. Its tables lack columns.
+# The previous format can be read, and the next writer upgrades it. Its tables lack columns.
 _BEFORE = 2
 
 
 class ModelIdentity(Protocol):
-    """Which model an encoder has."""
+    """The name and the fingerprint of an encoder's model."""
 
     @property
     def name(self) -> str: ...
@@ -37,7 +37,7 @@ class ModelIdentity(Protocol):
 
 
 class Embedder(ModelIdentity, Protocol):
-    """A model by what an index remembers of it."""
+    """A model as an index records it."""
 
     @property
     def dim(self) -> int: ...
@@ -49,26 +49,25 @@ class Table:
 
     name: str
     model: str  # its name, for messages
-    fingerprint: str  # of the model: two that differ are never mixed
+    fingerprint: str  # of the model; vectors of different fingerprints are never mixed
     dim: int
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `index.json` says."""
+    """The content of `index.json`."""
 
     format_version: int
     current: Table
-    next: Table | None = None  # being filled, to take the place of `current`
-    serial: int = 1  # of the youngest table; never used again
-    writing: bool = False  # a writer has begun and not yet ended: it may have left thumbnails without rows
-    skipped: dict[str, dict[str, int]] = field(
-        default_factory=dict
-    )  # source, reason, number of its pictures that the last refresh left out
+    next: Table | None = None  # being filled, to replace `current`
+    serial: int = 1  # of the newest table; never used again
+    writing: bool = False  # a writer has begun and not finished: it may have left thumbnails without rows
+    # By source and reason: the number of images that the last refresh left out.
+    skipped: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 def read_manifest(database: Database) -> Manifest | None:
-    """The manifest of an index, or None where there is none.
+    """Read the manifest of an index; None if there is none.
 
     Raises:
         SearchIndexError: it is damaged, or of another format.
@@ -80,20 +79,20 @@ def read_manifest(database: Database) -> Manifest | None:
     try:
         values = json.loads(text)
     except ValueError as error:
-        raise SearchIndexError(f"{where}: damaged ({error}); {_REMEDY}") from None
+        raise SearchIndexError(f"{where}: is damaged ({error}); {_REMEDY}") from None
     version = values.get("format_version") if isinstance(values, dict) else None
     if version == 1:
         raise SearchIndexError(
-            f"{where}: format version 1, of a Diptych before LanceDB; its vectors are not read any more: remove the "
-            "folder, or choose another, and build the index again: diptych index SOURCE --index FOLDER"
+            f"{where}: has format version 1, which this Diptych no longer reads: remove the folder, or choose "
+            "another, and build the index again: diptych index SOURCE --index FOLDER"
         )
     if version not in (_BEFORE, FORMAT_VERSION):
         raise SearchIndexError(
-            f"{where}: format version {version!r}; this Diptych reads {_BEFORE} and {FORMAT_VERSION}; "
+            f"{where}: has format version {version!r}; this Diptych reads {_BEFORE} and {FORMAT_VERSION}; "
             "use the Diptych that wrote it, or build the index again in another folder"
         )
     if values.pop("check", None) != _check(values):
-        raise SearchIndexError(f"{where}: damaged: it does not agree with its own check sum; {_REMEDY}")
+        raise SearchIndexError(f"{where}: is damaged: it does not match its own check sum; {_REMEDY}")
     try:
         return config.build(Manifest, values, where)
     except SettingsError as error:
@@ -101,7 +100,7 @@ def read_manifest(database: Database) -> Manifest | None:
 
 
 def write_manifest(database: Database, manifest: Manifest) -> Manifest:
-    """Make `manifest` the one that counts, in one step; it is returned."""
+    """Replace the manifest in one step; return `manifest`."""
     values = config.plain(manifest)
     text = json.dumps(values | {"check": _check(values)}, indent=2) + "\n"
     database.write_manifest(text.encode())
@@ -109,13 +108,13 @@ def write_manifest(database: Database, manifest: Manifest) -> Manifest:
 
 
 def next_table(manifest: Manifest | None, model: str, fingerprint: str, dim: int) -> tuple[Table, int]:
-    """A table with a name that was never used in this index, and its serial number."""
+    """Return a table with a name that was never used in this index, and its serial number."""
     serial = 1 if manifest is None else manifest.serial + 1
     return Table(f"images-{serial:06}", model, fingerprint, dim), serial
 
 
 def require(place: str, table: Table, model: ModelIdentity) -> None:
-    """Nothing, for the model that filled the index; SearchIndexError, with what to run, for another."""
+    """Check that `model` filled the table. Raises SearchIndexError, with the command to run, if it did not."""
     if model.fingerprint != table.fingerprint:
         raise SearchIndexError(
             f"{place}: was filled by the model {table.model!r} "
@@ -126,7 +125,7 @@ def require(place: str, table: Table, model: ModelIdentity) -> None:
 
 
 def check_columns(place: str, manifest: Manifest, filter_: Filter | None) -> None:
-    """Refuse a filter on what the index does not record yet.
+    """Check that the index has the columns of a filter.
 
     Raises:
         SettingsError: the index is of an older format, whose tables lack a column of the filter.
@@ -136,12 +135,12 @@ def check_columns(place: str, manifest: Manifest, filter_: Filter | None) -> Non
     if absent := sorted(columns_of(filter_) & ADDED_COLUMNS):
         raise SettingsError(
             f"filter, sort: {place} was written by an older Diptych, without {absent[0].removesuffix('_folded')}; "
-            f"bring it up to date first: diptych index SOURCE --index {place}"
+            f"upgrade it first: diptych index SOURCE --index {place}"
         )
 
 
 def tables_of(manifest: Manifest) -> list[Table]:
-    """Every table that an index needs."""
+    """Return every table that an index needs."""
     return [manifest.current, *([manifest.next] if manifest.next else [])]
 
 

@@ -1,4 +1,4 @@
-"""What can be asked of an index, what comes back, and the one formula that makes a vector of a question."""
+"""Define queries and results of an index, and the formula that combines the parts of a query into a vector."""
 
 import math
 from dataclasses import dataclass
@@ -8,26 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diptych.errors import SettingsError
-from diptych.search.stores.filters import parse
+from diptych.search.stores.filter_syntax import parse
 from diptych.search.stores.image_rows import UNKNOWN_MOMENT, Item
 
-if TYPE_CHECKING:  # it brings torch, which a question can do without
+if TYPE_CHECKING:  # it imports torch, which a query does not need
     from diptych.embed.encode import Picture
 
-# By the time when a photograph was taken; pictures without one come last.
+# By the time when a photograph was taken; images without one come last.
 Sort = Literal["newest", "oldest"]
 SORTS: tuple[str, ...] = get_args(Sort)
 
-# The deepest result that can be asked for: pages further on cost as much as everything before them.
+# The deepest result that can be requested: a page costs as much as everything before it.
 DEEPEST = 10_000
 MOST_PARTS = 32
 LARGEST_WEIGHT = 100.0
-# What is not wanted counts this much where nobody says: docs/search.md has the measurement. With the weight of what is
-# wanted, it turns the question away from both.
+# The default weight of unwanted parts; docs/search.md has the measurement. With the weight of the wanted
+# parts, they would turn the query away from both.
 UNWANTED = -0.2
 
-# Parts cancel each other when this little of their weights is left. In bfloat16 one picture embedded twice differs by
-# 0.0003 in cosine on average: their difference has the length sqrt(2 * 0.0003) = 0.024, which is 0.012 of 1 + 1.
+# Parts cancel each other if no more than this fraction of their weights is left. In bfloat16 one image embedded twice
+# differs by 0.0003 in cosine on average: the difference has the length sqrt(2 * 0.0003) = 0.024, 0.012 of 1 + 1.
 _VANISHED = 0.02
 
 
@@ -58,48 +58,50 @@ class QueryPart:
 
     def __post_init__(self) -> None:
         if sum(one is not None for one in (self.text, self.image, self.id)) != 1:
-            raise SettingsError("part of a question: expected exactly one of a text, an image and an id")
+            raise SettingsError("part of a query: expected exactly one of a text, an image and an id")
         if self.text is not None and not self.text.strip():
-            raise SettingsError("part of a question: the text is empty; give words, or leave it out")
+            raise SettingsError("part of a query: the text is empty; give words, or leave it out")
         if not 0 < abs(self.weight) <= LARGEST_WEIGHT:
             raise SettingsError(
-                f"part of a question: weight {self.weight!r}; expected a number from {-LARGEST_WEIGHT:g} to "
+                f"part of a query: weight {self.weight!r}; expected a number from {-LARGEST_WEIGHT:g} to "
                 f"{LARGEST_WEIGHT:g}, and not 0"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What to look for, and which of the pictures found to return.
+    """A query, and which of its results to return.
 
     Raises:
         SettingsError: there is no part, a number is out of bounds, or the filter is not well formed.
     """
 
     parts: tuple[QueryPart, ...]
-    filter: str | None = None  # see `diptych.search.stores.filters`
+    filter: str | None = None  # see `filter_syntax`
     min_score: float | None = None  # cosine, -1..1
     count: int = 10
     offset: int = 0  # results before the first one returned
     group_duplicates: bool = False
-    diversity: float = 0.0  # 0: by score alone; 1: by unlikeness to the results before alone
-    exact: bool = False  # compare with every picture, also where an approximate index would do
-    sort: Sort | None = None  # the matches by their date; None: by score
+    diversity: float = 0.0  # 0 orders by score alone, 1 by difference from the results before alone
+    exact: bool = False  # compare with every image, without the approximate index
+    sort: Sort | None = None  # order the matches by date; None: by score
 
     def __post_init__(self) -> None:
         if not self.parts:
-            raise SettingsError("nothing to search for; give words, an image, or a picture of the index")
+            raise SettingsError(
+                "nothing to search for; give words, an image, or the id of an image of the index"
+            )
         if len(self.parts) > MOST_PARTS:
-            raise SettingsError(f"question of {len(self.parts)} parts; expected at most {MOST_PARTS}")
+            raise SettingsError(f"query of {len(self.parts)} parts; expected at most {MOST_PARTS}")
         check_page(self.count, self.offset)
         if self.min_score is not None and not -1 <= self.min_score <= 1:
-            raise SettingsError(f"least score {self.min_score!r}; expected a cosine, from -1 to 1")
+            raise SettingsError(f"minimum score {self.min_score!r}; expected a cosine, from -1 to 1")
         if not 0 <= self.diversity <= 1:
             raise SettingsError(f"diversity {self.diversity!r}; expected a number from 0 to 1")
         if self.sort not in (None, *SORTS):
             raise SettingsError(f"sort {self.sort!r}; expected one of {', '.join(SORTS)}")
         if self.sort is not None and self.diversity:
-            raise SettingsError("sort and diversity: each gives the results another order; leave one out")
+            raise SettingsError("sort and diversity: each sets the order of the results; leave one out")
         if self.filter is not None:
             parse(self.filter)
 
@@ -122,7 +124,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A page of results. `more`: there is a next page."""
+    """A page of results. more: whether there is a next page."""
 
     found: tuple[Match, ...]
     more: bool
@@ -130,35 +132,35 @@ class Answer:
     seconds_searching: float
 
 
-class Same(TypedDict):
-    """A picture that was grouped with a result, for other programs."""
+class DuplicateImage(TypedDict):
+    """An image that was grouped with a result, for other programs."""
 
     id: str
     uri: str
 
 
 class Result(TypedDict):
-    """One picture found, for other programs. `score` is its cosine with the question, -1..1."""
+    """One result, for other programs. score: its cosine with the query, -1..1."""
 
     id: str
     uri: str
-    score: float | None  # None where nothing was asked: in a list of pictures
+    score: float | None  # None without a query: in a list of images
     caption: str | None  # the first
     captions: list[str]
     taken: str | None  # ISO 8601, by the camera's clock
     camera: str | None
     latitude: float | None  # degrees
     longitude: float | None
-    duplicates: list[Same]
+    duplicates: list[DuplicateImage]
 
 
 def result_of(found: Match) -> Result:
-    """A result as `diptych search --json` prints it."""
+    """Return a result as `diptych search --json` prints it."""
     return _result(found.item, found.score, found.duplicates)
 
 
-def listed(item: Item) -> Result:
-    """A picture of a list, which nothing was asked of, as `diptych search --json` prints it."""
+def listed_result(item: Item) -> Result:
+    """Return an image of a list, without a query, as `diptych search --json` prints it."""
     return _result(item, None, ())
 
 
@@ -173,18 +175,18 @@ def _result(item: Item, score: float | None, duplicates: tuple[Item, ...]) -> Re
         camera=item.camera,
         latitude=item.latitude,
         longitude=item.longitude,
-        duplicates=[Same(id=other.id, uri=other.uri) for other in duplicates],
+        duplicates=[DuplicateImage(id=other.id, uri=other.uri) for other in duplicates],
     )
 
 
 def combine(vectors: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The vector of a question, (dim,) of unit length: the weighted sum of its parts, brought to unit length.
+    """Combine the parts of a query into its vector (dim,), of unit length: their normalised weighted sum.
 
         q = s / |s|,  s = w_1 v_1 + ... + w_n v_n
 
-    vectors: (n, dim), n at least 1, each of unit length. weights: (n,), negative for what is not wanted. So every
-    score is a weighted sum of the parts' own cosines, divided by |s|. Relevance feedback adds and subtracts examples
-    the same way (Rocchio 1971, "Relevance feedback in information retrieval").
+    vectors: (n, dim), n at least 1, each of unit length. weights: (n,), negative for unwanted parts. So every score is
+    a weighted sum of the parts' own cosines, divided by |s|. Relevance feedback adds and subtracts examples in the same
+    way (Rocchio 1971, "Relevance feedback in information retrieval").
 
     Raises:
         SettingsError: the parts cancel each other: |s| is at most 0.02 of the sum of |w|.
@@ -195,10 +197,10 @@ def combine(vectors: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArr
         )
     total = weights.astype(np.float64) @ vectors.astype(np.float64)
     length = float(np.linalg.norm(total))
-    # Written so that a value that is not finite does not pass either.
+    # The comparison is written so that it also rejects values that are not finite.
     if not _VANISHED * float(np.abs(weights).sum(dtype=np.float64)) < length < math.inf:
         raise SettingsError(
-            "the parts of the question cancel each other: nothing is left to search for; leave one out, or give them "
+            "the parts of the query cancel each other: nothing is left to search for; leave one out, or give them "
             "different weights"
         )
     unit: NDArray[np.float32] = (total / length).astype(np.float32)
@@ -206,18 +208,18 @@ def combine(vectors: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArr
 
 
 def sort_key(sort: Sort, taken: int, id_: str) -> tuple[int, str]:
-    """What pictures are sorted by: the column `taken`, unknown times last, and of one time by id."""
+    """Return the key of an image in a sort by the column `taken`: unknown times last, equal times by id."""
     if taken == UNKNOWN_MOMENT:
         return -UNKNOWN_MOMENT, id_
     return (-taken if sort == "newest" else taken), id_
 
 
 def check_page(count: int, offset: int) -> None:
-    """Nothing, for a page that can be asked for; SettingsError for one that is empty or too deep."""
+    """Check that a page can be requested. Raises SettingsError for one that is empty or too deep."""
     if count < 1 or offset < 0:
         raise SettingsError(f"count {count}, offset {offset}: expected at least 1 and 0")
     if offset + count > DEEPEST:
         raise SettingsError(
-            f"results {offset:,} to {offset + count:,}: at most the first {DEEPEST:,} can be asked for; narrow the "
-            "question with a filter"
+            f"results {offset:,} to {offset + count:,}: at most the first {DEEPEST:,} can be requested; narrow the "
+            "query with a filter"
         )

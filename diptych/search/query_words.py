@@ -1,4 +1,4 @@
-"""The words of a query: what names a file or an address is refused, for it would be searched for letter by letter."""
+"""Check the words of a query: a file name or an address would be searched for as words."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from diptych.errors import SettingsError
 
 
 def names_an_image(text: str) -> bool:
-    """Return whether words are the path of a file that begins as images do."""
+    """Return whether a text is the path of an existing file that begins like an image."""
     if not os.path.isfile(text):
         return False
     try:
@@ -22,14 +22,14 @@ def names_an_image(text: str) -> bool:
 def check_words(text: str, *, as_image: str, as_words: str) -> None:
     """Refuse an address or the name of an image file as words.
 
-    as_image, as_words: what messages advise for an image, with `{}` for its file, and for words that look like one.
+    as_image, as_words: the advice of messages for an image, with `{}` for its file, and for words that look like one.
 
     Raises:
         SettingsError: the words are an address, an image file, or end like the name of one.
     """
     if re.match(r"https?://\S+$", text):
         raise SettingsError(
-            f"{text}: an address, which is not fetched; download the image and give "
+            f"{text}: is an address, and Diptych does not download images; download it and give "
             f"{as_image.format('FILE')}, or use {as_words} for words"
         )
     if names_an_image(text):

@@ -1,4 +1,4 @@
-"""An index together with the model that filled it: `diptych.open_index`."""
+"""Search an index with the model that filled it: `diptych.open_index`."""
 
 import os
 import threading
@@ -51,14 +51,16 @@ def open_index(
         ['bicycle']
     """
     index = Index(Path(place) if isinstance(place, os.PathLike) else place)
-    return SearchIndex(index, _LaterEncoder(index, model, device, precision))
+    return SearchIndex(index, _LazyEncoder(index, model, device, precision))
 
 
 class SearchIndex:
-    """An open index with its model. Close it after use, or use it in a `with` statement. Safe to use from several
-    threads. It follows what others write to the index, at most a second behind them."""
+    """An open index with its model. Close it after use, or use it in a `with` statement.
 
-    def __init__(self, index: Index, encoder: "_LaterEncoder") -> None:
+    It is safe to use from several threads, and follows writers of the index at most a second behind them.
+    """
+
+    def __init__(self, index: Index, encoder: "_LazyEncoder") -> None:
         self._index = index
         self._searcher = Searcher(index, encoder)
 
@@ -141,7 +143,7 @@ class SearchIndex:
         return len(self._index)
 
     def close(self) -> None:
-        """Let go of the index; the last call."""
+        """Close the index; the last call."""
         self._index.close()
 
     def __enter__(self) -> Self:
@@ -151,8 +153,8 @@ class SearchIndex:
         self.close()
 
 
-class _LaterEncoder:
-    """The model that an index names, loaded when a text or an image is first to be embedded."""
+class _LazyEncoder:
+    """The model that an index names, loaded when the first text or image is embedded."""
 
     def __init__(
         self,
@@ -181,7 +183,7 @@ class _LaterEncoder:
                     model, preprocess = load(name, self._device, precision=self._precision)
                 except CheckpointError as error:
                     raise CheckpointError(
-                        f"{self._index.place}: its model cannot be loaded: {error}; where it has moved, open the index "
+                        f"{self._index.place}: its model cannot be loaded: {error}; if it has moved, open the index "
                         "with model= its new place"
                     ) from None
                 encoder = Encoder(model, preprocess, name)

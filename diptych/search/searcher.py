@@ -1,4 +1,4 @@
-"""A question to an index, answered: embed its parts, combine them, rank, group, diversify, cut out a page."""
+"""Answer a query to an index: embed its parts, combine them, rank, group, diversify, and return a page."""
 
 import dataclasses
 import time
@@ -10,28 +10,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diptych.errors import SearchIndexError
-from diptych.search.diversity import diversified
-from diptych.search.duplicates import groups
+from diptych.search.diversity import diversify
+from diptych.search.duplicates import duplicate_groups
 from diptych.search.image_index import Index
 from diptych.search.query import DEEPEST, Answer, Match, QueryPart, Question, Sort, combine, sort_key
 from diptych.search.stores.image_rows import Half, Hit
 
-if TYPE_CHECKING:  # it brings torch, which the answer to embedded parts can do without
+if TYPE_CHECKING:  # it imports torch, which the answer to embedded parts does not need
     from diptych.embed.encode import Picture
 
 Vectors: TypeAlias = NDArray[np.float32]
 R = TypeVar("R", Hit, Match)
 
-# Duplicates are grouped among this many of the best pictures; the answer ends with them.
+# Duplicates are grouped among this many of the best images; the answer ends with them.
 GROUPED = 500
-# Matches that are sorted by date: so many of the best, or with a least score all that have it, as far as `GROUPED`.
+# A sort by date covers this many of the best matches; with a minimum score, all that reach it, up to `GROUPED`.
 SORTED = 100
-# Diversity rearranges this many of the best results; those after them keep their places.
+# Diversity rearranges this many of the best results; later ones keep their order.
 DIVERSIFIED = 100
 
 
 class QueryEncoder(Protocol):
-    """The model of an index, for questions; `diptych.search.encoder.Encoder` is one."""
+    """The model of an index, for queries; `diptych.search.encoder.Encoder` implements it."""
 
     @property
     def name(self) -> str: ...
@@ -41,17 +41,16 @@ class QueryEncoder(Protocol):
     def dim(self) -> int: ...
 
     def texts(self, texts: list[str]) -> Vectors:
-        """(n, dim), unit length. TextError for one that cannot be tokenized."""
+        """Return (n, dim), unit length. Raises TextError for a text that cannot be tokenized."""
         ...
 
     def pictures(self, pictures: "list[Picture]") -> Vectors:
-        """(n, dim), unit length. ImageError for one that cannot be read."""
+        """Return (n, dim), unit length. Raises ImageError for an image that cannot be read."""
         ...
 
 
 class Searcher:
-    """Answers questions to an index with the model that filled it. Safe to use from several threads, if the encoder
-    is.
+    """Answers queries to an index with the model that filled it. Safe to use from several threads if the encoder is.
 
     Raises:
         SearchIndexError: `encoder` is not the index's model.
@@ -62,10 +61,10 @@ class Searcher:
         self.index, self._encoder = index, encoder
 
     def search(self, question: Question) -> Answer:
-        """The answer to a question; see `answer`.
+        """Embed the parts of a query, and answer it; see `answer`.
 
         Raises:
-            TextError, ImageError: a part cannot be read. And what `answer` raises.
+            TextError, ImageError: a part cannot be read. Also the errors of `answer`.
         """
         started = time.perf_counter()
         vectors = self._embedded(question.parts)
@@ -73,18 +72,18 @@ class Searcher:
         return dataclasses.replace(self.answer(question, vectors), seconds_embedding=embedded)
 
     def answer(self, question: Question, vectors: Vectors) -> Answer:
-        """The answer to a question whose texts and images are embedded: `vectors` (n, dim), unit length, in the order
-        of the parts; parts by id have no row, and are looked up here. `seconds_embedding` is 0.
+        """Answer a query whose texts and images are embedded. `seconds_embedding` of the answer is 0.
 
-        The ranking is by score, and of equal scores by id. A picture that the question names by its id is not
-        in it. Then, in this order: what is below `min_score` goes, duplicates are grouped, diversity rearranges or
-        `sort` puts the 100 best (with `min_score`: the 500 best) in the order of their dates, where the answer ends,
-        and the page is cut out. So the pages of a question have no gaps and no repeats, while the index stays as
-        it is.
+        vectors: (n, dim), unit length, in the order of the parts; parts by id have no row, and are looked up here.
+
+        The ranking is by score, and for equal scores by id. It leaves out the images that the query names by id. Then,
+        in this order: results below `min_score` are dropped; duplicates are grouped; diversity rearranges the results,
+        or `sort` orders the 100 best (with `min_score`: the 500 best) by date and ends the answer there; and the page
+        is cut out. So the pages of a query have no gaps and no repeats while the index does not change.
 
         Raises:
             SettingsError: the filter is not well formed, or the parts cancel each other.
-            SearchIndexError: a picture that is named by its id is not in the index, or the index cannot be read.
+            SearchIndexError: the index has no image with a given id, or cannot be read.
         """
         started = time.perf_counter()
         query = combine(self._vectors(question.parts, vectors), _weights(question.parts))
@@ -104,7 +103,7 @@ class Searcher:
         )
 
     def _vectors(self, parts: Sequence[QueryPart], given: Vectors) -> Vectors:
-        """The vectors of all parts: those that are given, and those that the index has."""
+        """Return the vectors of all parts: the given ones, and those from the index."""
         ids = [part.id for part in parts if part.id is not None]
         dim = self._encoder.dim
         if given.shape != (len(parts) - len(ids), dim):
@@ -112,7 +111,7 @@ class Searcher:
         known = self.index.get(ids)
         by_id = dict(zip((item.id for item in known.items), _unit(known.vectors), strict=True))
         if absent := [id_ for id_ in ids if id_ not in by_id]:
-            raise SearchIndexError(f"{self.index.place}: no picture has the id {absent[0]!r}; check it")
+            raise SearchIndexError(f"{self.index.place}: no image has the id {absent[0]!r}; check the id")
         rows = iter(given)
         return np.array([next(rows) if part.id is None else by_id[part.id] for part in parts])
 
@@ -136,17 +135,17 @@ class Searcher:
 
     def _grouped(self, hits: list[Hit]) -> Iterator[Match]:
         hits, vectors = self._looked_up(hits)
-        for first, *others in groups(vectors, [hit.item.sha256 for hit in hits]):
+        for first, *others in duplicate_groups(vectors, [hit.item.sha256 for hit in hits]):
             yield Match(hits[first].item, hits[first].score, tuple(hits[row].item for row in others))
 
     def _diversified(self, found: Iterator[Match], diversity: float) -> Iterator[Match]:
         best, vectors = self._looked_up(list(islice(found, DIVERSIFIED)))
         scores = np.array([one.score for one in best], np.float32)
-        yield from (best[row] for row in diversified(scores, vectors, diversity))
+        yield from (best[row] for row in diversify(scores, vectors, diversity))
         yield from found
 
     def _looked_up(self, results: list[R]) -> tuple[list[R], Vectors]:
-        """Results with their vectors (n, dim), unit length; without those whose picture has been removed meanwhile."""
+        """Return results with their vectors (n, dim), unit length; images removed meanwhile are left out."""
         known = self.index.get([one.item.id for one in results])
         rows = {item.id: row for row, item in enumerate(known.items)}
         kept = [one for one in results if one.item.id in rows]
@@ -179,7 +178,7 @@ def _weights(parts: Sequence[QueryPart]) -> Vectors:
 
 
 def _unit(vectors: Half) -> Vectors:
-    """Stored vectors (n, dim) as unit vectors again: float16 has rounded them."""
+    """Normalise stored vectors (n, dim) again, because float16 has rounded them."""
     rows = vectors.astype(np.float32)
     unit: Vectors = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return unit

@@ -20,7 +20,8 @@ from diptych.evaluation.zero_shot.prompts import check_templates
 from diptych.search.image_index import Index
 from diptych.search.query import Answer, Question, Sort
 from diptych.search.searcher import Searcher, in_order, texts_and_pictures
-from diptych.search.stores.filters import columns_of, parse
+from diptych.search.stores.filter_syntax import parse
+from diptych.search.stores.filters import columns_of
 from diptych.search.stores.image_rows import Item
 from diptych.serving import uploads
 from diptych.serving.batching import Room

@@ -16,12 +16,12 @@ from diptych.data.images.thumbnails import Preview
 from diptych.embed.encode import Vectors
 from diptych.errors import DataError, SearchIndexError
 from diptych.search.building.removal import remove
-from diptych.search.building.rewriting import upgraded
+from diptych.search.building.rewriting import upgrade_format
 from diptych.search.building.snapshot import item_of, stamp
 from diptych.search.building.writer import Writer, thumbnail_name
 from diptych.search.image_index import Index
 from diptych.search.manifest import Embedder, drop_leftovers, read_manifest, require
-from diptych.search.stores.filters import condition
+from diptych.search.stores.filter_fields import condition
 from diptych.search.stores.image_rows import Batch, Item
 
 
@@ -54,7 +54,7 @@ def add(index: Index, model: Embedder, folder: Path, pictures: Sequence[Uploaded
             raise SearchIndexError(f"{index.place}: no index here any more; build it again")
         require(index.place, manifest.current, model)
         drop_leftovers(index.database, manifest)
-        manifest = upgraded(index.database, manifest)
+        manifest = upgrade_format(index.database, manifest)
         writer = Writer(index.database, manifest, model, rebuild=False)
         vectors = np.stack([pictures[place].vector for place in places]).astype(np.float16)
         writer.upsert(

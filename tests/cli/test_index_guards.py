@@ -72,7 +72,7 @@ def test_a_source_that_has_vanished_empties_nothing_without_force(album: Path, t
             album.rmdir()
         outcome = run(*arguments)
         assert outcome.code == 1
-        assert f"{count} of the 12 pictures" in outcome.err
+        assert f"{count} of its 12 images" in outcome.err
         assert "--force" in outcome.err
         refused = outcome.json["refused"]
         assert (refused["count"], refused["total"]) == (count, 12)
@@ -101,7 +101,7 @@ def test_an_image_file_as_the_query_is_taken_as_a_picture(search: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("https://example.org/a.jpg",), "an address, which is not fetched"),
+        (("https://example.org/a.jpg",), "is an address, and Diptych does not download images"),
         (("album/99.jpg",), "no such image file"),
         (("a tree", "--not", "album/03.jpg"), "--not-image album/03.jpg"),
         (("--not", "http://example.org/a"), "an address"),

@@ -24,7 +24,7 @@ from diptych.search.building.writer import Writer
 from diptych.search.image_index import Index
 from diptych.search.manifest import drop_leftovers, read_manifest
 from diptych.search.stores.connect import connect
-from diptych.search.stores.filters import OneOf
+from diptych.search.stores.filters import Membership
 from diptych.search.stores.image_rows import Batch, Item, item_id
 
 DIM = 8
@@ -112,7 +112,7 @@ def write(folder: Path, mode: str, seed: int) -> None:
                     writer.store.optimize(force=True)
         if mode == "purge":
             say(began="delete", numbers=some)
-            remove(folder, OneOf("id", tuple(ids(some))), purge=True)
+            remove(folder, Membership("id", tuple(ids(some))), purge=True)
             say(done=True)
 
 

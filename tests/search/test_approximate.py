@@ -13,7 +13,7 @@ from diptych.search.building.build import refresh
 from diptych.search.image_index import Index
 from diptych.search.integrity import verify
 from diptych.search.stores import lance, pgvector
-from diptych.search.stores.filters import parse
+from diptych.search.stores.filter_syntax import parse
 from diptych.search.stores.image_rows import Batch, Item, item_id
 from diptych.search.stores.protocol import Database
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diptych.search.duplicates import SAME, groups
+from diptych.search.duplicates import SAME, duplicate_groups
 
 
 @st.composite
@@ -40,14 +40,16 @@ def test_grouping_equals_a_slow_loop(result: tuple[np.ndarray, list[str]], thres
     vectors, hashes = result
     cosines = vectors @ vectors.T
     if not (np.abs(cosines - threshold) < 1e-5).any():
-        assert groups(vectors, hashes, threshold=threshold) == by_definition(vectors, hashes, threshold)
+        assert duplicate_groups(vectors, hashes, threshold=threshold) == by_definition(
+            vectors, hashes, threshold
+        )
 
 
 @settings(deadline=None)
 @given(results())
 def test_every_row_is_in_one_group_and_no_two_groups_are_alike(result: tuple[np.ndarray, list[str]]) -> None:
     vectors, hashes = result
-    found = groups(vectors, hashes)
+    found = duplicate_groups(vectors, hashes)
     assert sorted(row for group in found for row in group) == list(range(len(vectors)))
     firsts = vectors[[group[0] for group in found]]
     assert (firsts @ firsts.T - 2 * np.eye(len(found)) < SAME + 1e-5).all()
@@ -62,29 +64,29 @@ def test_every_row_is_in_one_group_and_no_two_groups_are_alike(result: tuple[np.
 @given(results(), st.integers(0, 40))
 def test_longer_results_only_add_to_the_groups(result: tuple[np.ndarray, list[str]], cut: int) -> None:
     vectors, hashes = result
-    short, whole = groups(vectors[:cut], hashes[:cut]), groups(vectors, hashes)
+    short, whole = duplicate_groups(vectors[:cut], hashes[:cut]), duplicate_groups(vectors, hashes)
     assert short == [[row for row in group if row < cut] for group in whole if group[0] < cut]
 
 
 def test_equal_files_are_together_however_their_vectors_lie() -> None:
     vectors = np.eye(4, dtype=np.float32)
-    assert groups(vectors, ["a", "b", "a", "b"]) == [[0, 2], [1, 3]]
+    assert duplicate_groups(vectors, ["a", "b", "a", "b"]) == [[0, 2], [1, 3]]
 
 
 def test_a_file_follows_its_equal_into_the_group_that_this_joined() -> None:
     vectors = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
-    assert groups(vectors, ["a", "b", "b"]) == [[0, 1, 2]]
+    assert duplicate_groups(vectors, ["a", "b", "b"]) == [[0, 1, 2]]
 
 
 def test_likeness_does_not_chain() -> None:
     # Each is like its neighbour; the third is not like the first.
     angles = np.arccos(SAME) * 0.9 * np.arange(3)
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    assert groups(vectors, ["a", "b", "c"]) == [[0, 1], [2]]
+    assert duplicate_groups(vectors, ["a", "b", "c"]) == [[0, 1], [2]]
 
 
 def test_the_threshold_itself_counts_as_alike() -> None:
     vectors = np.array([[1, 0], [0.6, 0.8]], np.float32)
-    assert groups(vectors, ["a", "b"], threshold=float(vectors[1, 0])) == [[0, 1]]
+    assert duplicate_groups(vectors, ["a", "b"], threshold=float(vectors[1, 0])) == [[0, 1]]
     with pytest.raises(ValueError, match="shorter"):
-        groups(vectors, ["a"])
+        duplicate_groups(vectors, ["a"])

@@ -19,7 +19,7 @@ from diptych.search.integrity import verify
 from diptych.search.manifest import FORMAT_VERSION, read_manifest
 from diptych.search.stores import image_rows
 from diptych.search.stores.connect import connect
-from diptych.search.stores.filters import parse
+from diptych.search.stores.filter_syntax import parse
 
 NAME = "memory://box"
 PICTURES = {f"{number:02}": f"picture {number}".encode() for number in range(6)}
@@ -55,9 +55,7 @@ def test_an_old_index_is_read_as_it_is(old: Path) -> None:
 
 @pytest.mark.parametrize("filter_", ["taken > 2024-01-01", "camera contains x", 'place near "1, 2, 3 km"'])
 def test_what_an_old_index_does_not_record_is_refused(old: Path, filter_: str) -> None:
-    with pytest.raises(
-        SettingsError, match=r"was written by an older Diptych, without .*bring it up to date"
-    ):
+    with pytest.raises(SettingsError, match=r"was written by an older Diptych, without .*upgrade it first"):
         Index(old).count(filter_)
     with pytest.raises(SettingsError, match="older Diptych"):
         remove(old, parse(filter_))
@@ -127,7 +125,7 @@ def test_exif_is_read_also_where_another_source_brought_the_index_up_to_date_fir
     database = connect(place)
     manifest = read_manifest(database)
     assert manifest is not None
-    rewriting.rewritten(database, manifest)
+    rewriting.rewrite_tables(database, manifest)
     encoder = FakeEncoder()
     refresh(place, Contained(NAME, data), encoder)
     (found,) = Index(place).items()
@@ -142,7 +140,7 @@ def test_a_kill_while_it_is_brought_up_to_date_leaves_it_as_it_was(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(rewriting, "copied", killed)
+        patch.setattr(rewriting, "copy_rows", killed)
         with pytest.raises(KeyboardInterrupt):
             refresh(old, Captioned(NAME, PICTURES), FakeEncoder())
     assert len(Index(old)) == 6

@@ -17,7 +17,8 @@ from diptych.search.building.build import refresh
 from diptych.search.image_index import Index
 from diptych.search.query import QueryPart, Question
 from diptych.search.searcher import SORTED, Searcher
-from diptych.search.stores.filters import matches, parse
+from diptych.search.stores.filter_syntax import parse
+from diptych.search.stores.filters import matches
 from diptych.search.stores.image_rows import Item, item_id
 from diptych.search.stores.protocol import Database
 
@@ -119,12 +120,12 @@ def picture(latitude: float, longitude: float) -> Item:
     ("filter_", "said"),
     [
         ("taken >= yesterday", "not a date"),
-        ("taken >= 2024-06-01T12:00:00Z", "names a time zone"),
-        ("taken = 2024-06-01", "expected one of < <= > >="),
+        ("taken >= 2024-06-01T12:00:00Z", "has a time zone"),
+        ("taken = 2024-06-01", "expected one of the operators < <= > >="),
         ("latitude > 91", "from -90 to 90"),
         ("longitude > 1.1234567", "6 decimals"),
         ("latitude > north", "degrees"),
-        ("place = Paris", "expected one of near"),
+        ("place = Paris", "expected one of the operators near"),
         ('place near "Paris"', '"47.377, 8.54, 5 km"'),
         ('place near "47, 8, 0 km"', "above 0"),
         ('place near "47, 8, 1.2.3 km"', "latitude, longitude and distance"),
@@ -153,7 +154,7 @@ def test_pictures_are_listed_by_the_cameras_clock_unknown_last(
         assert index.first(9, after=newest[1].id, sort="newest") == newest[2:]
         assert keys(index.first(9, filter_="camera contains iphone", sort="oldest")) == ["zurich", "new"]
         assert index.count('place near "47.37, 8.54, 5 km" or taken < 1970-01-01') == 2
-        with pytest.raises(SettingsError, match="no picture of the index has the id"):
+        with pytest.raises(SettingsError, match="no image of the index has the id"):
             index.first(2, after="0" * 32, sort="newest")
 
 

@@ -128,11 +128,11 @@ def test_a_part_without_meaning_is_refused(values: dict[str, Any], message: str)
         ({"count": 0}, "at least 1 and 0"),
         ({"offset": -1}, "at least 1 and 0"),
         ({"count": 10, "offset": 9_991}, "at most the first 10,000"),
-        ({"min_score": 1.5}, "least score 1.5"),
-        ({"min_score": math.nan}, "least score nan"),
+        ({"min_score": 1.5}, "minimum score 1.5"),
+        ({"min_score": math.nan}, "minimum score nan"),
         ({"diversity": -0.1}, "diversity -0.1"),
         ({"diversity": math.nan}, "diversity nan"),
-        ({"filter": "colour = red"}, "no field 'colour'"),
+        ({"filter": "colour = red"}, "unknown field 'colour"),
     ],
 )
 def test_a_question_out_of_bounds_is_refused(values: dict[str, Any], message: str) -> None:

@@ -17,7 +17,7 @@ from diptych.errors import DataError, SearchIndexError
 from diptych.models.image_model import ImageModel
 from diptych.pretrained import fingerprint
 from diptych.search.building.build import refresh
-from diptych.search.building.recorded import NOT_RECORDED, Recorded
+from diptych.search.building.recorded import NOT_RECORDED, RecordedEmbeddings
 from diptych.search.encoder import Encoder
 from diptych.search.image_index import Index
 
@@ -57,7 +57,7 @@ def test_the_index_is_the_one_that_the_model_would_have_filled(
     by_model, by_file = MemoryDatabase(), MemoryDatabase()
     encoder = Encoder(tiny_clip, tiny_preprocess, "tiny")
     refresh(by_model, open_source(photos), encoder, thumbnails=thumbnails)
-    done = refresh(by_file, open_source(photos), Recorded(recorded), thumbnails=thumbnails)
+    done = refresh(by_file, open_source(photos), RecordedEmbeddings(recorded), thumbnails=thumbnails)
     assert (done.added, len(done.skipped)) == (8, 1)
     assert rows(by_file) == rows(by_model)
     again = refresh(by_file, open_source(photos), encoder, thumbnails=thumbnails)
@@ -66,7 +66,7 @@ def test_the_index_is_the_one_that_the_model_would_have_filled(
 
 def test_pictures_may_lie_elsewhere(photos: Path, recorded: Path, tmp_path: Path) -> None:
     shutil.move(photos, tmp_path / "moved")
-    done = refresh(MemoryDatabase(), open_source(tmp_path / "moved"), Recorded(recorded))
+    done = refresh(MemoryDatabase(), open_source(tmp_path / "moved"), RecordedEmbeddings(recorded))
     assert done.added == 8
 
 
@@ -75,7 +75,7 @@ def test_a_picture_that_has_changed_since_is_left_to_the_model(
 ) -> None:
     Image.new("RGB", (30, 20), "red").save(photos / "2.png")
     database = MemoryDatabase()
-    done = refresh(database, open_source(photos), Recorded(recorded))
+    done = refresh(database, open_source(photos), RecordedEmbeddings(recorded))
     assert done.added == 7
     assert [row.reason for row in done.skipped if row.uri.endswith("2.png")] == [NOT_RECORDED]
     later = refresh(database, open_source(photos), Encoder(tiny_clip, tiny_preprocess, "tiny"))
@@ -88,14 +88,14 @@ def test_a_file_of_another_model_is_refused(
     database = MemoryDatabase()
     refresh(database, open_source(photos), Encoder(tiny_clip, Preprocess(16, resize="squash"), "other"))
     with pytest.raises(SearchIndexError, match="was filled by the model 'other'"):
-        refresh(database, open_source(photos), Recorded(recorded))
+        refresh(database, open_source(photos), RecordedEmbeddings(recorded))
 
 
 def test_a_file_without_hashes_or_without_its_model_is_refused(recorded: Path, tmp_path: Path) -> None:
     table = pq.read_table(recorded)
     pq.write_table(table.drop_columns("sha256"), tmp_path / "old.parquet")
-    with pytest.raises(DataError, match="does not say the sha256"):
-        Recorded(tmp_path / "old.parquet")
+    with pytest.raises(DataError, match="lacks the sha256"):
+        RecordedEmbeddings(tmp_path / "old.parquet")
     pq.write_table(table.replace_schema_metadata({b"diptych": b'{"model": "x"}'}), tmp_path / "old.parquet")
-    with pytest.raises(DataError, match="does not say the fingerprint"):
-        Recorded(tmp_path / "old.parquet")
+    with pytest.raises(DataError, match="lacks the fingerprint"):
+        RecordedEmbeddings(tmp_path / "old.parquet")

@@ -11,12 +11,12 @@ from index_places import PLACES
 
 from diptych.errors import DataError, SearchIndexError
 from diptych.search.building.build import refresh
-from diptych.search.building.removal import chosen_by, remove
+from diptych.search.building.removal import filter_for, remove
 from diptych.search.image_index import Index
 from diptych.search.integrity import verify
 from diptych.search.manifest import read_manifest
 from diptych.search.stores.connect import connect
-from diptych.search.stores.filters import parse
+from diptych.search.stores.filter_syntax import parse
 from diptych.search.stores.protocol import Database
 
 
@@ -108,7 +108,7 @@ def test_a_source_that_has_no_picture_left_is_forgotten(photos: Path, tmp_path: 
     (tmp_path / "secret" / "x.png").write_bytes(b"xylophone")
     refresh(place, Folder(photos), FakeEncoder())
     refresh(place, Folder(tmp_path / "secret"), FakeEncoder())
-    remove(place, chosen_by(str(tmp_path / "secret")), purge=True)
+    remove(place, filter_for(str(tmp_path / "secret")), purge=True)
     assert found_in(place, b"secret") == []
     assert set(read_manifest(connect(place)).skipped) == {str(photos)}
 
@@ -139,7 +139,7 @@ def test_what_a_person_names_is_found(photos: Path, tmp_path: Path, monkeypatch:
         ("photo", 0),
         ("photos/app", 0),
     ):
-        assert index.count(chosen_by(what)) == count, what
+        assert index.count(filter_for(what)) == count, what
 
 
 def test_nothing_to_remove_is_an_error(photos: Path, tmp_path: Path) -> None:
@@ -147,5 +147,5 @@ def test_nothing_to_remove_is_an_error(photos: Path, tmp_path: Path) -> None:
         remove(tmp_path / "index", parse("width = 1"))
     assert not (tmp_path / "index").exists()
     refresh(tmp_path / "index", Folder(photos), FakeEncoder())
-    with pytest.raises(DataError, match="nothing is removed"):
+    with pytest.raises(DataError, match="nothing was removed"):
         remove(tmp_path / "index", parse("width = 12345"))

@@ -108,7 +108,7 @@ def test_images_are_listed_without_a_query(here: Path, loads: list[str]) -> None
     [
         ("photos/7.png", r"is an image file; expected words; give pathlib.Path\('photos/7.png'\)"),
         ("photos/99.png", "no such image file"),
-        ("https://example.org/a", "an address, which is not fetched"),
+        ("https://example.org/a", "is an address, and Diptych does not download images"),
     ],
 )
 def test_a_string_is_words_and_never_a_path(

@@ -13,12 +13,14 @@ from memory_store import MemoryDatabase
 from diptych.errors import SearchIndexError, SettingsError
 from diptych.search.building.build import refresh
 from diptych.search.building.removal import remove
-from diptych.search.diversity import diversified
-from diptych.search.duplicates import SAME, groups
+from diptych.search.diversity import diversify
+from diptych.search.duplicates import SAME, duplicate_groups
 from diptych.search.image_index import Index
 from diptych.search.query import Answer, Match, QueryPart, Question
 from diptych.search.searcher import DIVERSIFIED, GROUPED, Searcher
-from diptych.search.stores.filters import condition, matches, parse
+from diptych.search.stores.filter_fields import condition
+from diptych.search.stores.filter_syntax import parse
+from diptych.search.stores.filters import matches
 from diptych.search.stores.image_rows import Batch, Item
 
 COUNT = 130
@@ -139,14 +141,14 @@ def test_grouping_and_diversity_are_made_of_the_plain_answer(searcher: Searcher)
     batch = searcher.index.get([one.item.id for one in plain])
     vectors = batch.vectors.astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    expected = groups(vectors, [one.item.sha256 for one in plain])
+    expected = duplicate_groups(vectors, [one.item.sha256 for one in plain])
     assert any(len(group) > 1 for group in expected)
     grouped = whole(searcher, dataclasses.replace(question, group_duplicates=True)).found
     assert [(one.item, one.duplicates) for one in grouped] == [
         (plain[first].item, tuple(plain[row].item for row in others)) for first, *others in expected
     ]
     scores = np.array([one.score for one in plain[:DIVERSIFIED]], np.float32)
-    order = diversified(scores, vectors[:DIVERSIFIED], 0.4)
+    order = diversify(scores, vectors[:DIVERSIFIED], 0.4)
     diverse = whole(searcher, dataclasses.replace(question, diversity=0.4)).found
     assert list(diverse) == [*(plain[row] for row in order), *plain[DIVERSIFIED:]]
 
@@ -214,7 +216,7 @@ def test_vectors_have_to_go_with_the_parts(searcher: Searcher) -> None:
 
 
 def test_an_unknown_id_is_an_error_that_names_it(searcher: Searcher) -> None:
-    with pytest.raises(SearchIndexError, match="no picture has the id 'ffff'"):
+    with pytest.raises(SearchIndexError, match="no image has the id 'ffff'"):
         searcher.search(Question((QueryPart(text="1"), QueryPart(id="ffff", weight=-1.0))))
 
 

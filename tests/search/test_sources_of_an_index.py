@@ -13,8 +13,8 @@ from diptych.data.sources.folder import FolderSource, list_folder
 from diptych.data.sources.opening import Source
 from diptych.errors import DataError
 from diptych.search.building.build import Summary, refresh
-from diptych.search.building.origin import NoExamples
-from diptych.search.building.vanished import LostPicturesError
+from diptych.search.building.origin import MissingSource
+from diptych.search.building.vanished import LostImagesError
 from diptych.search.image_index import Index
 
 
@@ -129,11 +129,11 @@ def test_a_source_that_lost_most_of_its_files_keeps_them_in_the_index(tmp_path: 
     for number in range(20):
         (folder / f"{number:02}.png").unlink()
     write(folder, "new")
-    with pytest.raises(LostPicturesError) as caught:
+    with pytest.raises(LostImagesError) as caught:
         go(database, folder)
     assert (caught.value.count, caught.value.total) == (20, 30)
     assert caught.value.first == tuple(str(folder / f"{number:02}.png") for number in range(5))
-    assert "20 of the 30 pictures" in str(caught.value)
+    assert "20 of its 30 images" in str(caught.value)
     assert "--force" in str(caught.value)
     assert len(uris(database)) == 31, "the rest is done"
     summary = go(database, folder, force=True)
@@ -199,7 +199,7 @@ def test_an_inner_folder_that_is_not_mounted_is_kept_too(photos: Path) -> None:
     write(photos / "usb", *(f"{number:02}" for number in range(12)))
     go(database, photos / "usb")
     shutil.rmtree(photos / "usb")
-    with pytest.raises(LostPicturesError, match="12 of the 12"):
+    with pytest.raises(LostImagesError, match="12 of its 12"):
         go(database, photos)
     assert len(uris(database)) == 18
 
@@ -209,12 +209,12 @@ def test_a_source_that_is_gone_empties_nothing_without_force(tmp_path: Path) -> 
     folder = write(tmp_path / "photos", "a", "b")
     go(database, folder)
     with pytest.raises(DataError, match="no images"):
-        refresh(database, NoExamples(str(folder)), FakeEncoder())
+        refresh(database, MissingSource(str(folder)), FakeEncoder())
     assert len(uris(database)) == 2
-    summary = refresh(database, NoExamples(str(folder)), FakeEncoder(), force=True)
+    summary = refresh(database, MissingSource(str(folder)), FakeEncoder(), force=True)
     assert (summary.removed, summary.total) == (2, 0)
     with pytest.raises(DataError):
-        refresh(database, NoExamples(str(tmp_path / "never")), FakeEncoder(), force=True)
+        refresh(database, MissingSource(str(tmp_path / "never")), FakeEncoder(), force=True)
 
 
 def test_a_rebuild_of_what_is_left_is_refused_as_well(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_rebuild_of_what_is_left_is_refused_as_well(tmp_path: Path) -> None:
     go(database, folder)
     for number in range(20):
         (folder / f"{number:02}.png").unlink()
-    with pytest.raises(LostPicturesError, match="20 of the 30"):
+    with pytest.raises(LostImagesError, match="20 of its 30"):
         go(database, folder, rebuild=True)
     assert len(uris(database)) == 30
     assert go(database, folder, rebuild=True, force=True).total == 10

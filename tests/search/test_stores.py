@@ -10,7 +10,8 @@ from index_places import PLACES
 from memory_store import MemoryStore
 
 from diptych.errors import SearchIndexError
-from diptych.search.stores.filters import matches, parse
+from diptych.search.stores.filter_syntax import parse
+from diptych.search.stores.filters import matches
 from diptych.search.stores.image_rows import Batch, Item, item_id
 from diptych.search.stores.protocol import Database, VectorStore
 

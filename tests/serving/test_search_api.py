@@ -121,7 +121,7 @@ def test_similar_is_a_search_by_id(client: TestClient) -> None:
         ({"query": [{"text": "a"}, {"text": "a", "weight": -1}]}, 400, "cancel each other"),
         ({"query": "  "}, 400, "the text is empty"),
         ({"query": "a", "filter": "widht > 3"}, 400, "did you mean 'width'?"),
-        ({"query": [{"id": "0" * 32}]}, 404, "no picture of the index has the id"),
+        ({"query": [{"id": "0" * 32}]}, 404, "no image of the index has the id"),
         ({"query": [{"image": "AAAA"}]}, 400, "not an image"),
         ({"query": [{"id": "../../etc/passwd"}]}, 422, "body.query.0.id: found '../../etc/passwd'"),
         ({"query": 3}, 422, "body.query: found 3; Input should be words, or a list of parts"),

@@ -1,4 +1,4 @@
-"""Bringing an index up to date with its data: only what is new or has changed is embedded."""
+"""Bring an index up to date with its data: only new and changed images are embedded."""
 
 import contextlib
 import dataclasses
@@ -22,24 +22,24 @@ from diptych.errors import DataError, ImageError, SearchIndexError
 from diptych.search.building.caption_rows import with_all_captions
 from diptych.search.building.catalogue import Catalogue
 from diptych.search.building.origin import Origin
-from diptych.search.building.rewriting import upgraded
+from diptych.search.building.rewriting import upgrade_format
 from diptych.search.building.separate import check_separate
 from diptych.search.building.snapshot import Snapshot, item_of, read, stamp, with_photograph
-from diptych.search.building.vanished import LostPicturesError, check_lost, check_replaced
+from diptych.search.building.vanished import LostImagesError, check_lost, check_replaced
 from diptych.search.building.vanished import gone_rows as find_gone
 from diptych.search.building.writer import Writer
 from diptych.search.manifest import Embedder, Manifest, drop_leftovers, read_manifest, require
-from diptych.search.stores.connect import connected
+from diptych.search.stores.connect import connected_database
 from diptych.search.stores.image_rows import Batch, Item, item_id
 from diptych.search.stores.protocol import Database, VectorStore
 
-# A kill loses what was embedded since the last commit: at most this many pictures, or what these seconds brought.
+# A kill loses the embeddings since the last commit: at most this many images, or those of this many seconds.
 COMMIT_ROWS = 1024
 COMMIT_SECONDS = 5.0
 
 
 class ImageEncoder(Embedder, Protocol):
-    """What a refresh asks of a model; `diptych.search.encoder.Encoder` is one."""
+    """The model of a refresh; `diptych.search.encoder.Encoder` implements it."""
 
     def images(
         self, source: Source, positions: Iterable[int], *, previews: bool
@@ -48,17 +48,16 @@ class ImageEncoder(Embedder, Protocol):
 
 @dataclass
 class Summary:
-    """What a refresh did, in pictures. The first four add up to those that the source now has in the
-    index."""
+    """The result of a refresh, in images. The first four add up to the images of the source in the index."""
 
     added: int = 0
     updated: int = 0  # the same uri with other bytes
-    moved: int = 0  # the same bytes at another uri, not embedded again
+    moved: int = 0  # the same bytes at another uri; not embedded again
     unchanged: int = 0
     removed: int = 0  # no longer in the source
-    repeated: int = 0  # rows of the source with the uri of an earlier row, which has their captions
+    repeated: int = 0  # rows of the source with the uri of an earlier row, which received their captions
     skipped: list[Skipped] = field(default_factory=list)
-    total: int = 0  # in the index, all its sources together
+    total: int = 0  # in the index, over all its sources
 
 
 def refresh(
@@ -74,38 +73,37 @@ def refresh(
     commit_seconds: float = COMMIT_SECONDS,
     options: Mapping[str, str] | None = None,
 ) -> Summary:
-    """Make the index at `place` hold exactly the readable pictures of `source`; build it when it is missing.
+    """Make the index at `place` hold exactly the readable images of `source`; build it if it is missing.
 
-    A picture is known by its uri. A file whose size and modification time are as before is taken as
-    unchanged; otherwise its SHA-256 decides, which also finds moved and copied files. Pictures of other
-    sources stay.
+    An image is identified by its uri. A file with the recorded size and modification time counts as unchanged; else
+    its SHA-256 decides, which also finds moved and copied files. Images of other sources stay.
 
-    What is embedded is written every `commit_rows` pictures or `commit_seconds`, and can be found from then on.
-    `progress` counts rows of the source that are settled: embedded ones when they are written. Killed at any
-    moment, nothing that it has counted is lost, and started again it goes on there. What is no longer in the source
-    is removed last.
+    Embeddings are written every `commit_rows` images or `commit_seconds`, and can be found from then on. `progress`
+    counts the finished rows of the source; embedded ones when they are written. A kill at any moment loses nothing
+    that `progress` has counted, and the next call continues there. Images that are no longer in the source are removed
+    last.
 
-    Where the files of more than half of a source's pictures, and of 10 or more, have vanished, none is removed, and the
-    rest is done; `force` removes them, also where nothing is left.
+    If the files of more than half of a source's images, and of 10 or more, have vanished, none is removed, and all the
+    rest is done. `force` removes them, even if nothing is left.
 
-    `rebuild` embeds everything again, with another model if need be: pictures of other sources are dropped,
-    and the old index answers until the new one takes its place.
+    `rebuild` embeds everything again, with another model if needed. Images of other sources are dropped, and the old
+    index answers until the new one replaces it.
 
     Raises:
         SearchIndexError: the index belongs to another model, is damaged, or is being written to; or `place` is the
             source, or a folder of other things.
-        LostPicturesError: most pictures of the source have vanished, and `force` is off.
-        DataError: not one picture of the source can be read; the index is left as it is.
+        LostImagesError: most images of the source have vanished, and `force` is off.
+        DataError: no image of the source can be read; the index stays unchanged.
     """
     if isinstance(place, str | Path):
         check_separate(str(place), source.name)
-    with _leaving_no_empty_folder(place), connected(place, options) as database, database.writing():
+    with _leaving_no_empty_folder(place), connected_database(place, options) as database, database.writing():
         manifest = read_manifest(database)
         if manifest is not None and not rebuild:
             require(database.place, manifest.current, encoder)
         drop_leftovers(database, manifest)
         if manifest is not None:
-            manifest = upgraded(database, manifest)
+            manifest = upgrade_format(database, manifest)
         writer = Writer(database, manifest, encoder, rebuild=rebuild)
         run = _Refresh(
             with_all_captions(source),
@@ -124,7 +122,7 @@ def refresh(
 
 @contextlib.contextmanager
 def _leaving_no_empty_folder(place: str | Path | Database) -> Iterator[None]:
-    """Remove the folder of a new index again where not one picture could be read."""
+    """Remove the folder of a new index again if no image could be read."""
     is_new = isinstance(place, str | Path) and not Path(place).exists()
     try:
         yield
@@ -135,8 +133,8 @@ def _leaving_no_empty_folder(place: str | Path | Database) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """A picture whose vector the index has already, under the id `origin`; `item` is as it is now."""
+class _KnownVector:
+    """The present `item` of an image whose vector is already in the index, under the id `origin`."""
 
     item: Item
     origin: str
@@ -146,7 +144,7 @@ _Waiting: TypeAlias = tuple[list[Item], EmbeddedBatch]
 
 
 class _Refresh:
-    """One refresh: go through the source, embed what is new, write as it comes, remove what has gone."""
+    """One refresh: read the source, embed and write what is new, and remove what is gone."""
 
     def __init__(
         self,
@@ -170,9 +168,9 @@ class _Refresh:
         self._catalogue = Catalogue(writer.store)
         self._origin = Origin(source, self._catalogue.sources)
         self._snapshot = Snapshot(source, self._origin)
-        self._new: set[bytes] = set()  # ids of this source that the catalogue has not
-        self._arrived: list[bytes] = []  # half hashes of pictures with a new uri and a known vector
-        self._kept: list[_Kept] = []
+        self._new: set[bytes] = set()  # ids of this source that are not in the catalogue
+        self._arrived: list[bytes] = []  # half hashes of images with a new uri and a known vector
+        self._kept: list[_KnownVector] = []
         self._waiting: list[_Waiting] = []
         self._background = ThreadPoolExecutor(1, thread_name_prefix="index")
         self._writing: Future[int] | None = None
@@ -204,7 +202,7 @@ class _Refresh:
         return self._finish()
 
     def _to_embed(self) -> Iterator[int]:
-        """Positions whose pictures have no vector yet; the rest is settled on the way."""
+        """Yield the positions of images without a vector, and settle all others on the way."""
         for position in range(len(self._source)):
             example = read_row(self._source, position)
             if isinstance(example, Skipped):
@@ -218,7 +216,7 @@ class _Refresh:
                 yield position
 
     def _settled(self, example: Example, uri: str) -> bool:
-        """Whether a picture needs no embedding: it is there, its vector is, or the source names it again."""
+        """Return whether an image needs no embedding: it or its vector is in the index, or the source repeats it."""
         catalogue = self._catalogue
         row = catalogue.find(item_id(uri))
         owner = self._origin.name if row is None else self._origin.owner(uri, catalogue.source_of(row))
@@ -242,7 +240,7 @@ class _Refresh:
                 return False
             data = read(example.image)
         except (OSError, ImageError):
-            return False  # embedding meets it again, and says what is wrong
+            return False  # embedding reads it again, and reports the error
         half = hashlib.sha256(data).digest()[:16]
         origin = row if row is not None and catalogue.half_sha256(row) == half else catalogue.find_bytes(half)
         return origin is not None and self._keep(with_photograph(here, photograph(data)), row, origin)
@@ -252,7 +250,7 @@ class _Refresh:
         return bool((found["bytes"], found["mtime_ns"]) == (size, mtime_ns))
 
     def _keep(self, here: Item, row: int | None, origin: int) -> bool:
-        """Note that a picture has its vector: to be written, where the index says something else of it."""
+        """Record that an image has its vector; its row is written if its description has changed."""
         if row == origin:
             self._summary.unchanged += 1
             if here.told() == self._catalogue.told(row):
@@ -261,13 +259,13 @@ class _Refresh:
             self._arrived.append(self._catalogue.half_sha256(origin))
         else:
             self._summary.updated += 1
-        self._kept.append(_Kept(here, self._catalogue.id_of(origin)))
+        self._kept.append(_KnownVector(here, self._catalogue.id_of(origin)))
         if len(self._kept) >= self._commit_rows:
             self._commit()
         return True
 
     def _forget(self, batch: EmbeddedBatch) -> None:
-        """A picture that can no longer be read leaves the index in the end, if it was in it."""
+        """Mark images that can no longer be read, so that they leave the index at the end."""
         for skipped in batch.skipped:
             uri = self._snapshot.uris.pop(skipped.position, skipped.uri)
             row = self._catalogue.find(item_id(uri))
@@ -277,8 +275,10 @@ class _Refresh:
             self._snapshot.uris.pop(position, None)
 
     def _commit(self) -> None:
-        """Have what waits written, while more is embedded. What is decided about it is decided here: the thread that
-        writes touches nothing else of this object."""
+        """Write the waiting rows in the background, while more is embedded.
+
+        All decisions are made here: the writing thread touches nothing else of this object.
+        """
         self._settle()
         kept, waiting = self._kept, self._waiting
         self._kept, self._waiting = [], []
@@ -288,15 +288,15 @@ class _Refresh:
         self._last_commit = time.monotonic()
 
     def _settle(self) -> None:
-        """Wait until what was given to write is kept, or raise what came in its way."""
+        """Wait until the rows in the background are written, or raise their error."""
         if self._writing is not None:
             embedded = self._writing.result()
             self._writing = None
             if embedded:
                 self._progress(embedded)
 
-    def _note_changes(self, kept: list[_Kept], waiting: list[_Waiting]) -> None:
-        """Rows that are about to have the vectors of other bytes lend theirs to no other picture from here on."""
+    def _note_changes(self, kept: list[_KnownVector], waiting: list[_Waiting]) -> None:
+        """Mark the rows whose vectors are about to change, so that no other image takes their old ones."""
         catalogue = self._catalogue
         for one in kept:
             row = catalogue.find(one.item.id)
@@ -308,9 +308,11 @@ class _Refresh:
             self._summary.updated += len(rows)
             self._summary.added += len(items) - len(rows)
 
-    def _write(self, kept: list[_Kept], waiting: list[_Waiting]) -> int:
-        """Write both; how many were embedded. Kept vectors come first: embedded pictures may replace the rows that
-        have them."""
+    def _write(self, kept: list[_KnownVector], waiting: list[_Waiting]) -> int:
+        """Write both; return how many were embedded.
+
+        Known vectors come first, because embedded images may replace the rows that have them.
+        """
         self._write_kept(kept)
         if waiting:
             self._write_embedded(waiting)
@@ -329,7 +331,7 @@ class _Refresh:
         replaced = [item.id for item in items if self._catalogue.find(item.id) is not None]
         self._writer.upsert(Batch(items, vectors), thumbnails, replaced=replaced)
 
-    def _write_kept(self, kept: list[_Kept]) -> None:
+    def _write_kept(self, kept: list[_KnownVector]) -> None:
         store = self._writer.store
         if not kept or store is None:
             return
@@ -366,7 +368,7 @@ class _Refresh:
         if not self._force:
             try:
                 check_lost(self._place, self._catalogue, removed)
-            except LostPicturesError as error:
+            except LostImagesError as error:
                 lost, stays = error, set(removed)
                 gone_rows = [row for row in gone_rows if row not in stays]
         summary.removed = 0 if lost else len(removed)
@@ -377,6 +379,6 @@ class _Refresh:
         skipped[self._origin.name] = dict(count_reasons(summary.skipped))
         self._writer.finish(skipped)
         summary.total = 0 if self._writer.store is None else self._writer.store.count()
-        if lost is not None:  # everything else is done
+        if lost is not None:  # raised last, because everything else is done
             raise lost
         return summary

@@ -1,4 +1,4 @@
-"""`diptych.build_index`: a source and the name of a model to an index."""
+"""Build an index from a source and the name of a model: `diptych.build_index`."""
 
 import os
 from collections.abc import Mapping
@@ -82,9 +82,9 @@ def open_rows(
     force: bool,
     columns: Mapping[str, str | None] | None = None,
 ) -> Source:
-    """Open a source for the index at `place`; one that is gone has no images, so that the index loses those of it.
+    """Open a source for the index at `place`. A source that is gone is empty, so that the index loses its images.
 
-    columns: options of `open_source` for a table. force, and what is raised: see `build_index`.
+    columns: options of `open_source` for a table. force, and errors: see `build_index`.
     """
     name = os.fspath(source)
     check_separate(place, name)

@@ -1,4 +1,4 @@
-"""Tables with a row for each caption: every row of an image gets the captions of all its rows."""
+"""Merge the captions of tables with one row per caption: every row of an image gets all of its captions."""
 
 import dataclasses
 import os
@@ -15,10 +15,10 @@ from diptych.search.stores.image_rows import item_id
 
 
 def with_all_captions(source: Source) -> Source:
-    """The source, in which each row of an image that has several knows all their captions and tags.
+    """Return the source with all captions and tags of an image in each of its rows.
 
     Rows of one image name the same file, or have the hash of the same bytes as their key. All rows are read once; eight
-    bytes of each are held in memory.
+    bytes per row are held in memory.
     """
     if isinstance(source, FolderSource) or not len(source):
         return source
@@ -28,17 +28,17 @@ def with_all_captions(source: Source) -> Source:
         if isinstance(example, Skipped):
             continue
         if position == 0 and isinstance(example.image, bytes) and not _is_known_by_content(example):
-            return source  # its images lie in shards, where no key stands twice
+            return source  # its images lie in shards, where every key is unique
         heads[position] = int(_id(example)[:16], 16)
     order = np.argsort(heads, kind="stable")
     same = heads[order][1:] == heads[order][:-1]
     repeated = np.zeros(len(source), np.bool_)
     repeated[order[1:][same]] = repeated[order[:-1][same]] = True
     repeated &= heads != 0
-    return _Merged(source, repeated) if repeated.any() else source
+    return _CaptionMerge(source, repeated) if repeated.any() else source
 
 
-class _Merged:
+class _CaptionMerge:
     def __init__(self, source: Source, repeated: np.ndarray) -> None:
         self._source = source
         self.name, self.fingerprint = source.name, source.fingerprint
@@ -66,7 +66,7 @@ class _Merged:
 
 
 def _is_known_by_content(example: Example) -> bool:
-    # Of several tables, the key has the name of its own in front.
+    # In a source of several tables, the name of the table precedes the key.
     return isinstance(example.image, bytes) and example.key.endswith(content_key(example.image))
 
 

@@ -1,4 +1,4 @@
-"""What an index holds, in some sixty bytes a picture: enough to see which pictures of a source are new."""
+"""List the images of an index in about sixty bytes each: enough to see which images of a source are new."""
 
 from collections.abc import Iterator
 
@@ -23,8 +23,11 @@ _CHUNK = 8192
 
 
 class Catalogue:
-    """The rows of a table when it was read, by number. `changed` marks those that were written since: their
-    vectors are not of these bytes any more."""
+    """The rows of a table as they were read, by index.
+
+    seen: marks the rows that the source still has. changed: marks the rows that were written since; their vectors no
+    longer belong to the recorded bytes.
+    """
 
     def __init__(self, store: VectorStore | None) -> None:
         self.store = store
@@ -41,16 +44,16 @@ class Catalogue:
         return len(self.rows)
 
     def find(self, id_: str) -> int | None:
-        """The row of a picture."""
+        """Return the row of an image; None if it has none."""
         return next(self._by_id.find(bytes.fromhex(id_)), None)
 
     def find_bytes(self, half: bytes) -> int | None:
-        """A row whose vector is of a file with a hash that begins with those 16 bytes."""
+        """Return a row whose file has a hash that begins with these 16 bytes; None if there is none."""
         rows = self._by_sha256.find(half)
         return next((row for row in rows if not self.changed[row]), None)
 
     def has_size(self, size: int) -> bool:
-        """Whether any picture has that many bytes: if none, its hash need not be computed."""
+        """Return whether any image has that many bytes; if none has, no hash is needed."""
         place = int(np.searchsorted(self._sizes, size))
         return place < len(self._sizes) and bool(self._sizes[place] == size)
 
@@ -58,7 +61,7 @@ class Catalogue:
         return bytes(self.rows["id"][row]).hex()
 
     def half_sha256(self, row: int) -> bytes:
-        """The first 16 bytes of the hash of a picture's file."""
+        """Return the first 16 bytes of the hash of an image's file."""
         return bytes(self.rows["sha256"][row])
 
     def source_of(self, row: int) -> str:
@@ -68,7 +71,7 @@ class Catalogue:
         return bytes(self.rows["told"][row]).hex()
 
     def of_source(self, name: str) -> NDArray[np.bool_]:
-        """Whether each row came from that source."""
+        """Return whether each row came from that source: (rows,), bool."""
         number = self.sources.index(name) if name in self.sources else -1
         mine: NDArray[np.bool_] = self.rows["source"] == number
         return mine
@@ -87,7 +90,7 @@ class Catalogue:
 
 
 class Lookup:
-    """Rows by a key of 16 bytes: sorted by the first 8, which the rest then tells apart."""
+    """Rows by a key of 16 bytes: sorted by the first 8; the rest then distinguishes them."""
 
     def __init__(self, keys: NDArray[np.void]) -> None:
         self._keys = keys

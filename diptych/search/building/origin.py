@@ -1,4 +1,4 @@
-"""Under which name an index remembers a source, and how overlapping sources are distinguished."""
+"""Decide the name of a source in an index, and the source of images in overlapping folders."""
 
 import os
 from collections.abc import Iterable
@@ -11,20 +11,19 @@ from diptych.errors import DataError
 class Origin:
     """The source of a refresh, as the index spells it.
 
-    A folder has many spellings: relative, with a slash at the end, through links. The index keeps the one that it met
-    first, for the folder and for all that is in it, so that no picture is there twice. `recorded` are the names of the
-    sources that it has.
+    A folder has many spellings: relative, with a slash at the end, through links. The index keeps the first one, for
+    the folder and for everything in it, so that no image occurs twice. recorded: the names of the sources in the index.
     """
 
     def __init__(self, source: Source, recorded: Iterable[str]) -> None:
-        self._typed = known_as(source)
+        self._typed = source_name(source)
         self._real = os.path.realpath(self._typed) if _is_path(self._typed) else ""
         real = ((os.path.realpath(name), name) for name in recorded if self._real and _is_path(name))
         self._recorded = sorted(real, key=lambda pair: len(pair[0]), reverse=True)
         self.name = self.spelled(self._typed)
 
     def spelled(self, uri: str) -> str:
-        """A uri of the source as the index spells it."""
+        """Return a uri of the source as the index spells it."""
         if not self._real or not _is_inside(uri, self._typed):
             return uri
         real = self._real + uri[len(self._typed.rstrip(os.sep)) :]
@@ -34,7 +33,7 @@ class Origin:
         return uri
 
     def overlapping(self) -> list[tuple[str, str]]:
-        """The other recorded sources that may hold files of this one: each name, and the folder that both have."""
+        """List the other recorded sources that may hold files of this one: each name, and the common folder."""
         found = []
         for real, name in self._recorded:
             if name != self.name and _is_inside(real, self._real):
@@ -44,9 +43,11 @@ class Origin:
         return found
 
     def owner(self, uri: str, recorded: str) -> str:
-        """Which source a picture belongs to that the index has from the source `recorded`: of two folders, one inside
-        the other, the outer one, so that the picture does not change hands with every refresh. A folder with another
-        spelling keeps its pictures, whose uris begin with it."""
+        """Return the source of an image that the index has from the source `recorded`.
+
+        If one folder lies inside the other, it is the outer one, so that the image does not change its source with
+        every refresh. A folder with another spelling keeps its images, whose uris begin with it.
+        """
         if recorded == self.name or not is_file_of(uri, recorded):
             return self.name
         is_outer = _is_inside(self.name, recorded)
@@ -54,24 +55,24 @@ class Origin:
         return recorded if is_outer or is_respelled else self.name
 
     def _real_of(self, recorded: str) -> str | None:
-        """Where a recorded folder lies in truth, if it is inside this one."""
+        """Return the real path of a recorded folder inside this one; None if it is not inside."""
         return next(
             (real for real, name in self._recorded if name == recorded and _is_inside(real, self._real)), None
         )
 
 
-def known_as(source: Source) -> str:
-    """The name of a source wherever the next refresh is started from."""
+def source_name(source: Source) -> str:
+    """Return a name of a source that does not depend on the working folder."""
     return os.path.abspath(source.name) if _is_path(source.name) else source.name
 
 
 def is_file_of(uri: str, source: str) -> bool:
-    """Whether a picture is a file in a folder that was indexed, and not listed by a table or part of another file."""
+    """Return whether an image is a file in an indexed folder, not a row of a table or a part of another file."""
     return uri.startswith(source.rstrip(os.sep) + os.sep)
 
 
-class NoExamples:
-    """A source that is no longer there."""
+class MissingSource:
+    """An empty source in place of one that no longer exists."""
 
     fingerprint = "0" * 64
 
@@ -82,10 +83,10 @@ class NoExamples:
         return 0
 
     def __getitem__(self, position: int) -> Example:
-        raise DataError(f"{self.name}: no longer there")
+        raise DataError(f"{self.name}: no longer exists; check the path")
 
     def describe(self) -> str:
-        return f"{self.name}: no longer there"
+        return f"{self.name}: no longer exists"
 
 
 def _is_path(name: str) -> bool:
@@ -93,6 +94,6 @@ def _is_path(name: str) -> bool:
 
 
 def _is_inside(path: str, folder: str) -> bool:
-    """Whether a path is the folder, lies in it, or names a part of it (`shard.tar#key`)."""
+    """Return whether a path is the folder, lies in it, or names a part of it (`shard.tar#key`)."""
     folder = folder.rstrip(os.sep)
     return path == folder or path.startswith((folder + os.sep, folder + "#"))

@@ -1,4 +1,4 @@
-"""Embeddings that were made elsewhere in a model's place: an index is filled without computing them again."""
+"""Fill an index with embeddings from a file, instead of computing them with a model."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -20,15 +20,15 @@ from diptych.search.stores.image_rows import Half
 NOT_RECORDED = "not in the file of embeddings"
 
 
-class Recorded:
-    """The rows of a Parquet file of embeddings, found by the SHA-256 of a picture's file.
+class RecordedEmbeddings:
+    """The rows of a Parquet file of embeddings, found by the SHA-256 of an image's file.
 
-    So a picture may lie elsewhere than where it was embedded, and one that has changed since is not taken for itself:
-    what the file does not have is left out, and the next refresh with the model embeds it. The vectors are held in
-    memory, in float16, as the index keeps them.
+    So an image may have moved since it was embedded, and a changed image is not mistaken for the old one. Images that
+    are not in the file are left out; the next refresh with the model embeds them. The vectors are held in memory, in
+    float16, as the index keeps them.
 
     Raises:
-        DataError: the file is none of embeddings, or has no hashes.
+        DataError: the file does not hold embeddings, or has no hashes.
     """
 
     def __init__(self, path: Path, *, batch_size: int = 64) -> None:
@@ -43,8 +43,8 @@ class Recorded:
         count = 0
         for part in file.parts():
             if missing or any(row.sha256 is None for row in part.rows):
-                what = missing[0] if missing else "sha256 of its pictures"
-                raise DataError(f"{path}: does not say the {what}; write it again: diptych embed SOURCE")
+                what = missing[0] if missing else "sha256 of its images"
+                raise DataError(f"{path}: lacks the {what}; write it again: diptych embed SOURCE")
             place = slice(count, count + len(part.rows))
             digits = "".join((row.sha256 or "")[:32] for row in part.rows)
             keys[place] = np.frombuffer(bytes.fromhex(digits), "V16")
@@ -54,7 +54,7 @@ class Recorded:
         self._rows = Lookup(keys)
 
     def images(self, source: Source, positions: Iterable[int], *, previews: bool) -> Iterator[EmbeddedBatch]:
-        """Those rows of a source with their recorded vectors; pictures are decoded for their previews alone."""
+        """Yield rows of a source with their recorded vectors; images are decoded only for their previews."""
         batches = encode_source(
             _nothing,
             _no_pixels,
@@ -70,7 +70,7 @@ class Recorded:
         rows = [next(self._rows.find(bytes.fromhex(one)[:16]), None) for one in batch.sha256]
         kept = [place for place, row in enumerate(rows) if row is not None]
         absent = tuple(
-            Skipped(batch.positions[place], uri, NOT_RECORDED, f"{uri}: {self._path} has no embedding of it")
+            Skipped(batch.positions[place], uri, NOT_RECORDED, f"{uri}: has no embedding in {self._path}")
             for place, uri in enumerate(batch.uris)
             if rows[place] is None
         )

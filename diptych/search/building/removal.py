@@ -1,4 +1,4 @@
-"""Taking pictures out of an index; with `purge`, so that nothing of them is left in it."""
+"""Remove images from an index; with `purge`, from all of its files."""
 
 import dataclasses
 import os
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from diptych.errors import DataError, SearchIndexError
-from diptych.search.building.rewriting import rewritten
+from diptych.search.building.rewriting import rewrite_tables
 from diptych.search.building.writer import sweep
 from diptych.search.manifest import (
     Manifest,
@@ -18,16 +18,17 @@ from diptych.search.manifest import (
     tables_of,
     write_manifest,
 )
-from diptych.search.stores.connect import connected
-from diptych.search.stores.filters import Filter, Together, condition
+from diptych.search.stores.connect import connected_database
+from diptych.search.stores.filter_fields import condition
+from diptych.search.stores.filters import Combination, Filter
 from diptych.search.stores.protocol import Database
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _CHUNK = 4096
 
 
-def chosen_by(what: str) -> Filter:
-    """The filter for what a person names: an id, a uri, a source, a file, or a folder with all that is in it."""
+def filter_for(what: str) -> Filter:
+    """Return the filter for what a user names: an id, a uri, a source, a file, or a folder with its contents."""
     if _ID.fullmatch(what):
         return condition("id", "=", what)
     parts = [condition("uri", "=", what), condition("source", "=", what)]
@@ -35,7 +36,7 @@ def chosen_by(what: str) -> Filter:
         path = os.path.abspath(what)
         inside = (condition("uri", "starts", path.rstrip(os.sep) + mark) for mark in (os.sep, "#"))
         parts += [condition("uri", "=", path), *inside]
-    return Together("any", tuple(parts))
+    return Combination("any", tuple(parts))
 
 
 def remove(
@@ -45,17 +46,17 @@ def remove(
     purge: bool = False,
     options: Mapping[str, str] | None = None,
 ) -> int:
-    """Remove the pictures that meet `what`, with their thumbnails; how many there were.
+    """Remove the images that meet `what`, with their thumbnails; return their number.
 
-    They can be found no longer when this returns. Old versions of the table still hold them for an hour or more, and
-    so may files that hold other pictures too. `purge` writes what is left into a new table and deletes
-    the old one, whatever is or ever was in it: also what was removed before.
+    After the call they cannot be found. Old versions of the table still hold them for an hour or more, and so may files
+    that also hold other images. `purge` writes the remaining rows into a new table and deletes the old one, with
+    everything that was ever in it, including images that were removed earlier.
 
     Raises:
         SearchIndexError: there is no index, or another process is writing to it.
-        DataError: no picture meets `what`, and `purge` is off; nothing was changed.
+        DataError: no image meets `what`, and `purge` is off; nothing was changed.
     """
-    with connected(place, options) as database:
+    with connected_database(place, options) as database:
         if read_manifest(database) is None:
             raise SearchIndexError(f"{database.place}: no index here; check the address")
         with database.writing():
@@ -69,13 +70,15 @@ def _remove(database: Database, what: Filter, purge: bool) -> int:
     drop_leftovers(database, manifest)
     count = database.open(manifest.current.name).count(what)
     if not count and not purge:
-        raise DataError(f"{database.place}: no picture in it is what was named; nothing is removed")
+        raise DataError(
+            f"{database.place}: no image in it matches what was named; nothing was removed; check the name"
+        )
     manifest = write_manifest(database, dataclasses.replace(manifest, writing=True))
     for table in tables_of(manifest):
         _delete(database, table, what)
     manifest = _forget_sources(database, manifest)
     if purge:
-        manifest = rewritten(database, manifest)
+        manifest = rewrite_tables(database, manifest)
         drop_leftovers(database, manifest)
         sweep(database, [database.open(table.name) for table in tables_of(manifest)])
     write_manifest(database, dataclasses.replace(manifest, writing=False))
@@ -84,7 +87,7 @@ def _remove(database: Database, what: Filter, purge: bool) -> int:
 
 def _delete(database: Database, table: Table, what: Filter) -> None:
     store = database.open(table.name)
-    # The names first: when the rows have gone, nothing knows them. Rows go before their thumbnails.
+    # The names are read first, because only the rows know them. Rows are deleted before their thumbnails.
     names = [
         name for rows in store.scroll(("thumbnail",), filter_=what) for name in rows["thumbnail"] if name
     ]
@@ -95,7 +98,7 @@ def _delete(database: Database, table: Table, what: Filter) -> None:
 
 
 def _forget_sources(database: Database, manifest: Manifest) -> Manifest:
-    """Without the counts of sources that have no picture left: they would keep the source's name."""
+    """Drop the counts of sources without images: they would keep the name of the source."""
     store = database.open(manifest.current.name)
     left = {
         name: counts

@@ -1,9 +1,8 @@
-"""Writing the tables of an index anew, row for row: to leave nothing of what was removed, or to bring it up to the
-present format."""
+"""Rewrite the tables of an index, row for row: to erase removed images, or to upgrade the format."""
 
 import dataclasses
 
-from diptych.search.building.writer import copied
+from diptych.search.building.writer import copy_rows
 from diptych.search.manifest import (
     FORMAT_VERSION,
     Manifest,
@@ -15,9 +14,8 @@ from diptych.search.manifest import (
 from diptych.search.stores.protocol import Database
 
 
-def rewritten(database: Database, manifest: Manifest) -> Manifest:
-    """Return the manifest of the index with every table written anew, once it counts; the old tables are no longer
-    named, and are still there."""
+def rewrite_tables(database: Database, manifest: Manifest) -> Manifest:
+    """Write every table anew, and return the manifest that names the new tables; the old ones still exist."""
     changes: dict[str, Table] = {}
     for role, table in (("current", manifest.current), ("next", manifest.next)):
         if table is None:
@@ -25,7 +23,7 @@ def rewritten(database: Database, manifest: Manifest) -> Manifest:
         fresh, serial = next_table(manifest, table.model, table.fingerprint, table.dim)
         manifest = dataclasses.replace(manifest, serial=serial)
         store = database.create(fresh.name, fresh.dim)
-        copied(database.open(table.name), store)
+        copy_rows(database.open(table.name), store)
         store.optimize(force=True)
         changes[role] = fresh
     return write_manifest(
@@ -34,13 +32,13 @@ def rewritten(database: Database, manifest: Manifest) -> Manifest:
     )
 
 
-def upgraded(database: Database, manifest: Manifest) -> Manifest:
-    """Return the manifest of an index in the present format; one of an older format is written anew first.
+def upgrade_format(database: Database, manifest: Manifest) -> Manifest:
+    """Return the manifest of an index in the present format; an index of an older format is rewritten first.
 
-    Called by the one writer. Nothing is embedded, and a kill leaves the old index as it was.
+    Only the one writer may call this. Nothing is embedded, and a kill leaves the old index unchanged.
     """
     if manifest.format_version == FORMAT_VERSION:
         return manifest
-    manifest = rewritten(database, manifest)
+    manifest = rewrite_tables(database, manifest)
     drop_leftovers(database, manifest)
     return manifest

@@ -1,4 +1,4 @@
-"""The folder of an index is nobody else's: it is not a folder of images, and not the source itself."""
+"""Check that the folder of an index is neither the source nor a folder of other things."""
 
 import os
 import re
@@ -7,16 +7,16 @@ from pathlib import Path
 from diptych.errors import SearchIndexError
 
 _MANIFEST = "index.json"
-# What a writer makes before the manifest: a first run that was killed leaves no more than these.
+# The files that a writer makes before the manifest: a killed first run leaves only these.
 _OWN = re.compile(r"lock|images-\d{6}\.lance(\.sha256)?|index\.json.*|\..*", re.DOTALL)
 _SHELF = re.compile("[0-9a-f]{2}")  # a folder of thumbnails
-_LISTED = 3  # of the names that are not an index's, in the message
+_LISTED = 3  # foreign names in the message
 
 
 def check_separate(place: str, source: str) -> None:
-    """Refuse to make an index in a folder that holds other things, or of itself: its two arguments may be swapped.
+    """Refuse an index in its own source, or in a folder that holds other things: the arguments may be swapped.
 
-    place, source: as they were typed. Addresses of buckets and databases are not folders, and pass.
+    place, source: as the user typed them. Addresses of buckets and databases are not folders, and pass.
 
     Raises:
         SearchIndexError: the folder is the source, or exists, is not empty and is not an index.
@@ -37,7 +37,7 @@ def check_separate(place: str, source: str) -> None:
         names = ", ".join(others[:_LISTED]) + (", ..." if len(others) > _LISTED else "")
         raise SearchIndexError(
             f"{place}: holds other things ({names}) and is not an index{swapped}; expected an index, or a folder that "
-            "is empty or not there yet"
+            "is empty or does not exist yet"
         )
 
 

@@ -1,4 +1,4 @@
-"""A source whose pictures are read once: what is hashed and recorded is what is embedded."""
+"""Read each image of a source once, so that the hashed and recorded bytes are the embedded ones."""
 
 import dataclasses
 import hashlib
@@ -20,9 +20,9 @@ NOTHING = Photograph()
 
 
 class Snapshot:
-    """A source that hands out bytes, and keeps an item for each picture it has handed out.
+    """A source that returns the bytes of images, and keeps an item for each.
 
-    Called from the threads that decode; each position is touched by one thread.
+    It is called from the decoding threads; each position is touched by one thread.
     """
 
     def __init__(self, source: Source, origin: Origin) -> None:
@@ -45,7 +45,7 @@ class Snapshot:
         example = self._source[position]
         uri = self.uris[position] = self._origin.spelled(uri_of(self._source, example))
         try:
-            # The time comes first: a file that changes in between is seen as changed by the next refresh.
+            # The time is read first, so that the next refresh notices a file that changes in between.
             _, mtime_ns = stamp(example.image)
             data = read(example.image)
         except OSError as error:
@@ -75,7 +75,7 @@ def item_of(
     sha256: str,
     camera_says: Photograph = NOTHING,
 ) -> Item:
-    """What an index remembers of a picture, all but its thumbnail and its size in pixels."""
+    """Return the item of an image, without its thumbnail and its size in pixels."""
     item = Item(
         id=item_id(uri),
         uri=uri,
@@ -94,7 +94,7 @@ def item_of(
 
 
 def with_photograph(item: Item, camera_says: Photograph) -> Item:
-    """The item, with what the camera wrote into its file."""
+    """Return the item with the facts that the camera wrote into its file."""
     taken = camera_says.taken
     return dataclasses.replace(
         item,
@@ -106,22 +106,25 @@ def with_photograph(item: Item, camera_says: Photograph) -> Item:
 
 
 def stamp(image: Path | bytes) -> tuple[int, int | None]:
-    """Size in bytes, and time of the last change, of a file; of a picture inside something else, only its size."""
+    """Return the size in bytes and the time of the last change of a file; for bytes, the size and None."""
     if isinstance(image, bytes):
         return len(image), None
     status = image.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ImageError(f"{image}: not a file; expected an image file")
     if status.st_size > DEFAULT_LIMITS.file_bytes:
-        raise ImageError(f"{image}: larger than {DEFAULT_LIMITS.file_bytes:,} bytes, the most that is read")
+        raise ImageError(
+            f"{image}: larger than {DEFAULT_LIMITS.file_bytes:,} bytes, the largest size that is read; "
+            "save a smaller copy"
+        )
     return status.st_size, status.st_mtime_ns
 
 
 def read(image: Path | bytes) -> bytes:
-    """The bytes of a picture's file."""
+    """Return the bytes of an image's file."""
     return image if isinstance(image, bytes) else image.read_bytes()
 
 
 def _plain(metadata: Any) -> Any:
-    """Metadata as JSON gives them back: so that they compare equal to what an index has."""
+    """Return metadata as they come back from JSON, so that they compare equal to those in an index."""
     return json.loads(json.dumps(dict(metadata), default=str))

@@ -1,4 +1,4 @@
-"""What is no longer in a source: deleted pictures, or a disk that is not mounted just now, which looks the same."""
+"""Find images that are no longer in a source: deleted, or on a disk that is not mounted, which looks the same."""
 
 import os
 from collections import Counter
@@ -10,38 +10,38 @@ from diptych.data.sources.opening import Source
 from diptych.data.sources.stray_bytes import original
 from diptych.errors import DataError, SearchIndexError
 from diptych.search.building.catalogue import Catalogue
-from diptych.search.building.origin import NoExamples, Origin, is_file_of
+from diptych.search.building.origin import MissingSource, Origin, is_file_of
 from diptych.search.manifest import read_manifest
-from diptych.search.stores.connect import connected
-from diptych.search.stores.filters import OneOf, Together, condition
+from diptych.search.stores.connect import connected_database
+from diptych.search.stores.filter_fields import condition
+from diptych.search.stores.filters import Combination, Membership
 from diptych.search.stores.protocol import VectorStore
 
-# A refresh does not remove this many pictures and more than half of what the index has of a source, unless it is told
-# to: whoever deletes fewer loses little if a disk was not mounted, and the next refresh brings them back.
+# Without `force` a refresh never removes this many images and more than half of a source's images in the index. Fewer
+# are a small loss if a disk was not mounted: the next refresh brings them back.
 MOST_LOST = 10
-_NAMED = 5  # of the lost ones, in messages
+_NAMED = 5  # lost images in messages
 _CHUNK = 4096  # ids that are looked up in one call
 
 
-class LostPicturesError(SearchIndexError):
-    """Most pictures of a source are no longer there, and were kept in the index.
+class LostImagesError(SearchIndexError):
+    """Most images of a source have vanished, and were kept in the index.
 
-    source: as the index names it. count, total: pictures that would go, and that the index has of the source.
-    first: the uris of the first of those that would go.
+    source: as the index names it. count, total: the images that would be removed, and all images of the source in the
+    index. first: the uris of the first images that would be removed.
     """
 
     def __init__(self, place: str, source: str, lost: Sequence[str], total: int) -> None:
         self.source, self.count, self.total, self.first = source, len(lost), total, tuple(lost[:_NAMED])
         names = ", ".join(self.first) + (", ..." if len(lost) > _NAMED else "")
         super().__init__(
-            f"{source}: {len(lost):,} of the {total:,} pictures that the index {place} has of it are no longer there: "
-            f"{names}; they stay in the index; mount or restore the source, or, if they shall go, add --force (in "
-            "Python: force=True)"
+            f"{source}: {len(lost):,} of its {total:,} images in the index {place} no longer exist: {names}; they stay "
+            "in the index; mount or restore the source, or, to remove them, add --force (in Python: force=True)"
         )
 
 
 def gone_rows(catalogue: Catalogue, origin: Origin) -> list[int]:
-    """The rows whose picture the source no longer has; of the sources that overlap with it, those whose file is gone.
+    """Return the rows whose image the source no longer has, and in overlapping sources those whose file is gone.
 
     `catalogue.seen` marks the rows that the source has.
     """
@@ -50,7 +50,7 @@ def gone_rows(catalogue: Catalogue, origin: Origin) -> list[int]:
     if store is None:
         return []
     for name, folder in origin.overlapping():
-        inside = Together(
+        inside = Combination(
             "all", (condition("source", "=", name), condition("uri", "starts", f"{folder}{os.sep}"))
         )
         for found in store.scroll(("id", "uri"), filter_=inside):
@@ -62,12 +62,12 @@ def gone_rows(catalogue: Catalogue, origin: Origin) -> list[int]:
 
 
 def check_lost(place: str, catalogue: Catalogue, rows: Sequence[int]) -> None:
-    """Refuse to remove the rows of pictures that are most of a source, and that are nowhere.
+    """Refuse to remove rows if they are most of a source and their images have vanished.
 
-    A file that is still in its folder, and that the source passes over, was not lost.
+    A file that still exists in its folder, but that the source skips, has not vanished.
 
     Raises:
-        LostPicturesError: they are 10 or more, and more than half of what the index has of a source.
+        LostImagesError: they are 10 or more, and more than half of a source's images in the index.
     """
     counts = Counter(int(catalogue.rows["source"][row]) for row in rows)
     for number, count in counts.items():
@@ -79,33 +79,32 @@ def check_lost(place: str, catalogue: Catalogue, rows: Sequence[int]) -> None:
         uris = _uris(catalogue.store, ids)
         lost = [uri for uri in uris if not (is_file_of(uri, source) and os.path.lexists(uri))]
         if len(lost) >= MOST_LOST and 2 * len(lost) > total:
-            raise LostPicturesError(place, source, lost, total)
+            raise LostImagesError(place, source, lost, total)
 
 
 def check_replaced(place: str, store: VectorStore, source: str) -> None:
-    """The same for a table that is about to be replaced by one that has only what the source has now.
+    """Check the same for a table that is about to be replaced by one with only the present images of the source.
 
     Raises:
-        LostPicturesError: as `check_lost`.
+        LostImagesError: as `check_lost`.
     """
     uris = _uris_of(store, source)
     lost = [uri for uri in uris if is_file_of(uri, source) and not os.path.lexists(uri)]
     if len(lost) >= MOST_LOST and 2 * len(lost) > len(uris):
-        raise LostPicturesError(place, source, lost, len(uris))
+        raise LostImagesError(place, source, lost, len(uris))
 
 
 def without_source(place: str, name: str, error: DataError, *, force: bool) -> Source:
-    """Return a source without pictures in place of one that cannot be opened, so that a refresh removes what the index
-    at `place` has of it.
+    """Return an empty source in place of one that cannot be opened, so that a refresh removes its images.
 
-    name: of the source. error: what came in the way of opening it.
+    place: of the index. name: of the source. error: raised when the source was opened.
 
     Raises:
-        LostPicturesError: the index has pictures of it, and `force` is off.
-        DataError: the same `error`; the index has none, or there is no index.
+        LostImagesError: the index has images of it, and `force` is off.
+        DataError: `error` itself, if the index has no such images, or if there is no index.
     """
-    gone = NoExamples(name)
-    with connected(place) as database:
+    gone = MissingSource(name)
+    with connected_database(place) as database:
         manifest = read_manifest(database)
         if manifest is None:
             raise error
@@ -115,7 +114,7 @@ def without_source(place: str, name: str, error: DataError, *, force: bool) -> S
     if not uris:
         raise error
     if not force:
-        raise LostPicturesError(place, source, uris, len(uris)) from error
+        raise LostImagesError(place, source, uris, len(uris)) from error
     return gone
 
 
@@ -127,7 +126,7 @@ def _uris_of(store: VectorStore, source: str) -> list[str]:
 def _uris(store: VectorStore, ids: Sequence[str]) -> list[str]:
     found: list[str] = []
     for start in range(0, len(ids), _CHUNK):
-        chosen = OneOf("id", tuple(ids[start : start + _CHUNK]))
+        chosen = Membership("id", tuple(ids[start : start + _CHUNK]))
         for rows in store.scroll(("uri",), filter_=chosen):
             found += map(original, rows["uri"])
     return sorted(found)

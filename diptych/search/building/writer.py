@@ -1,4 +1,4 @@
-"""Writing to an index: rows with their thumbnails, in steps that a kill leaves whole."""
+"""Write rows with their thumbnails to an index, in steps that survive a kill."""
 
 import dataclasses
 import hashlib
@@ -16,21 +16,21 @@ from diptych.search.manifest import (
     next_table,
     write_manifest,
 )
-from diptych.search.stores.filters import OneOf
+from diptych.search.stores.filters import Membership
 from diptych.search.stores.image_rows import Batch, Item
 from diptych.search.stores.protocol import Database, VectorStore
 
 # Rows that are looked up and deleted in one call.
 _CHUNK = 4096
-# Commits between two looks at whether the table wants compaction.
+# Commits between two checks whether the table needs compaction.
 _LOOK_EVERY = 32
 
 
 class Writer:
-    """Writes to the table of `model`: the one that counts, or with `rebuild` the one that is to replace it.
+    """Writes to the table of `model`: the current one, or with `rebuild` the one that will replace it.
 
-    The table, and with it the index, is made by the first write. Thumbnails are written before the rows that name
-    them and deleted after them, so that a row's thumbnail is always there; what a kill leaves over goes in `finish`.
+    The first write makes the table, and with it the index. Thumbnails are written before the rows that name them, and
+    deleted after them, so that the thumbnail of a row always exists. `finish` removes what a kill left over.
     """
 
     def __init__(
@@ -49,8 +49,10 @@ class Writer:
         self._table: Table | None = table
 
     def upsert(self, batch: Batch, thumbnails: Sequence[bytes | None], *, replaced: Sequence[str]) -> None:
-        """Add or replace pictures; when this returns, they are kept. The items get the names of `thumbnails`.
-        `replaced` are the ids that the table may have already."""
+        """Add or replace images; they are stored when this returns. The items get the names of `thumbnails`.
+
+        replaced: the ids that the table may already have.
+        """
         store = self._opened()
         names = [thumbnail_name(item, data) for item, data in zip(batch.items, thumbnails, strict=True)]
         items = [
@@ -69,7 +71,7 @@ class Writer:
         self._look()
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Remove pictures; when this returns, they stay away."""
+        """Remove images; they are gone for good when this returns."""
         if not ids:
             return
         store = self._opened()
@@ -81,11 +83,11 @@ class Writer:
             self._look()
 
     def thumbnail(self, item: Item) -> bytes | None:
-        """The small copy of a picture that the index has."""
+        """Return the thumbnail of an image in the index; None if it has none."""
         return None if item.thumbnail is None else self._database.thumbnail(item.thumbnail)
 
     def finish(self, skipped: dict[str, dict[str, int]]) -> None:
-        """Tidy up, and make the table the one that counts. `skipped` is the manifest's from now on."""
+        """Tidy up, and make the table the current one. skipped: for the manifest."""
         if self.store is None or self._manifest is None or self._table is None:
             return
         self.store.optimize()
@@ -93,7 +95,7 @@ class Writer:
         if self._rebuild:
             manifest = dataclasses.replace(manifest, current=self._table, next=None)
         if not self._swept or self._rebuild:
-            # The flag stays until nothing is left over, so that a kill here is made good by the next writer.
+            # The flag stays set until nothing is left over, so that the next writer repairs a kill here.
             self._manifest = write_manifest(self._database, dataclasses.replace(manifest, writing=True))
             sweep(self._database, [self.store])
         if manifest != self._manifest:
@@ -102,7 +104,7 @@ class Writer:
             drop_leftovers(self._database, self._manifest)
 
     def _opened(self) -> VectorStore:
-        """The table, made where it is missing; and the word in the manifest that somebody is writing."""
+        """Return the table, made if it is missing, and mark in the manifest that a writer is at work."""
         if self.store is None:
             model = self._model
             table, serial = next_table(self._manifest, model.name, model.fingerprint, model.dim)
@@ -119,7 +121,7 @@ class Writer:
     def _thumbnails(self, ids: Sequence[str]) -> set[str]:
         if self.store is None or not ids:
             return set()
-        rows = self.store.scroll(("thumbnail",), filter_=OneOf("id", tuple(ids)))
+        rows = self.store.scroll(("thumbnail",), filter_=Membership("id", tuple(ids)))
         return {name for part in rows for name in part["thumbnail"] if name}
 
     def _look(self) -> None:
@@ -129,12 +131,12 @@ class Writer:
 
 
 def thumbnail_name(item: Item, data: bytes | None) -> str | None:
-    """The name of a thumbnail: opaque, never used for other bytes, and itself their check sum."""
+    """Return the name of a thumbnail: opaque, never used for other bytes, and itself their check sum."""
     return None if data is None else f"{item.id}-{hashlib.sha256(data).hexdigest()[:32]}"
 
 
 def is_thumbnail(name: str, data: bytes | None) -> bool:
-    """Whether those are the bytes that were written under that name."""
+    """Return whether these are the bytes that were written under that name."""
     return data is not None and name.endswith("-" + hashlib.sha256(data).hexdigest()[:32])
 
 
@@ -143,7 +145,7 @@ def sweep(database: Database, stores: Sequence[VectorStore]) -> None:
     names = database.thumbnail_names()
     for part in _chunks(names):
         ids = sorted({name.partition("-")[0] for name in part})
-        chosen = OneOf("id", tuple(ids))
+        chosen = Membership("id", tuple(ids))
         rows = (part for store in stores for part in store.scroll(("thumbnail",), filter_=chosen))
         named = {name for part in rows for name in part["thumbnail"]}
         database.delete_thumbnails(name for name in part if name not in named)
@@ -154,7 +156,7 @@ def _chunks(names: Iterator[str]) -> Iterator[list[str]]:
         yield part
 
 
-def copied(source: VectorStore, target: VectorStore) -> None:
-    """Every row of one table into another, a piece at a time."""
+def copy_rows(source: VectorStore, target: VectorStore) -> None:
+    """Copy every row of one table into another, one piece at a time."""
     for batch in source.batches(chunk=8192):
         target.upsert(Batch(batch.items, np.ascontiguousarray(batch.vectors)))

@@ -1,4 +1,4 @@
-"""Spherical k-means: the centres around which an approximate index lays its vectors.
+"""Spherical k-means, for the partitions of an approximate index.
 
 Dhillon and Modha, Concept decompositions for large sparse text data using clustering, 2001.
 """
@@ -8,14 +8,14 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-CHUNK = 16_384  # vectors that are compared with all centres at once
+CHUNK = 16_384  # vectors compared with all centres at once
 
 
 def spherical_kmeans(vectors: Floats, count: int, *, iterations: int = 10, seed: int = 0) -> Floats:
-    """Centres of unit length (count, dim), each in the direction of the sum of the vectors that are nearest to it.
+    """Return centres of unit length (count, dim), each in the direction of the sum of the vectors nearest to it.
 
-    vectors: (n, dim) of unit length, n at least `count`. It starts from `count` of them. A centre that none is nearest
-    to moves to one of the vectors that lie farthest from their own.
+    vectors: (n, dim) of unit length, n at least `count`; the start is `count` of them. A centre without vectors moves
+    to one of the vectors that lie farthest from their own centre.
     """
     if not 1 <= count <= len(vectors):
         raise ValueError(f"{count} centres for {len(vectors)} vectors; expected from 1 to their number")
@@ -36,7 +36,7 @@ def spherical_kmeans(vectors: Floats, count: int, *, iterations: int = 10, seed:
 def nearest_centres(
     vectors: npt.NDArray[np.floating], centres: Floats
 ) -> tuple[npt.NDArray[np.int64], Floats]:
-    """The centre of the highest dot product for each vector (n,), and the product (n,)."""
+    """Return the index of the centre with the highest dot product for each vector (n,), and the product (n,)."""
     nearest = np.empty(len(vectors), np.int64)
     best = np.empty(len(vectors), np.float32)
     for first in range(0, len(vectors), CHUNK):

@@ -1,4 +1,4 @@
-"""The place of an index by its address."""
+"""Open the store of an index by its address."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -10,11 +10,11 @@ from diptych.search.stores.protocol import Database
 def connect(
     place: str | Path | Database, options: Mapping[str, str] | None = None, *, freshness: float = 1.0
 ) -> Database:
-    """The database at `place`: a folder, `s3://bucket/prefix` or `postgresql://...`; one that is open is returned.
+    """Open the database at `place`: a folder, `s3://bucket/prefix` or `postgresql://...`; return an open one as it is.
 
-    `options` are the storage's own (for a bucket: aws_endpoint, aws_region, ...; the environment has the rest).
-    A reader sees what others write after `freshness` seconds. Nothing is made: an address without an index
-    is no error yet.
+    options: of the storage (for a bucket: aws_endpoint, aws_region, ...; the rest comes from the environment).
+    freshness: seconds after which a reader sees what others write. Nothing is created, and an address without an index
+    is not an error yet.
 
     Raises:
         MissingExtraError: the store's package is not installed.
@@ -31,8 +31,10 @@ def connect(
 
 
 @contextlib.contextmanager
-def connected(place: str | Path | Database, options: Mapping[str, str] | None = None) -> Iterator[Database]:
-    """`connect`, closed at the end; a database that was open stays open."""
+def connected_database(
+    place: str | Path | Database, options: Mapping[str, str] | None = None
+) -> Iterator[Database]:
+    """Open the database as `connect` does, and close it at the end; an open database stays open."""
     database = connect(place, options)
     try:
         yield database

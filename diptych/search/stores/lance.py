@@ -1,6 +1,6 @@
-"""An index in a folder or a bucket, as tables of LanceDB. Every call of it stands here and in `lance_parts.py`.
+"""Store an index in a folder or a bucket, as tables of LanceDB. Only this file and `lance_parts.py` call LanceDB.
 
-LanceDB has threads of its own, which a forked child would lack: processes that use it must be spawned.
+LanceDB has threads of its own, which a forked child would lack, so processes that use it must be spawned.
 """
 
 import asyncio
@@ -17,8 +17,16 @@ import numpy as np
 
 from diptych.data.sources.stray_bytes import stored, utf8_address
 from diptych.errors import DiptychError, MissingExtraError, SearchIndexError
-from diptych.search.stores.filters import Compare, CompareColumns, Contains, Filter, Not, OneOf, Together
-from diptych.search.stores.image_rows import COLUMNS, Batch, Hit, Item, ranked
+from diptych.search.stores.filters import (
+    ColumnComparison,
+    Combination,
+    Comparison,
+    Containment,
+    Filter,
+    Membership,
+    Negation,
+)
+from diptych.search.stores.image_rows import COLUMNS, Batch, Hit, Item, rank_hits
 from diptych.search.stores.ledger import Ledger
 from diptych.search.stores.protocol import CHUNK, MARGIN, Query, Stats, VectorStore
 from diptych.search.stores.small_files import THUMBNAILS, BucketFiles, Files, LocalFiles, thumbnail_path
@@ -38,35 +46,35 @@ T = TypeVar("T")
 
 MANIFEST = "index.json"
 
-# Up to here a search compares with every row: benchmarks/vector_index.py has the times.
+# Up to this size a search compares with every row: benchmarks/vector_index.py has the times.
 EXACT_ROWS = 20_000
-# Rows in a part of the approximate index, and parts that a search looks into.
+# The rows in a partition of the approximate index, and the partitions that a search visits.
 PARTITION_ROWS = 1024
 PROBES = 80
-# Candidates that are compared in float16 for each result, after 8 bits a dimension have found them.
+# The candidates per result, found with 8 bits per dimension, that are compared in float16.
 REFINE = 2
-# An index is trained again when the table has grown by this factor.
+# The growth factor of a table after which its index is trained again.
 OUTGROWN = 2
-# Pieces of a table that are borne before they are merged: more in a larger one, whose merging costs more.
+# A table may have this many pieces before they are merged, and more if it is large, because merging it costs more.
 FEW_FRAGMENTS = 64
 ROWS_A_FRAGMENT = 16_384
-# Old versions go after this time. A reader catches up with the latest one far more often.
+# Old versions are deleted after this time. A reader moves to the latest one far more often.
 KEEP_VERSIONS = timedelta(hours=1)
-# An index bears the number of rows that it was trained for in its name.
+# The name of an index ends in the number of rows that it was trained for.
 _INDEX = "vector_of_"
 
 _TYPES = {"text": pa.string(), "int32": pa.int32(), "int64": pa.int64()}
 
 
 class _Loop:
-    """A thread that runs LanceDB's coroutines: one hand-over a call, where its own blocking calls take six."""
+    """A thread that runs LanceDB's coroutines: one hand-over per call, where its own blocking calls need six."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """What a coroutine returns. Its work goes on when the wait for it is interrupted."""
+        """Run a coroutine and return its result. Its work continues if the wait is interrupted."""
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
@@ -78,7 +86,7 @@ _LOOP = _Loop()
 
 
 class LanceStore:
-    """A `VectorStore`: one LanceDB table. `ledger` keeps the hashes of its files, where they lie on a disk."""
+    """A `VectorStore` in one LanceDB table. ledger: the hashes of its files, if they lie on a disk."""
 
     def __init__(self, table: Any, dim: int, place: str, ledger: Ledger | None) -> None:
         self._table, self.dim, self._place, self._ledger = table, dim, place, ledger
@@ -100,7 +108,7 @@ class LanceStore:
     def delete(self, which: Sequence[str] | Filter) -> int:
         if isinstance(which, Sequence) and not which:
             return 0
-        filter_ = OneOf("id", tuple(map(stored, which))) if isinstance(which, Sequence) else which
+        filter_ = Membership("id", tuple(map(stored, which))) if isinstance(which, Sequence) else which
         with self._asking():
             count: int = _LOOP.run(self._table.delete(_compiled(filter_))).num_deleted_rows
             self._record()
@@ -109,7 +117,7 @@ class LanceStore:
     def get(self, ids: Sequence[str]) -> Batch:
         if not ids:
             return Batch([], np.empty((0, self.dim), np.float16))
-        chosen = _compiled(OneOf("id", tuple(map(stored, ids))))
+        chosen = _compiled(Membership("id", tuple(map(stored, ids))))
         with self._asking():
             found = _LOOP.run(self._table.query().where(chosen).select(["record", "vector"]).to_arrow())
             batch = _batch(found, self.dim)
@@ -131,10 +139,10 @@ class LanceStore:
             elif filter_ is None:
                 question = question.nprobes(PROBES).refine_factor(REFINE)
             else:
-                # Any part may have the few that meet the filter: 0 is no limit.
+                # Any partition may hold the few rows that meet the filter; 0 means no limit.
                 question = question.nprobes(PROBES).maximum_nprobes(0).refine_factor(REFINE)
             batch = _batch(_LOOP.run(question.to_arrow()), self.dim)
-        return ranked(batch, query, k, offset)
+        return rank_hits(batch, query, k, offset)
 
     def scroll(
         self, columns: Sequence[str], *, filter_: Filter | None = None, chunk: int = CHUNK
@@ -154,7 +162,7 @@ class LanceStore:
         return sum(found.num_rows for found in self._stream(["id"], filter_, 1 << 16))
 
     def optimize(self, *, force: bool = False) -> None:
-        now = self._lies()
+        now = self._stats_without_versions()
         wants_index = now.rows >= EXACT_ROWS
         crowded = now.fragments > FEW_FRAGMENTS + now.rows // ROWS_A_FRAGMENT
         behind = now.unindexed >= EXACT_ROWS
@@ -172,10 +180,10 @@ class LanceStore:
     def stats(self) -> Stats:
         with self._asking():
             versions = len(_LOOP.run(self._table.list_versions()))
-        return dataclasses.replace(self._lies(), versions=versions)
+        return dataclasses.replace(self._stats_without_versions(), versions=versions)
 
-    def _lies(self) -> Stats:
-        """`stats` but for the versions, whose number takes long to find."""
+    def _stats_without_versions(self) -> Stats:
+        """Return `stats` without the number of versions, which is slow to find."""
         with self._asking():
             _LOOP.run(self._table.checkout_latest())
             found = _LOOP.run(self._table.stats())
@@ -191,18 +199,18 @@ class LanceStore:
         )
 
     def _is_stale(self) -> bool:
-        """Whether there are versions to clean up: after twice their time, so that it is done once in it."""
+        """Return whether a version is older than twice `KEEP_VERSIONS`: so the table is cleaned once in that time."""
         with self._asking():
             *older, _ = _LOOP.run(self._table.list_versions())
         limit = datetime.now() - 2 * KEEP_VERSIONS  # LanceDB gives local times
         return any(version["timestamp"] < limit for version in older)
 
     def _train(self, rows: int) -> None:
-        """Build the approximate index, where there is none, or one whose parts were cut for a smaller table."""
+        """Build the approximate index if there is none, or if it was built for a much smaller table."""
         old = self._index_name()
         if old is not None and rows < OUTGROWN * int(old.removeprefix(_INDEX)):
             return
-        # Few ever train an index: everybody else need not wait for the import.
+        # Imported here, because the import is slow and few users ever train an index.
         from diptych.search.stores.lance_parts import build_parts  # noqa: PLC0415
 
         dataset = _LOOP.run(self._table.to_lance())
@@ -237,10 +245,10 @@ class LanceStore:
 
 
 class LanceDatabase:
-    """A `Database`: a folder, or objects under `s3://bucket/prefix`.
+    """A `Database` in a folder, or in objects under `s3://bucket/prefix`.
 
-    `options` are LanceDB's storage options (aws_endpoint, aws_access_key_id, ...); what is missing comes from the
-    environment. Readers see what others have written after `freshness` seconds.
+    options: LanceDB's storage options (aws_endpoint, aws_access_key_id, ...); missing ones come from the environment.
+    freshness: seconds after which readers see what others have written.
     """
 
     def __init__(
@@ -288,7 +296,7 @@ class LanceDatabase:
             if name in self.names():
                 _LOOP.run(self._connected().drop_table(name))
         if not self._is_bucket:
-            # A killed drop leaves a folder that is no table any more.
+            # A killed drop leaves a folder that is no longer a table.
             shutil.rmtree(self._folder / f"{name}.lance", ignore_errors=True)
         ledger = self._ledger(name)
         if ledger is not None:
@@ -344,12 +352,12 @@ def _schema(dim: int) -> Any:
 
 
 async def _next(pieces: Any) -> Any:
-    """The next piece of a stream, or None at its end."""
+    """Return the next piece of a stream, or None at its end."""
     return await anext(pieces, None)
 
 
 def _batch(found: Any, dim: int) -> Batch:
-    """Rows as LanceDB returns them: a table, or a batch of records, with the columns `record` and `vector`."""
+    """Convert a table or a batch of records with the columns `record` and `vector`, as LanceDB returns them."""
     vectors = found.column("vector")
     chunks = vectors.chunks if isinstance(vectors, pa.ChunkedArray) else [vectors]
     parts = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim) for chunk in chunks]
@@ -358,22 +366,22 @@ def _batch(found: Any, dim: int) -> Batch:
 
 
 def _compiled(filter_: Filter) -> "Expr":
-    """A filter as an expression object: a value never becomes text of a query."""
+    """Turn a filter into an expression object, so that a value never becomes text of a query."""
     match filter_:
-        case Compare(column, operator, value):
+        case Comparison(column, operator, value):
             return _compared(expr.col(column), operator, expr.lit(value))
-        case CompareColumns(left, operator, right):
+        case ColumnComparison(left, operator, right):
             return _compared(expr.col(left), operator, expr.col(right))
-        case OneOf(column, values):
+        case Membership(column, values):
             return expr.col(column).isin(values)
-        case Contains(column, text):
+        case Containment(column, text):
             return expr.col(column).contains(expr.lit(text))
-        case Together(how, parts):
+        case Combination(how, parts):
             whole = _compiled(parts[0])
             for part in parts[1:]:
                 whole = whole & _compiled(part) if how == "all" else whole | _compiled(part)
             return whole
-        case Not(part):
+        case Negation(part):
             return ~_compiled(part)
 
 
@@ -394,7 +402,7 @@ def _compared(left: "Expr", operator: str, right: "Expr") -> "Expr":
 
 @contextlib.contextmanager
 def _asking(place: str) -> Iterator[None]:
-    """Turns what LanceDB raises into `SearchIndexError`: on damaged files that is any type, panics included."""
+    """Turn errors of LanceDB into `SearchIndexError`: damaged files raise any type, panics included."""
     try:
         yield
     except DiptychError:
@@ -402,6 +410,6 @@ def _asking(place: str) -> Iterator[None]:
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise SearchIndexError(
-            f"{place}: {reason}; check it with: diptych verify {place}; where it is damaged, restore it from a copy or "
+            f"{place}: {reason}; check it with: diptych verify {place}; if it is damaged, restore it from a copy or "
             "build the index again in another folder"
         ) from error

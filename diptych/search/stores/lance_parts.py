@@ -1,7 +1,7 @@
-"""The approximate index of a LanceDB table: which part each vector belongs to is found here, in single precision.
+"""Build the approximate index of a LanceDB table, with partitions that are found here, in single precision.
 
-LanceDB can find the parts itself, but compares half-precision vectors one by one: over a million vectors that takes
-seven times as long as the matrix products do, and its k-means gives parts that need more probes (`vector_index.md`).
+LanceDB can find the partitions itself, but compares half-precision vectors one by one. For a million vectors that takes
+seven times as long as matrix products, and its k-means gives partitions that need more probes (`vector_index.md`).
 """
 
 import tempfile
@@ -20,13 +20,16 @@ try:
 except ImportError:
     raise MissingExtraError("pylance", "search", "an approximate index in a folder or a bucket") from None
 
-# Vectors for each part that its centre is found from, and at most for all of them.
+# The vectors per partition that k-means uses, and the most for all partitions together.
 SAMPLE = 64
 MOST = 1 << 19
 
 
 def build_parts(table: Any, column: str, name: str, count: int) -> None:
-    """An index `name` of 8 bits a dimension over a `lance.LanceDataset`, in `count` parts; written as a new version."""
+    """Build an index `name` of 8 bits per dimension, in `count` partitions; it is a new version of the dataset.
+
+    table: a `lance.LanceDataset`.
+    """
     rows = table.count_rows()
     places = np.linspace(0, rows - 1, min(rows, count * SAMPLE, MOST)).astype(np.int64)
     sample = _floats(table.take(places.tolist(), columns=[column]).column(column).combine_chunks())
@@ -55,6 +58,6 @@ def _parts(table: Any, column: str, centres: Floats, schema: Any) -> Iterator[An
 
 
 def _floats(column: Any) -> Floats:
-    """Lists of half-precision numbers as a matrix."""
+    """Convert a column of half-precision lists to a matrix."""
     flat: np.ndarray = column.flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(len(column), -1).astype(np.float32)

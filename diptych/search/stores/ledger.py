@@ -1,8 +1,8 @@
-"""The SHA-256 of every file of a table, beside the table, in the form that `sha256sum -c` reads.
+"""Keep the SHA-256 of every file of a table beside the table, in the form that `sha256sum -c` reads.
 
-Lance has no checksums of its own, but never changes a file that it has written (one hint aside): a write adds files
-with new names, a cleaning removes some. So a line for each file stays true as long as the file is there. What an
-interrupted write left has no line until the next writer comes, and belongs to nothing that was acknowledged.
+Lance has no checksums of its own, but never changes a written file, except one hint. A write adds files with new names,
+and a cleaning removes some. So the line of a file stays true as long as the file exists. Files of an interrupted write
+have no line until the next write, and belong to nothing that was acknowledged.
 """
 
 import json
@@ -13,11 +13,11 @@ from pathlib import Path
 from diptych.atomic import atomic_write, sha256_of, sync_folder
 from diptych.errors import SearchIndexError
 
-# The one file that is changed in place. It names the latest version, and is checked against the versions' files.
+# The one file that is changed in place. It names the latest version, and is checked against the files of the versions.
 _HINT = "_versions/latest_version_hint.json"
-# Of a line: behind the hash and two spaces.
+# The offset of the name in a line: behind the hash and two spaces.
 _NAME_AT = 66
-# Says that files are being removed, so that a line without its file is no damage.
+# This line marks that files are being removed, so that a line without its file is not damage.
 _CLEANING = b"# cleaning\n"
 # Lance names versions so that the latest comes first.
 _LAST_VERSION = 2**64 - 1
@@ -32,12 +32,12 @@ class Ledger:
         self._known: dict[str, str] | None = None
 
     def record(self) -> None:
-        """Add the files that are new; they are on the disk when this returns."""
+        """Add lines for the new files, and flush the files to the disk."""
         known = self._lines()
         new = [name for name in self._names() if name not in known]
         if not new:
             return
-        lines = {name: self._kept(name) for name in new}
+        lines = {name: self._flush_and_hash(name) for name in new}
         for folder in {(self._table / name).parent for name in new}:
             sync_folder(folder)
         with self._file.open("ab") as file:
@@ -47,13 +47,13 @@ class Ledger:
         known.update(lines)
 
     def cleaning(self) -> None:
-        """Say that files may go from here on, until `cleaned`."""
+        """Mark that files may be removed from here on, until `cleaned`."""
         self._lines()
         with self._file.open("ab") as file:
             file.write(_CLEANING)
 
     def cleaned(self) -> None:
-        """Forget the files that have gone, and add those that are new."""
+        """Drop the lines of removed files, and add those of new ones."""
         self.record()
         present = set(self._names())
         self._known = {name: digest for name, digest in self._lines().items() if name in present}
@@ -65,38 +65,39 @@ class Ledger:
         self._known = None
 
     def verify(self) -> int:
-        """Compare every file with its line; how many there are.
+        """Compare every file with its line; return their number.
 
         Raises:
-            SearchIndexError: a file is damaged, or missing; the message names it.
+            SearchIndexError: a file is damaged or missing; the message names it.
         """
         if not self._file.exists():
-            raise SearchIndexError(f"{self._file}: missing; {_REMEDY}")
+            raise SearchIndexError(f"{self._file}: is missing; {_REMEDY}")
         lines, cut = self._read()
         known = dict(lines)
         twice = next((name for name, digest in lines if known[name] != digest), None)
         if twice is not None:
-            raise SearchIndexError(f"{self._file}: damaged: it has two hashes of {twice}; {_REMEDY}")
+            raise SearchIndexError(f"{self._file}: is damaged: it has two hashes of {twice}; {_REMEDY}")
         present = set(self._names())
-        # What a write leaves that was cut short is the beginning of the line of a file that is there.
+        # An interrupted write leaves the beginning of the line of an existing file.
         begun = cut[_NAME_AT:].decode("utf-8", "replace")
         if not any(name.startswith(begun) for name in ("", *present)):
-            raise SearchIndexError(f"{self._file}: damaged: its last line ends in {begun!r}; {_REMEDY}")
+            raise SearchIndexError(f"{self._file}: is damaged: its last line ends in {begun!r}; {_REMEDY}")
         for name, expected in known.items():
             if name not in present:
                 if self._is_cleaning():
                     continue
-                raise SearchIndexError(f"{self._table / name}: missing; {_REMEDY}")
+                raise SearchIndexError(f"{self._table / name}: is missing; {_REMEDY}")
             found = sha256_of(self._table / name)
             if found != expected:
                 raise SearchIndexError(
-                    f"{self._table / name}: damaged: SHA-256 {found[:12]}..., expected {expected[:12]}...; {_REMEDY}"
+                    f"{self._table / name}: is damaged: SHA-256 {found[:12]}..., expected {expected[:12]}...; "
+                    f"{_REMEDY}"
                 )
-        # A write makes one version and is recorded before the next begins. More without a line: lines are lost.
+        # A write makes one version, and is recorded before the next one begins. Two without a line are lost lines.
         without = [name for name in present if name.endswith(".manifest") and name not in known]
         if len(without) > 1 and not self._is_cleaning():
             raise SearchIndexError(
-                f"{self._file}: damaged: {len(without)} versions have no line in it; {_REMEDY}"
+                f"{self._file}: is damaged: {len(without)} versions have no line in it; {_REMEDY}"
             )
         self._verify_hint(known)
         return len(known)
@@ -110,13 +111,13 @@ class Ledger:
         except (ValueError, KeyError, TypeError):
             hinted = None
         latest = max(versions, default=0)
-        # A writer that was killed between the two files leaves an older hint, which Lance bears.
+        # A writer that was killed between the two files leaves an older hint, which Lance tolerates.
         interrupted = versions.get(latest) not in known and isinstance(hinted, int) and hinted < latest
         if hinted != latest and not interrupted:
-            raise SearchIndexError(f"{self._table / _HINT}: damaged: expected version {latest}; {_REMEDY}")
+            raise SearchIndexError(f"{self._table / _HINT}: is damaged: expected version {latest}; {_REMEDY}")
 
-    def _kept(self, name: str) -> str:
-        """The hash of a file, which is on the disk from here on."""
+    def _flush_and_hash(self, name: str) -> str:
+        """Flush a file to the disk, and return its hash."""
         path = self._table / name
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -127,7 +128,7 @@ class Ledger:
             where = Path(top).relative_to(self._table)
             for file in files:
                 name = (where / file).as_posix()
-                # Lance writes a version under a passing name first.
+                # Lance writes a version under a temporary name first.
                 if name != _HINT and not name.endswith(".tmp") and "#" not in file:
                     yield name
 
@@ -135,17 +136,17 @@ class Ledger:
         return _CLEANING in self._file.read_bytes()
 
     def _lines(self) -> dict[str, str]:
-        """What a writer goes on from."""
+        """Return the hashes by name; cut off the rest of an interrupted write."""
         if self._known is None:
             lines, cut = self._read()
             self._known = dict(lines)
             if cut:
-                # Of a write that was cut short. Whoever appends must not continue it.
+                # The next line must not continue the line of an interrupted write.
                 os.truncate(self._file, self._file.stat().st_size - len(cut))
         return self._known
 
     def _read(self) -> tuple[list[tuple[str, str]], bytes]:
-        """Names with their hashes, and what stands after the last whole line."""
+        """Read the names with their hashes, and what follows the last whole line."""
         *lines, cut = (self._file.read_bytes() if self._file.exists() else b"").split(b"\n")
         found = []
         for line in lines:

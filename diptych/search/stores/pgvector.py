@@ -1,8 +1,7 @@
-"""An index in a PostgreSQL database with the extension pgvector: `postgresql://user@host/database#name`.
+"""Store an index in a PostgreSQL database with the extension pgvector: `postgresql://user@host/database#name`.
 
-An index is a schema, named by the part after `#` ("diptych" where there is none): a table for the manifest, one for
-the thumbnails, one for each table of pictures. Values reach the server as bound parameters, names as quoted
-identifiers.
+An index is a schema, named by the part after `#` (default "diptych"): a table for the manifest, one for the thumbnails,
+and one for each table of images. Values reach the server as bound parameters, names as quoted identifiers.
 """
 
 import contextlib
@@ -15,8 +14,16 @@ import numpy as np
 
 from diptych.data.sources.stray_bytes import stored
 from diptych.errors import MissingExtraError, SearchIndexError
-from diptych.search.stores.filters import Compare, CompareColumns, Contains, Filter, Not, OneOf, Together
-from diptych.search.stores.image_rows import COLUMNS, Batch, Half, Hit, Item, ranked
+from diptych.search.stores.filters import (
+    ColumnComparison,
+    Combination,
+    Comparison,
+    Containment,
+    Filter,
+    Membership,
+    Negation,
+)
+from diptych.search.stores.image_rows import COLUMNS, Batch, Half, Hit, Item, rank_hits
 from diptych.search.stores.protocol import CHUNK, MARGIN, Query, Stats, VectorStore
 
 try:
@@ -27,9 +34,9 @@ try:
 except ImportError:
     raise MissingExtraError("psycopg", "postgres", "a search index in PostgreSQL") from None
 
-# Up to here a search compares with every row.
+# Up to this size a search compares with every row.
 EXACT_ROWS = 20_000
-# Candidates that a search of the graph keeps: pgvector's least and most, and how many for each result.
+# The candidates that a search of the graph keeps: pgvector's least and most, and the number per result.
 _LEAST_CANDIDATES, _MOST_CANDIDATES, _CANDIDATES_A_RESULT = 100, 1000, 4
 _TYPES = {"text": 'text COLLATE "C"', "int32": "integer", "int64": "bigint"}
 _OPERATORS = {"=": sql.SQL("="), "!=": sql.SQL("<>")} | {
@@ -39,7 +46,7 @@ _OTHERS = ("manifest", "thumbnails")
 
 
 class PostgresStore:
-    """A `VectorStore`: one table, with a graph of neighbours (HNSW) once it is large."""
+    """A `VectorStore` in one table, with a graph of neighbours (HNSW) if it is large."""
 
     def __init__(self, database: "PostgresDatabase", schema: str, name: str, dim: int) -> None:
         self._database, self._name, self.dim = database, name, dim
@@ -66,7 +73,7 @@ class PostgresStore:
             cursor.executemany(command, rows)
 
     def delete(self, which: Sequence[str] | Filter) -> int:
-        filter_ = OneOf("id", tuple(map(stored, which))) if isinstance(which, Sequence) else which
+        filter_ = Membership("id", tuple(map(stored, which))) if isinstance(which, Sequence) else which
         condition, values = _compiled(filter_)
         command = sql.SQL("DELETE FROM {} WHERE {}").format(self._table, condition)
         with self._database.asking() as connection:
@@ -86,9 +93,9 @@ class PostgresStore:
         wanted = offset + k + MARGIN
         rows = self._nearest(query, wanted, filter_, exact)
         if len(rows) < wanted and not exact and filter_ is not None:
-            # The graph gives up when few of the pictures that it visits meet the filter.
+            # The search of the graph gives up if few of the visited images meet the filter.
             rows = self._nearest(query, wanted, filter_, True)
-        return ranked(self._batch(rows), query, k, offset)
+        return rank_hits(self._batch(rows), query, k, offset)
 
     def scroll(
         self, columns: Sequence[str], *, filter_: Filter | None = None, chunk: int = CHUNK
@@ -153,7 +160,7 @@ class PostgresStore:
             return connection.execute(command, [*values, HalfVector(query), count]).fetchall()
 
     def _stream(self, columns: Sequence[str], filter_: Filter | None, chunk: int) -> Iterator[list[Any]]:
-        """Rows, on a connection of their own: others are asked between two pieces."""
+        """Yield rows on a separate connection, because other queries run between two pieces."""
         condition, values = _where(filter_)
         names = sql.SQL(", ").join(map(sql.Identifier, columns))
         command = sql.SQL("SELECT {} FROM {}{}").format(names, self._table, condition)
@@ -172,7 +179,7 @@ class PostgresStore:
 
 
 class PostgresDatabase:
-    """A `Database`: one schema of a PostgreSQL database. One connection serves all calls, one after the other."""
+    """A `Database` in one schema of a PostgreSQL database. One connection serves all calls, one after the other."""
 
     def __init__(self, place: str) -> None:
         parts = urlsplit(place)
@@ -230,7 +237,7 @@ class PostgresDatabase:
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         key = int.from_bytes(hashlib.sha256(self._schema.encode()).digest()[:8], "big", signed=True)
-        # The lock is the connection's: the server frees it when this process goes, however it does.
+        # The lock belongs to the connection: the server frees it when this process ends, however that happens.
         with self.connected() as connection:
             if not _first(connection.execute("SELECT pg_try_advisory_lock(%s)", [key])):
                 raise SearchIndexError(
@@ -263,7 +270,7 @@ class PostgresDatabase:
                 yield name
 
     def verify(self, names: Sequence[str]) -> int:
-        """Reads everything: PostgreSQL compares its pages with their own check sums, where it has them on."""
+        """Read everything: PostgreSQL compares its pages with their check sums, if they are enabled."""
         for name in names:
             for _ in self.open(name).batches():
                 pass
@@ -275,7 +282,7 @@ class PostgresDatabase:
 
     @contextlib.contextmanager
     def asking(self) -> Iterator["psycopg.Connection[Any]"]:
-        """The connection that stays open; what psycopg raises becomes `SearchIndexError`."""
+        """Yield the permanent connection; turn errors of psycopg into `SearchIndexError`."""
         with self._errors():
             if self._connection is None or self._connection.closed:
                 self._connection = self._connect()
@@ -283,7 +290,7 @@ class PostgresDatabase:
 
     @contextlib.contextmanager
     def connected(self) -> Iterator["psycopg.Connection[Any]"]:
-        """A connection for one use."""
+        """Yield a connection for one use."""
         with self._errors(), self._connect() as connection:
             yield connection
 
@@ -294,7 +301,7 @@ class PostgresDatabase:
         return connection
 
     def _make(self) -> None:
-        """The schema and its two small tables, where they are missing."""
+        """Create the schema and its two small tables, if they are missing."""
         with self.asking() as connection:
             connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
             register_vector(connection)
@@ -334,20 +341,20 @@ def _where(filter_: Filter | None) -> tuple[sql.Composable, list[Any]]:
 
 
 def _compiled(filter_: Filter) -> tuple[sql.Composable, list[Any]]:
-    """A filter as a condition with places for values, and the values."""
+    """Turn a filter into a condition with placeholders, and the values."""
     match filter_:
-        case Compare(column, operator, value):
+        case Comparison(column, operator, value):
             return sql.Identifier(column) + _OPERATORS[operator] + sql.SQL("%s"), [value]
-        case CompareColumns(left, operator, right):
+        case ColumnComparison(left, operator, right):
             return sql.Identifier(left) + _OPERATORS[operator] + sql.Identifier(right), []
-        case OneOf(column, values):
+        case Membership(column, values):
             return sql.Identifier(column) + sql.SQL(" = ANY(%s)"), [list(values)]
-        case Contains(column, text):
+        case Containment(column, text):
             return sql.SQL("strpos({}, %s) > 0").format(sql.Identifier(column)), [text]
-        case Not(part):
+        case Negation(part):
             condition, values_ = _compiled(part)
             return sql.SQL("NOT ({})").format(condition), values_
-        case Together(how, parts):
+        case Combination(how, parts):
             conditions, lists = zip(*map(_compiled, parts), strict=True)
             word = sql.SQL(" AND ") if how == "all" else sql.SQL(" OR ")
             return sql.SQL("({})").format(word.join(conditions)), [value for one in lists for value in one]

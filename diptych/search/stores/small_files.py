@@ -1,4 +1,4 @@
-"""Small files beside a table: the manifest and the thumbnails, in a folder or in a bucket."""
+"""Read and write the small files beside a table, the manifest and the thumbnails, in a folder or a bucket."""
 
 import contextlib
 import os
@@ -15,29 +15,29 @@ T = TypeVar("T")
 
 THUMBNAILS = "thumbnails"
 
-# Requests to a bucket at a time.
+# Simultaneous requests to a bucket.
 _CONNECTIONS = 16
 
 
 class Files(Protocol):
-    """Files by name; a name may have slashes in it."""
+    """Files by name; a name may contain slashes."""
 
     place: str
 
     def read(self, name: str) -> bytes | None: ...
 
     def write(self, name: str, data: bytes) -> None:
-        """Replace a file in one step; on the disk when this returns."""
+        """Replace a file in one step; it is on the disk when this returns."""
         ...
 
     def put(self, files: Mapping[str, bytes]) -> None:
-        """Write files that can be made again: each appears whole, but nothing waits for the disk."""
+        """Write files that can be recreated: each appears whole, but nothing waits for the disk."""
         ...
 
     def delete(self, names: Iterable[str]) -> None: ...
 
     def names(self, folder: str) -> Iterator[str]:
-        """Of every file anywhere under `folder`."""
+        """Yield the names of all files anywhere under `folder`."""
         ...
 
     def writing(self) -> contextlib.AbstractContextManager[None]: ...
@@ -65,8 +65,8 @@ class LocalFiles:
                 os.makedirs(self.folder / folder, exist_ok=True)
             for name, data in files.items():
                 stem, suffix = os.path.splitext(f"{self.folder}/{name}")
-                # One process writes at a time, so that the name is nobody else's. It is one of the kind that is
-                # being written: what a kill leaves goes where such files are swept.
+                # One process writes at a time, so the name is unique. It has the same suffix, so that what a kill
+                # leaves behind is swept with such files.
                 temporary = f"{stem}.tmp{suffix}"
                 with open(temporary, "wb") as file:
                     file.write(data)
@@ -109,13 +109,16 @@ class LocalFiles:
         except OSError as error:
             raise SearchIndexError(
                 f"{error.filename or self.folder}: cannot be written ({error.strerror or error}); make room or change "
-                "the rights, and run the same command again: what was written before is kept"
+                "the permissions, and run the same command again: what was written before is kept"
             ) from error
 
 
 class BucketFiles:
-    """Objects under `s3://bucket/prefix`. Several writers are not kept apart: a bucket has no lock that goes with
-    a killed process. The tables bear it; two refreshes of one source at a time do their work twice."""
+    """Objects under `s3://bucket/prefix`.
+
+    Writers are not locked out, because a bucket has no lock that ends with a killed process. The tables tolerate this;
+    two simultaneous refreshes of one source do their work twice.
+    """
 
     def __init__(self, place: str, options: Mapping[str, str]) -> None:
         try:
@@ -174,7 +177,7 @@ class BucketFiles:
         yield
 
     def _together(self, function: Callable[[T], None], items: Iterable[T]) -> None:
-        """`function` of many objects at a time: each waits for a round trip."""
+        """Call `function` for many objects at a time, because each waits for a round trip."""
         with ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="bucket") as pool:
             for _ in pool.map(function, items):
                 pass
@@ -188,12 +191,12 @@ class BucketFiles:
 
 
 def thumbnail_path(name: str) -> str:
-    """Where a thumbnail lies: at most some thousands in a folder, up to millions in all."""
+    """Return the path of a thumbnail: at most some thousands in a folder, up to millions in all."""
     return f"{THUMBNAILS}/{name[:2]}/{name}.jpg"
 
 
 def _open_lock(path: Path) -> int:
-    """The lock file, made if need be; where nothing can be written, as it is: who only reads can still hold it."""
+    """Open the lock file, and create it if needed; in a read-only folder a reader can still hold it."""
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError:

@@ -54,7 +54,7 @@ class Problem(BaseModel):
     type: str = "about:blank"
     title: str = Field(examples=["Bad Request"])
     status: int = Field(examples=[400])
-    detail: str = Field(examples=["filter: 'widht > 3': no field 'widht'; did you mean 'width'?"])
+    detail: str = Field(examples=["filter: unknown field 'widht'; did you mean 'width'?"])
     message: str = Field(
         default="",
         description="`detail` once more, where OpenAI's clients look for it.",

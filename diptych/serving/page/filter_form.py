@@ -1,11 +1,11 @@
-"""What a person fills in, as a filter: fields of a form into the language of `diptych.search.stores.filters`."""
+"""What a person fills in, as a filter: fields of a form into the language of `diptych.search.stores.filter_syntax`."""
 
 import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 from diptych.errors import SettingsError
-from diptych.search.stores.filters import parse
+from diptych.search.stores.filter_syntax import parse
 
 SHAPES = ("landscape", "portrait", "square")
 

@@ -20,7 +20,9 @@ from diptych.data.images.decoding import read_rgb
 from diptych.data.images.thumbnails import MEDIA_TYPE
 from diptych.errors import SearchIndexError, SettingsError
 from diptych.search.query import UNWANTED, Match
-from diptych.search.stores.filters import Together, condition, parse
+from diptych.search.stores.filter_fields import condition
+from diptych.search.stores.filter_syntax import parse
+from diptych.search.stores.filters import Combination
 from diptych.search.stores.image_rows import Item
 from diptych.serving.app import create_app
 from diptych.serving.batching import OverloadedError
@@ -142,8 +144,8 @@ def test_what_is_typed_into_a_field_is_only_a_value(text: str) -> None:
 def test_a_value_that_is_not_quoted_would_be_a_condition() -> None:
     """The broken twin."""
     typed = 'x" or width > 0 or label = "x'
-    assert isinstance(parse(f'caption contains "{typed}"'), Together)
-    assert not isinstance(parse(f"caption contains {quoted(typed)}"), Together)
+    assert isinstance(parse(f'caption contains "{typed}"'), Combination)
+    assert not isinstance(parse(f"caption contains {quoted(typed)}"), Combination)
 
 
 def test_the_fields_become_one_filter() -> None:

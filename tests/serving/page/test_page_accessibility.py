@@ -11,7 +11,7 @@ from diptych.data.sources.opening import open_source
 from diptych.search.building.build import refresh
 from diptych.search.building.removal import remove
 from diptych.search.encoder import Encoder
-from diptych.search.stores.filters import parse
+from diptych.search.stores.filter_syntax import parse
 from diptych.serving.guard.tokens import Scope, Tokens
 from diptych.serving.server_settings import Settings
 
