@@ -15,6 +15,7 @@ from torch import Tensor
 from diptych import tokenizer
 from diptych.embed.ahead import ahead, in_batches
 from diptych.errors import CheckpointError, ImageError
+from diptych.models.capabilities import EmbedsImages, EmbedsTexts, Runs
 from diptych.models.image_model import ImageModel
 from diptych.models.layers.text_packing import order_of_batches
 
@@ -29,7 +30,7 @@ Unreadable: TypeAlias = Callable[
 
 
 def embed_images(
-    model: ImageModel,
+    model: EmbedsImages,
     preprocess: Preprocessing,
     images: Picture | Iterable[Picture],
     *,
@@ -106,7 +107,7 @@ def preprocessed(
 
 
 def embed_texts(
-    model: ImageModel,
+    model: EmbedsTexts,
     texts: str | Sequence[str],
     *,
     batch_size: int = 256,
@@ -142,7 +143,7 @@ def embed_texts(
     texts = [texts] if isinstance(texts, str) else texts
     vectors = np.empty((len(texts), model.architecture.embed_dim), np.float32)
     tokens = tokenizer.tokenize(texts, context_length=model.context_length, truncate=truncate)
-    order = order_of_batches(tokens, model.logit_scale.device)
+    order = order_of_batches(tokens, model.device)
     for start in range(0, len(texts), batch_size):
         rows = order[start : start + batch_size]
         vectors[rows.numpy()] = encode_tokens(model, tokens[rows])
@@ -151,16 +152,16 @@ def embed_texts(
     return vectors
 
 
-def encode_pixels(model: ImageModel, pixels: Sequence[Tensor]) -> Vectors:
+def encode_pixels(model: EmbedsImages, pixels: Sequence[Tensor]) -> Vectors:
     """Unit-length embeddings (n, embed_dim) of preprocessed images, at least one, in one pass."""
     with _inference(model):
         return _unit_rows(model.encode_image(_on_device(model, pixels)))
 
 
-def encode_tokens(model: ImageModel, tokens: Tensor) -> Vectors:
+def encode_tokens(model: EmbedsTexts, tokens: Tensor) -> Vectors:
     """Unit-length embeddings (n, embed_dim) of tokenized texts (n, context_length), in one pass."""
     with _inference(model):
-        return _unit_rows(model.encode_text(tokens.to(model.logit_scale.device)))
+        return _unit_rows(model.encode_text(tokens.to(model.device)))
 
 
 def image_features(model: ImageModel) -> Encode:
@@ -173,12 +174,12 @@ def image_features(model: ImageModel) -> Encode:
     return encode
 
 
-def stacked(parts: Sequence[Vectors], model: ImageModel) -> Vectors:
+def stacked(parts: Sequence[Vectors], model: Runs) -> Vectors:
     return np.concatenate(parts) if parts else np.empty((0, model.architecture.embed_dim), np.float32)
 
 
-def _on_device(model: ImageModel, pixels: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(pixels)).to(model.logit_scale.device)
+def _on_device(model: Runs, pixels: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(pixels)).to(model.device)
 
 
 def _unit_rows(features: Tensor) -> Vectors:
@@ -197,11 +198,11 @@ def _finite(features: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _inference(model: ImageModel) -> Iterator[None]:
+def _inference(model: Runs) -> Iterator[None]:
     """No gradients and no dropout; a model in training goes on as it was."""
     training = model.training
     if training:
-        model.eval()
+        model.train(False)
     try:
         with torch.inference_mode():
             yield

@@ -21,7 +21,7 @@ from diptych.data.sources.opening import Source
 from diptych.embed.ahead import ahead, in_batches
 from diptych.embed.encode import Encode, Preprocessing, Vectors, encode_pixels, stacked
 from diptych.errors import DataError, ImageError
-from diptych.models.image_model import ImageModel
+from diptych.models.capabilities import EmbedsImages
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class EmbeddedBatch:
 
 
 def embed_source(
-    model: ImageModel,
+    model: EmbedsImages,
     preprocess: Preprocessing,
     source: Source,
     *,

@@ -25,7 +25,7 @@ from diptych.evaluation.metrics import (
 from diptych.evaluation.repeated_images import count_remark, rows_of_images
 from diptych.evaluation.survey import embed_rows, survey
 from diptych.evaluation.task_report import Outcomes, Report, Scores
-from diptych.models.image_model import ImageModel
+from diptych.models.capabilities import EmbedsPairs
 
 CUTOFFS = (1, 5, 10)
 
@@ -52,7 +52,7 @@ class _Row(NamedTuple):
 
 
 def evaluate_retrieval(
-    model: ImageModel,
+    model: EmbedsPairs,
     preprocess: Preprocessing,
     source: Source,
     *,

@@ -30,6 +30,7 @@ from diptych.embed.source_rows import (
     read_row,
 )
 from diptych.errors import DataError
+from diptych.models.capabilities import EmbedsImages
 from diptych.models.image_model import ImageModel
 
 T = TypeVar("T")
@@ -79,7 +80,7 @@ def survey(source: Source, pick: Callable[[Example], T]) -> Survey[T]:
 
 
 def embed_rows(
-    model: ImageModel,
+    model: EmbedsImages,
     preprocess: Preprocessing,
     source: Source,
     positions: Iterable[int],
@@ -93,7 +94,7 @@ def embed_rows(
     """
     mine = _share(positions)
     batches = embed_source(model, preprocess, source, positions=mine, batch_size=batch_size)
-    return _collect(batches, source, model.logit_scale.device, progress)
+    return _collect(batches, source, model.device, progress)
 
 
 def encoded_rows(
@@ -126,7 +127,7 @@ def feature_rows(
         preprocess,
         source,
         positions,
-        device=model.logit_scale.device,
+        device=model.device,
         batch_size=batch_size,
         progress=progress,
     )

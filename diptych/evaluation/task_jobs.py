@@ -185,7 +185,7 @@ def linear_probe(task: LinearProbe, context: Context) -> Job:
             model_name=subject.name,
             headline=metric,
             seed=task.seed,
-            device=subject.model.logit_scale.device,
+            device=subject.model.device,
             progress=progress,
         )
 
@@ -217,7 +217,7 @@ def few_shot(task: FewShot, context: Context) -> Job:
             seeds=task.seeds,
             headline=metric,
             zero_shot=task.zero_shot,
-            device=subject.model.logit_scale.device,
+            device=subject.model.device,
             progress=progress,
         )
 

@@ -79,6 +79,14 @@ class EmbedsTexts(Runs, Protocol):
         """tokens: (batch, up to context_length) ids; returns (batch, embed_dim), not of unit length."""
 
 
+class EmbedsPairs(EmbedsImages, EmbedsTexts, Protocol):
+    """Maps images and texts into one space, in which their cosines are compared."""
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """log of what cosines are multiplied by: ()."""
+
+
 class PredictsTexts(Runs, Protocol):
     """Gives probabilities of texts from images."""
 

@@ -54,7 +54,7 @@ def probe_head(
         preprocess,
         source,
         positions,
-        device=model.logit_scale.device,
+        device=model.device,
         batch_size=64,
         progress=None,
     )

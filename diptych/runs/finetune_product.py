@@ -40,7 +40,7 @@ def by_names(model: ImageModel, settings: FinetuneSettings) -> ImageModel:
     state = {name: value for name, value in model.state_dict().items() if not name.startswith("classifier.")}
     weight, bias = zero_shot_head(model, old.classes, settings.words, settings.templates)
     named.load_state_dict({**state, "classifier.weight": weight, "classifier.bias": bias})
-    return named.to(model.logit_scale.device)
+    return named.to(model.device)
 
 
 def between(start: ImageModel, tuned: ImageModel, alpha: float, batches: Sequence[Tensor]) -> ImageModel:
@@ -53,7 +53,7 @@ def between(start: ImageModel, tuned: ImageModel, alpha: float, batches: Sequenc
     blended = copy.deepcopy(tuned)
     blended.load_state_dict(interpolated(start.state_dict(), tuned.state_dict(), alpha))
     if 0 < alpha < 1 and not _same_averages(start, tuned):
-        device = blended.logit_scale.device
+        device = blended.device
         with torch.no_grad():
             estimate_statistics(
                 blended.visual, blended.visual.features, [batch.to(device) for batch in batches]

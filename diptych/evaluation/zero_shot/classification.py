@@ -28,7 +28,7 @@ from diptych.evaluation.zero_shot.answers import (
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.prompts import TEMPLATES, check_templates, fill
 from diptych.evaluation.zero_shot.text_likelihood import class_likelihoods
-from diptych.models.capabilities import PredictsTexts
+from diptych.models.capabilities import EmbedsPairs, EmbedsTexts, PredictsTexts
 from diptych.models.image_model import ImageModel
 
 # From the words of each class and the templates to the weights (embed_dim, classes), as `classifier` does.
@@ -64,7 +64,7 @@ class LabelledRows(NamedTuple):
 
 
 def classifier(
-    model: ImageModel, labels: Sequence[str | Sequence[str]], templates: Sequence[str] = TEMPLATES["plain"]
+    model: EmbedsTexts, labels: Sequence[str | Sequence[str]], templates: Sequence[str] = TEMPLATES["plain"]
 ) -> Tensor:
     """The weights (embed_dim, classes) of a linear classifier of unit-length image embeddings, float32 on the
     CPU.
@@ -253,7 +253,7 @@ def check_labels(labels: Iterable[tuple[str, str]], classes: LabelSet, where: st
             )
 
 
-def logit_scale(model: ImageModel) -> float:
+def logit_scale(model: EmbedsPairs) -> float:
     """What a model multiplies its similarities by: exp of its parameter, 100 for the published models."""
     return float(model.logit_scale.detach().float().exp())
 

@@ -61,7 +61,7 @@ def cached_classifier(
 def _name(
     model: ImageModel, preprocess: Preprocess, labels: Sequence[Sequence[str]], templates: Sequence[str]
 ) -> str:
-    device = model.logit_scale.device
+    device = model.device
     described = {
         "version": _VERSION,
         "model": fingerprint(model, preprocess),

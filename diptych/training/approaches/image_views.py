@@ -50,7 +50,7 @@ class PictureTask(ABC):
             raise SettingsError(
                 "[training] patch_dropout: a ResNet has no patches to leave out; set it to 0, or train a ViT"
             )
-        device = model.logit_scale.device
+        device = model.device
         self.mean = torch.tensor(preprocess.mean, device=device)[:, None, None]
         self.std = torch.tensor(preprocess.std, device=device)[:, None, None]
 

@@ -25,7 +25,7 @@ class Teacher:
         # In evaluation mode its batch norms use what they have seen in training, and not the student's batches.
         self.model = model.to(student.logit_scale).eval().requires_grad_(False)
         self._resolution = preprocess.resolution
-        device = student.logit_scale.device
+        device = student.device
         self._mean = torch.tensor(preprocess.mean, device=device)[:, None, None]
         self._std = torch.tensor(preprocess.std, device=device)[:, None, None]
 

@@ -231,7 +231,7 @@ def blank_batch(recipe: Recipe, model: ImageModel, rows: int) -> Batch:
     tokens = torch.zeros(rows, model.context_length, dtype=torch.long)
     tokens[:, -1] = model.vocab_size - 1  # the end token
     canvas = torch.from_numpy(blank_canvas(recipe)).expand(rows, -1, -1, -1)
-    return made_up_batch(canvas, tokens, model.logit_scale.device, silence(model, rows))
+    return made_up_batch(canvas, tokens, model.device, silence(model, rows))
 
 
 def silence(model: ImageModel, rows: int) -> Tensor | None:
