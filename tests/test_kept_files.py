@@ -96,7 +96,9 @@ def test_a_command_prints_what_it_printed(
 
 @pytest.mark.parametrize(
     "contract",
-    commands("search", "evaluate all", "evaluate labels", "report", "compare", "verify index", "sweep simclr.toml"),
+    commands(
+        "search", "evaluate all", "evaluate labels", "report", "compare", "verify index", "sweep simclr.toml"
+    ),
 )
 def test_a_command_reads_what_was_written_before(
     contract: dict[str, Any], kept: Path, capsys: pytest.CaptureFixture[str]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import verify_weights
+from foreign_folders import write_open_clip_folder, write_transformers_folder
 from PIL import Image
 
 import diptych
@@ -21,10 +22,8 @@ from diptych.models.building import build_model
 from diptych.models.image_model import ImageModel
 from diptych.pretrained import fingerprint
 from diptych.weights.checkpoint import save_checkpoint
-from diptych.weights.foreign.open_clip import write_open_clip_folder
 from diptych.weights.foreign.openai import openai_layout
 from diptych.weights.foreign.published import FILES, PublishedFile, cache_folder
-from diptych.weights.foreign.transformers import write_transformers_folder
 
 ARCHITECTURE = Architecture(
     embed_dim=32,

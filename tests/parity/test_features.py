@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from foreign_folders import write_open_clip_folder, write_transformers_folder
 from torch import nn
 
 from diptych.data.images.transforms import Preprocess
@@ -21,9 +22,7 @@ from diptych.models.architectures import (
     VisionTransformer,
 )
 from diptych.models.image_model import ImageModel
-from diptych.weights.foreign.open_clip import write_open_clip_folder
 from diptych.weights.foreign.openai import openai_layout
-from diptych.weights.foreign.transformers import write_transformers_folder
 from diptych.weights.formats import load_path
 from tests.parity.random_models import Features, distance, features, random_inputs, random_model, small
 

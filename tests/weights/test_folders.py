@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from foreign_folders import write_open_clip_folder, write_transformers_folder
 from PIL import Image
 
 from diptych.data.images.transforms import Preprocess
@@ -21,8 +22,6 @@ from diptych.models.architectures import (
     VisionTransformer,
 )
 from diptych.tokenizer import tokenize
-from diptych.weights.foreign.open_clip import write_open_clip_folder
-from diptych.weights.foreign.transformers import write_transformers_folder
 from diptych.weights.formats import load_path
 from tests.weights.small_clip import RESNET, VIT, same_weights, save, small_clip
 

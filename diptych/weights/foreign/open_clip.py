@@ -11,10 +11,10 @@ from typing import Any
 from diptych import config
 from diptych.data.images.transforms import CLIP_MEAN, CLIP_STD, Preprocess
 from diptych.errors import CheckpointError, SettingsError
-from diptych.models.architectures import Architecture, VisionTransformer
+from diptych.models.architectures import Architecture
 from diptych.models.image_model import ImageModel
 from diptych.weights.assembly import assemble, heads_unless_default
-from diptych.weights.folders import Json, new_folder, read_json, write_json, write_tensors
+from diptych.weights.folders import Json, read_json
 from diptych.weights.foreign.openai import archived_state, derived_names, openai_layout
 from diptych.weights.tensor_files import SafetensorsFile, TensorFile
 
@@ -105,28 +105,6 @@ def read_open_clip_folder(folder: Path, weights: TensorFile | None = None) -> tu
     return model, preprocess
 
 
-def write_open_clip_folder(folder: Path, model: ImageModel, preprocess: Preprocess) -> None:
-    """Write `model` so that open_clip loads it with `local-dir:FOLDER`."""
-    settings = _settings(model.architecture)
-    resize = {"mean": list(preprocess.mean), "std": list(preprocess.std)}
-    with new_folder(folder, CONFIG) as work:
-        layout = openai_layout("")
-        tensors = {layout(name).names[0]: value for name, value in model.state_dict().items()}
-        write_tensors(work / WEIGHTS, tensors, {"format": "pt"})
-        write_json(
-            work / CONFIG,
-            {
-                "model_cfg": settings,
-                "preprocess_cfg": {
-                    **resize,
-                    "interpolation": preprocess.interpolation,
-                    "resize_mode": preprocess.resize,
-                    "fill_color": preprocess.background[0] if preprocess.resize == "longest" else 0,
-                },
-            },
-        )
-
-
 def _weights(folder: Path) -> TensorFile:
     path = next((folder / name for name in _WEIGHT_FILES if (folder / name).is_file()), None)
     if path is None:
@@ -167,40 +145,6 @@ def _architecture(model: Json, where: str) -> Architecture:
         "activation": "quick_gelu" if model.get("quick_gelu", False) else "gelu",
     }
     return config.build(Architecture, values, where)
-
-
-def _settings(architecture: Architecture) -> Json:
-    """`model_cfg` of an architecture that open_clip has."""
-    image, text = architecture.image, architecture.text_transformer
-    if text is None or text.positions != "learned" or text.embedding_width is not None or text.known:
-        raise CheckpointError(
-            "open_clip has no such text tower; only a text transformer with learned positions and without an "
-            "embedding width can be written as an open_clip folder"
-        )
-    vision: Json = {"image_size": image.resolution, "width": image.width}
-    if isinstance(image, VisionTransformer):
-        heads = image.heads or image.width // 64
-        vision |= {"layers": image.layers, "patch_size": image.patch, "head_width": image.width // heads}
-    elif image.stem_stride != 4:
-        raise CheckpointError(
-            f"open_clip's ResNet has a stem of stride 4, this one of {image.stem_stride}; it cannot be written "
-            "as an open_clip folder"
-        )
-    else:
-        heads = image.heads or image.width // 2
-        vision |= {"layers": list(image.layers), "patch_size": None, "head_width": 32 * image.width // heads}
-    return {
-        "embed_dim": architecture.embed_dim,
-        "quick_gelu": architecture.activation == "quick_gelu",
-        "vision_cfg": vision,
-        "text_cfg": {
-            "context_length": text.context_length,
-            "vocab_size": text.vocab_size,
-            "width": text.width,
-            "heads": text.heads or text.width // 64,
-            "layers": text.layers,
-        },
-    }
 
 
 def _preprocess(table: Json, architecture: Architecture, where: str) -> Preprocess:

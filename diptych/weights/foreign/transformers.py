@@ -10,11 +10,10 @@ from typing import Any
 from diptych import config
 from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError, SettingsError
-from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
+from diptych.models.architectures import Architecture
 from diptych.models.image_model import ImageModel
-from diptych.tokenizer.vocabulary import read_merges
 from diptych.weights.assembly import Piece, assemble, heads_unless_default
-from diptych.weights.folders import Json, new_folder, read_json, write_json, write_tensors
+from diptych.weights.folders import Json, read_json
 from diptych.weights.foreign.openai import archived_state
 from diptych.weights.tensor_files import JoinedFiles, SafetensorsFile, TensorFile
 
@@ -27,8 +26,6 @@ _INDEX = "model.safetensors.index.json"
 _PICKLED = "pytorch_model.bin"
 
 _BICUBIC, _BILINEAR = 3, 2  # Pillow's numbers
-_START, _END = "<|startoftext|>", "<|endoftext|>"
-_START_ID, _END_ID = 49_406, 49_407
 # Configurations from before the number was corrected say 2, and mean the token with the largest id.
 _LEGACY_END_ID = 2
 
@@ -102,20 +99,6 @@ def read_transformers_folder(
     return assemble(architecture, source, transformers_layout, str(folder), ignored), preprocess
 
 
-def write_transformers_folder(folder: Path, model: ImageModel, preprocess: Preprocess) -> None:
-    """Write `model` with its preprocessing and tokenizer so that transformers' `from_pretrained` loads all three."""
-    settings = _settings(model.architecture)
-    processor = _processor(preprocess)
-    with new_folder(folder, CONFIG) as work:
-        tensors = {}
-        for name, tensor in model.state_dict().items():
-            tensors.update(transformers_layout(name).split(tensor))
-        write_tensors(work / WEIGHTS, tensors, {"format": "pt"})
-        write_json(work / CONFIG, settings)
-        write_json(work / PROCESSOR, processor)
-        _write_tokenizer(work, model.context_length)
-
-
 def _weights(folder: Path) -> TensorFile:
     if (folder / WEIGHTS).is_file():
         return SafetensorsFile(folder / WEIGHTS)
@@ -187,58 +170,6 @@ def _tower(contents: Json, name: str, where: str) -> Json:
     return tower
 
 
-def _settings(architecture: Architecture) -> Json:
-    """`config.json` of an architecture that transformers has."""
-    image, text = architecture.image, architecture.text_transformer
-    if not isinstance(image, VisionTransformer):
-        raise CheckpointError(
-            "transformers has no CLIP with a ResNet; write this model as an open_clip folder instead"
-        )
-    if text is None or text.positions != "learned" or text.embedding_width is not None or text.known:
-        raise CheckpointError(
-            "transformers has no such text tower; only a text transformer with learned positions and without an "
-            "embedding width can be written as a transformers folder"
-        )
-    if text.vocab_size != _END_ID + 1:
-        raise CheckpointError(
-            f"the model has {text.vocab_size} tokens; a transformers folder is written with CLIP's tokenizer, "
-            f"which has {_END_ID + 1}"
-        )
-    return {
-        "architectures": ["CLIPModel"],
-        "model_type": "clip",
-        "projection_dim": architecture.embed_dim,
-        "logit_scale_init_value": 2.6592,
-        "text_config": {
-            "model_type": "clip_text_model",
-            "vocab_size": text.vocab_size,
-            "max_position_embeddings": text.context_length,
-            "bos_token_id": _START_ID,
-            "eos_token_id": _END_ID,
-            "pad_token_id": _END_ID,
-            **_tower_settings(text, architecture),
-        },
-        "vision_config": {
-            "model_type": "clip_vision_model",
-            "image_size": image.resolution,
-            "patch_size": image.patch,
-            **_tower_settings(image, architecture),
-        },
-    }
-
-
-def _tower_settings(tower: TextTransformer | VisionTransformer, architecture: Architecture) -> Json:
-    return {
-        "hidden_size": tower.width,
-        "intermediate_size": 4 * tower.width,
-        "num_hidden_layers": tower.layers,
-        "num_attention_heads": tower.heads or tower.width // 64,
-        "projection_dim": architecture.embed_dim,
-        "hidden_act": architecture.activation,
-        "layer_norm_eps": 1e-5,
-    }
-
-
 def _preprocess(folder: Path, resolution: int) -> Preprocess:
     path, table = folder / PROCESSOR, None
     if path.is_file():
@@ -289,46 +220,3 @@ def _refuse_steps(table: Json, path: Path) -> None:
             )
     if abs(table.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
         raise CheckpointError(f"{path}: rescale_factor is {table['rescale_factor']!r}; expected 1/255")
-
-
-def _processor(preprocess: Preprocess) -> Json:
-    n = preprocess.resolution
-    if preprocess.resize == "longest":
-        raise CheckpointError(
-            "transformers' CLIP processor cannot pad (resize = 'longest'); write this model as an open_clip folder"
-        )
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"height": n, "width": n} if preprocess.resize == "squash" else {"shortest_edge": n},
-        "resample": _BILINEAR if preprocess.interpolation == "bilinear" else _BICUBIC,
-        "do_center_crop": preprocess.resize == "shortest",
-        "crop_size": {"height": n, "width": n},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(preprocess.mean),
-        "image_std": list(preprocess.std),
-    }
-
-
-def _write_tokenizer(folder: Path, context_length: int) -> None:
-    """The vocabulary in transformers' two files: tokens by number, and merges."""
-    merges = read_merges().decode().splitlines()
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    # Bytes that cannot be printed are spelled as the characters from U+0100.
-    bytes_ = [*map(chr, printable), *map(chr, range(256, 512 - len(printable)))]
-    tokens = [
-        *bytes_,
-        *(f"{byte}</w>" for byte in bytes_),
-        *(line.replace(" ", "") for line in merges),
-        _START,
-        _END,
-    ]
-    write_json(folder / "vocab.json", {token: number for number, token in enumerate(tokens)})
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8")
-    names = {"bos_token": _START, "eos_token": _END, "unk_token": _END, "pad_token": _END}
-    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": context_length, **names}
-    write_json(folder / "tokenizer_config.json", settings)
-    write_json(folder / "special_tokens_map.json", names)
