@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from diptych.data.example import Example
+from diptych.data.files.patterns import expand
 from diptych.data.images.transforms import Preprocess
 from diptych.data.left_out import left_out_of
-from diptych.data.sources.opening import Source, expand
+from diptych.data.sources.opening import Source
 from diptych.doctor.caption_checks import caption_checks
 from diptych.doctor.check import Check, share_check
 from diptych.doctor.same_image_checks import same_image_checks

@@ -113,7 +113,7 @@ def test_files_that_a_table_names_and_that_are_not_there(find: Find) -> None:
     found = find("data", "data.train=table.csv")
     assert found.status == "fail"
     assert "00.png" in found.detail
-    assert "pairs has it" in found.detail
+    assert "pairs has some of them" in found.detail
     assert find("data", "data.train=table.csv", "data.image_root=pairs").status == "ok"
 
 

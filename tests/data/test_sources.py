@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from tar_files import pairs, write_tar
 
 from diptych.data import Source, open_source
+from diptych.data.files import patterns
+from diptych.data.files.patterns import expand
 from diptych.data.sources import opening, shards
-from diptych.data.sources.opening import expand
 from diptych.errors import DataError, SettingsError
 
 
@@ -71,7 +72,7 @@ def test_braces_are_spelt_out_as_the_shell_does(tmp_path: Path) -> None:
 
 @given(first=st.integers(0, 300), last=st.integers(0, 300), width=st.integers(1, 5))
 def test_number_ranges_count_every_number_once(first: int, last: int, width: int) -> None:
-    spelt = list(opening._braces(f"x{{{first:0{width}}..{last:0{width}}}}.tar"))
+    spelt = list(patterns._braces(f"x{{{first:0{width}}..{last:0{width}}}}.tar"))
     step = 1 if first <= last else -1
     assert [int(name[1:-4]) for name in spelt] == list(range(first, last + step, step))
 

@@ -1,16 +1,14 @@
 """Open a dataset of any known form as a list of examples."""
 
-import difflib
-import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from diptych.data.example import IMAGE_SUFFIXES, Example
+from diptych.data.files.patterns import Location, expand, matching
 from diptych.data.files.places import Place, place_of
-from diptych.data.files.remote import RemotePath, is_address
 from diptych.data.scenes.scene_source import open_scenes
 from diptych.data.sources.annotations import open_annotations
 from diptych.data.sources.columns import Columns
@@ -20,8 +18,6 @@ from diptych.data.sources.sample import sample_shard
 from diptych.data.sources.shards import ShardSource
 from diptych.data.sources.table import open_jsonl
 from diptych.errors import DataError, SettingsError
-
-Location = str | os.PathLike[str]
 
 _DELIMITED = (".csv", ".tsv", ".txt", ".token")
 
@@ -119,7 +115,7 @@ def open_source(
         return open_scenes(name.removeprefix("scenes:"))
     if one and (part := _PART.fullmatch(name)):
         return _open_annotations(place_of(part["file"]), part["split"], options)
-    paths = [path for place in places for path in expand(place)]
+    paths = [path for place in places for path in expand(place, _KINDS)]
     if one and paths == [place_of(name)] and is_table(name) and paths[0].is_file():
         return _open_table(paths[0], options)
     if one and len(paths) == 1 and paths[0].is_dir():
@@ -140,36 +136,6 @@ class _TableOptions(NamedTuple):
 
 # `dataset_flickr30k.json?split=test` selects a split of the annotations.
 _PART = re.compile(r"(?P<file>.+\.json)\?split=(?P<split>.*)", re.IGNORECASE | re.DOTALL)
-
-
-def expand(location: Location) -> list[Place]:
-    """Return the files that match a path with `*`, `?`, `[...]`, `{a,b}` or `{000..003}`.
-
-    Braces keep their order, and each alternative must exist, so that a missing shard is noticed. The matches of a `*`
-    are sorted by name. A file whose own name has such characters is returned as it is.
-
-    Raises:
-        DataError: no such file, or braces inside braces.
-    """
-    name = os.fspath(location)
-    if place_of(name).exists():
-        return [place_of(name)]
-    if re.search(r"\{[^}]*\{", name):
-        raise DataError(f"{name}: nested braces are not supported; give a list of patterns instead")
-    paths: list[Place] = []
-    for alternative in _braces(name):
-        place = place_of(alternative)
-        found = [place] if place.exists() else _matching(place)
-        if not found:
-            raise _missing(alternative)
-        paths += found
-    return paths
-
-
-def _matching(pattern: Place) -> Sequence[Place]:
-    if isinstance(pattern, RemotePath):
-        return pattern.glob()
-    return [Path(name) for name in sorted(glob.glob(str(pattern), recursive=True))]
 
 
 def is_table(name: Location) -> bool:
@@ -245,7 +211,7 @@ def _open_folder(folder: Place, options: _TableOptions) -> Source:
         if len(listing.images):
             _refuse_table_options(str(folder), options)
             return FolderSource(folder, listing)
-    shards, tables = _matching(folder / "*.tar"), _matching(folder / "*.parquet")
+    shards, tables = matching(folder / "*.tar"), matching(folder / "*.parquet")
     finished = _finished(folder, shards or tables)
     if shards:
         _refuse_table_options(str(folder), options)
@@ -261,7 +227,7 @@ def _open_folder(folder: Place, options: _TableOptions) -> Source:
 
 def _finished(folder: Place, files: Sequence[Place]) -> list[Place]:
     """Drop the files that img2dataset did not finish: beside a finished file lie its statistics."""
-    done = {path.name.removesuffix(STATISTICS) for path in _matching(folder / f"*{STATISTICS}")}
+    done = {path.name.removesuffix(STATISTICS) for path in matching(folder / f"*{STATISTICS}")}
     return [path for path in files if not done or path.stem in done]
 
 
@@ -293,35 +259,3 @@ def _open_shards(paths: Sequence[Place], name: str) -> Source:
         ):
             raise DataError(f"{path}: its name does not show what it is; {_KINDS}")
     return ShardSource(paths, name=name)
-
-
-def _missing(name: str) -> DataError:
-    """Return the error for a path that does not exist, with the nearest name that does."""
-    if glob.has_magic(name):
-        return DataError(f"{name}: no file matches this pattern; check the path")
-    if is_address(name):
-        return DataError(f"{name}: no such file; check the address")
-    path = Path(name)
-    names = os.listdir(path.parent) if path.parent.is_dir() else []
-    nearest = difflib.get_close_matches(path.name, names, n=1)
-    hint = f"did you mean {path.with_name(nearest[0])}?" if nearest else _KINDS
-    return DataError(f"{name}: no such file or folder; {hint}")
-
-
-def _braces(pattern: str) -> Iterator[str]:
-    """Expand `a{b,c}d` and `a{00..02}d` as a shell does; leading zeros set the width."""
-    match = re.search(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}", pattern)
-    if match is None:
-        yield pattern
-        return
-    before, after = pattern[: match.start()], pattern[match.end() :]
-    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
-    if numbers:
-        first, last = int(numbers[1]), int(numbers[2])
-        width = len(numbers[1]) if numbers[1].startswith("0") else 0
-        step = 1 if first <= last else -1
-        alternatives: Iterator[str] = (f"{number:0{width}}" for number in range(first, last + step, step))
-    else:
-        alternatives = iter(match[1].split(","))
-    for alternative in alternatives:
-        yield from _braces(before + alternative + after)
