@@ -115,7 +115,7 @@ class SharedEncoder:
     classes: int  # of the teacher; 1,000 in the paper
     width: int  # channels of the words' and the sounds' convolutions; 300 in the paper
     convolutions: int = 3  # over time, in each of the two
-    sound_bands: int = 0  # of the spectrograms; 0: no sounds
+    sound_bands: int = 0  # frequency bands of the spectrograms; 0: no sounds
     sound_frames: int = 32  # of 16 ms each; longer sounds are cut
     context_length: int = 32
     vocab_size: int = 49_408
@@ -140,7 +140,7 @@ class LabelHead:
     ]  # their names, in the order of the logits; none: those found in the training data
     kept_layers: int | None = None  # of a projection head, below the logits: 1 where SimCLRv2 is fine-tuned
 
-    context_length: ClassVar[int] = 1  # a text is the number of its class
+    context_length: ClassVar[int] = 1  # a text is the index of its class
 
     @property
     def vocab_size(self) -> int:

@@ -35,8 +35,8 @@ class LanguageTower(nn.Module):
         states = text.tokens(used)
         row = torch.arange(len(used), device=used.device)
         embedding = states[row, end] @ text.text_projection
-        place = torch.arange(used.shape[1] - 1, device=used.device)
-        counted = place < end[:, None]
+        position = torch.arange(used.shape[1] - 1, device=used.device)
+        counted = position < end[:, None]
         surprise = self._surprise(states[:, :-1][counted], text.words.rows_of(used[:, 1:])[counted].long())
         total = torch.zeros(counted.shape, dtype=surprise.dtype, device=used.device)
         total = total.masked_scatter(counted, surprise).sum(dim=1)

@@ -21,8 +21,8 @@ class SharedEncoder(nn.Module):
         super().__init__()
         if not size.hidden or size.hidden[-1] != embed_dim:
             raise SettingsError(
-                f"[model.architecture.text] hidden = {list(size.hidden)}: modalities meet in the last of them, which "
-                f"is to be embed_dim = {embed_dim}"
+                f"[model.architecture.text] hidden = {list(size.hidden)}: modalities meet in the last of them; "
+                f"make it embed_dim = {embed_dim}"
             )
         self.sound_frames, self.sound_bands = size.sound_frames, size.sound_bands
         self.words = WordEncoder(size.vocab_size, size.width, size.convolutions, embed_dim)
@@ -37,7 +37,7 @@ class SharedEncoder(nn.Module):
         return self.represent(self.words(tokens))
 
     def represent(self, encoded: Tensor) -> Tensor:
-        """What any modality's encoder gives, (batch, embed_dim), in the last hidden layer: where modalities meet."""
+        """Take an encoder's output, (batch, embed_dim), to the last hidden layer, where modalities meet."""
         return self.layers(encoded)[-2]
 
     def encode_sound(self, sounds: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class SharedEncoder(nn.Module):
         return self.represent(self.sounds(sounds))
 
     def layers(self, encoded: Tensor) -> list[Tensor]:
-        """Every shared layer's output, each (batch, width): hidden ones after their ReLU, then the classes' logits."""
+        """Return every shared layer's output, each (batch, width): of hidden ones after their ReLU, then the logits."""
         found = []
         for number, layer in enumerate(self.shared):
             encoded = layer(encoded)

@@ -99,7 +99,7 @@ class TextTransformer(nn.Module):
 
 
 def sinusoidal_positions(length: int, width: int, device: torch.device) -> Tensor:
-    """The fixed positions of Vaswani et al. (2017), section 3.5: (length, width), float32.
+    """Return the fixed positions of Vaswani et al. (2017), section 3.5: (length, width), float32.
 
     Even columns hold sin(position / 10000^(column / width)), odd columns the cosine of the same angle.
     """

@@ -83,7 +83,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """The two-layer perceptron of a block, four times as wide inside."""
+    """The MLP of a block, four times as wide inside."""
 
     def __init__(self, width: int, activation: Activation) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a perceptron, each after a norm and beside a residual connection."""
+    """Attention and an MLP, each after a norm and beside a residual connection."""
 
     def __init__(self, width: int, heads: int, activation: Activation) -> None:
         super().__init__()
@@ -117,16 +117,16 @@ class Block(nn.Module):
         else:
             rows = torch.arange(x.shape[0], device=x.device)
             x = x[rows, position] + self.attn.at(self.ln_1(x), position, causal=causal)
-        return self._perceptron(x)
+        return self._mlp(x)
 
     def packed(self, x: Tensor, packing: Packing, rows: Tensor | slice) -> Tensor:
         """Those `rows` of a packed batch; x: (all rows, width)."""
         attn = self.attn
         mixed = packing.attend(linear(self.ln_1(x), attn.in_proj_weight, attn.in_proj_bias), attn.heads)
         x = x[rows] + attn.out_proj(mixed[rows])
-        return self._perceptron(x)
+        return self._mlp(x)
 
-    def _perceptron(self, x: Tensor) -> Tensor:
+    def _mlp(self, x: Tensor) -> Tensor:
         added: Tensor = x + self.mlp(self.ln_2(x))
         return added
 
@@ -155,7 +155,7 @@ class Transformer(nn.Module):
         """The last block's output at one token of each row: (batch, width).
 
         Equal to `self(x)[rows, position]`. The last block works out only what that token needs, which saves
-        most of its attention and all but one token of its perceptron.
+        most of its attention and all but one token of its MLP.
         """
         *blocks, last = self.blocks
         for block in blocks:

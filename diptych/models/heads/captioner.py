@@ -16,7 +16,7 @@ Direction = Literal["forward", "backward", "around"]
 
 
 class Captioner(nn.Module):
-    """Decoders over one image's cells; they share the embeddings of words and places, and the output layer.
+    """Decoders over one image's cells; they share the embeddings of words and positions, and the output layer.
 
     The output layer is the embedding of the words again, with a bias of its own. The decoder's blocks normalise
     after each residual sum (Vaswani et al. 2017, Figure 1), as VirTex's do. There is no dropout.
@@ -60,7 +60,7 @@ class Captioner(nn.Module):
     def forward(
         self, cells: Tensor, tokens: Tensor, direction: Direction, hidden: Tensor | None = None
     ) -> Tensor:
-        """What the decoder of a direction makes of each token: (batch, length, embed_dim).
+        """Return what the decoder of a direction makes of each token: (batch, length, embed_dim).
 
         cells: (batch, cells, embed_dim), of the images. tokens: (batch, length), rows of the vocabulary (see `words`)
         in the order in which they are read: for "backward" those of `reversed_texts`. "forward" and "backward" see no
@@ -75,19 +75,19 @@ class Captioner(nn.Module):
                 )
             embedded = torch.where(hidden[..., None], self.mask_embedding.to(embedded.dtype), embedded)
         states: Tensor = self.ln_embedding(embedded + self.positional_embedding[: tokens.shape[1]])
-        place = torch.arange(tokens.shape[1], device=tokens.device)
+        position = torch.arange(tokens.shape[1], device=tokens.device)
         later = padding = None
         if direction == "around":
-            padding = place > tokens.argmax(dim=1, keepdim=True)
+            padding = position > tokens.argmax(dim=1, keepdim=True)
         else:
-            later = place > place[:, None]
+            later = position > position[:, None]
         cells = cells.to(states.dtype)  # an image tower in half precision gives them so
         for layer in cast(nn.ModuleList, self.decoders[f"read_{direction}"]):
             states = layer(states, cells, tgt_mask=later, tgt_key_padding_mask=padding)
         return states
 
     def next_word(self, cells: Tensor, prefixes: Tensor, direction: Direction = "forward") -> Tensor:
-        """log p of every word after each prefix: (prefixes, vocabulary).
+        """Return log p of every word after each prefix: (prefixes, vocabulary).
 
         cells: (cells, embed_dim), of one image. prefixes: (prefixes, length) rows of the vocabulary, without padding.
         """
@@ -95,7 +95,7 @@ class Captioner(nn.Module):
         return self._logits(states).log_softmax(dim=1)
 
     def log_likelihood(self, cells: Tensor, tokens: Tensor) -> Tensor:
-        """log p of the tokens of each text after the first, given its image, left to right: (batch,), in nats.
+        """Return log p of the tokens of each text after the first, given its image, left to right: (batch,), in nats.
 
         cells: (batch, cells, embed_dim). tokens: (batch, length) ids. Divided by `tokens.argmax(dim=1)` it is the
         mean over the tokens. Raises SettingsError for a captioner that does not read from left to right.
@@ -109,15 +109,15 @@ class Captioner(nn.Module):
         logits = self._logits(self(cells, tokens, "forward"))
         following = tokens[:, 1:, None]
         found = logits[:, :-1].log_softmax(dim=2).gather(2, following)[..., 0]
-        place = torch.arange(tokens.shape[1] - 1, device=tokens.device)
-        counted: Tensor = (found * (place < tokens.argmax(dim=1, keepdim=True))).sum(dim=1)
+        position = torch.arange(tokens.shape[1] - 1, device=tokens.device)
+        counted: Tensor = (found * (position < tokens.argmax(dim=1, keepdim=True))).sum(dim=1)
         return counted
 
     def _logits(self, states: Tensor) -> Tensor:
         return states @ self.token_embedding.weight.T + self.output_bias
 
     def scores(self, cells: Tensor, tokens: Tensor) -> Tensor:
-        """`log_likelihood` of every text for every image, (images, texts): zero-shot classification.
+        """Return `log_likelihood` of every text for every image, (images, texts): zero-shot classification.
 
         cells: (images, cells, embed_dim). tokens: (texts, length) ids.
         """
@@ -126,7 +126,7 @@ class Captioner(nn.Module):
 
 
 class CellTower(nn.Module):
-    """An image tower whose output is every cell of the picture, and not one vector: what a captioner looks at."""
+    """An image tower whose output is every cell of the image, and not one vector: what a captioner looks at."""
 
     def __init__(self, visual: VisionTransformer | ModifiedResNet) -> None:
         super().__init__()
@@ -146,10 +146,10 @@ class CellTower(nn.Module):
 
 
 def reversed_texts(tokens: Tensor) -> Tensor:
-    """Each text from its end token to its start token, the padding left behind it: (batch, length).
+    """Return each text from its end token to its start token, the padding left behind it: (batch, length).
 
-    Twice is the identity. The place of the last token stays what it was, but it is the start token's now.
+    Twice is the identity. The end token's position now holds the start token.
     """
-    place = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
+    position = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
     end = tokens.argmax(dim=1, keepdim=True)
-    return tokens.gather(1, torch.where(place <= end, end - place, place))
+    return tokens.gather(1, torch.where(position <= end, end - position, position))

@@ -10,7 +10,7 @@ class CompactVocabulary:
     """Ids of the tokenizer to rows of a smaller table, and back.
 
     known: ids that have rows; the start and the end token, the last two of the tokenizer, always do. Row 0 is every
-    other id. None known is all known: the rows are the ids. Order is kept, so that the end token has the largest row.
+    other id. If `known` is empty, the rows are the ids. Order is kept, so that the end token has the largest row.
     """
 
     def __init__(self, known: Sequence[int], vocab_size: int) -> None:
@@ -20,13 +20,13 @@ class CompactVocabulary:
         self.rows = len(self._ids) + 1 if known else vocab_size
 
     def rows_of(self, tokens: Tensor) -> Tensor:
-        """tokens: ids of any shape; returns their rows, int64 where they are others."""
+        """Return the rows of ids of any shape, int64 where the vocabulary is a part."""
         if not self._ids:
             return tokens
         ids = torch.tensor(self._ids, device=tokens.device)
-        place = torch.searchsorted(ids, tokens.long().contiguous()).clamp(max=len(ids) - 1)
-        return torch.where(ids[place] == tokens, place + 1, 0)
+        position = torch.searchsorted(ids, tokens.long().contiguous()).clamp(max=len(ids) - 1)
+        return torch.where(ids[position] == tokens, position + 1, 0)
 
     def ids_of(self, rows: Sequence[int]) -> list[int]:
-        """The ids of some rows; what is not known is left out."""
+        """Return the ids of some rows, without those that are not known."""
         return [self._ids[row - 1] for row in rows if row > 0] if self._ids else list(rows)

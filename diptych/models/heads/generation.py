@@ -11,11 +11,11 @@ NextWord = Callable[[Tensor], Tensor]  # prefixes (n, length) to log p of the wo
 def beam_search(
     next_word: NextWord, start: int, end: int, beams: int, longest: int
 ) -> tuple[list[int], float]:
-    """The likeliest text that a search with `beams` open prefixes finds, and its log p.
+    """Return the likeliest text that a search with `beams` open prefixes finds, and its log p.
 
     longest: tokens of a text, start and end token included. The text begins with `start`; it ends with `end`, unless
     no prefix came to an end within `longest`. Probabilities are compared as they are, not divided by the length. One
-    beam is greedy decoding. A text that has ended keeps its place among the beams, as in VirTex.
+    beam is greedy decoding. A text that has ended stays among the beams, as in VirTex.
     """
     if beams < 1 or longest < 2:
         raise ValueError(f"beams = {beams}, longest = {longest}: expected at least 1 and 2")
@@ -40,7 +40,7 @@ def beam_search(
 
 
 def nucleus(log_likelihoods: Tensor, mass: float) -> Tensor:
-    """The smallest set of words with at least this probability, renormalised (Holtzman et al. 2019, equation 2).
+    """Return the smallest set of words with at least this probability, renormalised (Holtzman et al. 2019, equation 2).
 
     log_likelihoods: (vocabulary,). Returns (vocabulary,), probabilities that sum to 1; 0 outside the set. The
     likeliest word is always in it.
@@ -56,7 +56,7 @@ def nucleus(log_likelihoods: Tensor, mass: float) -> Tensor:
 def sample(
     next_word: NextWord, start: int, end: int, *, mass: float, longest: int, generator: torch.Generator
 ) -> list[int]:
-    """A text whose every word is drawn from the nucleus of the words that may follow; up to `longest` tokens."""
+    """Return a text whose every word is drawn from the nucleus of the words that may follow; up to `longest` tokens."""
     text = [start]
     while len(text) < longest and (len(text) == 1 or text[-1] != end):
         chances = nucleus(next_word(torch.tensor([text]))[0], mass)

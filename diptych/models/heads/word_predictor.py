@@ -29,7 +29,7 @@ class WordPredictor(nn.Module):
         return logits.log_softmax(dim=1)
 
     def scores(self, features: Tensor, tokens: Tensor) -> Tensor:
-        """The mean log p of each text's words for each image, (images, texts): zero-shot classification.
+        """Return the mean log p of each text's words for each image, (images, texts): zero-shot classification.
 
         tokens: (texts, up to context_length) ids. A text without words has the score of no evidence, -inf.
         """
@@ -41,13 +41,13 @@ class WordPredictor(nn.Module):
 
 
 def distinct_words(tokens: Tensor) -> Tensor:
-    """The set of ids of each text, without start token, end token and padding: (batch, length) int64, -1 for none.
+    """Return the distinct ids of each text, without start, end and padding: (batch, length) int64, -1 for none.
 
     tokens: (batch, length) ids; the end token is the largest. The padding's id, 0, is a word as well ("!"): what
-    counts is the place before the end token.
+    counts is the position before the end token.
     """
-    place = torch.arange(tokens.shape[1], device=tokens.device)
-    inside = (place > 0) & (place < tokens.argmax(dim=1, keepdim=True))
+    position = torch.arange(tokens.shape[1], device=tokens.device)
+    inside = (position > 0) & (position < tokens.argmax(dim=1, keepdim=True))
     ids = torch.where(inside, tokens.long(), -1).sort(dim=1, descending=True).values
     again = torch.zeros_like(inside)
     again[:, 1:] = ids[:, 1:] == ids[:, :-1]

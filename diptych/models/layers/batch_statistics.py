@@ -29,7 +29,7 @@ def frozen_running_statistics(module: nn.Module) -> Iterator[None]:
 
 
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
-    """The batch norms inside `module`."""
+    """Return the batch norms inside `module`."""
     return [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
 
 

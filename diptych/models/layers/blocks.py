@@ -27,7 +27,7 @@ _GRAPHS = 64
 
 
 def towers(model: nn.Module) -> Iterator[tuple[str, Tower]]:
-    """The towers inside `model`, each with the beginning of its parameters' names ("visual.", or "")."""
+    """Yield the towers inside `model`, each with the beginning of its parameters' names ("visual.", or "")."""
     for name, module in model.named_modules():
         if isinstance(module, _TOWERS):
             yield f"{name}." if name else "", module

@@ -5,11 +5,11 @@ from torch import Tensor
 
 
 def is_cpu_inference(x: Tensor) -> bool:
-    """Whether what is done with `x` happens on a CPU, without gradients, now and not in a compiled graph later."""
+    """Return whether `x` is computed on a CPU, without gradients, now and not in a compiled graph later."""
     recorded = torch.compiler.is_compiling() or is_exported()
     return x.device.type == "cpu" and not torch.is_grad_enabled() and not recorded
 
 
 def is_exported() -> bool:
-    """Whether an exporter records the run: it must hold for other batches, so that nothing may depend on values."""
+    """Return whether an exporter records the run, in which nothing may depend on values: it is for other batches."""
     return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]

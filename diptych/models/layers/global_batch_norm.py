@@ -43,7 +43,7 @@ class GlobalBatchNorm(nn.Module):
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """A batch norm of pictures, likewise; a single process is left to the library."""
+    """A batch norm of images, likewise; a single process is left to the library."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (local, channels, height, width); returns the same shape and precision."""
@@ -63,7 +63,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 
 
 def norm_globally(module: nn.Module) -> None:
-    """Let the batch norms of pictures inside `module` norm by every process's rows; their parameters stay the same."""
+    """Let the batch norms of images inside `module` norm by every process's rows; their parameters stay the same."""
     for norm in module.modules():
         if type(norm) is nn.BatchNorm2d:
             norm.__class__ = GlobalBatchNorm2d

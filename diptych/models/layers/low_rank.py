@@ -33,13 +33,13 @@ class LowRankUpdate(nn.Module):
         self.up = nn.Parameter(torch.zeros(rows, rank))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """weight: (rows, ...); a convolution's is taken as one matrix of what it sees of the picture."""
+        """weight: (rows, ...); a convolution's is taken as one matrix of what it sees of the image."""
         pairs = zip(self.up.chunk(self.parts), self.down.chunk(self.parts), strict=True)
         return weight + self.scale * torch.cat([up @ down for up, down in pairs]).view(weight.shape)
 
 
 def add_low_rank(model: ImageModel, size: architectures.LowRank) -> None:
-    """Give every adapted weight of the chosen towers its update. Raises SettingsError where there is none."""
+    """Give every adapted weight of the chosen towers its update. Raises SettingsError for a tower without any."""
     if size.rank < 1:
         raise SettingsError(f"low_rank: rank {size.rank}: expected at least 1")
     for tower in size.towers:
@@ -56,7 +56,7 @@ def add_low_rank(model: ImageModel, size: architectures.LowRank) -> None:
 
 
 def adapted_weights(tower: nn.Module) -> Iterator[Adapted]:
-    """Those of attention and of MLPs; in a ResNet those of the attention pool and of the 1 x 1 convolutions."""
+    """Yield the weights of attention and of MLPs; in a ResNet, of the attention pool and of the 1 x 1 convolutions."""
     for module in tower.modules():
         if isinstance(module, Attention):
             yield module, "in_proj_weight", 3

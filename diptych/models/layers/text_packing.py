@@ -24,7 +24,7 @@ class Packing:
     """The rows of a batch of texts, and how they attend to each other."""
 
     tokens: Tensor  # (rows,) ids
-    positions: Tensor  # (rows,) place in the text
+    positions: Tensor  # (rows,) position in the text
     ends: Tensor  # (batch,) the row of each text's end token
     queries: Tensor  # (stretches, size) all rows in order; the last one again where the last stretch is short
     keys: Tensor  # (stretches, keys) every row that a stretch may see
@@ -49,12 +49,12 @@ class Packing:
 def pack(tokens: Tensor) -> Packing:
     """tokens: (batch, up to context_length) ids, the largest of each row its end token."""
     end = tokens.argmax(dim=1)
-    place = torch.arange(int(end.max()) + 1, device=tokens.device)
-    used = tokens[:, : len(place)].masked_fill(place > end[:, None], 0)
+    column = torch.arange(int(end.max()) + 1, device=tokens.device)
+    used = tokens[:, : len(column)].masked_fill(column > end[:, None], 0)
     # `unique` sorts the texts, so that equal beginnings lie together.
     texts, number = torch.unique(used, dim=0, return_inverse=True)
     end = texts.argmax(dim=1)
-    inside = place <= end[:, None]
+    inside = column <= end[:, None]
     # A token opens a row where the text above has ended, or has had another token up to here.
     parted = torch.ones_like(inside)
     parted[1:] = (texts[1:] != texts[:-1]) | ~inside[:-1]
@@ -63,7 +63,7 @@ def pack(tokens: Tensor) -> Packing:
     row = row.masked_fill(~opens, 0).cummax(dim=0).values  # otherwise it has the row of the text above
     ends = row.gather(1, end[:, None])
     # The rows behind a row, up to the end of the last text that goes through it, have it in their past.
-    last = place.new_zeros(int(ends[-1]) + 1)
+    last = column.new_zeros(int(ends[-1]) + 1)
     last.scatter_reduce_(0, row[inside], ends.expand_as(row)[inside], "amax")
     text, position = opens.nonzero().unbind(1)
     queries, keys, seen = _stretches(row[text], position, last)
