@@ -8,6 +8,13 @@ from torch import Tensor
 from diptych.errors import CheckpointError, SettingsError
 
 
+def misfits(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors that only one of two models has; if there are none, of those of another shape."""
+    return sorted(first.keys() ^ second.keys()) or [
+        name for name, value in first.items() if value.shape != second[name].shape
+    ]
+
+
 def interpolated(
     first: Mapping[str, Tensor], second: Mapping[str, Tensor], alpha: float
 ) -> dict[str, Tensor]:
@@ -23,10 +30,7 @@ def interpolated(
     """
     if not 0 <= alpha <= 1:
         raise SettingsError(f"alpha = {alpha}: expected a share of the fine-tuned weights, 0..1")
-    wrong = sorted(first.keys() ^ second.keys()) or [
-        name for name, value in first.items() if value.shape != second[name].shape
-    ]
-    if wrong:
+    if wrong := misfits(first, second):
         raise CheckpointError(
             f"two models cannot be blended: {', '.join(wrong[:5])} are in one alone, or have another "
             "shape; both must be of one architecture, with the same classes in the same order"

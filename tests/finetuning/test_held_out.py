@@ -38,7 +38,7 @@ def test_the_part_depends_on_keys_alone() -> None:
 def test_nothing_is_held_out_of_nothing_asked_and_a_share_is_a_share() -> None:
     assert not held_out(KEYS, LABELS, 0.0).any()
     for share in (-0.1, 1.0):
-        with pytest.raises(SettingsError, match="expected a share"):
+        with pytest.raises(SettingsError, match="expected a fraction"):
             held_out(KEYS, LABELS, share)
 
 

@@ -1,6 +1,6 @@
 """Replace the captions of a source by the names of its classes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -123,20 +123,19 @@ def classes_of(example: Example) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in found if name.strip()))
 
 
-def labels_of(source: Source, label_from: LabelFrom) -> tuple[list[str], list[str | None]]:
-    """Return the key and the label of every example; "" and None for one that cannot be read."""
-    keys: list[str] = []
-    labels: list[str | None] = []
+def readable(source: Source) -> Iterator[Example | None]:
+    """Yield every example of a source in order, and None for one that cannot be read."""
     for position in range(len(source)):
         try:
-            example = source[position]
+            yield source[position]
         except DataError:
-            keys.append("")
-            labels.append(None)
-            continue
-        keys.append(example.key)
-        labels.append(label_of(example, label_from))
-    return keys, labels
+            yield None
+
+
+def labels_of(source: Source, label_from: LabelFrom) -> tuple[list[str], list[str | None]]:
+    """Return the key and the label of every example; "" and None for one that cannot be read."""
+    rows = [("", None) if row is None else (row.key, label_of(row, label_from)) for row in readable(source)]
+    return [key for key, _ in rows], [label for _, label in rows]
 
 
 def class_names(source: Source, weights: npt.NDArray[np.float64], label_from: LabelFrom) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diptych.errors import CheckpointError, SettingsError
 from diptych.training.parallel import assign, local
+from diptych.weights.interpolation import misfits
 
 
 class Ema:
@@ -57,10 +58,7 @@ class Ema:
         Raises CheckpointError, and changes nothing, where names or shapes differ.
         """
         own = self.state()
-        wrong = sorted(own.keys() ^ tensors.keys()) or [
-            name for name, value in own.items() if value.shape != tensors[name].shape
-        ]
-        if wrong:
+        if wrong := misfits(own, tensors):
             raise CheckpointError(
                 f"the saved average of the weights does not fit this model: {', '.join(wrong[:10])} missing, not "
                 "expected, or of another shape; resume with the recipe that the run was started with"
