@@ -1,18 +1,17 @@
-"""`diptych caption`: what a captioner says of pictures."""
+"""`diptych caption`: write captions of images."""
 
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from diptych.cli.inputs import find_pictures
 from diptych.cli.options import Activation, Device, Json, Precision
 from diptych.cli.output import emit, progress, say_left_out
 from diptych.errors import DataError, ImageError, UsageError
 
 
 def caption(
-    images: Annotated[list[Path], Parameter(help="Picture files, and folders of pictures.")],
+    images: Annotated[list[Path], Parameter(help="Image files, and folders of images.")],
     /,
     *,
     model: Annotated[
@@ -20,27 +19,28 @@ def caption(
     ],
     activation: Activation = None,
     beams: Annotated[
-        int, Parameter(help="Texts that the search keeps open; 1 takes the best word each time.")
+        int, Parameter(help="Texts that the search keeps; 1 takes the best word each time.")
     ] = 5,
     nucleus: Annotated[
         float | None,
         Parameter(help="Draw each word among the likeliest of this probability, 0..1, in place of a search."),
     ] = None,
-    seed: Annotated[int, Parameter(help="Of the draws.")] = 0,
+    seed: Annotated[int, Parameter(help="Seed of the draws.")] = 0,
     device: Device = "auto",
     precision: Precision = "auto",
     as_json: Json = False,
 ) -> None:
-    """Write a caption of each picture, with a model that was trained to (VirTex)."""
+    """Write a caption of each image, with a model that was trained to (VirTex)."""
     if beams < 1:
         raise UsageError(f"--beams {beams}: expected at least 1")
     if nucleus is not None and not 0 < nucleus <= 1:
         raise UsageError(f"--nucleus {nucleus}: expected a probability above 0 and at most 1")
-    pictures = find_pictures(images)
 
     from diptych.cli.machine import load_model  # noqa: PLC0415
+    from diptych.data.sources.image_files import find_image_files  # noqa: PLC0415
     from diptych.evaluation.generated_captions import write_captions  # noqa: PLC0415
 
+    pictures = find_image_files(images)
     _, network, preprocess = load_model(model, device, precision, activation)
     written = []
     with progress("writing", len(pictures.files)) as advance:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from diptych.cli.inputs import open_data
 from diptych.cli.options import NO_TABLE_OPTIONS, Json, SourcePlace, TableOptions, example
 from diptych.cli.output import emit, progress, say, say_left_out, table
 from diptych.errors import UsageError
@@ -44,10 +43,11 @@ def inspect(
     """Counts, formats, sizes, lengths of captions in tokens, duplicates, and a few rows. Nothing is decoded."""
     from diptych.data.inspection import inspect_source  # noqa: PLC0415
     from diptych.data.left_out import left_out_of  # noqa: PLC0415
+    from diptych.data.sources.opening import open_source  # noqa: PLC0415
     from diptych.tokenizer import default_tokenizer  # noqa: PLC0415
 
     _at_least(1, rows=rows, context_length=context_length)
-    opened = open_data(source, columns)
+    opened = open_source(source, **vars(columns))
     encode = default_tokenizer().encode
     with progress("looking", min(rows, len(opened))) as advance:
         found = inspect_source(
@@ -83,12 +83,13 @@ def words(
     as_json: Json = False,
 ) -> None:
     """The ids that captions and tags use, as a line of a recipe: the `known` words of a model that predicts them."""
+    from diptych.data.sources.opening import open_source  # noqa: PLC0415
     from diptych.embed.source_rows import Skipped, read_row  # noqa: PLC0415
     from diptych.tokenizer.occurrence import ids_in  # noqa: PLC0415
 
     if least < 1:
         raise UsageError(f"--least {least}: expected at least 1")
-    opened = open_data(source, columns)
+    opened = open_source(source, **vars(columns))
     with progress("reading", len(opened)) as advance:
         texts = []
         for position in range(len(opened)):
@@ -120,8 +121,9 @@ def verify(
     """Decode every image and read every caption; count what is bad by reason. Exit code 1 if anything is."""
     from diptych.data.examination import verify_source  # noqa: PLC0415
     from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
+    from diptych.data.sources.opening import open_source  # noqa: PLC0415
 
-    opened = open_data(source, columns)
+    opened = open_source(source, **vars(columns))
     with progress("verifying", len(opened)) as advance:
         verdict = verify_source(
             opened, workers=_threads(workers), need_caption=not allow_no_caption, progress=advance
@@ -171,11 +173,12 @@ def pack(
     listed in pack.json."""
     from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
     from diptych.data.packing import pack_source  # noqa: PLC0415
+    from diptych.data.sources.opening import open_source  # noqa: PLC0415
 
     _at_least(1, resize=resize)
     if not shard_size > 0:
         raise UsageError(f"--shard-size {shard_size}: expected megabytes, above 0")
-    opened = open_data(source, columns)
+    opened = open_source(source, **vars(columns))
     with progress("packing", len(opened)) as advance:
         packed = pack_source(
             opened,

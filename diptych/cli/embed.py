@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from diptych.cli.inputs import open_data
 from diptych.cli.options import (
     NO_TABLE_OPTIONS,
     Activation,
@@ -66,13 +65,14 @@ def embed(
 
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
+    from diptych.data.sources.opening import open_source  # noqa: PLC0415
     from diptych.embed.embedding_files import about, check_name, write_embeddings  # noqa: PLC0415
     from diptych.embed.embedding_pieces import Shard  # noqa: PLC0415
     from diptych.pretrained import fingerprint  # noqa: PLC0415
 
     check_name(out)
     shard = None if num_shards is None or shard_index is None else Shard(shard_index, num_shards)
-    rows = open_data(source, columns)
+    rows = open_source(source, **vars(columns))
     name, network, preprocess = load_model(model, device, precision, activation)
     said = about(name, fingerprint(network, preprocess), rows)
     if engine == "ray":

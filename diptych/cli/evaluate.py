@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from cyclopts import App
 
 from diptych.cli.evaluate_datasets import Root
-from diptych.cli.inputs import KeepNothing
 from diptych.cli.options import (
     NO_TABLE_OPTIONS,
     Activation,
     BatchSize,
     Device,
     Json,
+    KeepNothing,
     Model,
     Precision,
     TableOptions,
@@ -110,9 +110,9 @@ def _evaluate(
     """Measure a model at a task, and print the report. columns: are among the task's settings by now."""
     from functools import partial  # noqa: PLC0415
 
-    from diptych.cli.inputs import classifier_builder  # noqa: PLC0415
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.evaluation.job import Context, Subject, open_data, prepare  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.classifier_cache import builder  # noqa: PLC0415
     from diptych.evaluation.zero_shot.prompts import templates_for  # noqa: PLC0415
 
     job = prepare(task, Context(open=partial(open_data, root=root), templates=templates_for(model)))
@@ -122,7 +122,7 @@ def _evaluate(
             model=network,
             preprocess=preprocess,
             name=name,
-            build=classifier_builder(preprocess, keep=not no_cache),
+            build=builder(preprocess, keep=not no_cache),
             batch_size=batch_size,
         )
         with progress("evaluating", job.images + job.fits) as advance:

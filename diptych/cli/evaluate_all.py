@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from diptych.cli.evaluate_datasets import Root
-from diptych.cli.inputs import KeepNothing
-from diptych.cli.options import Activation, BatchSize, Device, Json, Model, Precision
+from diptych.cli.options import Activation, BatchSize, Device, Json, KeepNothing, Model, Precision
 from diptych.cli.output import emit, progress, say, say_left_out, table
 from diptych.errors import DataError
 from diptych.weights.naming import DEFAULT_MODEL
@@ -106,9 +105,9 @@ class _Terminal:
 
 def _subject(model: str, device: str, precision: str, *, leads: bool, keep: bool) -> "SuiteSubject":
     """The model; of several processes, the first one alone says what was chosen."""
-    from diptych.cli.inputs import classifier_builder  # noqa: PLC0415
     from diptych.cli.machine import choose, load_model  # noqa: PLC0415
     from diptych.evaluation.suite.suite_run import SuiteSubject  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.classifier_cache import builder  # noqa: PLC0415
     from diptych.evaluation.zero_shot.prompts import templates_for  # noqa: PLC0415
     from diptych.hardware import pick_device, pick_precision  # noqa: PLC0415
     from diptych.pretrained import fingerprint  # noqa: PLC0415
@@ -126,7 +125,7 @@ def _subject(model: str, device: str, precision: str, *, leads: bool, keep: bool
         fingerprint=fingerprint(network, preprocess),
         precision=exact,
         templates=templates_for(name),
-        build=classifier_builder(preprocess, keep=keep),
+        build=builder(preprocess, keep=keep),
     )
 
 

@@ -8,7 +8,6 @@ from cyclopts import Parameter
 
 from diptych.cli.evaluate import everybody
 from diptych.cli.evaluate_datasets import Root
-from diptych.cli.inputs import KeepNothing
 from diptych.cli.options import (
     NO_TABLE_OPTIONS,
     Activation,
@@ -16,6 +15,7 @@ from diptych.cli.options import (
     Data,
     Device,
     Json,
+    KeepNothing,
     LabelsFile,
     Model,
     Precision,
@@ -65,12 +65,12 @@ def calibrate(
     if not out.absolute().parent.is_dir():
         raise SettingsError(f"{out}: the folder {out.parent} does not exist; make it first")
 
-    from diptych.cli.inputs import classifier_builder  # noqa: PLC0415
     from diptych.cli.machine import load_model  # noqa: PLC0415
     from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
     from diptych.evaluation.job import Context, open_data  # noqa: PLC0415
     from diptych.evaluation.task_jobs import zero_shot_data  # noqa: PLC0415
     from diptych.evaluation.zero_shot import calibration  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.classifier_cache import builder  # noqa: PLC0415
     from diptych.evaluation.zero_shot.prompts import templates_for  # noqa: PLC0415
 
     labels = None if labels_file is None else str(labels_file)
@@ -102,7 +102,7 @@ def calibrate(
                 labels=task.labels,
                 templates=task.templates,
                 label_from=task.label_from,
-                build=classifier_builder(preprocess, keep=not no_cache),
+                build=builder(preprocess, keep=not no_cache),
                 batch_size=batch_size,
                 progress=advance,
             )

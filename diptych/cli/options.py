@@ -120,3 +120,9 @@ LabelsFile = Annotated[
     Path | None,
     Parameter(help="The classes: text with one a line, TOML or JSON, or a .csv or .tsv table of names."),
 ]
+KeepNothing = Annotated[
+    bool,
+    Parameter(
+        name="--no-cache", negative="", help="Embed the classes' words again, and keep nothing for next time."
+    ),
+]

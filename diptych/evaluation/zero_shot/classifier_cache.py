@@ -1,6 +1,7 @@
 """Zero-shot classifiers that are kept on disk: 80,000 prompts are embedded once, not at every look at a model."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import platform
@@ -14,7 +15,7 @@ from torch import Tensor
 from diptych.atomic import atomic_write
 from diptych.data.images.transforms import Preprocess
 from diptych.embed.encode import Vectors
-from diptych.evaluation.zero_shot.classification import classifier
+from diptych.evaluation.zero_shot.classification import BuildClassifier, classifier
 from diptych.models.image_model import ImageModel
 from diptych.pretrained import fingerprint
 from diptych.weights.foreign import published
@@ -29,6 +30,11 @@ _WORTH_KEEPING = 128
 def cache_folder() -> Path:
     """Where classifiers are kept: `$DIPTYCH_CACHE/classifiers`, or beside the models in the user's cache folder."""
     return published.cache_folder().with_name("classifiers")
+
+
+def builder(preprocess: Preprocess, *, keep: bool) -> BuildClassifier:
+    """Return what makes a classifier of a model with this preprocessing; with `keep`, from the cache if it is there."""
+    return functools.partial(cached_classifier, preprocess=preprocess) if keep else classifier
 
 
 def cached_classifier(
