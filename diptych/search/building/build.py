@@ -1,36 +1,32 @@
 """Bring an index up to date with its data: only new and changed images are embedded."""
 
-import contextlib
 import dataclasses
 import hashlib
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeAlias
-
-import numpy as np
+from typing import Protocol
 
 from diptych.data.example import Example
 from diptych.data.images.photograph import photograph
 from diptych.data.sources.opening import Source
 from diptych.embed.encode import Progress
 from diptych.embed.source_rows import EmbeddedBatch, Skipped, count_reasons, none_readable, read_row, uri_of
-from diptych.errors import DataError, ImageError, SearchIndexError
+from diptych.errors import DataError, ImageError
 from diptych.search.building.caption_rows import with_all_captions
 from diptych.search.building.catalogue import Catalogue
 from diptych.search.building.origin import Origin
+from diptych.search.building.pending_rows import KnownVector, PendingRows
 from diptych.search.building.rewriting import upgrade_format
-from diptych.search.building.separate import check_separate
+from diptych.search.building.separate import check_separate, leaving_no_empty_folder
 from diptych.search.building.snapshot import Snapshot, item_of, read, stamp, with_photograph
-from diptych.search.building.vanished import LostImagesError, check_lost, check_replaced
-from diptych.search.building.vanished import gone_rows as find_gone
+from diptych.search.building.vanished import LostImagesError, check_lost, check_replaced, gone_rows
 from diptych.search.building.writer import Writer
 from diptych.search.manifest import Embedder, Manifest, drop_leftovers, read_manifest, require
 from diptych.search.stores.connect import connected_database
-from diptych.search.stores.image_rows import Batch, Item, item_id
+from diptych.search.stores.image_rows import Item, item_id
 from diptych.search.stores.protocol import Database, VectorStore
 
 # A kill loses the embeddings since the last commit: at most this many images, or those of this many seconds.
@@ -97,7 +93,7 @@ def refresh(
     """
     if isinstance(place, str | Path):
         check_separate(str(place), source.name)
-    with _leaving_no_empty_folder(place), connected_database(place, options) as database, database.writing():
+    with leaving_no_empty_folder(place), connected_database(place, options) as database, database.writing():
         manifest = read_manifest(database)
         if manifest is not None and not rebuild:
             require(database.place, manifest.current, encoder)
@@ -118,29 +114,6 @@ def refresh(
             progress=progress or (lambda _: None),
         )
         return run.run()
-
-
-@contextlib.contextmanager
-def _leaving_no_empty_folder(place: str | Path | Database) -> Iterator[None]:
-    """Remove the folder of a new index again if no image could be read."""
-    is_new = isinstance(place, str | Path) and not Path(place).exists()
-    try:
-        yield
-    except DataError:
-        if is_new:
-            shutil.rmtree(str(place), ignore_errors=True)
-        raise
-
-
-@dataclass(frozen=True)
-class _KnownVector:
-    """The present `item` of an image whose vector is already in the index, under the id `origin`."""
-
-    item: Item
-    origin: str
-
-
-_Waiting: TypeAlias = tuple[list[Item], EmbeddedBatch]
 
 
 class _Refresh:
@@ -170,8 +143,7 @@ class _Refresh:
         self._snapshot = Snapshot(source, self._origin)
         self._new: set[bytes] = set()  # ids of this source that are not in the catalogue
         self._arrived: list[bytes] = []  # half hashes of images with a new uri and a known vector
-        self._kept: list[_KnownVector] = []
-        self._waiting: list[_Waiting] = []
+        self._waiting = PendingRows()
         self._background = ThreadPoolExecutor(1, thread_name_prefix="index")
         self._writing: Future[int] | None = None
         self._last_commit = time.monotonic()
@@ -190,10 +162,9 @@ class _Refresh:
                 if batch.skipped:
                     self._progress(len(batch.skipped))
                 if items:
-                    self._waiting.append((items, batch))
-                count = sum(len(waiting) for waiting, _ in self._waiting)
+                    self._waiting.embedded.append((items, batch))
                 late = time.monotonic() - self._last_commit > self._commit_seconds
-                if count >= self._commit_rows or late:
+                if self._waiting.embedded_count >= self._commit_rows or late:
                     self._commit()
                 elif self._writing is not None and self._writing.done():
                     self._settle()
@@ -232,7 +203,7 @@ class _Refresh:
         try:
             size, mtime_ns = stamp(example.image)
             here = dataclasses.replace(here, size=size, mtime_ns=mtime_ns)
-            stamped = row is not None and mtime_ns is not None and self._is_stamped(row, size, mtime_ns)
+            stamped = row is not None and mtime_ns is not None and catalogue.has_stamp(row, size, mtime_ns)
             if stamped and here.told() == catalogue.told(row or 0):
                 self._summary.unchanged += 1
                 return True
@@ -245,10 +216,6 @@ class _Refresh:
         origin = row if row is not None and catalogue.half_sha256(row) == half else catalogue.find_bytes(half)
         return origin is not None and self._keep(with_photograph(here, photograph(data)), row, origin)
 
-    def _is_stamped(self, row: int, size: int, mtime_ns: int) -> bool:
-        found = self._catalogue.rows[row]
-        return bool((found["bytes"], found["mtime_ns"]) == (size, mtime_ns))
-
     def _keep(self, here: Item, row: int | None, origin: int) -> bool:
         """Record that an image has its vector; its row is written if its description has changed."""
         if row == origin:
@@ -259,8 +226,8 @@ class _Refresh:
             self._arrived.append(self._catalogue.half_sha256(origin))
         else:
             self._summary.updated += 1
-        self._kept.append(_KnownVector(here, self._catalogue.id_of(origin)))
-        if len(self._kept) >= self._commit_rows:
+        self._waiting.known.append(KnownVector(here, self._catalogue.id_of(origin)))
+        if len(self._waiting.known) >= self._commit_rows:
             self._commit()
         return True
 
@@ -280,11 +247,12 @@ class _Refresh:
         All decisions are made here: the writing thread touches nothing else of this object.
         """
         self._settle()
-        kept, waiting = self._kept, self._waiting
-        self._kept, self._waiting = [], []
-        if kept or waiting:
-            self._note_changes(kept, waiting)
-            self._writing = self._background.submit(self._write, kept, waiting)
+        rows, self._waiting = self._waiting, PendingRows()
+        if rows.known or rows.embedded:
+            updated = rows.mark_changes(self._catalogue)
+            self._summary.updated += updated
+            self._summary.added += rows.embedded_count - updated
+            self._writing = self._background.submit(rows.write, self._writer, self._catalogue)
         self._last_commit = time.monotonic()
 
     def _settle(self) -> None:
@@ -295,72 +263,17 @@ class _Refresh:
             if embedded:
                 self._progress(embedded)
 
-    def _note_changes(self, kept: list[_KnownVector], waiting: list[_Waiting]) -> None:
-        """Mark the rows whose vectors are about to change, so that no other image takes their old ones."""
-        catalogue = self._catalogue
-        for one in kept:
-            row = catalogue.find(one.item.id)
-            if row is not None and one.origin != one.item.id:
-                catalogue.changed[row] = True
-        for items, _ in waiting:
-            rows = [row for item in items if (row := catalogue.find(item.id)) is not None]
-            catalogue.changed[rows] = True
-            self._summary.updated += len(rows)
-            self._summary.added += len(items) - len(rows)
-
-    def _write(self, kept: list[_KnownVector], waiting: list[_Waiting]) -> int:
-        """Write both; return how many were embedded.
-
-        Known vectors come first, because embedded images may replace the rows that have them.
-        """
-        self._write_kept(kept)
-        if waiting:
-            self._write_embedded(waiting)
-        return sum(len(items) for items, _ in waiting)
-
-    def _write_embedded(self, waiting: list[_Waiting]) -> None:
-        items: list[Item] = []
-        thumbnails: list[bytes | None] = []
-        for batch_items, batch in waiting:
-            previews = batch.previews or (None,) * len(batch_items)
-            for item, look in zip(batch_items, previews, strict=True):
-                width, height = (0, 0) if look is None else (look.width, look.height)
-                items.append(dataclasses.replace(item, width=width, height=height))
-                thumbnails.append(None if look is None else look.thumbnail)
-        vectors = np.concatenate([batch.vectors for _, batch in waiting]).astype(np.float16)
-        replaced = [item.id for item in items if self._catalogue.find(item.id) is not None]
-        self._writer.upsert(Batch(items, vectors), thumbnails, replaced=replaced)
-
-    def _write_kept(self, kept: list[_KnownVector]) -> None:
-        store = self._writer.store
-        if not kept or store is None:
-            return
-        found = store.get([one.origin for one in kept])
-        places = {item.id: place for place, item in enumerate(found.items)}
-        missing = next((one for one in kept if one.origin not in places), None)
-        if missing is not None:
-            raise SearchIndexError(
-                f"{missing.item.uri}: another writer removed its vector meanwhile; run the same command again"
-            )
-        items, thumbnails = [], []
-        for one in kept:
-            old = found.items[places[one.origin]]
-            items.append(dataclasses.replace(one.item, sha256=old.sha256, width=old.width, height=old.height))
-            thumbnails.append(self._writer.thumbnail(old))
-        vectors = found.vectors[[places[one.origin] for one in kept]]
-        self._writer.upsert(Batch(items, vectors), thumbnails, replaced=[item.id for item in items])
-
     def _finish(self) -> Summary:
         summary = self._summary
-        gone_rows = find_gone(self._catalogue, self._origin)
-        gone_bytes = {self._catalogue.half_sha256(row) for row in gone_rows}
+        gone = gone_rows(self._catalogue, self._origin)
+        gone_bytes = {self._catalogue.half_sha256(row) for row in gone}
         moved = [half for half in self._arrived if half in gone_bytes]
         moved_bytes = set(moved)
         summary.moved = len(moved)
         summary.added += len(self._arrived) - len(moved)
-        removed = [row for row in gone_rows if self._catalogue.half_sha256(row) not in moved_bytes]
+        removed = [row for row in gone if self._catalogue.half_sha256(row) not in moved_bytes]
         here = summary.added + summary.updated + summary.moved + summary.unchanged
-        if not here and not (self._force and gone_rows):
+        if not here and not (self._force and gone):
             raise DataError(f"{self._source.name}: {none_readable(summary.skipped)}")
         lost = None
         if self._replaced is not None and not self._force:
@@ -370,9 +283,9 @@ class _Refresh:
                 check_lost(self._place, self._catalogue, removed)
             except LostImagesError as error:
                 lost, stays = error, set(removed)
-                gone_rows = [row for row in gone_rows if row not in stays]
+                gone = [row for row in gone if row not in stays]
         summary.removed = 0 if lost else len(removed)
-        self._writer.delete([self._catalogue.id_of(row) for row in gone_rows])
+        self._writer.delete([self._catalogue.id_of(row) for row in gone])
         others = {*self._catalogue.sources} - {self._origin.name}
         before = self._manifest.skipped if self._manifest is not None else {}
         skipped = {name: counts for name, counts in before.items() if name in others}

@@ -57,6 +57,11 @@ class Catalogue:
         place = int(np.searchsorted(self._sizes, size))
         return place < len(self._sizes) and bool(self._sizes[place] == size)
 
+    def has_stamp(self, row: int, size: int, mtime_ns: int) -> bool:
+        """Return whether the image's file has that size in bytes and that modification time."""
+        found = self.rows[row]
+        return bool((found["bytes"], found["mtime_ns"]) == (size, mtime_ns))
+
     def id_of(self, row: int) -> str:
         return bytes(self.rows["id"][row]).hex()
 

@@ -1,10 +1,14 @@
 """Check that the folder of an index is neither the source nor a folder of other things."""
 
+import contextlib
 import os
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from diptych.errors import SearchIndexError
+from diptych.errors import DataError, SearchIndexError
+from diptych.search.stores.protocol import Database
 
 _MANIFEST = "index.json"
 # The files that a writer makes before the manifest: a killed first run leaves only these.
@@ -49,3 +53,15 @@ def _is_own(folder: Path, name: str) -> bool:
 
 def _is_index(folder: Path) -> bool:
     return (folder / _MANIFEST).is_file()
+
+
+@contextlib.contextmanager
+def leaving_no_empty_folder(place: str | Path | Database) -> Iterator[None]:
+    """Remove the folder of a new index again if no image could be read."""
+    is_new = isinstance(place, str | Path) and not Path(place).exists()
+    try:
+        yield
+    except DataError:
+        if is_new:
+            shutil.rmtree(str(place), ignore_errors=True)
+        raise
