@@ -4,6 +4,7 @@ A model that takes a text for a bag of words finds both equally like the image, 
 same question is asked by Winoground (Thrush et al. 2022) and by ARO (Yuksekgonul et al. 2022) of photographs.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from diptych.embed.source_rows import count_reasons
 from diptych.errors import DataError
 from diptych.evaluation.metrics import Floats, Integers, wilson
 from diptych.evaluation.repeated_images import count_remark
-from diptych.evaluation.survey import embed_rows, encoded_rows, survey
+from diptych.evaluation.survey import EmbeddedRows, embed_rows, encoded_rows, survey
 from diptych.evaluation.task_report import Outcomes, Report, Scores
 from diptych.evaluation.zero_shot.text_likelihood import pair_likelihoods, seen_of_images
 from diptych.models.image_model import ImageModel
@@ -40,7 +41,7 @@ def evaluate_word_order(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Report:
-    """The share of images whose caption the model prefers to the wrong one; an image with no preference is half.
+    """Measure the share of images whose caption the model prefers to the wrong one; no preference counts half.
 
     source: each example has its caption first and the wrong one as `foil` in its metadata; the values of `exchange`,
     where there are any, are reported on their own as well. `tied` is the share without a preference. Intervals are
@@ -51,26 +52,9 @@ def evaluate_word_order(
     """
     rows = survey(source, _row)
     found = rows.picked
-    predictor = model.text_predictor
-    if predictor is not None:
-        images = encoded_rows(
-            seen_of_images(predictor),
-            preprocess,
-            source,
-            found,
-            device=model.device,
-            batch_size=batch_size,
-            progress=progress,
-        )
-        pairs = [found[position] for position in images.positions]
-        right = pair_likelihoods(predictor, images.vectors, [row.right for row in pairs])
-        margin = right - pair_likelihoods(predictor, images.vectors, [row.wrong for row in pairs])
-    else:
-        images = embed_rows(model, preprocess, source, found, batch_size=batch_size, progress=progress)
-        pairs = [found[position] for position in images.positions]
-        right = embed_texts(model, [row.right for row in pairs], truncate=True)
-        wrong = embed_texts(model, [row.wrong for row in pairs], truncate=True)
-        margin = (images.vectors * (right - wrong)).sum(axis=1)
+    measure = _compared if model.text_predictor is None else _predicted
+    images, margin = measure(model, preprocess, source, found, batch_size=batch_size, progress=progress)
+    pairs = [found[position] for position in images.positions]
     preferred = np.where(np.abs(margin) <= _EQUAL, 0.5, margin > 0).astype(np.float32)
     groups = np.array([row.group for row in pairs])
     shown = np.array([rows.images[position] for position in images.positions])
@@ -94,8 +78,51 @@ def evaluate_word_order(
     )
 
 
+def _compared(
+    model: ImageModel,
+    preprocess: Preprocessing,
+    source: Source,
+    found: Mapping[int, _Row],
+    *,
+    batch_size: int,
+    progress: Progress | None,
+) -> tuple[EmbeddedRows, Floats]:
+    """Return the images, and by how much each is nearer to its caption than to the wrong one: (n,) of cosines."""
+    images = embed_rows(model, preprocess, source, found, batch_size=batch_size, progress=progress)
+    pairs = [found[position] for position in images.positions]
+    right = embed_texts(model, [row.right for row in pairs], truncate=True)
+    wrong = embed_texts(model, [row.wrong for row in pairs], truncate=True)
+    return images, (images.vectors * (right - wrong)).sum(axis=1)
+
+
+def _predicted(
+    model: ImageModel,
+    preprocess: Preprocessing,
+    source: Source,
+    found: Mapping[int, _Row],
+    *,
+    batch_size: int,
+    progress: Progress | None,
+) -> tuple[EmbeddedRows, Floats]:
+    """Return the images, and by how much a predictor finds each caption likelier: (n,) of mean log p a token."""
+    predictor = model.text_predictor
+    assert predictor is not None
+    images = encoded_rows(
+        seen_of_images(predictor),
+        preprocess,
+        source,
+        found,
+        device=model.device,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    pairs = [found[position] for position in images.positions]
+    right = pair_likelihoods(predictor, images.vectors, [row.right for row in pairs])
+    return images, right - pair_likelihoods(predictor, images.vectors, [row.wrong for row in pairs])
+
+
 def _scores(preferred: Floats, images: Integers) -> Scores:
-    """The scores of n rows. images: (n,), equal for rows of one image, which are not independent trials."""
+    """Return the scores of n rows. images: (n,), equal for rows of one image, which are not independent trials."""
     count = len(preferred)
     accuracy = float(np.mean(preferred, dtype=np.float64))
     return Scores(

@@ -123,7 +123,7 @@ def test_calibrate_says_for_people_what_it_wrote(classes: Path, tiny: Path, run:
     # The two pictures of a colour are one to the model, so that half of six is not to be had.
     assert kept == pytest.approx(4 / 6)
     assert "66.7 % of them reach it" in said
-    assert "classify PICTURES --calibration half.json" in said
+    assert "classify IMAGES --calibration half.json" in said
 
 
 def test_a_threshold_alone_says_which_pictures_show_none_of_these(

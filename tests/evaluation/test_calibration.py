@@ -256,5 +256,5 @@ def test_what_cannot_be_calibrated_is_an_error(
     with pytest.raises(SettingsError, match="one class \\('cat'\\)"):
         calibrate(tiny_clip, tiny_preprocess, open_source(tmp_path / "one"), model_name="tiny")
     labels = LabelSet.of(["cat", "dog"])
-    with pytest.raises(DataError, match="one picture that can be read"):
+    with pytest.raises(DataError, match="one image that can be read"):
         calibrate(tiny_clip, tiny_preprocess, open_source(tmp_path / "one"), model_name="tiny", labels=labels)

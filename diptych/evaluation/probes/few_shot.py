@@ -70,25 +70,19 @@ def evaluate_few_shot(
     zero_shot: the model's own `headline` on `test`, for the `crossing` in the details. progress: is told of each
     probe, of which there are `len(shots) * seeds`.
 
-    The regularisation is chosen from the images that were drawn and no others: by cross-validation, in at most
-    `MOST_FOLDS` folds with as many images of each class as each other; one image a class cannot be divided, so its C
-    is `one_shot_strength`.
+    The regularisation is chosen from the drawn images alone: by cross-validation, in at most `MOST_FOLDS` folds with as
+    many images of each class as each other; one image a class cannot be divided, so its C is `one_shot_strength`.
 
     Metrics are means over the seeds, called `top1_4_shot` and so on. Their intervals are Student's t over the seeds:
-    they are about which images were drawn, not about the test images, which are the same; one seed has none.
+    about which images were drawn, not about the test images; one seed has none.
 
     Raises:
         DataError: a class has fewer training images than `shots` asks for, or other classes in `test`.
         SettingsError: `shots` or `seeds` is not positive, or `headline` does not fit the classes.
     """
-    numbers = sorted(set(shots))
-    if not numbers or numbers[0] < 1 or seeds < 1:
-        raise SettingsError(f"shots {list(shots)}, seeds {seeds}: expected whole numbers from 1")
-    if zero_shot is not None and not 0 <= zero_shot <= 1:
-        raise SettingsError(f"zero-shot accuracy {zero_shot:g}: expected a share in 0..1, such as 0.42")
+    numbers, place = _checked(shots, seeds, zero_shot), fitting_device(torch.device(device))
     check_test(train, test, headline)
     _check_enough(train, numbers[-1])
-    place = fitting_device(torch.device(device))
     draws = [
         [
             _draw(train, test, number, seed, headline=headline, device=place, progress=progress)
@@ -98,8 +92,14 @@ def evaluate_few_shot(
     ]
     names = [metric_name(headline, number) for number in numbers]
     values = np.array([[draw.value for draw in of_number] for of_number in draws])
-    crossings = _crossings(numbers, values, zero_shot)
-    converged = all(draw.converged for of_number in draws for draw in of_number)
+    details = {
+        "headline": names[-1],
+        "classes": len(test.classes),
+        "shots": numbers,
+        "seeds": seeds,
+        **_of_draws(names, draws),
+        **_crossings(numbers, values, zero_shot),
+    }
     return Report(
         task="few-shot",
         model=model_name,
@@ -107,22 +107,34 @@ def evaluate_few_shot(
         scores=_scores(len(test), names, values, draws[0][0].chance),
         skipped=test.skipped,
         remarks=test.remarks_beside(train),
-        details={
-            "headline": names[-1],
-            "classes": len(test.classes),
-            "shots": numbers,
-            "seeds": seeds,
-            "by_seed": dict(zip(names, values.tolist(), strict=True)),
-            "C": {
-                name: [draw.inverse_strength for draw in of_number]
-                for name, of_number in zip(names, draws, strict=True)
-            },
-            "converged": converged,
-            **crossings,
-        },
-        notes=(_crossed(crossings), *(() if converged else (NOT_CONVERGED,))),
+        details=details,
+        notes=(_crossed(details), *(() if details["converged"] else (NOT_CONVERGED,))),
         outcomes=Outcomes(keys=test.keys, scores=_of_images(names, draws), positions=test.positions),
     )
+
+
+def _checked(shots: Sequence[int], seeds: int, zero_shot: float | None) -> list[int]:
+    """Return the numbers of shots, each once, in order; SettingsError where one of the values cannot be used."""
+    numbers = sorted(set(shots))
+    if not numbers or numbers[0] < 1 or seeds < 1:
+        raise SettingsError(f"shots {list(shots)}, seeds {seeds}: expected whole numbers from 1")
+    if zero_shot is not None and not 0 <= zero_shot <= 1:
+        raise SettingsError(f"zero-shot accuracy {zero_shot:g}: expected a share in 0..1, such as 0.42")
+    return numbers
+
+
+def _of_draws(names: Sequence[str], draws: Sequence[Sequence[_Draw]]) -> dict[str, Any]:
+    """Return what a report's details say of each draw."""
+    return {
+        "by_seed": {
+            name: [draw.value for draw in of_number] for name, of_number in zip(names, draws, strict=True)
+        },
+        "C": {
+            name: [draw.inverse_strength for draw in of_number]
+            for name, of_number in zip(names, draws, strict=True)
+        },
+        "converged": all(draw.converged for of_number in draws for draw in of_number),
+    }
 
 
 def _scores(count: int, names: Sequence[str], values: NDArray[np.float64], chance: float) -> Scores:
@@ -149,7 +161,7 @@ def _of_images(names: Sequence[str], draws: Sequence[Sequence[_Draw]]) -> dict[s
 
 
 def metric_name(headline: str, shots: int) -> str:
-    """What a report calls a metric of probes of so many examples a class."""
+    """Return what a report calls a metric of probes of so many examples a class."""
     return f"{headline}_{shots}_shot"
 
 
@@ -165,7 +177,7 @@ def sample(target: Integers, shots: int, seed: int) -> Integers:
 
 
 def one_shot_strength(features: Floats) -> float:
-    """The C for one example a class, from the features (n, width) alone: so that C times their mean squared distance
+    """Return the C for one example a class, from the features (n, width): C times their mean squared distance
     from their mean is `_ONE_SHOT`, and the fit is the same whatever the scale that a model's features have."""
     wide = features.astype(np.float64)
     spread = float(np.square(wide - wide.mean(axis=0)).sum(axis=1).mean())
@@ -173,7 +185,7 @@ def one_shot_strength(features: Floats) -> float:
 
 
 def crossing(shots: Sequence[float], accuracy: Sequence[float], zero_shot: float) -> Crossing:
-    """The number of examples a class at which a probe's accuracy first reaches that of zero-shot.
+    """Return the number of examples a class at which a probe's accuracy first reaches that of zero-shot.
 
     shots, accuracy: of probes, by rising numbers of examples. Between two of them accuracy is taken to be linear in
     the logarithm of the number (Figure 7).
@@ -188,7 +200,7 @@ def crossing(shots: Sequence[float], accuracy: Sequence[float], zero_shot: float
 
 
 def t_interval(values: Sequence[float]) -> Interval:
-    """Student's interval at 95 % for the mean of shares, two or more, cut to 0..1."""
+    """Return Student's interval at 95 % for the mean of shares, two or more, cut to 0..1."""
     mean, reach = fmean(values), margin(values)
     return max(0.0, mean - reach), min(1.0, mean + reach)
 
@@ -217,7 +229,7 @@ def _draw(
 
 
 def _fit(drawn: LabelledFeatures, shots: int, headline: str, device: torch.device) -> Fit:
-    """The probe of a balanced sample, class by class."""
+    """Fit the probe of a balanced sample, class by class."""
     everything = drawn.regression(device)
     if shots == 1:
         return everything.fit(one_shot_strength(drawn.features))
@@ -257,8 +269,8 @@ def _crossings(shots: Sequence[int], values: NDArray[np.float64], zero_shot: flo
 
 
 def _crossed(found: dict[str, Any]) -> str:
-    """Return what a person is told beside the figures. found: of `_crossings`."""
-    if not found:
+    """Return what a person is told beside the figures. found: a report's details."""
+    if "crossing" not in found:
         return "intervals: over the draws of the images that were learned from"
     meets, accuracy = found["crossing"], percent(found["zero_shot"])
     relation = "" if meets["relation"] == "equal" else f"{meets['relation']} "

@@ -26,8 +26,8 @@ from diptych.evaluation.zero_shot.answers import (
     Answers,
     answers,
     check_headline,
+    outcomes_of,
     score_answers,
-    values_of_images,
 )
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.classification import LabelledRows, survey_labels
@@ -68,7 +68,7 @@ class ProbeData(ABC):
         return len(self.features)
 
     def only(self, rows: Integers) -> Self:
-        """The images of those numbers (m,), in their order."""
+        """Return the images of those numbers (m,), in their order."""
         arrays: dict[str, Any] = {name: getattr(self, name)[rows] for name in ("features", *self.labels_in)}
         return replace(
             self,
@@ -90,7 +90,7 @@ class ProbeData(ABC):
         return (*self.remarks, *(f"{train.data}: {remark}" for remark in told), *overlap)
 
     def joined(self, other: Self) -> Self:
-        """These images, then others."""
+        """Return these images, then others."""
         arrays: dict[str, Any] = {
             name: np.concatenate([getattr(self, name), getattr(other, name)])
             for name in ("features", *self.labels_in)
@@ -100,7 +100,7 @@ class ProbeData(ABC):
         )
 
     def parts(self, seed: int) -> tuple[Self, Self]:
-        """Images to fit, and those of `kept_out` to validate with."""
+        """Return images to fit, and those of `kept_out` to validate with."""
         kept = self.kept_out(seed)
         if not kept.any():
             raise DataError(
@@ -110,20 +110,20 @@ class ProbeData(ABC):
         return self.only(np.flatnonzero(~kept)), self.only(np.flatnonzero(kept))
 
     def logits(self, fit: Fit) -> Tensor:
-        """(n, classes), float64 on the CPU: what a fit says of the images."""
+        """Return, (n, classes) in float64 on the CPU, what a fit says of the images."""
         return fit.logits(torch.from_numpy(self.features).to(fit.weights.device))
 
     def regression(self, device: torch.device) -> LogisticRegression:
-        """The regression of these images; DataError where a class lacks examples."""
+        """Return the regression of these images; DataError where a class lacks examples."""
         return LogisticRegression(torch.from_numpy(self.features).to(device), self.likelihood())
 
     @abstractmethod
     def likelihood(self) -> Likelihood:
-        """What the images show, for a regression; DataError where a class lacks examples."""
+        """Return what the images show, for a regression; DataError where a class lacks examples."""
 
     @abstractmethod
     def kept_out(self, seed: int) -> Flags:
-        """(n,): the `VALIDATION_SHARE` that a strength is chosen with."""
+        """Choose the `VALIDATION_SHARE`, (n,), that a strength is chosen with."""
 
     @abstractmethod
     def check(self, headline: str) -> None:
@@ -131,11 +131,11 @@ class ProbeData(ABC):
 
     @abstractmethod
     def score(self, fit: Fit, headline: str) -> Score:
-        """How well a fit of other images does on these, for choosing between fits."""
+        """Return how well a fit of other images does on these, for choosing between fits."""
 
     @abstractmethod
     def measured(self, fit: Fit, headline: str) -> Measured:
-        """Everything that a report says of a fit of other images."""
+        """Return everything that a report says of a fit of other images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ class LabelledFeatures(ProbeData):
 
     @classmethod
     def of(cls, data: str, labelled: LabelledRows, rows: EmbeddedRows) -> "LabelledFeatures":
-        """From features, of any network, of the rows that `survey_labels` found in `data`."""
+        """Make one from features, of any network, of the rows that `survey_labels` found in `data`."""
         return cls(
             data=data,
             classes=labelled.classes.names,
@@ -181,7 +181,7 @@ class LabelledFeatures(ProbeData):
         check_headline(headline, len(self.classes), seen, self.data)
 
     def answers(self, fit: Fit) -> Answers:
-        """What a fit says of the images."""
+        """Return what a fit says of the images."""
         constant = np.ones((len(self), 1), np.float32)
         weights = torch.cat([fit.weights, fit.intercept[:, None]], dim=1).T.float().cpu()
         return answers(np.concatenate([self.features, constant], axis=1), weights, self.target, scale=1.0)
@@ -203,15 +203,7 @@ class LabelledFeatures(ProbeData):
 
     def measured(self, fit: Fit, headline: str) -> Measured:
         said = self.answers(fit)
-        outcomes = Outcomes(
-            keys=self.keys,
-            scores=values_of_images(said, headline),
-            labels=self.classes,
-            target=self.target,
-            predicted=said.predicted,
-            probability=said.probability,
-            positions=self.positions,
-        )
+        outcomes = outcomes_of(said, headline, keys=self.keys, labels=self.classes, positions=self.positions)
         return Measured(score_answers(said, len(self.classes), headline), outcomes, {})
 
 
@@ -225,7 +217,7 @@ def labelled_features(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> LabelledFeatures:
-    """The features of a source's images before the projection, with their classes.
+    """Compute the features of a source's images before the projection, with their classes.
 
     labels: the classes; every distinct one of the source when not given. Test images take those of the training
     images: `LabelSet.of(train.classes)`.
@@ -239,7 +231,7 @@ def labelled_features(
 
 
 def held_out(target: Integers, share: float, seed: int, groups: Sequence[int] = ()) -> Flags:
-    """Which of n examples to keep from a fit: `share` of each class, at least one, and never a class's only one.
+    """Choose which of n examples to keep from a fit: `share` of each class, at least one, and never a class's only one.
 
     target: (n,) classes. groups: (n,), equal for examples that stay on one side; each is alone when not given. A class
     of one group keeps none; its smallest group is kept where no other brings it nearer to the share. Equal seeds keep
@@ -256,7 +248,7 @@ def held_out(target: Integers, share: float, seed: int, groups: Sequence[int] = 
 
 
 def _whole_groups(order: Integers, number: int, groups: Sequence[int]) -> list[int]:
-    """About `number` of the examples in `order`, by whole groups, never all of them."""
+    """Return about `number` of the examples in `order`, by whole groups, never all of them."""
     together: dict[int, list[int]] = {}
     for row in order.tolist():
         together.setdefault(groups[row], []).append(row)
@@ -271,6 +263,6 @@ def _whole_groups(order: Integers, number: int, groups: Sequence[int]) -> list[i
 
 
 def shuffled(members: Integers, seed: int, label: int) -> Integers:
-    """The members of one class in an order of its own, whatever the other classes are."""
+    """Return the members of one class in an order of its own, whatever the other classes are."""
     order: Integers = np.random.default_rng((seed, label)).permutation(members)
     return order

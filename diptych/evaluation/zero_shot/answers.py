@@ -20,7 +20,7 @@ from diptych.evaluation.metrics import (
     roc_auc_interval,
     wilson,
 )
-from diptych.evaluation.task_report import Scores
+from diptych.evaluation.task_report import Outcomes, Scores
 from diptych.evaluation.tasks import Headline
 
 _IMAGES_AT_ONCE = 256
@@ -43,12 +43,12 @@ class Answers(NamedTuple):
     margin: Floats
 
     def only(self, part: Flags) -> "Answers":
-        """The answers for those images."""
+        """Return the answers for those images."""
         return Answers._make(values[part] for values in self)
 
 
 def answers(images: Vectors, weights: Tensor, target: Integers, scale: float) -> Answers:
-    """What the classifier `weights` (embed_dim, classes) says of images (n, embed_dim), both of unit length.
+    """Return what the classifier `weights` (embed_dim, classes) says of images (n, embed_dim), both of unit length.
 
     target: (n,), each image's right class. scale: what similarities are multiplied by before the softmax.
     """
@@ -57,7 +57,7 @@ def answers(images: Vectors, weights: Tensor, target: Integers, scale: float) ->
 
 
 def likeliest(likelihoods: Vectors, target: Integers) -> Answers:
-    """`answers` of a model that gives log p of each class's text, (n, classes), for each image."""
+    """Return the `answers` of a model that gives log p of each class's text, (n, classes), for each image."""
     return _answers(lambda part: likelihoods[part], target, 1.0)
 
 
@@ -85,7 +85,7 @@ def _answers(similarities: Callable[[slice], Vectors], target: Integers, scale: 
 
 
 def values_of_images(said: Answers, headline: str) -> dict[str, Floats]:
-    """(n,) for each metric that is a mean over images: what each of them scores in it, in 0..1.
+    """Return, (n,) for each metric that is a mean over images, what each of them scores in it, in 0..1.
 
     `mean_top1_top5` is there when it is the headline.
     """
@@ -97,10 +97,35 @@ def values_of_images(said: Answers, headline: str) -> dict[str, Floats]:
     return values
 
 
+def outcomes_of(
+    said: Answers,
+    headline: str,
+    *,
+    keys: tuple[str, ...],
+    labels: tuple[str, ...],
+    positions: tuple[int, ...],
+) -> Outcomes:
+    """Return what became of each image; the fields are those of `Outcomes`."""
+    return Outcomes(
+        keys=keys,
+        scores=values_of_images(said, headline),
+        labels=labels,
+        target=said.target,
+        predicted=said.predicted,
+        probability=said.probability,
+        positions=positions,
+    )
+
+
 def score_answers(said: Answers, classes: int, headline: str) -> Scores:
-    """Every metric of the answers, the headline first; which ones, and their intervals, `evaluate_zero_shot` says.
+    """Return every metric of the answers, the headline first.
 
     classes: of the classifier, of which the images may show fewer.
+
+    Two classes have a `roc_auc` as well, of the second class's logit minus the first's. `mean_top1_top5` is there
+    when it is the headline. `chance` is guessing; `majority` is always saying the most frequent class. `tied` is
+    the share of images for which a wrong class has exactly the right one's similarity; ties go to the class that
+    is listed first. Intervals are Wilson's over images, and the bootstrap's for the two metrics above.
     """
     count = len(said.target)
     correct = said.ranks < 1
@@ -129,7 +154,7 @@ def score_answers(said: Answers, classes: int, headline: str) -> Scores:
 
 
 def check_headline(headline: str, classes: int, seen: Collection[str], where: str) -> None:
-    """That a metric can be measured on images of so many classes.
+    """Check that a metric can be measured on images of so many classes.
 
     seen: the classes that images show. where: the data, for the message.
 

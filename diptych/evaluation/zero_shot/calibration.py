@@ -1,6 +1,6 @@
-"""Probabilities that mean what they say, and a similarity below which a picture shows none of the classes.
+"""Probabilities that mean what they say, and a similarity below which an image shows none of the classes.
 
-A temperature divides a model's logits so that they fit labelled pictures best (Guo et al. 2017, "On Calibration of
+A temperature divides a model's logits so that they fit labelled images best (Guo et al. 2017, "On Calibration of
 Modern Neural Networks", section 4.2); it changes no answer. The threshold is one of the best class's similarity: a
 probability only compares the classes with one another, and is high for the best of bad ones too.
 """
@@ -38,8 +38,8 @@ from diptych.pretrained import fingerprint
 
 Doubles = NDArray[np.float64]
 
-KEEP = 0.95  # of the labelled pictures, where there are no others to tell them from
-# Beyond these the labelled pictures do not say how sure to be: all are named rightly, or as badly as by chance.
+KEEP = 0.95  # of the labelled images, where there are no others to tell them from
+# Beyond these the labelled images do not say how sure to be: all are named rightly, or as badly as by chance.
 TEMPERATURES = (0.1, 10.0)
 _FORMAT_VERSION = 1
 _HALVINGS = 40  # of a range of ln 100: to 4e-12
@@ -47,15 +47,22 @@ _HALVINGS = 40  # of a range of ln 100: to 4e-12
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What was found for one model, one set of classes and one set of templates, as it stands in a file."""
+    """What was found for one model, one set of classes and one set of templates, as it stands in a file.
+
+    measured: `count`, and `log_loss` and `calibration_error` (15 bins of equal width) before and after; the values
+    after are of each half of the images with the temperature that the other half asks for, so that none is measured
+    on what chose it. `top1` is the accuracy, `kept` the share of labelled images that reach the threshold,
+    `top1_kept` the accuracy on those. With images of other things: `none_count`, `turned_away` (their share below the
+    threshold) and `none_roc_auc`, how well the similarity separates both kinds at any threshold.
+    """
 
     model: str  # its name, for messages
     fingerprint: str
     labels: dict[str, tuple[str, ...]]  # phrases by name, in the order of the classifier's columns
     templates: tuple[str, ...]
     temperature: float  # what the model's own logits are divided by
-    threshold: float  # the least similarity, -1..1, of a picture that shows one of the classes
-    measured: dict[str, float]  # on the pictures that it was fitted to; see `calibrate`
+    threshold: float  # the least similarity, -1..1, of an image that shows one of the classes
+    measured: dict[str, float]  # on the images that it was fitted to
     format_version: int = _FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -71,11 +78,11 @@ class Calibration:
 
     @property
     def label_set(self) -> LabelSet:
-        """The classes with their templates."""
+        """Return the classes with their templates."""
         return LabelSet(tuple(self.labels), tuple(self.labels.values()), self.templates)
 
     def require(self, model: ImageModel, preprocess: Preprocess) -> None:
-        """That this is the model which was calibrated, in whatever precision.
+        """Check that this is the model that was calibrated, in whatever precision.
 
         Raises:
             SettingsError: it is another.
@@ -102,20 +109,14 @@ def calibrate(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Calibration:
-    """The temperature and the threshold that suit labelled pictures like those to come.
+    """Find the temperature and the threshold that suit labelled images like those to come.
 
-    none_of_these: pictures of other things, whose labels are not read. The threshold then is where most of both
-    kinds are on their side (`threshold_between`). Without them, or with `keep`, it lets that share of the labelled
-    pictures pass (0.95 when not given). labels, templates, label_from, build: as for `evaluate_zero_shot`.
-
-    `measured` holds `count`, and `log_loss` and `calibration_error` (15 bins of equal width) before and after; the
-    values after are of each half of the pictures with the temperature that the other half asks for, so that none
-    is measured on what chose it. `top1` is the accuracy, `kept` the share of labelled pictures that reach the
-    threshold, `top1_kept` the accuracy on those. With pictures of other things: `none_count`, `turned_away` (their
-    share below it) and `none_roc_auc`, how well the similarity tells both kinds apart at any threshold.
+    none_of_these: images of other things, whose labels are not read; the threshold is then where most of both kinds are
+    on their side (`threshold_between`). keep: the share of labelled images that the threshold lets pass; 0.95 when
+    neither is given. labels, templates, label_from, build: as for `evaluate_zero_shot`.
 
     Raises:
-        DataError: fewer than two labelled pictures, or as `evaluate_zero_shot` says.
+        DataError: fewer than two labelled images, or as `evaluate_zero_shot` says.
         SettingsError: fewer than two classes; `keep` is not within 0..1.
     """
     if keep is not None and not 0 < keep <= 1:
@@ -133,24 +134,16 @@ def calibrate(
 
     similarity, positions = similarities(source, list(labelled.rows))
     if len(positions) < 2:
-        raise DataError(
-            f"{source.name}: one picture that can be read; calibrating needs two, better hundreds"
-        )
-    logits = logit_scale(model) * similarity
-    target = labelled.target(positions)
+        raise DataError(f"{source.name}: one image that can be read; calibrating needs two, better hundreds")
+    logits, target = logit_scale(model) * similarity, labelled.target(positions)
     best = similarity.max(axis=1)
     measured = {"count": float(len(target))} | _before_and_after(logits, target)
-    if none_of_these is None:
-        threshold = threshold_keeping(best, KEEP if keep is None else keep)
-    else:
+    others = None
+    if none_of_these is not None:
         others = similarities(none_of_these, np.unique(same_images(none_of_these)).tolist())[0].max(axis=1)
-        threshold = threshold_between(best, others) if keep is None else threshold_keeping(best, keep)
-        both = np.concatenate([best, others])
-        measured |= {
-            "none_count": float(len(others)),
-            "turned_away": float(np.mean(others < threshold)),
-            "none_roc_auc": roc_auc(both, np.arange(len(both)) < len(best)),
-        }
+    threshold = _threshold(best, others, keep)
+    if others is not None:
+        measured |= _turned_away(best, others, threshold)
     return Calibration(
         model=model_name,
         fingerprint=fingerprint(model, preprocess),
@@ -162,8 +155,24 @@ def calibrate(
     )
 
 
+def _threshold(known: Floats, others: Floats | None, keep: float | None) -> float:
+    """Return the threshold that lets `keep` of the known scores pass; that which tells both kinds apart without it."""
+    if others is not None and keep is None:
+        return threshold_between(known, others)
+    return threshold_keeping(known, KEEP if keep is None else keep)
+
+
+def _turned_away(known: Floats, others: Floats, threshold: float) -> dict[str, float]:
+    both = np.concatenate([known, others])
+    return {
+        "none_count": float(len(others)),
+        "turned_away": float(np.mean(others < threshold)),
+        "none_roc_auc": roc_auc(both, np.arange(len(both)) < len(known)),
+    }
+
+
 def fit_temperature(logits: Floats, target: Integers) -> float:
-    """The temperature T within `TEMPERATURES` for which softmax(logits / T) has the least mean log loss.
+    """Find the temperature T within `TEMPERATURES` for which softmax(logits / T) has the least mean log loss.
 
     logits: (n, classes); target: (n,). The loss is convex in 1 / T. Its derivative, the mean over examples of the
     expected logit less the right one's, rises with 1 / T, so its zero is found by halving a range of ln T.
@@ -182,14 +191,14 @@ def fit_temperature(logits: Floats, target: Integers) -> float:
 
 
 def log_loss(logits: Floats, target: Integers) -> float:
-    """The mean of -ln p of the right class, for logits (n, classes) and target (n,)."""
+    """Return the mean of -ln p of the right class, for logits (n, classes) and target (n,)."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     right = np.take_along_axis(shifted, target[:, None], axis=1)[:, 0]
     return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - right))
 
 
 def threshold_keeping(scores: Floats, share: float) -> float:
-    """The highest threshold that at least `share` of the scores (n,) reach.
+    """Return the highest threshold that at least `share` of the scores (n,) reach.
 
     It lies halfway to the next lower score, so that rounding elsewhere does not turn the last one away.
     """
@@ -199,7 +208,7 @@ def threshold_keeping(scores: Floats, share: float) -> float:
 
 
 def threshold_between(known: Floats, others: Floats) -> float:
-    """The threshold with the largest share of `known` scores that reach it less that of `others` (Youden 1950).
+    """Return the threshold with the largest share of `known` scores that reach it less that of `others` (Youden 1950).
 
     That is also the least mean of both kinds' errors, however many there are of each. Of equally good ones, the
     lowest. Halfway to the next lower score.
@@ -212,13 +221,13 @@ def threshold_between(known: Floats, others: Floats) -> float:
 
 
 def write_calibration(path: str | Path, calibration: Calibration) -> None:
-    """As JSON, which appears only when whole."""
+    """Write a calibration as JSON; the file appears only when whole."""
     text = json.dumps({"kind": "calibration", **config.plain(calibration)}, indent=2, ensure_ascii=False)
     write_text(path, f"{text}\n")
 
 
 def read_calibration(path: str | Path) -> Calibration:
-    """What `write_calibration` wrote.
+    """Read what `write_calibration` wrote.
 
     Raises:
         SettingsError: there is no such file, or it is something else.
@@ -241,7 +250,7 @@ _EXPECTED = "expected a file that diptych evaluate calibrate wrote"
 
 
 def _halfway(lower: Doubles, level: float) -> float:
-    """Between `level` and the highest of `lower`; `level` itself where there is none."""
+    """Return the middle between `level` and the highest of `lower`; `level` itself where there is none."""
     below = lower[lower < level]
     return float((below.max() + level) / 2) if len(below) else float(level)
 
@@ -249,7 +258,7 @@ def _halfway(lower: Doubles, level: float) -> float:
 def _kept(similarity: Floats, target: Integers, threshold: float) -> dict[str, float]:
     kept = similarity.max(axis=1) >= threshold
     right = similarity.argmax(axis=1) == target
-    # Both ways to a threshold keep one picture at least.
+    # Both ways to a threshold keep one image at least.
     return {
         "top1": float(np.mean(right)),
         "kept": float(np.mean(kept)),

@@ -1,7 +1,7 @@
 """Zero-shot classification: a classifier made of words (Radford et al. 2021, section 3.1)."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,15 +15,15 @@ from diptych.errors import DataError
 from diptych.evaluation.metrics import Integers
 from diptych.evaluation.repeated_images import count_remark, label_remark, without_repeats
 from diptych.evaluation.survey import EmbeddedRows, embed_rows, encoded_rows, survey
-from diptych.evaluation.task_report import Outcomes, Report, Scores
+from diptych.evaluation.task_report import Report, Scores
 from diptych.evaluation.tasks import Headline, LabelFrom
 from diptych.evaluation.zero_shot.answers import (
     Answers,
     answers,
     check_headline,
     likeliest,
+    outcomes_of,
     score_answers,
-    values_of_images,
 )
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.prompts import TEMPLATES, check_templates, fill
@@ -58,7 +58,7 @@ class LabelledRows(NamedTuple):
     remarks: tuple[str, ...]
 
     def target(self, positions: Iterable[int]) -> Integers:
-        """(n,): the classifier's column of the right class of each of those rows."""
+        """Return the classifier's column of the right class of each of those rows: (n,)."""
         column = {name: index for index, name in enumerate(self.classes.names)}
         return np.array([column[self.rows[position].label] for position in positions], np.int64)
 
@@ -66,7 +66,7 @@ class LabelledRows(NamedTuple):
 def classifier(
     model: EmbedsTexts, labels: Sequence[str | Sequence[str]], templates: Sequence[str] = TEMPLATES["plain"]
 ) -> Tensor:
-    """The weights (embed_dim, classes) of a linear classifier of unit-length image embeddings, float32 on the
+    """Build the weights (embed_dim, classes) of a linear classifier of unit-length image embeddings, float32 on the
     CPU.
 
     A class is a phrase or several. Each of its phrases in each template is embedded and brought to unit
@@ -116,22 +116,16 @@ def evaluate_zero_shot(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Report:
-    """Top-1, top-5 and mean per-class accuracy of a model that has seen none of the labels as labels.
+    """Measure a model that has seen none of the labels as labels: `score_answers` has the metrics and intervals.
 
     labels: the classes; every distinct one of the source when not given. templates: those of `labels`, else
     the plain name, when not given. label_from: where an example's class stands, in its label or its first
     caption. group_by: a name in the examples' metadata; each of its values is reported on its own as well.
     headline: the metric that stands first in the report. build: makes the classifier; a cached one saves time.
 
-    Two classes have a `roc_auc` as well, of the second class's logit minus the first's. `mean_top1_top5` is there
-    when it is the headline. `chance` is guessing; `majority` is always saying the most frequent class. `tied` is
-    the share of images for which a wrong class has exactly the right one's similarity; ties go to the class that
-    is listed first. Rows that show the same image with the same label count once; with different labels, each counts
-    and `remarks` say so. Intervals are Wilson's over images, and the bootstrap's for the two metrics above. They hold
-    for images drawn independently: where one concept is drawn several times, those of the groups are the ones to read.
-
-    A model that predicts texts chooses the class whose text it finds likeliest, by the mean over the text's tokens; the
-    details have the accuracy by the probability of the whole text as well (`top1_whole_text`).
+    Rows that show the same image with the same label count once; with different labels, each counts and `remarks` say
+    so. Intervals hold for images drawn independently: where one concept is drawn several times, those of the groups are
+    the ones to read.
 
     Raises:
         DataError: no labels, a label outside `labels`, no such metadata, or no readable image.
@@ -141,43 +135,65 @@ def evaluate_zero_shot(
     rows, classes = labelled.rows, labelled.classes
     check_headline(headline, len(classes.names), {row.label for row in rows.values()}, source.name)
     words = templates or classes.templates or TEMPLATES["plain"]
-    predictor = model.text_predictor
-    if predictor is not None:
-        images, said, further = _predicted(
-            predictor, preprocess, source, labelled, words, batch_size=batch_size, progress=progress
-        )
-    else:
+    details: dict[str, Any] = {"headline": headline, "classes": len(classes.names), "templates": list(words)}
+    if model.text_predictor is None:
         weights = build(model, classes.phrases, words)
         images = embed_rows(model, preprocess, source, rows, batch_size=batch_size, progress=progress)
         said = answers(images.vectors, weights, labelled.target(images.positions), logit_scale(model))
-        further = {}
-    target = said.target
-    groups = np.array([rows[position].group for position in images.positions])
+    else:
+        images, said, whole = _predicted(
+            model.text_predictor,
+            preprocess,
+            source,
+            labelled,
+            words,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        details["top1_whole_text"] = whole
+    return _report(
+        labelled,
+        images,
+        said,
+        model_name=model_name,
+        data=source.name,
+        details=details,
+        grouped=group_by is not None,
+    )
+
+
+def _report(
+    labelled: LabelledRows,
+    images: EmbeddedRows,
+    said: Answers,
+    *,
+    model_name: str,
+    data: str,
+    details: Mapping[str, Any],
+    grouped: bool,
+) -> Report:
+    rows = [labelled.rows[position] for position in images.positions]
+    names = labelled.classes.names
+    groups = np.array([row.group for row in rows])
+    headline = details["headline"]
 
     def scores(part: Answers) -> Scores:
-        return score_answers(part, len(classes.names), headline)
+        return score_answers(part, len(names), headline)
 
     return Report(
         task="zero-shot",
         model=model_name,
-        data=source.name,
+        data=data,
         scores=scores(said),
-        groups={name: scores(said.only(groups == name)) for name in sorted({*groups.tolist()}) if group_by},
+        groups={name: scores(said.only(groups == name)) for name in sorted({*groups.tolist()}) if grouped},
         skipped=count_reasons([*labelled.skipped, *images.skipped]),
         remarks=labelled.remarks,
-        details={
-            "headline": headline,
-            "classes": len(classes.names),
-            "templates": list(words),
-            **further,
-        },
-        outcomes=Outcomes(
-            keys=tuple(rows[position].key for position in images.positions),
-            scores=values_of_images(said, headline),
-            labels=classes.names,
-            target=target,
-            predicted=said.predicted,
-            probability=said.probability,
+        details=details,
+        outcomes=outcomes_of(
+            said,
+            headline,
+            keys=tuple(row.key for row in rows),
+            labels=names,
             positions=tuple(images.positions),
         ),
     )
@@ -192,8 +208,11 @@ def _predicted(
     *,
     batch_size: int,
     progress: Progress | None,
-) -> tuple[EmbeddedRows, Answers, dict[str, float]]:
-    """The answers of a model that predicts texts, and what the details say besides."""
+) -> tuple[EmbeddedRows, Answers, float]:
+    """Return the answers of a model that predicts texts, and its accuracy by the probability of whole texts.
+
+    It chooses the class whose text it finds likeliest, by the mean over the text's tokens.
+    """
     prompts = class_prompts(labelled.classes.phrases, templates)
     images = encoded_rows(
         class_likelihoods(model, prompts),
@@ -207,7 +226,7 @@ def _predicted(
     target = labelled.target(images.positions)
     by_token, whole = np.split(images.vectors, 2, axis=1)
     right = likeliest(whole, target).ranks < 1
-    return images, likeliest(by_token, target), {"top1_whole_text": float(np.mean(right))}
+    return images, likeliest(by_token, target), float(np.mean(right))
 
 
 def survey_labels(
@@ -217,7 +236,7 @@ def survey_labels(
     label_from: LabelFrom = "label",
     group_by: str | None = None,
 ) -> LabelledRows:
-    """The label of every row, before an image is decoded; the parameters are those of `evaluate_zero_shot`.
+    """Read the label of every row, before an image is decoded; the parameters are those of `evaluate_zero_shot`.
 
     Raises:
         DataError: as `evaluate_zero_shot` does.
@@ -237,7 +256,7 @@ def survey_labels(
 
 
 def check_labels(labels: Iterable[tuple[str, str]], classes: LabelSet, where: str) -> None:
-    """That every label of the data is one of the classes.
+    """Check that every label of the data is one of the classes.
 
     labels: pairs of an example's key and a label of it. where: the data, for the message.
 
@@ -254,7 +273,7 @@ def check_labels(labels: Iterable[tuple[str, str]], classes: LabelSet, where: st
 
 
 def logit_scale(model: EmbedsPairs) -> float:
-    """What a model multiplies its similarities by: exp of its parameter, 100 for the published models."""
+    """Return what a model multiplies its similarities by: exp of its parameter, 100 for the published models."""
     return float(model.logit_scale.detach().float().exp())
 
 

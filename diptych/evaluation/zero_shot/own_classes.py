@@ -16,12 +16,12 @@ from diptych.evaluation.metrics import map11, map11_interval, wilson
 from diptych.evaluation.probes.logistic_regression import Fit
 from diptych.evaluation.probes.probe_data import LabelledFeatures
 from diptych.evaluation.repeated_images import count_remark, rows_of_images
-from diptych.evaluation.survey import encoded_rows, survey
+from diptych.evaluation.survey import Survey, encoded_rows, survey
 from diptych.evaluation.task_report import Outcomes, Report, Scores
 from diptych.evaluation.tasks import Headline, LabelFrom
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.classification import check_labels, survey_labels
-from diptych.models.capabilities import lacks
+from diptych.models.capabilities import ClassHead, lacks
 from diptych.models.image_model import ImageModel
 
 
@@ -36,7 +36,7 @@ def evaluate_own_classes(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Report:
-    """The metrics of zero-shot classification, of the classes that the model has learned from labels.
+    """Measure a model at the classes that it has learned from labels, by the metrics of zero-shot classification.
 
     The parameters, intervals and `chance` are those of `evaluate_zero_shot`.
 
@@ -64,17 +64,7 @@ def evaluate_own_classes(
     )
     data = LabelledFeatures.of(source.name, labelled, rows)
     data.check(headline)
-    # The last layer is a logistic regression that is there already.
-    fit = Fit(
-        weights=head.weight.detach().double(),
-        intercept=head.bias.detach().double(),
-        inverse_strength=math.inf,
-        iterations=0,
-        products=0,
-        gradient=0.0,
-        converged=True,
-    )
-    measured = data.measured(fit, headline)
+    measured = data.measured(_fit_of(head), headline)
     return Report(
         task="labels",
         model=model_name,
@@ -88,6 +78,19 @@ def evaluate_own_classes(
     )
 
 
+def _fit_of(head: ClassHead) -> Fit:
+    """Return the last layer as what it is: a logistic regression that is there already."""
+    return Fit(
+        weights=head.weight.detach().double(),
+        intercept=head.bias.detach().double(),
+        inverse_strength=math.inf,
+        iterations=0,
+        products=0,
+        gradient=0.0,
+        converged=True,
+    )
+
+
 def evaluate_several_classes(
     model: ImageModel,
     preprocess: Preprocessing,
@@ -97,7 +100,7 @@ def evaluate_several_classes(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Report:
-    """How a model with a yes or no for each of its classes does.
+    """Measure a model that says yes or no to each of its classes.
 
     An image has the classes of all rows that show it. `map11` is as `evaluate_multi_label` has it; `exact` is the share
     of images for which every class is right, at a probability of a half.
@@ -111,10 +114,7 @@ def evaluate_several_classes(
         LabelSet.of(head.classes),
         source.name,
     )
-    shown = {
-        first: {name for position in positions for name in rows.picked[position][1]}
-        for first, positions in rows_of_images(rows).items()
-    }
+    shown = _shown(rows)
     images = encoded_rows(
         seen_features(model),
         preprocess,
@@ -150,8 +150,16 @@ def evaluate_several_classes(
     )
 
 
+def _shown(rows: Survey[tuple[str, tuple[str, ...]]]) -> dict[int, set[str]]:
+    """Return the classes of each image, by its first row: those of all rows that show it."""
+    return {
+        first: {name for position in positions for name in rows.picked[position][1]}
+        for first, positions in rows_of_images(rows).items()
+    }
+
+
 def seen_features(model: ImageModel) -> Encode:
-    """What the last layer of a model with classes of its own is multiplied with: (n, width) float32."""
+    """Return what computes the features that the last layer of a model with own classes sees: (n, width) float32."""
 
     def encode(pixels: Sequence[Tensor]) -> Vectors:
         with torch.inference_mode():
