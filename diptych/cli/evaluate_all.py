@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from diptych.evaluation.tasks import TaskSettings
     from diptych.reports.suite_page import Mistake
 
-_MISTAKES = 24  # pictures of a task
-_SIDE = 128  # pixels of a picture
+_MISTAKES = 24  # images of a task
+_SIDE = 128  # pixels of the longer side of an image
 
 
 def evaluate_all(
@@ -144,7 +144,7 @@ def _mistakes(task: "TaskSettings", subject: "SuiteSubject", result: "Result") -
 
 
 def _mistake(source: "Source", outcomes: "Outcomes", row: int) -> "Mistake | None":
-    """A wrong answer with its picture; None where that cannot be read any more."""
+    """Return a wrong answer with its image; None where that cannot be read any more."""
     from PIL import Image  # noqa: PLC0415
 
     from diptych.data.images.decoding import read_rgb  # noqa: PLC0415

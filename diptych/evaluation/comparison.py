@@ -153,7 +153,7 @@ def compare(name: str, first: Report, second: Report, *, seed: int = 0) -> TaskC
 
 
 def exact_mcnemar(gained: int, lost: int) -> float:
-    """The two-sided p-value of McNemar's test (1947) in its exact form: a fair coin for each example that changed.
+    """Return the two-sided p-value of McNemar's exact test (1947): a fair coin for each example that changed.
 
     gained: examples that only the second model has right; lost: those that only the first has right.
     """
@@ -163,7 +163,7 @@ def exact_mcnemar(gained: int, lost: int) -> float:
 
 
 def p_value(differences: Doubles, *, seed: int = 0) -> float:
-    """Two-sided, of the hypothesis that the sign of each difference is a fair coin's.
+    """Return the two-sided p-value of the hypothesis that the sign of each difference is a fair coin's.
 
     differences: (n,). Where they are -1, 0 and 1, of 0/1 scores, this is `exact_mcnemar`. Else signs are drawn
     (Fisher's randomisation test): no value below 1 / (1 + the number of draws) can come out.
@@ -182,7 +182,7 @@ def p_value(differences: Doubles, *, seed: int = 0) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (1979): at a level, the chance of one or more false alarms among all is at most
+    """Apply Holm's step-down correction (1979): at a level, the chance of one or more false alarms among all is at most
     that level. In the order given."""
     adjusted = [0.0] * len(p_values)
     highest = 0.0
@@ -193,7 +193,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def difference_interval(differences: Doubles, *, seed: int = 0) -> Interval:
-    """The bootstrap's percentile interval at 95 % of the mean of (n,) differences.
+    """Return the bootstrap's percentile interval at 95 % of the mean of (n,) differences.
 
     Drawing n examples is drawing how often each distinct value occurs: the same distribution, at a cost that depends
     on the number of distinct values.
@@ -246,7 +246,7 @@ class _Pairs:
         return cls(keys, sides, (taken[0], taken[1]), only_first, only_second, target)
 
     def scores(self) -> Iterator[tuple[str, tuple[Doubles, Doubles]]]:
-        """The scores of both models, for each metric that both have."""
+        """Return the scores of both models, for each metric that both have."""
         one, other = self.outcomes
         for metric in one.scores:
             if metric in other.scores:
@@ -282,7 +282,7 @@ def _outcomes(name: str, report: Report) -> Outcomes:
 
 
 def _numbered(keys: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Each key with how often it came before: rows of a table that hold equal images have equal keys."""
+    """Number equal keys in their order: rows of a table that hold equal images have equal keys."""
     seen: Counter[str] = Counter()
     for key in keys:
         yield key, seen[key]
@@ -332,7 +332,7 @@ def _difference(metric: str, first: Doubles, second: Doubles, seed: int) -> Diff
 
 
 def _of_classes(pairs: _Pairs, seed: int) -> Difference:
-    """Of the mean per-class accuracy: a mean over examples that weigh as their classes are rare."""
+    """Compare the mean per-class accuracy: a mean over examples that weigh as their classes are rare."""
     assert pairs.target is not None
     _, column, count = np.unique(np.array(pairs.target), return_inverse=True, return_counts=True)
     weight = len(column) / (len(count) * count[column])
@@ -345,7 +345,7 @@ def _of_classes(pairs: _Pairs, seed: int) -> Difference:
 
 
 def _corrected(tasks: Sequence[TaskComparison]) -> tuple[TaskComparison, ...]:
-    """The tasks with Holm's correction over all of their p-values."""
+    """Return the tasks with Holm's correction over all of their p-values."""
     tested = [one.p_value for task in tasks for one in task.differences if one.p_value is not None]
     adjusted = iter(holm(tested))
     return tuple(

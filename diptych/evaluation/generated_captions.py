@@ -1,4 +1,4 @@
-"""Captions that a model writes of pictures."""
+"""Captions that a model writes of images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from diptych.tokenizer import default_tokenizer
 
 
 class Caption(TypedDict):
-    """One picture and what the model says of it."""
+    """An image and what the model says of it."""
 
     image: str
     caption: str
@@ -33,7 +33,7 @@ def write_captions(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Caption]:
-    """A caption of each image: the likeliest that a search with `beams` open texts finds, or one that is drawn.
+    """Write a caption of each image: the likeliest that a search with `beams` open texts finds, or a drawn one.
 
     nucleus: the probability of the words among which each next one is drawn (0.9 in VirTex); no search then. seed: of
     the draws, with an image's place in the list.
@@ -65,7 +65,7 @@ def write_captions(
 def _written(
     writer: WritesCaptions, cells: Tensor, beams: int, mass: float | None, draws: torch.Generator
 ) -> tuple[str, float]:
-    """The text of one image's cells, and its log p."""
+    """Return the text of one image's cells, and its log p."""
 
     def next_word(prefixes: Tensor) -> Tensor:
         return writer.next_word(cells, prefixes.to(cells.device)).float().cpu()

@@ -40,7 +40,7 @@ class TaskData(NamedTuple):
 
     @property
     def label_from(self) -> LabelFrom:
-        """Where an image's class stands, unless the task says."""
+        """Return where an image's class stands, unless the task says."""
         return self.known.label_from if self.known else "label"
 
 
@@ -101,7 +101,7 @@ class Job:
 
     @property
     def images(self) -> int:
-        """The number of rows of all sources."""
+        """Return the number of rows of all sources."""
         return sum(map(len, self.sources))
 
     def report(self, subject: Subject, progress: Progress | None = None) -> Report:
@@ -171,7 +171,7 @@ def evaluate(
     opened: dict[str, Source] = {}
 
     def written(value: Any) -> Any:
-        """A value as a suite's file would have it; sources stand there by their names."""
+        """Return a value as a suite's file would have it; sources stand there by their names."""
         if isinstance(value, os.PathLike):
             return os.fspath(value)
         if not hasattr(value, "fingerprint"):

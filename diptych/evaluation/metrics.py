@@ -22,7 +22,7 @@ NORMAL_QUANTILE = NormalDist().inv_cdf((1 + CONFIDENCE_LEVEL) / 2)
 def first_relevant(
     queries: Floats, gallery: Floats, relevant: Sequence[Sequence[int]], *, chunk: int = 256
 ) -> tuple[Integers, Flags]:
-    """Where, for each query, the first relevant row of the gallery stands when rows are sorted by similarity.
+    """Return, for each query, the rank of the first relevant row of the gallery, sorted by similarity.
 
     queries: (n, dim); gallery: (m, dim), both unit length; relevant[i]: the rows that are right for query i,
     at least one. Returns the ranks (n,), 0 for the best place, and whether a wrong row had exactly the
@@ -46,13 +46,13 @@ def first_relevant(
 
 
 def share_within(ranks: Integers, k: int) -> float:
-    """The share of ranks among the first `k`: top-k accuracy, or R@k with "at least one relevant" counted
+    """Return the share of ranks among the first `k`: top-k accuracy, or R@k with "at least one relevant" counted
     right."""
     return float(np.mean(ranks < k))
 
 
 def mean_per_class(correct: Flags, target: Integers) -> float:
-    """Accuracy of each class that occurs in `target`, averaged over those classes."""
+    """Return the accuracy of each class that occurs in `target`, averaged over those classes."""
     count = np.bincount(target)
     right = np.bincount(target, weights=correct)
     seen = count > 0
@@ -60,7 +60,7 @@ def mean_per_class(correct: Flags, target: Integers) -> float:
 
 
 def mean_per_class_interval(correct: Flags, target: Integers) -> Interval:
-    """Wilson's interval for `mean_per_class`, with the number of images that would be as good if spread
+    """Return Wilson's interval for `mean_per_class`, with the number of images that would be as good if spread
     evenly.
 
     A mean over C classes of n_c images has the variance p (1 - p) sum(1 / n_c) / C^2 where every class has
@@ -72,7 +72,7 @@ def mean_per_class_interval(correct: Flags, target: Integers) -> Interval:
 
 
 def wilson(share: float, count: float) -> Interval:
-    """Wilson's score interval (1927) at 95 % for `share` successes of `count` independent trials.
+    """Return Wilson's score interval (1927) at 95 % for `share` successes of `count` independent trials.
 
     Unlike the normal approximation it stays within 0..1 and has a width where the share is 0 or 1.
     """
@@ -85,7 +85,7 @@ def wilson(share: float, count: float) -> Interval:
 
 
 def chance_within(relevant: int, gallery: int, k: int) -> float:
-    """The probability that a random order of `gallery` rows has one of `relevant` right ones among the first
+    """Return the probability that a random order of `gallery` rows has one of `relevant` right ones among the first
     `k`."""
     miss = 1.0
     for place in range(min(k, gallery)):
@@ -94,7 +94,7 @@ def chance_within(relevant: int, gallery: int, k: int) -> float:
 
 
 def bootstrap_interval(statistic: Statistic, count: int, *, draws: int = 1000, seed: int = 0) -> Interval:
-    """The percentile interval at 95 % (Efron 1979) for a metric of `count` examples that has no formula for one.
+    """Return the percentile interval at 95 % (Efron 1979) for a metric of `count` examples without a formula for one.
 
     The examples are drawn `draws` times with replacement, as many as there are; `statistic` gets how often each
     was drawn. Draws that leave it undefined are left out. The same seed gives the same interval. Where the metric
@@ -108,18 +108,18 @@ def bootstrap_interval(statistic: Statistic, count: int, *, draws: int = 1000, s
 
 
 def mean_interval(values: Floats) -> Interval:
-    """`bootstrap_interval` of the mean of what each example scored, (n,)."""
+    """Return the `bootstrap_interval` of the mean of what each example scored, (n,)."""
     return bootstrap_interval(lambda times: float(np.average(values, weights=times)), len(values))
 
 
 def confusion_matrix(target: Integers, predicted: Integers, classes: int) -> Integers:
-    """(classes, classes): how many examples of each class, a row, were called what, a column."""
+    """Count the examples of each class, a row, by what they were called, a column: (classes, classes)."""
     cells: Integers = np.bincount(target * classes + predicted, minlength=classes * classes)
     return cells.reshape(classes, classes)
 
 
 def roc_auc(score: Floats, positive: Flags) -> float:
-    """The area under the ROC curve: the probability that a positive example scores above a negative one.
+    """Return the area under the ROC curve: the probability that a positive example scores above a negative one.
 
     score, positive: (n,), with at least one example of each kind. Equal scores count half, so that a score that
     says the same of everything has an area of 1/2.
@@ -128,7 +128,7 @@ def roc_auc(score: Floats, positive: Flags) -> float:
 
 
 def roc_auc_interval(score: Floats, positive: Flags) -> Interval:
-    """`bootstrap_interval` of `roc_auc`."""
+    """Return the `bootstrap_interval` of `roc_auc`."""
     levels = _levels(score)
     return bootstrap_interval(lambda times: _area(levels, positive, times), len(score))
 
@@ -143,7 +143,7 @@ def map11(scores: Floats, relevant: Flags, judged: Flags | None = None) -> float
 
 
 def map11_interval(scores: Floats, relevant: Flags, judged: Flags | None = None) -> Interval:
-    """`bootstrap_interval` of `map11`."""
+    """Return the `bootstrap_interval` of `map11`."""
     curves = _curves(scores, relevant, judged)
     return bootstrap_interval(
         lambda times: _mean_of_classes(np.array([curve.average(times) for curve in curves])), len(scores)
@@ -151,7 +151,7 @@ def map11_interval(scores: Floats, relevant: Flags, judged: Flags | None = None)
 
 
 def average_precisions(scores: Floats, relevant: Flags, judged: Flags | None = None) -> NDArray[np.float64]:
-    """(classes,): each class's 11-point average precision, nan for one without a relevant example; see `map11`.
+    """Return each class's 11-point average precision, (classes,); nan for one without a relevant example; see `map11`.
 
     The mean, over the recalls 0, 0.1, ..., 1, of the largest precision at that recall or a higher one: the measure
     of VOC up to 2009 (Everingham et al. 2010, section 4.2), which is not the area under the curve. Examples of one
@@ -167,7 +167,7 @@ def _mean_of_classes(values: NDArray[np.float64]) -> float:
 
 
 def _levels(score: Floats) -> Integers:
-    """Of each score, the number of smaller values that occur."""
+    """Return the number of smaller values that occur, for each score."""
     levels: Integers = np.unique(score, return_inverse=True)[1]
     return levels
 

@@ -61,7 +61,7 @@ def evaluate_retrieval(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Report:
-    """R@1, R@5, R@10 and the median rank, image to text and text to image.
+    """Measure R@1, R@5, R@10 and the median rank, image to text and text to image.
 
     Rows that show the same image are one image with the captions of all of them. Every caption of every image is one
     text. R@k is the share of queries with at least one right answer among the first k, as published figures have it;
@@ -114,7 +114,7 @@ def joined_captions(of_rows: Iterable[Sequence[str]]) -> tuple[str, ...]:
 
 
 def relevant_rows(captions: Sequence[Sequence[str]]) -> tuple[Relevant, Relevant]:
-    """What is right for what, where `captions[i]` are image i's and the texts are all of them one after
+    """Return what is right for what, where `captions[i]` are image i's and the texts are all of them one after
     another.
 
     Returns the texts that are right for each image, and the images that are right for each text: its own, and
@@ -136,7 +136,7 @@ def rank_both(
     texts_of_image: Sequence[Sequence[int]],
     images_of_text: Sequence[Sequence[int]],
 ) -> dict[Direction, Ranked]:
-    """The ranks of unit-length embeddings, images (n, dim) and texts (m, dim), for the given right answers."""
+    """Return the ranks of unit-length embeddings, images (n, dim) and texts (m, dim), for the given right answers."""
     return {
         "image_to_text": Ranked(*first_relevant(images, texts, texts_of_image), texts_of_image, len(texts)),
         "text_to_image": Ranked(*first_relevant(texts, images, images_of_text), images_of_text, len(images)),
@@ -144,7 +144,7 @@ def rank_both(
 
 
 def retrieval_scores(ranked: Mapping[Direction, Ranked]) -> Scores:
-    """The metrics of both directions."""
+    """Return the metrics of both directions."""
     count = len(ranked["image_to_text"].ranks)
     metrics: dict[str, float] = {}
     confidence: dict[str, Interval] = {}
@@ -162,7 +162,7 @@ def retrieval_scores(ranked: Mapping[Direction, Ranked]) -> Scores:
 
 
 def _of_images(ranked: Mapping[Direction, Ranked], captions: Sequence[int]) -> dict[str, Floats]:
-    """What each image adds to R@k, (n,) each. captions: (n,), how many each image has.
+    """Return what each image adds to R@k, (n,) each. captions: (n,), how many each image has.
 
     The captions of an image are weighed by their number, so that the mean over images is that over captions.
     """

@@ -58,7 +58,7 @@ class EmbeddedRows:
 
 
 def survey(source: Source, pick: Callable[[Example], T]) -> Survey[T]:
-    """`pick` of every row that can be read, nothing decoded.
+    """Pick from every row that can be read; nothing is decoded.
 
     What `pick` raises comes out: a wrong label is found here, before the first image is embedded.
     """
@@ -88,7 +88,7 @@ def embed_rows(
     batch_size: int,
     progress: Progress | None,
 ) -> EmbeddedRows:
-    """The embeddings, of unit length, of a source's images in memory; DataError where none can be read.
+    """Embed the images, of unit length, of a source's images in memory; DataError where none can be read.
 
     Under torchrun each process computes a share of the images, and everybody gets all of them.
     """
@@ -107,7 +107,7 @@ def encoded_rows(
     batch_size: int,
     progress: Progress | None,
 ) -> EmbeddedRows:
-    """`embed_rows` with any function of images in the model's place, whose processes talk through `device`."""
+    """Do as `embed_rows`, with any function of images in the model's place, whose processes talk through `device`."""
     batches = encode_source(encode, preprocess, source, positions=_share(positions), batch_size=batch_size)
     return _collect(batches, source, device, progress)
 
@@ -121,7 +121,7 @@ def feature_rows(
     batch_size: int,
     progress: Progress | None,
 ) -> EmbeddedRows:
-    """`embed_rows` with the features before the projection, not of unit length: what a linear probe is fitted on."""
+    """Do as `embed_rows`, with the features before the projection, not of unit length: those of a linear probe."""
     return encoded_rows(
         image_features(model),
         preprocess,
@@ -162,7 +162,7 @@ def _collect(
 
 
 def _everybodys(rows: EmbeddedRows, device: torch.device) -> EmbeddedRows:
-    """The rows of all processes in their order, which is that of the positions, since shares are contiguous."""
+    """Return the rows of all processes in their order, which is that of the positions, since shares are contiguous."""
     counts = row_counts(len(rows.positions), device)
     width = torch.tensor([rows.vectors.shape[1]], device=device)
     # A process without a readable image does not know the width, but has to take part.

@@ -36,7 +36,7 @@ class Outcomes:
     keys: (n,), equal for equal examples whatever the model. scores: for each metric that is a mean over examples,
     the (n,) values that it is the mean of. labels: the classes, empty where a task has none; target, predicted:
     (n,) their columns; probability: (n,) of the predicted class. positions: (n,) rows of the source, to find the
-    pictures again.
+    images again.
     """
 
     keys: tuple[str, ...]
@@ -70,11 +70,11 @@ class Report:
 
     @property
     def left_out(self) -> LeftOut:
-        """Everything that was not measured, by reason, with the first names."""
+        """Return everything that was not measured, by reason, with the first names."""
         return all_left_out([self.unused, self.skipped])
 
     def to_json(self) -> dict[str, Any]:
-        """`{"task", "model", "count", "metrics", "confidence", ...}`, as every report prints it."""
+        """Return `{"task", "model", "count", "metrics", "confidence", ...}`, as every report prints it."""
         return {
             "task": self.task,
             "model": self.model,
@@ -89,7 +89,7 @@ class Report:
         }
 
     def table(self) -> Table:
-        """The report as a table for a terminal: a row a metric, groups below one another."""
+        """Return the report as a table for a terminal: a row a metric, groups below one another."""
         table = Table(title=f"{self.task}: {self.model} on {self.data}", title_justify="left")
         for name in ("group", "count") if self.groups else ("count",):
             table.add_column(name, justify="left" if name == "group" else "right")

@@ -20,7 +20,7 @@ _KITTI_NONE = 1000.0  # metres, for an image without a vehicle
 
 
 def flowers102(folder: Path, split: str) -> Source:
-    """Oxford Flowers (Nilsback and Zisserman 2008): `jpg/image_00001.jpg`, classes and splits in MATLAB files."""
+    """Read Oxford Flowers (Nilsback and Zisserman 2008): `jpg/image_00001.jpg`, classes and splits in MATLAB files."""
     labels = _matlab(folder / "imagelabels.mat", "labels")
     parts = {"train": ["trnid"], "val": ["valid"], "trainval": ["trnid", "valid"], "test": ["tstid"]}[split]
     rows = []
@@ -34,7 +34,7 @@ def flowers102(folder: Path, split: str) -> Source:
 
 
 def stanford_cars(folder: Path, split: str) -> Source:
-    """Stanford Cars (Krause et al. 2013): images of a split in a folder, labels 1 to 196 in a MATLAB table."""
+    """Read Stanford Cars (Krause et al. 2013): images of a split in a folder, labels 1 to 196 in a MATLAB table."""
     if split == "train":
         file = folder / "devkit" / "cars_train_annos.mat"
     else:
@@ -46,7 +46,7 @@ def stanford_cars(folder: Path, split: str) -> Source:
 
 
 def voc2007(folder: Path, split: str) -> Source:
-    """PASCAL VOC 2007 as multi-label classification (Everingham et al. 2010).
+    """Read PASCAL VOC 2007 as multi-label classification (Everingham et al. 2010).
 
     Every example's metadata has `labels`, the classes in the image, and `difficult`, those that are only there as
     objects marked difficult: the challenge's evaluation leaves such an image out for the class.
@@ -77,7 +77,7 @@ def voc2007(folder: Path, split: str) -> Source:
 
 
 def clevr_counts(folder: Path, split: str) -> Source:
-    """CLEVR (Johnson et al. 2017), how many objects there are, 3 to 10. Its own test split has no published scenes."""
+    """Read CLEVR (Johnson et al. 2017): the number of objects, 3 to 10. Its own test split has no published scenes."""
     file = folder / "scenes" / f"CLEVR_{split}_scenes.json"
     rows = [
         Row(str(scene["image_filename"]), str(len(scene["objects"])))
@@ -87,7 +87,7 @@ def clevr_counts(folder: Path, split: str) -> Source:
 
 
 def kitti_distance(folder: Path, split: str) -> Source:
-    """KITTI's object images (Geiger et al. 2012): how far the nearest car, van or truck is, in VTAB's four classes.
+    """Read KITTI (Geiger et al. 2012): how far the nearest car, van or truck is, in VTAB's four classes.
 
     Only the images of `training/` have labels. VTAB's division of them into 6,770 and 711 follows TensorFlow
     Datasets and is not part of KITTI, so the split is `all`.
@@ -108,7 +108,7 @@ def kitti_distance(folder: Path, split: str) -> Source:
 
 
 def gtsrb(folder: Path, split: str) -> Source:
-    """German traffic signs (Stallkamp et al. 2012): PPM files, in class folders for training, in a table for testing.
+    """Read German traffic signs (Stallkamp et al. 2012): PPM files in class folders, and in a table for testing.
 
     The training images may be those of the challenge (`Training`, 26,640 of them) or of the final set
     (`Final_Training/Images`, 39,209).
@@ -146,7 +146,7 @@ def karpathy(file: Path, images: Path, split: str) -> Source:
 
 
 def _json_list(file: Path, name: str, needed: tuple[str, ...]) -> Sequence[dict[str, Any]]:
-    """The list `name` of a JSON object, each of whose items has the `needed` fields."""
+    """Return the list `name` of a JSON object, each of whose items has the `needed` fields."""
     try:
         items = json.loads(read_text(file))[name]
     except (ValueError, KeyError, TypeError) as error:
@@ -158,7 +158,7 @@ def _json_list(file: Path, name: str, needed: tuple[str, ...]) -> Sequence[dict[
 
 
 def _matlab(file: Path, name: str) -> Any:
-    """A variable of a MATLAB 5 file: an array, or one of records for a table."""
+    """Return a variable of a MATLAB 5 file: an array, or one of records for a table."""
     from scipy.io import loadmat  # noqa: PLC0415
     from scipy.io.matlab import MatReadError  # noqa: PLC0415
 

@@ -23,7 +23,7 @@ _FER_FILES = ("fer2013.csv", "icml_face_data.csv")
 
 
 def mnist(folder: Path, split: str) -> Source:
-    """MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017): four IDX files, packed with gzip or not.
+    """Read MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017): four IDX files, packed with gzip or not.
 
     They lie in the folder itself, or in `raw/` as torchvision leaves them.
     """
@@ -34,7 +34,7 @@ def mnist(folder: Path, split: str) -> Source:
 
 
 def cifar10(folder: Path, split: str) -> Source:
-    """CIFAR-10 (Krizhevsky 2009), the Python version: five batches to train with and one to test."""
+    """Read CIFAR-10 (Krizhevsky 2009), the Python version: five batches to train with and one to test."""
     files = [f"data_batch_{number}" for number in range(1, 6)] if split == "train" else ["test_batch"]
     return _cifar(
         folder, split, files, "labels", _batch(folder / "batches.meta", "label_names")["label_names"]
@@ -42,14 +42,14 @@ def cifar10(folder: Path, split: str) -> Source:
 
 
 def cifar100(folder: Path, split: str) -> Source:
-    """CIFAR-100 (Krizhevsky 2009), the Python version, with its 100 fine labels."""
+    """Read CIFAR-100 (Krizhevsky 2009), the Python version, with its 100 fine labels."""
     return _cifar(
         folder, split, [split], "fine_labels", _batch(folder / "meta", "fine_label_names")["fine_label_names"]
     )
 
 
 def stl10(folder: Path, split: str) -> Source:
-    """STL-10 (Coates et al. 2011), the binary version: images by column, labels from 1.
+    """Read STL-10 (Coates et al. 2011), the binary version: images by column, labels from 1.
 
     The splits fold0 to fold9 are the ten lists of 1,000 training images each in `fold_indices.txt`.
     """
@@ -70,7 +70,7 @@ def stl10(folder: Path, split: str) -> Source:
 
 
 def fer2013(folder: Path, split: str) -> Source:
-    """Facial expressions (Goodfellow et al. 2013): rows of a CSV file with the grey values of 48 x 48 pixels.
+    """Read facial expressions (Goodfellow et al. 2013): rows of a CSV file with the grey values of 48 x 48 pixels.
 
     `test` is both the public and the private test part.
     """
@@ -92,7 +92,7 @@ def fer2013(folder: Path, split: str) -> Source:
 
 
 def pcam(folder: Path, split: str) -> Source:
-    """PatchCamelyon (Veeling et al. 2018): HDF5 files of 96 x 96 pixels and of labels, held in memory whole.
+    """Read PatchCamelyon (Veeling et al. 2018): HDF5 files of 96 x 96 pixels and of labels, held in memory whole.
 
     The test split takes 0.9 GB of memory, the training split 7 GB.
     """
@@ -119,7 +119,7 @@ def pcam(folder: Path, split: str) -> Source:
 
 
 def digits(folder: Path, split: str) -> Source:
-    """The 1,797 digits of 8 x 8 pixels that come with scikit-learn; each seventh is `test`. `folder` plays no part.
+    """Read the 1,797 digits of 8 x 8 pixels that come with scikit-learn; each seventh is `test`. `folder` is not read.
 
     They have no published split. Grey values of 0 to 16 are spread over 0 to 255.
     """
@@ -135,7 +135,7 @@ def digits(folder: Path, split: str) -> Source:
 
 
 def _idx(folder: Path, name: str, axes: int) -> Pixels:
-    """An array of bytes in IDX form: two zeros, the type 8, the number of axes, each axis as a 32-bit number."""
+    """Return an array of bytes in IDX form: two zeros, the type 8, the number of axes, each axis as a 32-bit number."""
     packed, plain = folder / f"{name}.gz", folder / name
     file = plain if plain.is_file() else packed
     try:
@@ -163,7 +163,7 @@ def _cifar(folder: Path, split: str, files: list[str], key: str, names: list[str
 
 
 def _batch(file: Path, *keys: str) -> dict[str, Any]:
-    """Values of the dictionary that one of CIFAR's files pickles: lists, and (n, 3072) bytes."""
+    """Return values of the dictionary that one of CIFAR's files pickles: lists, and (n, 3072) bytes."""
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -181,7 +181,7 @@ def _batch(file: Path, *keys: str) -> dict[str, Any]:
 
 
 def _array(state: Any) -> Pixels:
-    """The array that NumPy would make of the state that it pickled."""
+    """Return the array that NumPy would make of the state that it pickled."""
     _, shape, kind, by_column, raw = state
     if kind.arguments[0] not in ("u1", "|u1") or by_column:
         raise ValueError(f"an array of {kind.arguments[0]!r}")
@@ -216,7 +216,7 @@ def _no_persistent(identity: Any) -> Any:
 
 
 def _python3(data: bytes) -> bytes:
-    """A pickle with the strings of Python 2 as text, a letter a byte: the reader knows what torch writes, which has
+    """Rewrite a pickle's strings of Python 2 as text, a letter a byte: the reader knows what torch writes, which has
     no strings of bytes. `genops` takes a pickle apart and runs nothing of it."""
     operations = [(code.name, argument, place or 0) for code, argument, place in pickletools.genops(data)]
     ends = [*(place for _, _, place in operations[1:]), len(data)]
@@ -231,7 +231,7 @@ def _python3(data: bytes) -> bytes:
 
 
 def _bytes(file: Path) -> Pixels:
-    """The bytes of a file, mapped rather than read."""
+    """Return the bytes of a file, mapped rather than read."""
     try:
         return np.memmap(file, np.uint8, "r")
     except (OSError, ValueError) as error:

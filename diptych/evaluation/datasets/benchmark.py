@@ -103,7 +103,7 @@ def open_benchmark(name: str, root: str | Path, split: str | None = None) -> Ben
 
 
 def benchmark_from(data: str, root: str | Path | None = None) -> Benchmark | None:
-    """What `--data` names if it has the form `benchmark:NAME` or `benchmark:NAME:SPLIT`, else None.
+    """Return what `--data` names if it has the form `benchmark:NAME` or `benchmark:NAME:SPLIT`, else None.
 
     root: as `open_benchmark` takes it; `default_root()` where not given. Raises what `open_benchmark` raises.
     """
@@ -114,12 +114,12 @@ def benchmark_from(data: str, root: str | Path | None = None) -> Benchmark | Non
 
 
 def default_root() -> Path:
-    """The folder of all datasets where none is given: the environment's DIPTYCH_DATA, else `data` here."""
+    """Return the folder of all datasets where none is given: the environment's DIPTYCH_DATA, else `data` here."""
     return Path(os.environ.get(ROOT_VARIABLE) or "data")
 
 
 def find_benchmark(name: str, root: str | Path, split: str) -> Found | None:
-    """Where a split lies, or None. The original layout comes first, then shards, then a folder of `datasets`."""
+    """Return where a split lies, or None. The original layout comes first, then shards, then a folder of `datasets`."""
     dataset = dataset_named(name)
     if not dataset.markers:
         return Found(Path(root), "original", split)
@@ -168,7 +168,7 @@ def _labels(name: str, dataset: Dataset) -> LabelSet | None:
 
 
 def _put_it_here(name: str, dataset: Dataset, root: Path, split: str) -> str:
-    """What to do about a dataset that is not there."""
+    """Say what to do about a dataset that is not there."""
     home = root / dataset.folders[0]
     there = [folder for folder in _original_folders(name, dataset, root) if folder.is_dir()]
     if there:

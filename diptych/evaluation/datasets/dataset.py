@@ -62,17 +62,17 @@ class Dataset:
 
     @property
     def read(self) -> Reader:
-        """The function that opens a split of the original layout."""
+        """Return the function that opens a split of the original layout."""
         return READERS[self.reader] if isinstance(self.reader, str) else self.reader
 
     @property
     def test_split(self) -> str:
-        """The split that published figures are about."""
+        """Return the split that published figures are about."""
         return self.tested_on or ("test" if "test" in self.splits else self.splits[-1])
 
     @property
     def train_split(self) -> str | None:
-        """The split that the paper's probes are trained on; None where there is none."""
+        """Return the split that the paper's probes are trained on; None where there is none."""
         usual = (name for name in ("trainval", "train") if name in self.splits)
         return self.trained_on or next(usual, None)
 

@@ -15,7 +15,7 @@ _NEAR = "near"
 
 
 def robust_frames(folder: Path, split: str) -> Source:
-    """ImageNet-Vid-Robust (Shankar et al. 2021): `metadata/pmsets.json` and `metadata/labels.json` name the frames.
+    """Read ImageNet-Vid-Robust (Shankar et al. 2021): `pmsets.json` and `labels.json` in `metadata` name the frames.
 
     `pmsets.json` gives each anchor frame the confirmed frames near it, `labels.json` each frame the numbers of its
     classes. YouTube-BB-Robust is read in the same form; its own release has review files instead, from which the
@@ -39,7 +39,7 @@ def robust_frames(folder: Path, split: str) -> Source:
 
 
 def anchors_of(source: Source) -> list[Anchor]:
-    """The anchors among the frames of `robust_frames`, by their rows, as `frame_accuracy` takes them."""
+    """Return the anchors among the frames of `robust_frames`, by their rows, as `frame_accuracy` takes them."""
     frames = [source[position] for position in range(len(source))]
     place = {frame.key: position for position, frame in enumerate(frames)}
     anchors = []
@@ -59,7 +59,7 @@ def anchors_of(source: Source) -> list[Anchor]:
 
 
 def _object(file: Path) -> Mapping[str, list[Any]]:
-    """A JSON object of lists."""
+    """Return a JSON object of lists."""
     try:
         value = json.loads(read_text(file))
     except ValueError as error:

@@ -28,20 +28,20 @@ def class_folders(folder: Path) -> Source:
 
 
 def imagenet_v2(folder: Path, split: str) -> Source:
-    """ImageNetV2 (Recht et al. 2019): folders 0 to 999, which are the class numbers."""
+    """Read ImageNetV2 (Recht et al. 2019): folders 0 to 999, which are the class numbers."""
     ids = names_of("imagenet").names
     return Relabelled(class_folders(folder), {str(number): wnid for number, wnid in enumerate(ids)})
 
 
 def food101(folder: Path, split: str) -> Source:
-    """Food-101 (Bossard et al. 2014): `meta/test.txt` lists `apple_pie/1011328`, an image in `images/`."""
+    """Read Food-101 (Bossard et al. 2014): `meta/test.txt` lists `apple_pie/1011328`, an image in `images/`."""
     return _listed(
         folder / "images", folder / "meta" / f"{split}.txt", lambda line: (f"{line}.jpg", _parent(line))
     )
 
 
 def dtd(folder: Path, split: str) -> Source:
-    """Describable Textures (Cimpoi et al. 2014), the first of its ten partitions, as the paper has it."""
+    """Read Describable Textures (Cimpoi et al. 2014), the first of its ten partitions, as the paper has it."""
     parts = ("train", "val") if split == "trainval" else (split,)
     return _joined(
         folder / "images",
@@ -51,7 +51,7 @@ def dtd(folder: Path, split: str) -> Source:
 
 
 def oxford_pets(folder: Path, split: str) -> Source:
-    """Oxford-IIIT Pets (Parkhi et al. 2012): lines such as `Abyssinian_201 1 1 1`; the breed is in the name."""
+    """Read Oxford-IIIT Pets (Parkhi et al. 2012): lines such as `Abyssinian_201 1 1 1`; the breed is in the name."""
 
     def row(line: str) -> tuple[str, str]:
         name = line.split(maxsplit=1)[0]
@@ -61,7 +61,7 @@ def oxford_pets(folder: Path, split: str) -> Source:
 
 
 def fgvc_aircraft(folder: Path, split: str) -> Source:
-    """FGVC Aircraft (Maji et al. 2013), its 100 variants: lines such as `1025794 707-320`."""
+    """Read FGVC Aircraft (Maji et al. 2013), its 100 variants: lines such as `1025794 707-320`."""
 
     def row(line: str) -> tuple[str, str]:
         number, _, variant = line.partition(" ")
@@ -71,7 +71,7 @@ def fgvc_aircraft(folder: Path, split: str) -> Source:
 
 
 def sun397(folder: Path, split: str) -> Source:
-    """SUN397 (Xiao et al. 2010), the first of its ten partitions: lines such as `/a/abbey/sun_aaalbzqrimafwbiv.jpg`.
+    """Read SUN397 (Xiao et al. 2010), the first of ten partitions: lines such as `/a/abbey/sun_aaalbzqrimafwbiv.jpg`.
 
     A class is the path without its first letter, `apartment_building/outdoor` written `apartment_building_outdoor`.
     """
@@ -87,7 +87,7 @@ def sun397(folder: Path, split: str) -> Source:
 
 
 def birdsnap(folder: Path, split: str) -> Source:
-    """Birdsnap 1.1 (Berg et al. 2014): tables of species and images, and the paths of the test images.
+    """Read Birdsnap 1.1 (Berg et al. 2014): tables of species and images, and the paths of the test images.
 
     The images were fetched from Flickr one by one, and by now many are gone: those that are not there are left out,
     so figures of two copies are comparable only where both have the same images.
@@ -109,7 +109,7 @@ def birdsnap(folder: Path, split: str) -> Source:
 
 
 def ucf101(folder: Path, split: str) -> Source:
-    """UCF101 (Soomro et al. 2012): one frame a clip, which must have been taken out of the videos beforehand.
+    """Read UCF101 (Soomro et al. 2012): one frame a clip, extracted from the videos beforehand.
 
     The lists are the authors': `testlist01.txt` with lines such as `Archery/v_Archery_g01_c01.avi`, the frame being
     `frames/Archery/v_Archery_g01_c01.jpg`. Splits are train1 to train3 and test1 to test3; the paper averages
@@ -128,7 +128,7 @@ def ucf101(folder: Path, split: str) -> Source:
 
 
 def hateful_memes(folder: Path, split: str) -> Source:
-    """Hateful Memes (Kiela et al. 2020): lines of JSON with `img` and `label`, 1 for hateful.
+    """Read Hateful Memes (Kiela et al. 2020): lines of JSON with `img` and `label`, 1 for hateful.
 
     The `test` of the paper are the 500 of `dev_seen.jsonl` (`dev.jsonl` in the first release), whose labels were
     public.
@@ -159,7 +159,7 @@ def _listed(
 def _joined(
     images: Path, files: Iterable[Path], row: Callable[[str], tuple[str, str]], *, skip: str | None = None
 ) -> ListedImages:
-    """The images of one or several lists; `row` gives the path and the label that a line stands for."""
+    """Return the images of one or several lists; `row` gives the path and the label that a line stands for."""
     rows = []
     for file in files:
         for number, line in enumerate(read_lines(file), start=1):
@@ -177,7 +177,7 @@ def _parent(path: str) -> str:
 
 
 def _table(file: Path, needed: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    """The rows of a table whose columns are separated by tabs."""
+    """Return the rows of a table whose columns are separated by tabs."""
     reader = csv.DictReader(read_text(file).splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
     if missing := [name for name in needed if name not in (reader.fieldnames or ())]:
         raise DataError(

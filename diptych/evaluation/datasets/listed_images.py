@@ -80,7 +80,7 @@ class ListedImages:
         )
 
     def describe(self) -> str:
-        """What was found, in a line."""
+        """Return what was found, in a line."""
         return f"{self.name}: {len(self):,} images listed in {self._listed_in}"
 
 
@@ -93,7 +93,7 @@ class ArrayImages:
     def __init__(self, name: str, pixels: Pixels, labels: Sequence[str]) -> None:
         if len(pixels) != len(labels):
             raise DataError(
-                f"{name}: {len(pixels):,} images and {len(labels):,} labels; expected one a picture: the files do "
+                f"{name}: {len(pixels):,} images and {len(labels):,} labels; expected one an image: the files do "
                 "not belong together, or one is cut short"
             )
         if not len(pixels):
@@ -121,7 +121,7 @@ class ArrayImages:
         return Example(key=str(position), image=file.getvalue(), label=self._labels[position])
 
     def describe(self) -> str:
-        """What was found, in a line."""
+        """Return what was found, in a line."""
         height, width = self._pixels.shape[1:3]
         return f"{self.name}: {len(self):,} images of {width} x {height} pixels in {len(set(self._labels)):,} classes"
 
@@ -157,12 +157,12 @@ class Relabelled:
         return replace(example, label=self._names.get(self._spelling(example.label), example.label))
 
     def describe(self) -> str:
-        """What the source underneath found."""
+        """Return what the source underneath found."""
         return self._source.describe()
 
 
 def read_lines(file: Path) -> Iterator[str]:
-    """The lines of a list file that are not empty, without space around them.
+    """Read the lines of a list file that are not empty, without space around them.
 
     Raises:
         DataError: it is missing, or is not UTF-8 text.
@@ -173,7 +173,7 @@ def read_lines(file: Path) -> Iterator[str]:
 
 
 def read_text(file: Path) -> str:
-    """The text of a small file; DataError where it is missing, or is not UTF-8."""
+    """Read the text of a small file; DataError where it is missing, or is not UTF-8."""
     try:
         return file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -181,7 +181,7 @@ def read_text(file: Path) -> str:
 
 
 def _as_png(path: Path) -> bytes:
-    """A binary PPM of 8 bits a channel (`P6`), as the German traffic signs have it, re-encoded without loss."""
+    """Re-encode a binary PPM of 8 bits a channel (`P6`), as the German traffic signs have it, without loss."""
     data = path.read_bytes()
     fields = data.split(maxsplit=4)
     try:

@@ -29,7 +29,7 @@ def is_benchmark_shards(folder: Path, split: str) -> bool:
 
 
 def open_benchmark_shards(folder: Path, split: str) -> Packed:
-    """A split of `clip-benchmark/wds_*`: `test/0.tar` and so on, and text files that name classes and templates.
+    """Open a split of `clip-benchmark/wds_*`: `test/0.tar` and so on, and text files of classes and templates.
 
     A label is a number, the line of `classnames.txt` counted from 0. Those are CLIP_benchmark's names and order, which
     need not be the paper's; templates write `{c}` for the name.
@@ -70,7 +70,7 @@ def is_datasets_folder(folder: Path, split: str) -> bool:
 
 
 def open_datasets_folder(folder: Path, split: str, labels: LabelSet | None, column: str | None) -> Packed:
-    """A split of a set that `save_to_disk` wrote, or that was fetched as Parquet files (`data/test-*.parquet`).
+    """Open a split that `save_to_disk` wrote, or that was fetched as Parquet files (`data/test-*.parquet`).
 
     labels: the classes; what the folder calls them is matched by letters and digits alone, whatever their case. A
     label that matches none stays as it is.
@@ -82,7 +82,7 @@ def open_datasets_folder(folder: Path, split: str, labels: LabelSet | None, colu
 
 
 def _spellings(labels: LabelSet) -> dict[str, str]:
-    """The class of each way to write one: its name, or words that stand for it alone."""
+    """Return the class of each way to write one: its name, or words that stand for it alone."""
     known: dict[str, str] = {}
     shared: set[str] = set()
     for name, phrases in zip(labels.names, labels.phrases, strict=True):
@@ -99,7 +99,7 @@ def _plain(text: str) -> str:
 
 
 def _parquet(folder: Path, split: str) -> Sequence[Path]:
-    """The Parquet files of a split, as repositories of `datasets` name them: here, or in one folder below."""
+    """Return the Parquet files of a split, as repositories of `datasets` name them: here, or in one folder below."""
     found: dict[Path, list[Path]] = {}
     for path in sorted([*folder.glob(f"{split}[-.]*parquet"), *folder.glob(f"*/{split}[-.]*parquet")]):
         found.setdefault(path.parent, []).append(path)

@@ -63,7 +63,7 @@ def evaluate_linear_probe(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Report:
-    """The metrics of zero-shot classification, of a classifier that has learned from labelled images.
+    """Measure a classifier that has learned from labelled images, by the metrics of zero-shot classification.
 
     train, test, validation: all of one class an image, or all of several, for which `headline` is "map11".
     validation: images to choose the regularisation with, by `headline`; a fifth of the training images, drawn with
@@ -125,7 +125,7 @@ def fit_probe(
 
 
 def check_test(train: ProbeData, test: ProbeData, headline: str) -> None:
-    """That a fit of one can be measured on the other by that metric; raises what `evaluate_linear_probe` does."""
+    """Check that a fit of one can be measured on the other by a metric; raises what `evaluate_linear_probe` does."""
     if test.classes != train.classes:
         raise DataError(
             f"{test.data}: its {len(test.classes)} classes are not those of {train.data}, of which there are "

@@ -24,22 +24,22 @@ class Likelihood(Protocol):
     def penalty(self) -> float: ...
 
     def to(self, device: torch.device) -> "Likelihood":
-        """The same on another device."""
+        """Return the same on another device."""
         ...
 
     def loss(self, logits: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        """The sum of the losses (), in nats, and its gradient (classes, m) by the logits (classes, m) of `rows`.
+        """Return the sum of the losses (), in nats, and its gradient (classes, m) by the logits (classes, m) of `rows`.
 
         The logits may be overwritten.
         """
         ...
 
     def curvature(self, logits: Tensor, rows: slice) -> Tensor:
-        """(classes,): the sum over `rows` of each loss's second derivative by its own logit."""
+        """Return, (classes,), the sum over `rows` of each loss's second derivative by its own logit."""
         ...
 
     def turn(self, logits: Tensor, change: Tensor, rows: slice) -> Tensor:
-        """(classes, m): how the gradient of `loss` changes, to first order, with a change (classes, m) of the logits.
+        """Return how the gradient of `loss` changes, to first order, with a change of the logits, both (classes, m).
 
         Both may be overwritten.
         """

@@ -75,7 +75,7 @@ class Fit:
     converged: bool
 
     def logits(self, features: Tensor) -> Tensor:
-        """(n, classes), float64 on the CPU, of features (n, width) on any device."""
+        """Return the logits (n, classes), float64 on the CPU, of features (n, width) on any device."""
         parts = [
             features[rows].to(self.weights) @ self.weights.T + self.intercept
             for rows in _chunks(features, len(self.weights))
@@ -109,7 +109,7 @@ class LogisticRegression:
         max_iterations: int = MAX_ITERATIONS,
         max_products: int = MAX_PRODUCTS,
     ) -> Fit:
-        """The minimum for one C.
+        """Find the minimum for one C.
 
         start: the fit of a C nearby, which saves time. tolerance: as `TOLERANCE` says. max_iterations: of L-BFGS.
         max_products: with the Hessian, of Newton's steps.
@@ -143,7 +143,7 @@ class LogisticRegression:
         )
 
     def objective(self, weights: Tensor, intercept: Tensor, penalty: float) -> tuple[Tensor, Tensor, Tensor]:
-        """The mean loss with its penalty, and its gradients by weights and intercept, all of centred features."""
+        """Return the mean loss with its penalty, and its gradients by weights and intercept, of centred features."""
         value = weights.new_zeros(())
         by_weights, by_intercept = torch.zeros_like(weights), torch.zeros_like(intercept)
         for rows in self._chunks():
@@ -159,7 +159,7 @@ class LogisticRegression:
     def turn(
         self, place: tuple[Tensor, Tensor], change: tuple[Tensor, Tensor], penalty: float
     ) -> tuple[Tensor, Tensor]:
-        """How the gradients of `objective` at a place change, to first order, with a change of the place.
+        """Return how the gradients of `objective` at a place change, to first order, with a change of the place.
 
         place, change: weights (classes, width) and intercepts (classes,) of centred features, as is what is returned.
         """
@@ -185,7 +185,7 @@ class LogisticRegression:
         return _Around(self, penalty, (weights, intercept), self._axes, unit)
 
     def _principal_axes(self) -> tuple[Tensor, Tensor]:
-        """The axes (width, axes) along which the centred features vary, and their variance (axes,).
+        """Return the axes (width, axes) along which the centred features vary, and their variance (axes,).
 
         With fewer examples than features there are as many axes as examples: the weights have no part beyond.
         """
@@ -224,32 +224,32 @@ class _Around:
 
     @property
     def point(self) -> Tensor:
-        """The place in these coordinates."""
+        """Return the place in these coordinates."""
         weights, intercept = self.place
         return torch.cat([weights @ self.axes, intercept[:, None]], dim=1) / self.unit
 
     def weights(self, point: Tensor) -> tuple[Tensor, Tensor]:
-        """The weights (classes, width) and intercepts (classes,) of a point, or of the difference of two."""
+        """Return the weights (classes, width) and intercepts (classes,) of a point, or of the difference of two."""
         along_axes = self.unit * point
         return along_axes[:, :-1] @ self.axes.T, along_axes[:, -1]
 
     def evaluate(self, point: Tensor) -> tuple[Tensor, Tensor]:
-        """The objective (), and its gradient (classes, axes + 1)."""
+        """Return the objective (), and its gradient (classes, axes + 1)."""
         value, *gradients = self.examples.objective(*self.weights(point), self.penalty)
         return value, self._by_point(*gradients)
 
     def turn(self, change: Tensor) -> Tensor:
-        """The product of the Hessian at the place with a change of the point, both (classes, axes + 1)."""
+        """Return the product of the Hessian at the place with a change of the point, both (classes, axes + 1)."""
         return self._by_point(*self.examples.turn(self.place, self.weights(change), self.penalty))
 
     @property
     def pull(self) -> float:
-        """The norm of the penalty's gradient; of weights of 0, a number above it."""
+        """Return the norm of the penalty's gradient; of weights of 0, a number above it."""
         weights, _ = self.place
         return max(self.penalty * float(weights.norm()), torch.finfo(weights.dtype).tiny)
 
     def size(self, gradient: Tensor) -> float:
-        """The norm of a gradient by the weights, and by the intercepts as if for a feature as long as all others."""
+        """Return the norm of a gradient by weights and intercepts, these as for a feature as long as all others."""
         plain = gradient / self.unit
         plain[:, -1] *= self.examples.spread
         return float(plain.norm())
@@ -259,12 +259,12 @@ class _Around:
 
 
 def fitting_device(device: torch.device) -> torch.device:
-    """Where to fit what was computed on `device`: there, unless it has no float64."""
+    """Return where to fit what was computed on `device`: there, unless it has no float64."""
     return torch.device("cpu") if device.type == "mps" else device
 
 
 def _quasi_newton(around: _Around, max_iterations: int) -> tuple[Tensor, int]:
-    """A point near the minimum, and how many iterations of L-BFGS it took."""
+    """Find a point near the minimum, and how many iterations of L-BFGS it took."""
     point = around.point.requires_grad_()
 
     @torch.no_grad()
@@ -288,7 +288,7 @@ def _quasi_newton(around: _Around, max_iterations: int) -> tuple[Tensor, int]:
 def _newton(
     around: _Around, value: Tensor, gradient: Tensor, tolerance: float, max_products: int
 ) -> tuple[Tensor, int, bool]:
-    """The point after one step from the place, the products it took, and whether it is any better.
+    """Return the point after one step from the place, the products it took, and whether it is any better.
 
     value, gradient: the objective and its gradient at the place.
     """
@@ -315,7 +315,7 @@ def _newton(
 
 
 def _share(around: _Around, change: Tensor, value: float, slope: float) -> float:
-    """The first of 1, 1/2, 1/4, ... of a change of the point that lowers the objective enough; 0 if none does."""
+    """Return the first of 1, 1/2, 1/4, ... of a change that lowers the objective enough; 0 if none does."""
     share = 1.0
     while share > _SHORTEST:
         most = value * (1 + _ROUNDING) + _ENOUGH_DECREASE * share * slope
@@ -326,7 +326,7 @@ def _share(around: _Around, change: Tensor, value: float, slope: float) -> float
 
 
 def _chunks(features: Tensor, classes: int) -> Iterator[slice]:
-    """Rows that are worked on at a time: neither all features in float64 nor all logits are ever held."""
+    """Split the rows, so that neither all features in float64 nor all logits are ever held."""
     count, width = features.shape
     on_cpu = features.device.type == "cpu"
     step = _ROWS_ON_CPU if on_cpu else max(1, _VALUES_ON_GPU // max(width, classes))

@@ -35,7 +35,7 @@ class MultiLabelFeatures(ProbeData):
     judged: Flags
 
     def kept_out(self, seed: int) -> Flags:
-        """Drawn from all images alike: one of several classes has no one class to be drawn within."""
+        """Draw from all images alike: one of several classes has no one class to be drawn within."""
         kept = np.zeros(len(self), np.bool_)
         kept[np.random.default_rng(seed).permutation(len(self))[: round(VALIDATION_SHARE * len(self))]] = True
         return kept
@@ -87,7 +87,7 @@ def multi_label_features(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> MultiLabelFeatures:
-    """The features of a source's images before the projection, with their classes where `evaluate_multi_label` has
+    """Compute features of a source's images before the projection, with their classes where `evaluate_multi_label` has
     them.
 
     labels: the classes; every one that an image of the source has when not given.

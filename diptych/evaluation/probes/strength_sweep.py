@@ -54,7 +54,7 @@ class Sweep:
     unconverged: tuple[float, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """What was tried, by rising C."""
+        """Return what was tried, by rising C."""
         return {
             "tried": [
                 {"C": strength, "metric": score.metric, "loss": -score.negative_loss}
@@ -65,7 +65,7 @@ class Sweep:
 
 
 def sweep(splits: Sequence[Split], progress: Progress | None = None) -> Sweep:
-    """The best of `INVERSE_STRENGTHS` by the mean score over the splits, as in a cross-validation of several.
+    """Find the best of `INVERSE_STRENGTHS` by the mean score over the splits, as in a cross-validation of several.
 
     Each fit starts from that of the nearest C before it. progress: is told of every C that is done, of which there
     are at most `MOST_STRENGTHS`.
@@ -99,7 +99,7 @@ def sweep(splits: Sequence[Split], progress: Progress | None = None) -> Sweep:
 
 
 def halving_search(score: Callable[[int], Score]) -> dict[int, Score]:
-    """The scores of every `COARSE_STEP`-th place of `INVERSE_STRENGTHS`, then of ever nearer neighbours of the best.
+    """Score every `COARSE_STEP`-th of `INVERSE_STRENGTHS` by its index, then ever nearer neighbours of the best.
 
     Finds the best of all places where scores rise to one peak and fall from it.
     """
@@ -116,5 +116,5 @@ def halving_search(score: Callable[[int], Score]) -> dict[int, Score]:
 
 
 def best_place(scores: dict[int, Score]) -> int:
-    """The place of the best score; the lowest, which regularises most, of equal ones."""
+    """Return the index of the best score; the lowest, which regularises most, of equal ones."""
     return max(scores, key=lambda place: (scores[place], -place))

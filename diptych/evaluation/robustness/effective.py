@@ -32,7 +32,7 @@ _FEWEST_MODELS = 3  # two points have a line, but nothing that says how well it 
 
 
 def logit(accuracy: ArrayLike, count: float | None = None) -> Numbers:
-    """log(a / (1 - a)) of each accuracy.
+    """Return log(a / (1 - a)) of each accuracy.
 
     0 and 1 have no finite logit. They are taken as (k + 1/2) / (count + 1), k being 0 or `count` right images: half
     an image inside the scale (Anscombe 1956). Every other value is left as it is.
@@ -82,7 +82,7 @@ class Line:
 
     @property
     def correlation(self) -> float:
-        """Pearson's r of the two logits; 0 where every model has the same accuracy under the shift."""
+        """Return Pearson's r of the two logits; 0 where every model has the same accuracy under the shift."""
         return float(self._fit.rvalue) if np.ptp(self.shift_logits) > 0 else 0.0
 
     @property
@@ -91,25 +91,25 @@ class Line:
 
     @property
     def scatter(self) -> float:
-        """Standard deviation of the models about the line, in logits, with models - 2 degrees of freedom."""
+        """Return the standard deviation of the models about the line, in logits, with models - 2 degrees of freedom."""
         # By the residuals: SciPy's 1 - r**2 loses its digits where models nearly lie on the line.
         away = self.shift_logits - self.intercept - self.slope * self.id_logits
         return math.sqrt(away @ away / (self.models - 2))
 
     @property
     def slope_interval(self) -> Interval:
-        """The slope's 95 % interval by Student's t, exact where models scatter normally about a line."""
+        """Return the slope's 95 % interval by Student's t, exact where models scatter normally about a line."""
         spread = float(self.id_logits.std()) * math.sqrt(self.models)
         reach = student_t(self.models - 2) * self.scatter / spread
         return self.slope - reach, self.slope + reach
 
     def predict(self, id_accuracy: ArrayLike) -> Numbers:
-        """beta: the accuracy under the shift of a standard model with this accuracy without it."""
+        """Return beta: the accuracy under the shift of a standard model with this accuracy without it."""
         count = self.counts[0] if self.counts else None
         return from_logit(self.intercept + self.slope * logit(id_accuracy, count))
 
     def band(self, id_accuracy: ArrayLike, *, draws: int = DRAWS, seed: int = 0) -> tuple[Numbers, Numbers]:
-        """The ends of the 95 % interval of `predict`, by resampling the models (`lines`)."""
+        """Return the ends of the 95 % interval of `predict`, by resampling the models (`lines`)."""
         place = logit(id_accuracy, self.counts[0] if self.counts else None)
         slopes, intercepts = self.lines(np.random.default_rng(seed), draws)
         heights = intercepts[:, None] + slopes[:, None] * place.reshape(-1)
@@ -117,7 +117,7 @@ class Line:
         return from_logit(low).reshape(place.shape), from_logit(high).reshape(place.shape)
 
     def lines(self, generator: np.random.Generator, draws: int) -> tuple[Numbers, Numbers]:
-        """Slopes and intercepts, (draws,) each, of lines through as many models drawn with replacement.
+        """Return slopes and intercepts, (draws,) each, of lines through as many models drawn with replacement.
 
         A resampled fit is too narrow where models are few: it varies as if their scatter were divided by n, not by
         n - 2, and its tails are normal, not Student's. So each line's distance from the fitted one is stretched by
@@ -147,7 +147,7 @@ class Line:
 class PivotedLine:
     """Two lines, for models up to an accuracy and above it.
 
-    ImageNet-A holds the pictures that one ResNet-50 got wrong. Models weaker than it are about as bad at them
+    ImageNet-A holds the images that one ResNet-50 got wrong. Models weaker than it are about as bad at them
     whatever their accuracy, stronger ones gain quickly, and its own accuracy is 0 by construction: the testbed of
     Taori et al. (2020) fits either side on its own and leaves that model out.
     """
@@ -157,19 +157,19 @@ class PivotedLine:
     upper: Line
 
     def predict(self, id_accuracy: ArrayLike) -> Numbers:
-        """beta: the accuracy under the shift of a standard model with this accuracy without it."""
+        """Return beta: the accuracy under the shift of a standard model with this accuracy without it."""
         given = np.asarray(id_accuracy, np.float64)
         return np.where(given > self.pivot, self.upper.predict(given), self.lower.predict(given))
 
     def band(self, id_accuracy: ArrayLike, *, draws: int = DRAWS, seed: int = 0) -> tuple[Numbers, Numbers]:
-        """The ends of the 95 % interval of `predict`, by resampling the models of either side."""
+        """Return the ends of the 95 % interval of `predict`, by resampling the models of either side."""
         given = np.asarray(id_accuracy, np.float64)
         below, above = (line.band(given, draws=draws, seed=seed) for line in (self.lower, self.upper))
         low, high = (np.where(given > self.pivot, *ends) for ends in zip(above, below, strict=True))
         return low, high
 
     def side(self, id_accuracy: float) -> Line:
-        """The line that holds for a model with this accuracy."""
+        """Return the line that holds for a model with this accuracy."""
         return self.upper if id_accuracy > self.pivot else self.lower
 
 
@@ -188,7 +188,7 @@ class Standing:
 
 
 def fit_line(id_accuracy: ArrayLike, shift_accuracy: ArrayLike, counts: Counts | None = None) -> Line:
-    """The line of least squares through the standard models, on the logit scale.
+    """Fit the line of least squares through the standard models, on the logit scale.
 
     id_accuracy, shift_accuracy: (models,) of each model without the shift and under it, in any order. counts: the
     numbers of test images, by which an accuracy of exactly 0 or 1 gets a finite logit.
@@ -216,7 +216,7 @@ def fit_line(id_accuracy: ArrayLike, shift_accuracy: ArrayLike, counts: Counts |
 def fit_pivoted_line(
     id_accuracy: ArrayLike, shift_accuracy: ArrayLike, pivot: float, counts: Counts | None = None
 ) -> PivotedLine:
-    """`fit_line` for the models below `pivot` and for those above it; a model exactly at it is in neither."""
+    """Fit a line for the models below `pivot`, and one for those above it; a model exactly at it is in neither."""
     before, after = np.atleast_1d(id_accuracy), np.atleast_1d(shift_accuracy)
     lower, upper = before < pivot, before > pivot
     return PivotedLine(
@@ -225,12 +225,12 @@ def fit_pivoted_line(
 
 
 def effective_robustness(line: Baseline, id_accuracy: float, shift_accuracy: float) -> float:
-    """rho = acc_shift - beta(acc_id): 0 for a model on the line, 0.1 for one that is ten points above it."""
+    """Return rho = acc_shift - beta(acc_id): 0 for a model on the line, 0.1 for one that is ten points above it."""
     return float(shift_accuracy - line.predict(id_accuracy))
 
 
 def relative_robustness(shift_accuracy: float, unchanged: float) -> float:
-    """tau = acc_shift(f') - acc_shift(f): what a change of the model f to f' gained under the shift.
+    """Return tau = acc_shift(f') - acc_shift(f): what a change of the model f to f' gained under the shift.
 
     A change that helps has rho > 0 and tau > 0: above the line, and above the model that it started from.
     """
@@ -238,7 +238,7 @@ def relative_robustness(shift_accuracy: float, unchanged: float) -> float:
 
 
 def gap_closed(line: Baseline, id_accuracy: float, shift_accuracy: float) -> float:
-    """rho / (acc_id - beta(acc_id)): the share of the loss expected of a standard model that this one does not have.
+    """Return rho / (acc_id - beta(acc_id)): the share of a standard model's expected loss that this one does not have.
 
     0 on the line, 1 for a model that loses nothing, above 1 for one that gains. nan where the line expects no loss.
     """
@@ -255,10 +255,10 @@ def bootstrap(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Standing:
-    """A model's robustness with its uncertainty: 95 % intervals from `draws` seeded draws.
+    """Return a model's robustness with its uncertainty: 95 % intervals from `draws` seeded draws.
 
     Each draw has a line through resampled models (`Line.lines`) and both accuracies of this model as other test images
-    would have given them (`redraw`), independently. Models that are tested on the same pictures share part of that
+    would have given them (`redraw`), independently. Models that are tested on the same images share part of that
     luck, line and model alike, so the intervals are if anything too wide.
     """
     generator = np.random.default_rng(seed)
@@ -286,7 +286,7 @@ def bootstrap(
 def relative_interval(
     shift_accuracy: float, unchanged: float, count: float, *, draws: int = DRAWS, seed: int = 0
 ) -> Interval:
-    """95 % interval of `relative_robustness`, both models on `count` images, drawn independently.
+    """Return the 95 % interval of `relative_robustness`, both models on `count` images, drawn independently.
 
     On the same images models tend to err alike, and the true interval is narrower: `diptych compare` pairs them.
     """
@@ -296,7 +296,7 @@ def relative_interval(
 
 
 def redraw(accuracy: float, count: float, generator: np.random.Generator, draws: int) -> Numbers:
-    """(draws,) accuracies that `count` other test images might have given.
+    """Draw accuracies, (draws,), that `count` other test images might have given.
 
     Beta(k + 1/2, count - k + 1/2) for k right images: Jeffreys' posterior. With many images it is what resampling
     them gives; unlike that, it has a width where the accuracy is 0 or 1 (Brown, Cai and DasGupta 2001).
@@ -307,7 +307,7 @@ def redraw(accuracy: float, count: float, generator: np.random.Generator, draws:
 
 
 def mean_count(accuracies: Sequence[float], counts: Sequence[float]) -> float:
-    """As how many images of one set the plain mean of several sets' accuracies is as certain.
+    """Return the effective sample size of the mean accuracy over several sets.
 
     The mean of m sets has the variance sum(a (1 - a) / n) / m^2, and one set of N images of its accuracy A has
     A (1 - A) / N. Accuracies of 0 or 1 count as half an image away from it.
@@ -319,6 +319,6 @@ def mean_count(accuracies: Sequence[float], counts: Sequence[float]) -> float:
 
 
 def percentiles(values: Numbers) -> Interval:
-    """The middle 95 % of draws."""
+    """Return the middle 95 % of draws."""
     low, high = np.quantile(values, _TAILS)
     return float(low), float(high)

@@ -24,7 +24,7 @@ from diptych.evaluation.metrics import Flags, Floats, Integers, Interval, wilson
 _TABLES = resources.files(__package__) / "natural_shifts"
 _IMAGENET_CLASSES = 1000
 _VALIDATION_IMAGES = 50  # of each class of ILSVRC 2012
-_OBJECTNET_BORDER = 2  # pixels; the published pictures have a red frame
+_OBJECTNET_BORDER = 2  # pixels; the published images have a red frame
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class NaturalShift:
     """One set: what it is called, how large it is, and what its classes are."""
 
     title: str
-    images: int  # pictures that are scored; anchor frames of the videos
+    images: int  # that are scored; anchor frames of the videos
     table: str | None  # its classes in `natural_shifts/`; None where they are all of ImageNet's
     frames: bool = False  # videos: scored by `frame_accuracy`
 
 
 SHIFTS = {
     "imagenetv2": NaturalShift("ImageNetV2 (matched frequency)", 10_000, None),
-    # 50,000 by its authors' page; the testbed's accuracies are whole numbers of 50,889 pictures.
+    # 50,000 by its authors' page; the testbed's accuracies are whole numbers of 50,889 images.
     "imagenet-sketch": NaturalShift("ImageNet-Sketch", 50_889, None),
     "imagenet-r": NaturalShift("ImageNet-R", 30_000, "imagenet-r.toml"),
     "imagenet-a": NaturalShift("ImageNet-A", 7_500, "imagenet-a.toml"),
@@ -72,16 +72,16 @@ class ClassMap:
 
     @cached_property
     def columns(self) -> tuple[int, ...]:
-        """The sub-list: every ImageNet class that counts as one of these, ascending."""
+        """Return the sub-list: every ImageNet class that counts as one of these, ascending."""
         return tuple(sorted(column for member in self.members for column in member))
 
     @property
     def validation_images(self) -> int:
-        """How many of ImageNet's validation images have a class of the sub-list."""
+        """Return how many of ImageNet's validation images have a class of the sub-list."""
         return _VALIDATION_IMAGES * len(self.columns)
 
     def project(self, logits: Floats) -> Floats:
-        """(n, 1000) scores of ImageNet's classes to (n, classes): the largest of each class's members.
+        """Reduce scores (n, 1000) of ImageNet's classes to (n, classes): the largest of each class's members.
 
         A class without members gets minus infinity: it cannot be predicted. (The testbed leaves it at 0, which wins
         where a model's scores are all negative.)
@@ -95,12 +95,12 @@ class ClassMap:
         return scores
 
     def predict(self, logits: Floats) -> Integers:
-        """(n, 1000) scores to the place (n,) of the class that each picture is given."""
+        """Return the column (n,) of the class that each image is given, from scores (n, 1000)."""
         places: Integers = np.argmax(self.project(logits), axis=1)
         return places
 
     def restrict(self, target: Integers) -> tuple[Flags, Integers]:
-        """Which of ImageNet's validation images are of the sub-list, and as which class they count.
+        """Return which of ImageNet's validation images are of the sub-list, and as which class they count.
 
         target: (n,) columns of ImageNet's 1,000. Returns (n,) flags, and a place for each image that is flagged.
         """
@@ -113,13 +113,13 @@ class ClassMap:
 
 @cache
 def imagenet_classes() -> tuple[str, ...]:
-    """WordNet ids of ImageNet's 1,000 classes in the order of a model's columns."""
+    """Return the WordNet ids of ImageNet's 1,000 classes in the order of a model's columns."""
     return names_of("imagenet").names
 
 
 @cache
 def class_map(name: str) -> ClassMap:
-    """The classes of one of `SHIFTS`; DataError for an unknown name."""
+    """Return the classes of one of `SHIFTS`; DataError for an unknown name."""
     if name not in SHIFTS:
         raise DataError(f"{name!r}: not a natural-shift set; there are {', '.join(SHIFTS)}")
     column = {wnid: place for place, wnid in enumerate(imagenet_classes())}
@@ -135,12 +135,12 @@ def class_map(name: str) -> ClassMap:
 
 
 def shift_accuracy(classes: ClassMap, logits: Floats, target: Integers) -> float:
-    """Accuracy on a set of pictures. logits: (n, 1000); target: (n,) places in `classes.names`."""
+    """Return the accuracy on a set of images. logits: (n, 1000); target: (n,) places in `classes.names`."""
     return float(np.mean(classes.predict(logits) == target))
 
 
 def in_distribution_accuracy(classes: ClassMap, logits: Floats, target: Integers) -> float:
-    """Accuracy on ImageNet's validation images of the set's classes, by the set's rule.
+    """Return the accuracy on ImageNet's validation images of the set's classes, by the set's rule.
 
     logits: (n, 1000); target: (n,) columns of ImageNet's 1,000. Images of other classes are left out. (For ObjectNet
     the testbed asks for the very ImageNet class here, and on ObjectNet itself for any that counts as the right one.)
@@ -154,10 +154,10 @@ def in_distribution_accuracy(classes: ClassMap, logits: Floats, target: Integers
 
 
 def crop_objectnet(image: Image.Image) -> Image.Image:
-    """An ObjectNet picture without its red frame: two pixels less on each side, before any resizing."""
+    """Cut the red frame off an ObjectNet image: two pixels on each side, before any resizing."""
     width, height = image.size
     if min(width, height) <= 2 * _OBJECTNET_BORDER:
-        raise DataError(f"a picture of {width} x {height} pixels: nothing is left inside ObjectNet's frame")
+        raise DataError(f"an image of {width} x {height} pixels: nothing is left inside ObjectNet's frame")
     border = _OBJECTNET_BORDER
     return image.crop((border, border, width - border, height - border))
 
@@ -184,17 +184,17 @@ class FrameAccuracy:
 
     @property
     def mean(self) -> float:
-        """Of the two: what CLIP's average over the seven sets counts."""
+        """Return the mean of the two: what CLIP's average over the seven sets counts."""
         return (self.pm0 + self.pmk) / 2
 
     @property
     def intervals(self) -> tuple[Interval, Interval]:
-        """Wilson's, of pm-0 and of pm-k."""
+        """Return Wilson's, of pm-0 and of pm-k."""
         return wilson(self.pm0, self.anchors), wilson(self.pmk, self.anchors)
 
 
 def frame_accuracy(predicted: Integers, anchors: Sequence[Anchor]) -> FrameAccuracy:
-    """How many anchors are right, and how many with all their valid near frames.
+    """Return how many anchors are right, and how many with all their valid near frames.
 
     predicted: (frames,) classes. One wrong frame makes an anchor wrong for pm-k; an anchor without near frames is
     judged alone.

@@ -93,17 +93,17 @@ class ShiftSummary:
 
     @property
     def lines(self) -> tuple[Line, ...]:
-        """The line, or the two of a pivoted one, the lower first."""
+        """Return the line, or the two of a pivoted one, the lower first."""
         return (self.line.lower, self.line.upper) if isinstance(self.line, PivotedLine) else (self.line,)
 
     def points(self) -> list[Point]:
-        """For `plot_robustness`: all models, those named that are not standard; few of them show their heights."""
+        """Return all models for `plot_robustness`: those that are not standard are named, few show their heights."""
         others = sum(not placed.measurement.standard for placed in self.models)
         return [_point(placed.measurement, marked=others <= _MOST_MARKED) for placed in self.models]
 
 
 def read_table(path: str | Path) -> list[Measurement]:
-    """The rows of a .csv file, or of a .json file that holds a list of objects.
+    """Read the rows of a .csv file, or of a .json file that holds a list of objects.
 
     Raises:
         DataError: no such file, another ending, a column that is missing or unknown, or a value that cannot be used.
@@ -133,7 +133,7 @@ def read_table(path: str | Path) -> list[Measurement]:
 def from_reports(
     reports: Mapping[str, Any], *, id_data: str, standard: Collection[str], metric: str = "top1"
 ) -> list[Measurement]:
-    """Rows from reports of `diptych evaluate ... --json`, by the names of their files.
+    """Read rows from reports of `diptych evaluate ... --json`, by the names of their files.
 
     id_data: the `data` of the reports without the shift; every other `data` is a shift. standard: the models that
     the line is fitted to.
@@ -183,7 +183,7 @@ def from_reports(
 def summarise(
     table: Sequence[Measurement], pivots: Mapping[str, float] | None = None, *, seed: int = 0
 ) -> list[ShiftSummary]:
-    """Each shift's line, and where every model stands against it, in the order of the table.
+    """Return each shift's line, and where every model stands against it, in the order of the table.
 
     pivots: for a shift whose line is broken in two, the accuracy without the shift where it breaks (ImageNet-A).
 

@@ -70,7 +70,7 @@ def write_result(folder: Path, result: Result) -> None:
 
 
 def read_result(file: Path) -> Result:
-    """The result that a JSON file of a suite holds.
+    """Read the result that a JSON file of a suite holds.
 
     Raises:
         DataError: it is no such file, or its outcomes are missing or not as they were written.
@@ -103,7 +103,7 @@ def read_result(file: Path) -> Result:
 
 
 def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
-    """Metrics that are not defined become null, for JSON has no word for them."""
+    """Replace metrics that are not defined by null, since JSON has no word for them."""
 
     def of(scores: dict[str, Any]) -> dict[str, Any]:
         metrics = scores["metrics"]
@@ -131,7 +131,7 @@ def _report(values: Mapping[str, Any], outcomes: Outcomes | None) -> Report:
 
 
 def _left_out(values: Mapping[str, Any]) -> tuple[LeftOut, LeftOut]:
-    """What the sources left out, and the skipped rows; the file has their sum, with the names of `unused` first."""
+    """Return what the sources left out, and the skipped rows; the file has their sum, the names of `unused` first."""
     skipped = values["skipped"]
     unnamed = {reason: {"count": count, "first": ()} for reason, count in skipped.items()}
     parts: tuple[dict[str, Any], dict[str, Any]] = {}, {}

@@ -51,7 +51,7 @@ class SuiteSubject(Subject):
 
     @property
     def context(self) -> Context:
-        """What the tasks are prepared with."""
+        """Return what the tasks are prepared with."""
         return Context(open=partial(open_data, root=self.root), templates=self.templates)
 
 
@@ -95,7 +95,7 @@ def run_suite(
 
 
 def read_suite_folder(folder: Path) -> dict[str, Result]:
-    """The results of a suite's folder by name, in the order of the suite; tasks that were not come to are missing.
+    """Read a suite's results by name, in the order of the suite; tasks that were not reached are missing.
 
     Raises:
         DataError: it is no such folder, or one of its files is not as it was written.
@@ -111,7 +111,7 @@ class _Run:
     watch: Watch
 
     def result_of(self, task: TaskSettings) -> Result:
-        """One task's result, kept or made; the same in all processes, but for the report of one that was kept."""
+        """Return one task's result, kept or made; the same in all processes, but for the report of a kept one."""
         started = time.perf_counter()
         job, problem = _attempt(lambda: prepare(task, self.subject.context))
         if job is None:
@@ -145,7 +145,7 @@ class _Run:
 
 
 def _attempt(work: Callable[[], T]) -> tuple[T | None, str | None]:
-    """What `work` returns, or why it failed in any of the processes; the same in all of them."""
+    """Return what `work` returns, or why it failed in any of the processes; the same in all of them."""
     value, problem = None, None
     try:
         value = work()
@@ -156,7 +156,7 @@ def _attempt(work: Callable[[], T]) -> tuple[T | None, str | None]:
 
 
 def _made_by(task: TaskSettings, subject: SuiteSubject, job: Job | None = None) -> dict[str, Any]:
-    """All that a result depends on, as JSON gives it back."""
+    """Return all that a result depends on, as JSON gives it back."""
     values = {
         "evaluation_version": EVALUATION_VERSION,
         "model": subject.fingerprint,
@@ -171,7 +171,7 @@ def _made_by(task: TaskSettings, subject: SuiteSubject, job: Job | None = None) 
 
 
 def _kept(file: Path, made_by: Mapping[str, Any]) -> Result | None:
-    """The result in a file, if it is one that doing the task again would not change."""
+    """Return the result in a file, if it is one that doing the task again would not change."""
     try:
         result = read_result(file)
     except DataError:

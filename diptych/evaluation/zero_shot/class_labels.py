@@ -47,7 +47,7 @@ class LabelSet:
 
     @classmethod
     def of(cls, names: Iterable[str]) -> "LabelSet":
-        """Classes that are called by their names; underscores, as folders have them, are read as spaces."""
+        """Make classes that are called by their names; underscores, as folders have them, are read as spaces."""
         unique = tuple(names)
         return cls(unique, tuple((name.replace("_", " "),) for name in unique))
 
@@ -62,7 +62,7 @@ class _LabelFile:
 
 
 def labels_from(text: str) -> LabelSet:
-    """The classes that a user wrote: `cat,dog`, or the name of a file as `read_labels` takes it.
+    """Read the classes that a user wrote: `cat,dog`, or the name of a file as `read_labels` takes it.
 
     What has a comma is a list, in which a name with a comma stands in quotes. What names a file, or looks like one,
     must be there: a misspelt file name never becomes a class.
@@ -87,7 +87,7 @@ def _unquoted(name: str) -> str:
 
 
 def read_labels(path: str | Path) -> LabelSet:
-    """Classes from a file: text with one name a line, TOML, JSON, or a CSV or TSV table.
+    """Read classes from a file: text with one name a line, TOML, JSON, or a CSV or TSV table.
 
     TOML and JSON hold `labels`, a list of names or a table from the name in the data to a phrase or several
     (`n02119789 = ["kit fox", "swift fox"]`), and optionally `templates`, a list with `{}` in each. In JSON that list

@@ -53,11 +53,11 @@ class SeverallyLabelledRows(NamedTuple):
         return tuple(self.rows[position].key for position in positions)
 
     def relevant(self, positions: Iterable[int]) -> Flags:
-        """(n, classes): whether each of those rows shows each class."""
+        """Return, (n, classes), whether each of those rows shows each class."""
         return _flags([self.rows[position].labels for position in positions], self.classes.names)
 
     def judged(self, positions: Sequence[int]) -> Flags:
-        """(n, classes): False where a class is difficult to see in a row and no label of it."""
+        """Return, (n, classes), False where a class is difficult to see in a row and no label of it."""
         difficult = [self.rows[position].difficult for position in positions]
         return ~_flags(difficult, self.classes.names) | self.relevant(positions)
 
@@ -74,7 +74,7 @@ def evaluate_multi_label(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Report:
-    """11-point mean average precision (`map11`), the measure of VOC 2007 in the paper's tables.
+    """Measure the 11-point mean average precision (`map11`), that of VOC 2007 in the paper's tables.
 
     Each class ranks all images by their similarity to it. An example's classes stand in its metadata under
     `labels`, a list of names or one string with commas; an empty one is an image of none of the classes. Classes
@@ -118,7 +118,7 @@ def evaluate_multi_label(
 
 
 def survey_several_labels(source: Source, labels: LabelSet | None) -> SeverallyLabelledRows:
-    """The labels of every row, before an image is decoded; the parameters are those of `evaluate_multi_label`.
+    """Read the labels of every row before an image is decoded; the parameters are those of `evaluate_multi_label`.
 
     Raises:
         DataError: as `evaluate_multi_label` does.
@@ -137,7 +137,7 @@ def survey_several_labels(source: Source, labels: LabelSet | None) -> SeverallyL
 
 
 def score_rankings(scores: Floats, relevant: Flags, judged: Flags, right: Flags) -> Scores:
-    """`map11` and `top1` of n images, of what a classifier says of each class.
+    """Return `map11` and `top1` of n images, of what a classifier says of each class.
 
     scores: (n, classes), the larger, the likelier. relevant, judged: (n, classes), as `metrics.map11` takes them.
     right: (n,), whether the likeliest class is one of the image's.
@@ -155,7 +155,7 @@ def score_rankings(scores: Floats, relevant: Flags, judged: Flags, right: Flags)
 
 
 def score_classes(scores: Floats, relevant: Flags, judged: Flags, names: Sequence[str]) -> dict[str, Scores]:
-    """The average precision of each class that an image shows, by its name; the parameters as in `score_rankings`."""
+    """Return the average precision of each class that an image shows, by its name, as `score_rankings` takes them."""
     found = average_precisions(scores, relevant, judged)
     chance = average_precisions(np.zeros_like(scores), relevant, judged)
     counts = relevant.sum(axis=0)
@@ -203,7 +203,7 @@ def _names(value: Any, key: str, field: str) -> tuple[str, ...]:
 
 
 def _flags(of_images: Sequence[Sequence[str]], names: Sequence[str]) -> Flags:
-    """(n, classes): whether each image has each name."""
+    """Return, (n, classes), whether each image has each name."""
     column = {name: index for index, name in enumerate(names)}
     flags = np.zeros((len(of_images), len(names)), np.bool_)
     for row, of_one in enumerate(of_images):

@@ -135,7 +135,7 @@ def classify_own(
     progress: Progress | None = None,
     unreadable: Unreadable | None = None,
 ) -> list[Classified]:
-    """The classes of each image that the model has learned from labels, by probability.
+    """Rank the classes of each image that the model has learned from labels, by probability.
 
     Where an image may be of several, each has a probability of its own. `similarity` is the cosine between what the
     last layer sees of the image and the class's weights. unreadable: as for `classify`.
@@ -176,7 +176,7 @@ class _Unreadable:
 
 
 def ranked_classes(head: ClassHead, seen: Tensor, top: int | None) -> list[list[Prediction]]:
-    """The `top` classes of each image by probability, all when not given; what `classify_own` says of each.
+    """Return the `top` classes of each image by probability, all when not given, as `classify_own` does.
 
     seen: (images, width) float32, of `seen_features`.
     """
@@ -188,7 +188,7 @@ def ranked_classes(head: ClassHead, seen: Tensor, top: int | None) -> list[list[
 def ranked_labels(
     logits: Tensor, similarity: Tensor, names: Sequence[str], top: int | None, *, several: bool = False
 ) -> list[list[Prediction]]:
-    """The `top` labels of each image by probability, all when not given.
+    """Return the `top` labels of each image by probability, all when not given.
 
     logits, similarity: (images, labels). several: an image may have several labels, each with a probability of its own.
     """

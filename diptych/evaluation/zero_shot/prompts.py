@@ -131,7 +131,7 @@ class _TemplateFile:
 
 
 def templates_named(name: str) -> tuple[str, ...]:
-    """The template set `name`, or a single template written out: anything with `{}` in it, or those of a file.
+    """Return the template set `name`, or a single template written out: anything with `{}` in it, or those of a file.
 
     Raises:
         SettingsError: it is none of these; the message names the nearest set. DataError: there is no such file.
@@ -150,7 +150,7 @@ def templates_named(name: str) -> tuple[str, ...]:
 
 
 def read_templates(path: str | Path) -> tuple[str, ...]:
-    """Templates from a file: text with one a line, a JSON list, or the `templates` of a TOML or JSON label file.
+    """Read templates from a file: text with one a line, a JSON list, or `templates` of a TOML or JSON label file.
 
     Raises:
         DataError: the file is missing. SettingsError: it holds something else, or nothing.
@@ -172,7 +172,7 @@ def read_templates(path: str | Path) -> tuple[str, ...]:
 
 
 def check_templates(templates: Sequence[str], where: str) -> tuple[str, ...]:
-    """The templates, each of which has a place for the name.
+    """Return the templates, checked: each has a place for the name.
 
     Raises:
         SettingsError: there is none, or one has no `{}`.

@@ -12,7 +12,7 @@ from diptych.models.capabilities import PredictsTexts
 
 
 def class_likelihoods(model: PredictsTexts, prompts: Sequence[Sequence[str]]) -> Encode:
-    """From preprocessed images to log p of each class, (n, 2 * classes): by the mean token, then by the whole text.
+    """Return what maps images to log p of each class, (n, 2 * classes): by the mean token, then by the whole text.
 
     prompts: the texts of each class; their probabilities are averaged.
     """
