@@ -9,16 +9,15 @@ from cyclopts import Parameter
 from diptych.cli.finetune_output import finetune_with_page
 from diptych.cli.options import Assignments, Device, Json
 from diptych.cli.output import emit, say
+from diptych.cli.sweep_options import NO_SWEEP_OPTIONS, SweepOptions
 from diptych.cli.train import RecipePlace
-from diptych.errors import UsageError
-from diptych.training.best import lower_is_better
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from diptych.runs.sweep_folder import Trial
-    from diptych.runs.sweep_plan import Goal
+    from diptych.runs.sweep_plan import Goal, Sweep
     from diptych.training.settings import Recipe
 
 _SHOWN_ERROR = 60  # characters of an error in the table; sweep.json has all of it
@@ -28,32 +27,7 @@ def sweep(
     recipe: RecipePlace,
     /,
     *,
-    grid: Annotated[
-        tuple[str, ...],
-        Parameter(negative="", help="section.key=value,value: each value with each of the other grids."),
-    ] = (),
-    random: Annotated[
-        tuple[str, ...],
-        Parameter(
-            negative="",
-            help="section.key=low..high: drawn, log-uniformly where both are positive; whole if both are whole.",
-        ),
-    ] = (),
-    trials: Annotated[int | None, Parameter(help="How many runs; without it, the grid once.")] = None,
-    sampler: Annotated[
-        Literal["random", "tpe"],
-        Parameter(
-            help="random: each trial as --grid and --random say. tpe: propose it from the trials so far (Optuna)."
-        ),
-    ] = "random",
-    seed: Annotated[int, Parameter(help="Of the random draws.")] = 0,
-    metric: Annotated[
-        str, Parameter(help="What the table is sorted by: loss, accuracy, or TASK_METRIC of an evaluation.")
-    ] = "loss",
-    minimise: Annotated[
-        bool, Parameter(negative="", help="The smallest is best, as for losses and ranks.")
-    ] = False,
-    maximise: Annotated[bool, Parameter(negative="", help="The largest is best, as for shares.")] = False,
+    plan: SweepOptions = NO_SWEEP_OPTIONS,
     assignments: Assignments = (),
     out: Annotated[
         Path | None,
@@ -69,25 +43,10 @@ def sweep(
     """Train a recipe with many settings and list which were best. The same command goes on with a sweep."""
     from rich.console import Console  # noqa: PLC0415
 
-    from diptych.cli.sweep_options import parse_grid, parse_range  # noqa: PLC0415
     from diptych.hardware import pick_device  # noqa: PLC0415
-    from diptych.runs.sweep_plan import Sweep  # noqa: PLC0415
     from diptych.runs.sweep_run import run_sweep  # noqa: PLC0415
 
-    goal = _goal(metric, minimise, maximise)
-    if trials is not None and trials < 1:
-        raise UsageError(f"--trials {trials}: expected at least 1")
-    asked = Sweep(
-        recipe=recipe,
-        assignments=assignments,
-        grids=tuple(map(parse_grid, grid)),
-        ranges=tuple(map(parse_range, random)),
-        trials=trials,
-        seed=seed,
-        metric=metric,
-        goal=goal,
-        sampler=sampler,
-    )
+    asked = plan.sweep(recipe, assignments)
     folder = out if out is not None else Path("runs") / f"{Path(recipe).stem}-sweep"
     chosen = pick_device(device)
     say(f"sweep on {chosen}, into {folder}; if it is stopped, the same command goes on with it")
@@ -101,22 +60,26 @@ def sweep(
         retry=retry,
         # The bar of each run on a terminal; elsewhere a line a trial is enough, and the runs have their own logs.
         console=terminal if terminal.is_terminal else Console(stderr=True, quiet=True),
-        tell=lambda trial, count: say(f"trial {trial.number + 1}/{count}: {_told(trial, metric)}"),
+        tell=lambda trial, count: say(f"trial {trial.number + 1}/{count}: {_told(trial, asked.metric)}"),
     )
+    return _report(found, asked, folder, as_json)
+
+
+def _report(found: Sequence["Trial"], asked: "Sweep", folder: Path, as_json: bool) -> int:
+    """Print the trials, the best first. Return the exit code: 1 if none is done."""
     done = [trial for trial in found if trial.status == "done"]
     best = folder / done[0].folder if done else None
     if as_json:
-        trials_json = [_json(trial, folder) for trial in found]
         emit(
             {
-                "metric": metric,
-                "goal": goal,
+                "metric": asked.metric,
+                "goal": asked.goal,
                 "best": None if best is None else str(best),
-                "trials": trials_json,
+                "trials": [_json(trial, folder) for trial in found],
             }
         )
     else:
-        _print(found, metric, goal, best)
+        _print(found, asked.metric, asked.goal, best)
     return 0 if done else 1
 
 
@@ -135,12 +98,6 @@ def _print(found: Sequence["Trial"], metric: str, goal: "Goal", best: Path | Non
     Console(highlight=False).print(_table(found, metric, goal))
     if best is not None:
         print(f"best: {best}")
-
-
-def _goal(metric: str, minimise: bool, maximise: bool) -> "Goal":
-    if minimise and maximise:
-        raise UsageError("--minimise and --maximise: give one of them")
-    return "minimise" if minimise or (lower_is_better(metric) and not maximise) else "maximise"
 
 
 def _told(trial: "Trial", metric: str) -> str:
