@@ -1,4 +1,6 @@
-"""Numbers as people read them: sizes, shares, durations."""
+"""Numbers as people read them: sizes, shares, metrics, durations."""
+
+import math
 
 
 def count_of(number: int) -> str:
@@ -31,3 +33,35 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit in ("B", "KiB") else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def minutes(seconds: float) -> str:
+    """Return a short time to the second: 142 as `2 min 22 s`."""
+    whole, rest = divmod(round(seconds), 60)
+    return f"{whole} min {rest} s" if whole else f"{rest} s"
+
+
+def four_digits(value: float) -> str:
+    """Return four significant digits, thousands apart and whole: 0.5123, 12,346."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def points(difference: float) -> str:
+    """Return a difference of two shares in percentage points, with its sign: 0.0312 as `+3.1`."""
+    return f"{100 * difference:+.1f}"
+
+
+def metric_value(metric: str, value: float | None) -> str:
+    """Return a metric's value: a rank as a number, anything else as a share; `-` where it is not defined."""
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:,.1f}" if metric.endswith("rank") else f"{100 * value:.1f} %"
+
+
+def metric_interval(metric: str, interval: tuple[float, float] | None) -> str:
+    """Return the ends of a metric's interval; `-` where it has none."""
+    return (
+        "-"
+        if interval is None
+        else f"{metric_value(metric, interval[0])} to {metric_value(metric, interval[1])}"
+    )

@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "diptych"
 
-CORE = {"errors", "config", "atomic", "locks", "printable", "distributed", "wording"}
+CORE = {"errors", "config", "atomic", "locks", "printable", "distributed", "wording", "palette"}
 PARTS = {"models", "tokenizer", "objectives", "data"}
 ASSEMBLY = ("weights", "pretrained", "hardware", "embed")  # in this order: each may import the ones before it
 WORK = {"training", "evaluation", "search"}

@@ -12,6 +12,7 @@ from diptych.cli.options import Json
 from diptych.cli.output import emit, progress, say, table
 from diptych.errors import UsageError
 from diptych.weights.naming import DEFAULT_MODEL
+from diptych.wording import minutes as exact_minutes
 from diptych.wording import percent
 
 if TYPE_CHECKING:
@@ -55,15 +56,13 @@ def _report(story: "Story", out: Path, seconds: float, as_json: bool, reports: S
             }
         )
         return
-    from diptych.reports.demo_page import duration  # noqa: PLC0415
-
     first, last = story.losses[0][1], story.losses[-1][1]
     print(
-        f"Trained from scratch in {duration(story.seconds)}: the loss fell from {first:.2f} to {last:.2f}.\n"
+        f"Trained from scratch in {exact_minutes(story.seconds)}: the loss fell from {first:.2f} to {last:.2f}.\n"
     )
     rows = [(row.who, percent(row.top1), percent(row.top5)) for row in story.accuracies]
     table(("zero-shot, unseen designer", "first answer", "among five"), rows, right=(1, 2))
-    print(f"\n{DEFAULT_MODEL} on three pictures:")
+    print(f"\n{DEFAULT_MODEL} on three images:")
     for answer in story.answers[:3]:
         print(
             f"  {answer.truth}: " + ", ".join(f"{label} {percent(share)}" for label, share in answer.guesses)
@@ -71,6 +70,6 @@ def _report(story: "Story", out: Path, seconds: float, as_json: bool, reports: S
     print(f"\n{DEFAULT_MODEL} searching:")
     for found in story.searches[:3]:
         print(f"  {found.query}: " + ", ".join(image.caption for image, _ in found.images))
-    print(f"\nAll of it with pictures: {out / 'index.html'} ({duration(seconds)} in all)\n\nNext:")
+    print(f"\nAll of it with images: {out / 'index.html'} ({exact_minutes(seconds)} in all)\n\nNext:")
     for command, job in story.next_steps:
         print(f"  {command}\n      {job}")

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,19 +11,13 @@ from cyclopts import Parameter
 from diptych.cli.evaluate_datasets import Root
 from diptych.cli.options import Activation, BatchSize, Device, Json, KeepNothing, Model, Precision
 from diptych.cli.output import emit, progress, say, say_left_out, table
-from diptych.errors import DataError
 from diptych.weights.naming import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from diptych.data.sources.opening import Source
     from diptych.evaluation.suite.suite_files import Result
     from diptych.evaluation.suite.suite_run import SuiteSubject
-    from diptych.evaluation.task_report import Outcomes
     from diptych.evaluation.tasks import TaskSettings
-    from diptych.reports.suite_page import Mistake
-
-_MISTAKES = 24  # images of a task
-_SIDE = 128  # pixels of the longer side of an image
+    from diptych.reports.page_parts import Picture
 
 
 def evaluate_all(
@@ -52,10 +45,10 @@ def evaluate_all(
     """
     from diptych.atomic import write_text  # noqa: PLC0415
     from diptych.distributed import processes  # noqa: PLC0415
-    from diptych.evaluation.suite.suite_report import markdown  # noqa: PLC0415
     from diptych.evaluation.suite.suite_run import run_suite  # noqa: PLC0415
     from diptych.evaluation.suite.suite_tasks import default_suite, read_suite  # noqa: PLC0415
     from diptych.hardware import pick_device  # noqa: PLC0415
+    from diptych.reports.suite_markdown import markdown  # noqa: PLC0415
     from diptych.reports.suite_page import page  # noqa: PLC0415
     from diptych.weights.naming import with_activation  # noqa: PLC0415
 
@@ -129,48 +122,20 @@ def _subject(model: str, device: str, precision: str, *, leads: bool, keep: bool
     )
 
 
-def _mistakes(task: "TaskSettings", subject: "SuiteSubject", result: "Result") -> "list[Mistake]":
+def _mistakes(task: "TaskSettings", subject: "SuiteSubject", result: "Result") -> "list[Picture]":
     from diptych.evaluation.job import prepare  # noqa: PLC0415
-    from diptych.evaluation.suite.suite_report import outcomes_in_words, sample_mistakes  # noqa: PLC0415
+    from diptych.evaluation.suite.suite_rows import outcomes_in_words  # noqa: PLC0415
+    from diptych.reports.mistakes import draw_mistakes  # noqa: PLC0415
 
     outcomes = outcomes_in_words(result)
     if outcomes is None or not outcomes.positions:
         return []
-    rows = sample_mistakes(outcomes, _MISTAKES)
-    if not rows:
-        return []
-    source = prepare(task, subject.context).sources[0]
-    return [mistake for row in rows if (mistake := _mistake(source, outcomes, row)) is not None]
-
-
-def _mistake(source: "Source", outcomes: "Outcomes", row: int) -> "Mistake | None":
-    """Return a wrong answer with its image; None where that cannot be read any more."""
-    from PIL import Image  # noqa: PLC0415
-
-    from diptych.data.images.decoding import read_rgb  # noqa: PLC0415
-    from diptych.reports.suite_page import Mistake  # noqa: PLC0415
-
-    assert outcomes.target is not None
-    assert outcomes.predicted is not None
-    try:
-        example = source[outcomes.positions[row]]
-        picture = Image.fromarray(read_rgb(example.image))
-    except DataError:
-        return None
-    picture.thumbnail((_SIDE, _SIDE))
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return Mistake(
-        data=file.getvalue(),
-        key=example.key,
-        target=outcomes.labels[outcomes.target[row]],
-        predicted=outcomes.labels[outcomes.predicted[row]],
-        probability=None if outcomes.probability is None else float(outcomes.probability[row]),
-    )
+    return draw_mistakes(prepare(task, subject.context).sources[0], outcomes)
 
 
 def _tell(model: str, out: Path, results: "Sequence[Result]", as_json: bool) -> None:
-    from diptych.evaluation.suite.suite_report import headline_rows, interval_shown, shown  # noqa: PLC0415
+    from diptych.evaluation.suite.suite_rows import headline_rows  # noqa: PLC0415
+    from diptych.wording import metric_interval, metric_value  # noqa: PLC0415
 
     if as_json:
         emit(
@@ -195,10 +160,10 @@ def _tell(model: str, out: Path, results: "Sequence[Result]", as_json: bool) -> 
             row.task,
             f"{row.count:,}",
             row.metric.replace("_", " "),
-            shown(row.metric, row.value),
-            interval_shown(row.metric, row.interval),
-            shown(row.metric, row.chance),
-            shown(row.metric, row.majority),
+            metric_value(row.metric, row.value),
+            metric_interval(row.metric, row.interval),
+            metric_value(row.metric, row.chance),
+            metric_value(row.metric, row.majority),
         )
         for result in results
         for row in headline_rows(result)

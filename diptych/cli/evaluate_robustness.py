@@ -110,7 +110,7 @@ def _pivot(text: str) -> tuple[str, float]:
 
 
 def _draw(summaries: Sequence["ShiftSummary"], plot: Path) -> list[Path | None]:
-    from diptych.reports.robustness_plot import plot_robustness  # noqa: PLC0415
+    from diptych.reports.plots.robustness_plot import plot_robustness  # noqa: PLC0415
 
     files: list[Path | None] = []
     plot.parent.mkdir(parents=True, exist_ok=True)

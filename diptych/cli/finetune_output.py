@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diptych.cli.output import emit, say, say_left_out, table
-from diptych.training.saving.layout import HELD_OUT
-from diptych.wording import percent
+from diptych.wording import percent, points
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,12 +35,13 @@ def finetune_with_page(
     from diptych.atomic import write_text  # noqa: PLC0415
     from diptych.reports.finetune_page import page  # noqa: PLC0415
     from diptych.runs.evaluations import held_out_part  # noqa: PLC0415
+    from diptych.runs.finetune_figures import HELD_OUT_TASK  # noqa: PLC0415
     from diptych.runs.finetune_run import finetune_recipe  # noqa: PLC0415
 
     found = finetune_recipe(
         recipe, folder, resume=resume, device=device, console=console, examined=examined, say=say
     )
-    held_out = held_out_part(recipe) if HELD_OUT in found.before else None
+    held_out = held_out_part(recipe) if HELD_OUT_TASK in found.before else None
     write_text(folder / PAGE, page(folder, recipe, found, held_out))
     return found
 
@@ -77,20 +77,14 @@ def report_finetuning(found: "Finetuned", recipe: "Recipe", folder: Path, as_jso
 
 
 def _rows(found: "Finetuned") -> list[Sequence[str]]:
-    from diptych.runs.finetune_figures import headline, paired_difference  # noqa: PLC0415
+    from diptych.runs.finetune_figures import task_changes  # noqa: PLC0415
 
     rows: list[Sequence[str]] = []
-    for task, before in found.before.items():
-        metric, old = headline(before)
-        new = headline(found.after[task])[1]
-        paired = paired_difference(task, before, found.after[task])
-        around = (
-            "" if paired is None else f" ({100 * paired.interval[0]:+.1f} to {100 * paired.interval[1]:+.1f})"
-        )
-        start = headline(found.start[task])[1]
-        rows.append(
-            (task, metric, percent(old), percent(start), percent(new), f"{100 * (new - old):+.1f}{around}")
-        )
+    for one in task_changes(found):
+        low, high = one.paired.interval if one.paired else (0.0, 0.0)
+        around = f" ({points(low)} to {points(high)})" if one.paired else ""
+        shares = map(percent, (one.before, one.start, one.after))
+        rows.append((one.task, one.metric, *shares, f"{points(one.after - one.before)}{around}"))
     return rows
 
 

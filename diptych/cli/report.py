@@ -11,6 +11,7 @@ from diptych.cli.output import emit, progress
 from diptych.errors import DiptychError, UsageError
 
 if TYPE_CHECKING:
+    from diptych.reports.caption_gallery import Gallery
     from diptych.runs.run_summary import RunReport
 
 
@@ -55,7 +56,7 @@ def report(
     inside = not others and runs[0].folder == run
     file = out if out is not None else (run if inside else Path()) / "report.html"
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, page(runs, _captions(runs[0], captions) if len(runs) == 1 else ""))
+    write_text(file, page(runs, _gallery(runs[0], captions) if len(runs) == 1 else None))
     _report(runs, file, as_json)
 
 
@@ -92,20 +93,19 @@ def _report(runs: Sequence["RunReport"], file: Path, as_json: bool) -> None:
         print(file)
 
 
-def _captions(run: "RunReport", asked: str | None) -> str:
-    """The section of captions; nothing for a run whose recipe names no pictures, where none are asked for."""
+def _gallery(run: "RunReport", asked: str | None) -> "Gallery | None":
+    """Caption held-out images; None for a run whose recipe names none, where none are asked for."""
     data = asked if asked is not None else run.captioned
     if data is None:
-        return ""
+        return None
     # torch and a model, which other runs do without
-    from diptych.reports.caption_gallery import COUNT, caption_held_out, captions_section, missing_captions  # noqa: PLC0415
+    from diptych.reports.caption_gallery import COUNT, Gallery, caption_held_out  # noqa: PLC0415
 
     try:
         with progress("writing captions", COUNT) as advance:
-            shown = caption_held_out(run.folder, data, advance)
+            return caption_held_out(run.folder, data, advance)
     except DiptychError as error:
         if asked is not None:
             raise
         # A run that is going on, or whose data have moved, is shown all the same.
-        return missing_captions(str(error))
-    return captions_section(shown, data)
+        return Gallery(data, reason=str(error))

@@ -9,14 +9,16 @@ from diptych.config import plain
 from diptych.data.images.transforms import Preprocess
 from diptych.data.left_out import LeftOut
 from diptych.data.subsets.split import Split
-from diptych.evaluation.comparison import Difference, compare
+from diptych.evaluation.comparison import Change, Difference, compare
+from diptych.evaluation.metrics import Interval
 from diptych.evaluation.suite.headlines import headlines
 from diptych.evaluation.task_report import Report
 from diptych.models.image_model import ImageModel
 from diptych.training.engine import Result
 
 Reports = Mapping[str, Report]
-OWN = ("held_out", "shift")  # beginnings of the names of tasks that are about the classes learned
+HELD_OUT_TASK = "held_out"  # as `recipe_for` names it
+OWN = (HELD_OUT_TASK, "shift")  # beginnings of the names of tasks that are about the classes learned
 
 
 class Measure(Protocol):
@@ -114,6 +116,73 @@ def paired_difference(task: str, before: Report, after: Report) -> Difference | 
     wanted = headlines(before)
     differences = compare(task, before, after).differences if len(wanted) == 1 else ()
     return next((one for one in differences if one.metric == wanted[0]), None)
+
+
+@dataclass(frozen=True)
+class TaskChange:
+    """What a run did to one task.
+
+    metric: the headline one. before, start, after: its values. before_interval, after_interval: its 95 % intervals
+    over test images, if it has them. paired: the paired difference from before to after, if there is one.
+    """
+
+    task: str
+    metric: str
+    count: int  # test images
+    data: str
+    before: float
+    start: float
+    after: float
+    before_interval: Interval | None
+    after_interval: Interval | None
+    paired: Difference | None
+
+
+def task_changes(found: Finetuned) -> list[TaskChange]:
+    """Return what a run did to each of its tasks."""
+    changes = []
+    for task, before in found.before.items():
+        metric, old = headline(before)
+        changes.append(
+            TaskChange(
+                task=task,
+                metric=metric,
+                count=before.scores.count,
+                data=before.data,
+                before=old,
+                start=headline(found.start[task])[1],
+                after=headline(found.after[task])[1],
+                before_interval=before.scores.confidence.get(metric),
+                after_interval=found.after[task].scores.confidence.get(metric),
+                paired=paired_difference(task, before, found.after[task]),
+            )
+        )
+    return changes
+
+
+def changed_examples(found: Finetuned) -> list[tuple[Change, int]] | None:
+    """Return the held-out examples that were gained or lost, each with its position in the held-out part.
+
+    None if nothing was held out, or the reports do not tell about single examples.
+    """
+    before, after = found.before.get(HELD_OUT_TASK), found.after.get(HELD_OUT_TASK)
+    if before is None or after is None or after.outcomes is None:
+        return None
+    position = dict(zip(after.outcomes.keys, after.outcomes.positions, strict=True))
+    return [(change, position[change.key]) for change in compare(HELD_OUT_TASK, before, after).changes]
+
+
+def gain_between(found: Finetuned) -> tuple[float, float] | None:
+    """Return the best alpha between the ends by the sum of all headline metrics, and its gain over the better end.
+
+    None if no alpha between the ends, or not both ends, were measured.
+    """
+    sums = {alpha: sum(headline(report)[1] for report in reports.values()) for alpha, reports in found.curve}
+    ends = [sums.pop(end) for end in (0.0, 1.0) if end in sums]
+    if not sums or len(ends) < 2:
+        return None
+    best, alpha = max((total, alpha) for alpha, total in sums.items())
+    return alpha, best - max(ends)
 
 
 def losses(before: Reports, after: Reports, most: float) -> list[Loss]:

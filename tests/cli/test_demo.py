@@ -3,15 +3,15 @@
 import html.parser
 import json
 import math
-import re
 from pathlib import Path
 
 import pytest
 from command_line import Run
 
-from diptych.reports.demo_page import duration, loss_curve, page
+from diptych.reports.demo_page import page
 from diptych.runs import demo_run
 from diptych.runs.demo_story import Accuracy, DemoAnswer, DemoImage, DemoSearch, Story
+from diptych.wording import minutes
 
 PICTURE = DemoImage(b"\x00\x01", "image/webp", "<b>a & b</b>", "someone (MIT)")
 STORY = Story(
@@ -60,12 +60,13 @@ def test_page_is_whole_self_contained_and_escaped() -> None:
     assert "<this>" not in text
     assert "<b>a" not in text
     assert "a &lt;bird&gt;" in text
-    assert "prefers-color-scheme: dark" in text
+    assert "light-dark(" in text
 
 
 def test_page_says_what_was_found_beside_chance() -> None:
-    text = page(STORY)
+    text = page(STORY).replace("\u00a0", " ")
     assert "2 min 22 s" in text
+    assert "ln 128 = 4.85" in text
     assert "2,298" in text
     assert "<strong>25.0 %</strong> right, 75 times as often as chance" in text
     assert "20.0 % to 30.0 %" in text
@@ -73,18 +74,9 @@ def test_page_says_what_was_found_beside_chance() -> None:
     assert "1 of 1 first answers are" in " ".join(text.split())
 
 
-def test_loss_curve_goes_down_where_the_loss_does_and_marks_guessing() -> None:
-    curve = loss_curve(STORY.losses, 128)
-    assert "ln 128 = 4.85" in curve
-    (smooth,) = re.findall(r'class="smooth" d="M([^"]+)"', curve)
-    heights = [float(point.split()[1]) for point in smooth.split("L")]
-    assert len(heights) == len(STORY.losses)
-    assert heights == sorted(heights)  # the y axis of SVG points down
-
-
 @pytest.mark.parametrize(("seconds", "said"), [(5.2, "5 s"), (59.7, "1 min 0 s"), (142.4, "2 min 22 s")])
 def test_duration_in_words(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+    assert minutes(seconds) == said
 
 
 def test_demo_runs_from_nothing_to_a_page(tiny: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

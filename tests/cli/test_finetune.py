@@ -54,7 +54,8 @@ def test_one_command_fine_tunes_tells_what_changed_and_writes_a_page(
         "Between both models",
         "Reliability before",
         "Reliability after",
-        "95&nbsp;%",
+        "Examples that changed",
+        "95\u00a0%",
     ):
         assert words in page
     assert "http" not in page.replace("http-equiv", "")

@@ -9,14 +9,15 @@ import pytest
 from command_line import Run
 
 from diptych.data.sources.opening import open_source
-from diptych.reports.caption_gallery import COUNT, Captioned, captions_section
+from diptych.reports.caption_gallery import COUNT, Captioned, Gallery
+from diptych.reports.render import render_page
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe
 
 CARD = re.compile(
     r'<figure class="panel"><img src="data:image/jpeg;base64,(.+?)" alt="(.*?)">.*?<b>(.*?)</b>.*?</figure>'
 )
-TITLE = "Captions of held-out pictures"
+TITLE = "Captions of held-out images"
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def test_word_for_word_looks_past_capitals_and_spaces_and_at_every_true_caption(
     other = Captioned(b"", "a red <circle>", ("a blue circle",))
     assert same.exact
     assert not other.exact
-    section = captions_section([same, other, other], "photos/<1>")
+    section = render_page("gallery.html", gallery=Gallery("photos/<1>", [same, other, other]))
     assert "1 of 3 word for word" in section
     assert "photos/&lt;1&gt;" in section
     assert "<b>a red &lt;circle&gt;</b>" in section

@@ -18,22 +18,21 @@ from diptych.evaluation.job import prepare
 from diptych.evaluation.suite import suite_run as suite_module
 from diptych.evaluation.suite.headlines import headlines
 from diptych.evaluation.suite.suite_files import Result, read_result, write_result
-from diptych.evaluation.suite.suite_report import (
+from diptych.evaluation.suite.suite_rows import (
     class_rows,
     confused_pairs,
     confusions,
-    described,
-    markdown,
     outcomes_in_words,
-    reliability,
     sample_mistakes,
 )
 from diptych.evaluation.suite.suite_run import SuiteSubject, read_suite_folder, run_suite
 from diptych.evaluation.suite.suite_tasks import default_suite, read_suite
 from diptych.evaluation.task_report import Outcomes, Report, Scores
 from diptych.evaluation.tasks import FewShot, LinearProbe, Retrieval, TaskSettings, ZeroShot
+from diptych.evaluation.zero_shot.reliability import reliability
 from diptych.models.architectures import Classifier
 from diptych.models.building import build_model
+from diptych.reports.suite_markdown import described, markdown
 from tests.processes import run_processes
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}

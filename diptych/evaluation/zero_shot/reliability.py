@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diptych.evaluation.metrics import Flags, Floats, Integers
+from diptych.evaluation.task_report import Outcomes
 
 BINS = 15  # as in Table 1 of Guo et al.
 _DRAWS = 200  # of the answers of a calibrated model; their mean is then known to 7 % of one draw's spread
@@ -25,6 +26,21 @@ class Bin:
     count: int
     confidence: float  # mean of the probabilities
     accuracy: float  # share of right answers
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How far the stated probabilities of a task are from its accuracy.
+
+    error: the expected calibration error of `curve`; by_chance: that of a calibrated model on as many examples.
+    confidence, accuracy: means over all examples; an overconfident model has the higher confidence.
+    """
+
+    curve: tuple[Bin, ...]
+    error: float
+    by_chance: float
+    confidence: float
+    accuracy: float
 
 
 def bins_of_equal_width(probability: Floats, correct: Flags, bins: int = BINS) -> list[Bin]:
@@ -68,6 +84,21 @@ def error_if_calibrated(probability: Floats, bins: int = BINS, seed: int = 0) ->
         for _ in range(_DRAWS)
     ]
     return float(np.mean(errors))
+
+
+def reliability(outcomes: Outcomes) -> Reliability | None:
+    """Return the reliability of the stated probabilities; None if a task states none."""
+    if outcomes.probability is None or outcomes.target is None or outcomes.predicted is None:
+        return None
+    correct = outcomes.predicted == outcomes.target
+    curve = bins_of_equal_width(outcomes.probability, correct)
+    return Reliability(
+        curve=tuple(curve),
+        error=expected_calibration_error(curve),
+        by_chance=error_if_calibrated(outcomes.probability),
+        confidence=float(outcomes.probability.mean(dtype=np.float64)),
+        accuracy=float(correct.mean()),
+    )
 
 
 def _curve(probability: Floats, correct: Flags, edges: NDArray[np.float64]) -> list[Bin]:

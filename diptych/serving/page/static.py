@@ -6,6 +6,8 @@ from pathlib import Path
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from diptych.palette import PALETTE
+
 FOLDER = Path(__file__).parent / "static"
 
 _TYPES = {
@@ -18,12 +20,11 @@ _FOREVER = "public, max-age=31536000, immutable"
 
 
 class StaticFiles:
-    """The files of one folder. No path of a request ever reaches the disk."""
+    """The files of one folder, and the palette of the package. No path of a request ever reaches the disk."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
-        self._files = {
-            path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in _TYPES
-        }
+        files = [*sorted(folder.iterdir()), PALETTE]
+        self._files = {path.name: path.read_bytes() for path in files if path.suffix in _TYPES}
         digest = hashlib.sha256()
         for name, data in self._files.items():
             digest.update(f"{name} {len(data)}\n".encode() + data)

@@ -14,7 +14,7 @@ from PIL import Image
 from diptych.errors import DataError, MissingExtraError, SettingsError
 from diptych.evaluation.robustness.effective import Line, fit_line, fit_pivoted_line
 from diptych.evaluation.robustness.robustness_table import Point
-from diptych.reports.robustness_plot import plot_robustness
+from diptych.reports.plots.robustness_plot import plot_robustness
 
 
 def crowd(count: int = 12) -> tuple[list[Point], Line]:

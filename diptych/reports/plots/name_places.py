@@ -3,11 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 # Distances from a point that are tried, as multiples of a name's height: the nearest free place is taken.
 _DISTANCES = (1.0, 1.3, 1.8, 2.6, 3.6, 4.8, 6.2)
 # What one more height of distance may cost: so much of the name's area covered.
 _PATIENCE = 0.02
 _AIR = 0.12  # of a name's height, kept free around it
+
+Corners = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -23,14 +28,15 @@ class Box:
     def area(self) -> float:
         return (self.right - self.left) * (self.top - self.bottom)
 
-    def shared(self, other: "Box") -> float:
-        """The area that lies in both."""
-        wide = min(self.right, other.right) - max(self.left, other.left)
-        tall = min(self.top, other.top) - max(self.bottom, other.bottom)
-        return wide * tall if wide > 0 and tall > 0 else 0.0
+    def shared(self, others: Corners) -> Corners:
+        """Return the areas that lie in this box and in each of (n, 4) others, whose rows are as `corners`."""
+        wide = np.minimum(self.right, others[:, 2]) - np.maximum(self.left, others[:, 0])
+        tall = np.minimum(self.top, others[:, 3]) - np.maximum(self.bottom, others[:, 1])
+        areas: Corners = np.maximum(wide, 0.0) * np.maximum(tall, 0.0)
+        return areas
 
     def nearest(self, point: tuple[float, float]) -> tuple[float, float]:
-        """The place in the box that is closest to `point`."""
+        """Return the place in the box that is closest to `point`."""
         x, y = point
         return min(max(x, self.left), self.right), min(max(y, self.bottom), self.top)
 
@@ -41,7 +47,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a name stands."""
+    """The place of a name."""
 
     left: float
     middle: float
@@ -49,18 +55,25 @@ class Place:
     far: bool  # away enough from its point that a line should lead to it
 
 
+def corners(boxes: Sequence[Box]) -> Corners:
+    """Return boxes as (n, 4): left, bottom, right, top."""
+    return np.array([(box.left, box.bottom, box.right, box.top) for box in boxes]).reshape(-1, 4)
+
+
 def place_name(
     point: tuple[float, float], size: tuple[float, float], taken: Sequence[Box], frame: Box
 ) -> Place:
-    """The place for a name of `size` (width, height) near `point` that covers least of what is `taken`.
+    """Return the place for a name of `size` (width, height) near `point` that covers least of what is `taken`.
 
     Near places come first, those on the right of the point first among them; so a name moves away only from what it
     would cover. What lies outside `frame` counts four times: it might be cut off.
     """
 
+    boxes, whole = corners(taken), corners([frame])
+
     def cost(place: Place) -> float:
-        outside = place.box.area - place.box.shared(frame)
-        return (sum(place.box.shared(box) for box in taken) + 4 * outside) / place.box.area
+        outside = place.box.area - float(place.box.shared(whole).sum())
+        return (float(place.box.shared(boxes).sum()) + 4 * outside) / place.box.area
 
     best, lowest = None, float("inf")
     for distance, place in _around(point, *size):
@@ -72,7 +85,7 @@ def place_name(
 
 
 def _around(point: tuple[float, float], width: float, height: float) -> Iterator[tuple[float, Place]]:
-    """Places and what they cost in distance: right, left, above, below, and the corners between."""
+    """Yield places and what they cost in distance: right, left, above, below, and the corners between."""
     for number, distance in enumerate(_DISTANCES):
         gap = distance * height
         slant, rise = 0.7 * gap, 0.8 * (gap + height / 2)

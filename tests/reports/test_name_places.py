@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diptych.reports.name_places import Box, place_name
+from diptych.reports.plots.name_places import Box, corners, place_name
 
 FRAME = Box(0, 0, 1000, 1000)
 
@@ -26,14 +26,14 @@ def test_a_name_moves_away_from_what_it_would_cover(
 ) -> None:
     place = place_name(point, (80, 10), [taken], FRAME)
     assert (place.left + 40 < point[0]) == (side == "left")
-    assert place.box.shared(FRAME) == pytest.approx(place.box.area)
+    assert place.box.shared(corners([FRAME])) == pytest.approx(place.box.area)
 
 
 def test_a_name_in_a_crowd_goes_far_and_is_told_so() -> None:
     crowd = [Box.around(500 + x, 500 + y, 12) for x in range(-150, 151, 20) for y in range(-18, 19, 12)]
     place = place_name((500, 500), (80, 10), crowd, FRAME)
     assert place.far
-    assert not any(place.box.shared(box) for box in crowd)
+    assert not place.box.shared(corners(crowd)).any()
 
 
 def test_shared_areas_equal_counting_cells() -> None:
@@ -51,8 +51,8 @@ def test_shared_areas_equal_counting_cells() -> None:
             for x in range(12)
             for y in range(12)
         )
-        assert one.shared(other) == cells
-        assert other.shared(one) == cells
+        assert one.shared(corners([other])) == cells
+        assert other.shared(corners([one])) == cells
 
 
 def test_the_nearest_place_of_a_box_lies_on_its_edge_or_is_the_point_itself() -> None:

@@ -1,0 +1,35 @@
+"""Wrong answers with their images, for the page of a suite."""
+
+from diptych.data.sources.opening import Source
+from diptych.errors import DataError
+from diptych.evaluation.suite.suite_rows import sample_mistakes
+from diptych.evaluation.task_report import Outcomes
+from diptych.reports.page_parts import Picture
+from diptych.reports.thumbnail import thumbnail
+from diptych.wording import percent
+
+_SHOWN = 24  # images of a task
+_SIDE = 128  # pixels
+
+
+def draw_mistakes(source: Source, outcomes: Outcomes) -> list[Picture]:
+    """Return some wrong answers, drawn at random; those whose images cannot be read any more are left out."""
+    pictures = (_mistake(source, outcomes, row) for row in sample_mistakes(outcomes, _SHOWN))
+    return [picture for picture in pictures if picture is not None]
+
+
+def _mistake(source: Source, outcomes: Outcomes, row: int) -> Picture | None:
+    assert outcomes.target is not None
+    assert outcomes.predicted is not None
+    try:
+        example = source[outcomes.positions[row]]
+        data = thumbnail(example.image, _SIDE)
+    except DataError:
+        return None
+    sure = "" if outcomes.probability is None else f", {percent(float(outcomes.probability[row]))}"
+    return Picture(
+        data,
+        outcomes.labels[outcomes.target[row]],
+        f"called {outcomes.labels[outcomes.predicted[row]]}{sure}",
+        example.key,
+    )
