@@ -21,6 +21,7 @@ from jobs import Result, do_all, keep_result, options, read_result
 
 from diptych.atomic import write_text
 from diptych.evaluation.robustness.student_t import margin
+from diptych.reports.markdown import markdown_table
 
 PAGE = """\
 # Every approach at work
@@ -119,8 +120,7 @@ def write_page(folder: Path, found: Mapping[str, Sequence[Result]]) -> None:
     """approaches.md and approaches.json. found: the results of each row that has any, by seed."""
     head = ("system", "claim", "measure", "seeds", "measured", "control", "difference", "shown", "minutes")
     rows = [line(ROWS[name], results) for name, results in found.items()]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    table = "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)]) + "\n"
+    table = markdown_table(head, rows, "l" * len(head))
     notes = "\n".join(f"- {ROWS[name].system}: {ROWS[name].note}" for name in found if ROWS[name].note)
     captions = [pair for result in found.get("virtex", [])[:1] for pair in result.get("captions", [])]
     shown = ["| true | written |", "|---|---|", *(f"| {truth} | {written} |" for truth, written in captions)]

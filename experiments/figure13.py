@@ -7,7 +7,7 @@ open_clip's table of results. Nothing is measured here.
 """
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -30,7 +30,8 @@ from diptych.evaluation.robustness.natural_shift import (
     class_map,
 )
 from diptych.evaluation.robustness.robustness_table import Point
-from diptych.reports.robustness_plot import plot_robustness
+from diptych.reports.markdown import markdown_table
+from diptych.reports.plots.robustness_plot import plot_robustness
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "docs" / "results"
@@ -169,12 +170,6 @@ def standing_cells(standing: Standing) -> list[str]:
     ]
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, numbers flush right."""
-    lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
 def by_set(standard: Sequence[Row], resnet: Row, clip: Row) -> str:
     """The right-hand side of the paper's figure, with what the line expects of a model with 76.2 %."""
     rows = []
@@ -190,7 +185,7 @@ def by_set(standard: Sequence[Row], resnet: Row, clip: Row) -> str:
             ]
         )
     header = ("set", "ResNet-101", "expected", "zero-shot CLIP", "effective", "95 % interval", "gap closed")
-    return table(header, rows)
+    return markdown_table(header, rows).rstrip()
 
 
 def by_size(line: Baseline, clips: Sequence[Row]) -> str:
@@ -219,7 +214,7 @@ def by_size(line: Baseline, clips: Sequence[Row]) -> str:
         "95 % interval",
         "gap closed",
     )
-    return table(header, rows)
+    return markdown_table(header, rows).rstrip()
 
 
 def by_kind(rows: Sequence[Row]) -> str:
@@ -235,7 +230,9 @@ def by_kind(rows: Sequence[Row]) -> str:
             found = [effective_robustness(line, share(row, column), under(row, shift)) for row in members]
             cells += [points(fmean(found)), between((min(found), max(found)), points)]
         lines.append(cells)
-    return table(("set", "interventions", "least to most", "more data", "least to most"), lines)
+    return markdown_table(
+        ("set", "interventions", "least to most", "more data", "least to most"), lines
+    ).rstrip()
 
 
 def main() -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from diptych.atomic import atomic_write, write_text
+from diptych.atomic import write_text
+from diptych.reports.markdown import markdown_table
+from diptych.reports.plots.plot_files import colour, plot_style, save_plot
+from diptych.reports.render import render_text
 
 Job = Mapping[str, Any]
 Measured = Mapping[str, Mapping[str, Any]]
@@ -28,7 +29,8 @@ COLUMNS = {
     "names": "other: 500 names",
 }
 OWN = ("test", "shift")  # all other columns are of tasks that were not trained on
-COLOURS = {"emoji": "#2f5d8c", "emoji-few": "#c0562f", "fashion": "#4f7f3f"}
+COLOURS = {"emoji": "c0", "emoji-few": "c1", "fashion": "c2"}  # of the palette
+TEMPLATE = Path(__file__).with_name("templates") / "finetuning.md"
 
 
 def total(measured: Measured, half: int | None = None) -> float:
@@ -78,15 +80,15 @@ def rows_of(jobs: Sequence[Job]) -> Iterator[tuple[str, list[Measured]]]:
 def table(jobs: Sequence[Job]) -> str:
     columns = list(jobs[0]["measured"])
     head = ["", "seeds", *(COLUMNS[name] for name in columns), "sum"]
-    lines = [head, ["---"] * len(head)]
+    rows = []
     for name, found in rows_of(jobs):
         cells = [_cell([each[column]["top1"] for each in found]) for column in columns]
-        lines.append([name, str(len(found)), *cells, _cell([total(each) for each in found])])
+        rows.append([name, str(len(found)), *cells, _cell([total(each) for each in found])])
     first = jobs[0]["measured"]
     chance = [f"{100 * first[column]['chance']:.1f}" for column in columns]
     counts = [f"{first[column]['count']:,}" for column in columns]
-    lines += [["chance", "", *chance, ""], ["pictures", "", *counts, ""]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    rows += [["chance", "", *chance, ""], ["pictures", "", *counts, ""]]
+    return markdown_table(head, rows)
 
 
 def _cell(values: Sequence[float]) -> str:
@@ -116,68 +118,31 @@ def steps(jobs: Sequence[Job]) -> str:
 
 def plot(path: Path, sets: Mapping[str, Sequence[Job]]) -> None:
     """From the start (open) to the end of `full` (filled), and `lp-ft` (diamonds): learned against kept."""
-    with mpl.rc_context({"svg.hashsalt": "diptych", "svg.fonttype": "none", "font.family": "sans-serif"}):
+    with plot_style():
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axis = figure.subplots()
         for name, jobs in sets.items():
             start = next(job["measured"] for job in jobs if job["method"] == "start")
-            colour = COLOURS[name]
+            shade = colour(COLOURS[name])
             for job in (job for job in jobs if job["method"] == "full"):
                 line = [_point(each) for each in (start, *between_of(job).values(), job["measured"])]
                 label = TITLES[name] if job["seed"] == 0 else None
-                axis.plot(*zip(*line, strict=True), color=colour, linewidth=1.2, marker=".", label=label)
-                axis.plot(*line[-1], color=colour, marker="o")
-            axis.plot(*_point(start), color=colour, marker="o", markerfacecolor="white", linestyle="none")
+                axis.plot(*zip(*line, strict=True), color=shade, linewidth=1.2, marker=".", label=label)
+                axis.plot(*line[-1], color=shade, marker="o")
+            axis.plot(
+                *_point(start), color=shade, marker="o", markerfacecolor=colour("panel"), linestyle="none"
+            )
             for job in (job for job in jobs if job["method"] == "lp-ft"):
-                axis.plot(*_point(job["measured"]), color=colour, marker="D", linestyle="none")
+                axis.plot(*_point(job["measured"]), color=shade, marker="D", linestyle="none")
         axis.set_xlabel("in distribution, top-1 in %")
         axis.set_ylabel("mean of the other tasks, top-1 in %")
-        axis.grid(color="#ece9e3")
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=9, loc="lower right")
-        FigureCanvasSVG(figure)
-        with atomic_write(path) as file:
-            figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        axis.legend(fontsize=9, loc="lower right")
+        save_plot(figure, path, "In distribution against the other tasks")
 
 
 def _point(measured: Measured) -> tuple[float, float]:
     others = [each["top1"] for name, each in measured.items() if name not in OWN]
     return 100 * measured["test"]["top1"], 100 * fmean(others)
-
-
-PAGE = """\
-# Fine-tuning diptych-mini: what is gained, and what is lost elsewhere
-
-Written by `experiments/finetuning.py`. All figures are top-1 in %; with three seeds, their mean and standard deviation,
-which is of the order and the augmentation: the pictures are the same.
-
-The sets are small, to cost an hour of one core: {trained} training pictures a class at most, {shots} in the second
-set, {tested} test pictures a class at most, and {views:,} views a training, repeated ones included. A fifth of the
-training pictures chose the step, the start being one to choose from. Everything else is as `diptych finetune` sets it
-by itself. No setting was tried on what is reported here, but for one: `head` began with the names of classes
-first, with 26.2, 28.0 and 47.6 % in distribution, and begins at a linear probe since that was seen. With 450 test
-pictures, Wilson's 95 % interval of one figure is about ± 4.5 points: differences below that between methods with one
-seed are noise.
-
-- *In distribution* are pictures of the same designers, of concepts that were not trained on. The model had seen such
-  drawings with their names in its own training, never with their groups.
-- *Vendor shift* is the same concepts drawn by a designer whose drawings neither training had; they have no flags.
-  Fashion-MNIST has no such part.
-- *Other* tasks are by words, as before the training, and were not trained on: Fashion-MNIST by its class names, or the
-  emoji groups by theirs, and the 500 drawings of `sample:test` by their names.
-- `wise-ft` are the weights between the start and the end of `full` with the same seed, as in the paper;
-  `diptych finetune --method wise-ft` chooses the step by the blended model instead. `contrastive` goes on with the
-  names of the emoji as captions, and is then asked for the groups by words; where the only texts are class names it
-  would be `flyp`. `lit` and `flyp` classify by the words of the classes.
-- *A linear probe alone* is what `lp-ft` begins with: an answer to what its training adds.
-- *Sum* is in distribution and vendor shift and the mean of the other tasks. Whether some alpha beats both ends is
-  chosen on every second picture and judged on the others, both ways.
-
-![In distribution against the other tasks](finetuning.svg)
-
-A line leads from the model as it was, over the weights between, to the end of `full`; a diamond is `lp-ft`.
-
-{sections}"""
 
 
 def write_page(folder: Path, jobs: Sequence[Job]) -> None:
@@ -190,6 +155,5 @@ def write_page(folder: Path, jobs: Sequence[Job]) -> None:
     sections = [
         f"## {TITLES[name]}\n\n{table(each)}\n{verdict(each)}{steps(each)}" for name, each in sets.items()
     ]
-    write_text(
-        folder / "finetuning.md", PAGE.format(**jobs[0]["size"], sections="\n".join(sections)).rstrip() + "\n"
-    )
+    text = render_text(TEMPLATE, **jobs[0]["size"], sections="\n".join(sections))
+    write_text(folder / "finetuning.md", text.rstrip() + "\n")

@@ -6,14 +6,15 @@ python experiments/emoji_shift/page.py OUT docs/results/emoji_shift.md
 import json
 import statistics
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from diptych.evaluation.metrics import wilson
 from diptych.evaluation.robustness.effective import Line, bootstrap, fit_line
 from diptych.evaluation.robustness.robustness_table import Point
-from diptych.reports.robustness_plot import plot_robustness
+from diptych.reports.markdown import markdown_table
+from diptych.reports.plots.robustness_plot import plot_robustness
+from diptych.reports.render import render_text
 
 PROBED = ("emoji groups", "Fashion-MNIST", "digits")
 CLIP = (  # name, pairs seen, what it is
@@ -35,12 +36,6 @@ def percent(value: float) -> str:
 def with_interval(report: dict[str, Any], metric: str = "top1") -> str:
     low, high = report["confidence"][metric]
     return f"{percent(report['metrics'][metric])} ({percent(low)} to {percent(high)})"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table whose first `left` columns are words and the rest numbers."""
-    rule = ["---"] * left + ["---:"] * (len(head) - left)
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows)) + "\n"
 
 
 def standing(line: Line, within: float, shift: float, counts: tuple[int, int]) -> str:
@@ -91,7 +86,7 @@ def robustness(baselines: list[dict[str, Any]], measured: dict[str, Any], plot: 
         f"Slope {line.slope:.2f} ({low:.2f} to {high:.2f}), r = {line.correlation:.3f}, {line.models} models."
     )
     head = ("model", "in distribution", "unseen designers", "effective robustness, points")
-    return f"{fit}\n\n{table(head, rows)}"
+    return f"{fit}\n\n{markdown_table(head, rows)}"
 
 
 def everything(measured: dict[str, Any]) -> str:
@@ -118,10 +113,10 @@ def everything(measured: dict[str, Any]) -> str:
                 (name, task, *(with_interval(report, f"top1_{shots}_shot") for shots in (1, 2, 4, 8, 16)))
             )
     return (
-        f"### Zero-shot and retrieval\n\n{table(head, zero)}\n"
-        f"### Linear probe\n\n{table(('features of', *PROBED), probe)}\n"
+        f"### Zero-shot and retrieval\n\n{markdown_table(head, zero)}\n"
+        f"### Linear probe\n\n{markdown_table(('features of', *PROBED), probe)}\n"
         f"### Few-shot\n\nMeans of three draws, with Student's interval over the draws.\n\n"
-        f"{table(('features of', 'task', '1', '2', '4', '8', '16 a class'), few, 2)}"
+        f"{markdown_table(('features of', 'task', '1', '2', '4', '8', '16 a class'), few, 'llrrrrr')}"
     )
 
 
@@ -137,7 +132,7 @@ def vendors(measured: dict[str, Any], baselines: list[dict[str, Any]]) -> str:
                 *(percent(v) for _, v in sorted(found["shift"]["vendors"].items())),
             )
         )
-    return table(("model", "fluent-3d", "fluent-flat", "fluent-hc"), rows)
+    return markdown_table(("model", "fluent-3d", "fluent-flat", "fluent-hc"), rows)
 
 
 def figure_5(measured: dict[str, Any], baselines: list[dict[str, Any]]) -> str:
@@ -155,7 +150,9 @@ def figure_5(measured: dict[str, Any], baselines: list[dict[str, Any]]) -> str:
         zero = mini[f"zero-shot: {task}"]["metrics"]["top1"]
         probe = measured[f"supervised-{REFERENCE}"][f"linear-probe: {task}"]["metrics"]["top1"]
         rows.append((task, percent(zero), percent(probe), f"{100 * (zero - probe):+.1f}"))
-    return table(("data set", "zero-shot diptych-mini", "probe on the supervised ResNet", "difference"), rows)
+    return markdown_table(
+        ("data set", "zero-shot diptych-mini", "probe on the supervised ResNet", "difference"), rows
+    )
 
 
 def crossings(measured: dict[str, Any]) -> str:
@@ -166,7 +163,7 @@ def crossings(measured: dict[str, Any]) -> str:
             crossing = measured[name][f"few-shot: {task}"]["details"].get("crossing")
             cells.append(shown(crossing))
         rows.append((name, *cells))
-    return table(("model", *PROBED), rows)
+    return markdown_table(("model", *PROBED), rows)
 
 
 def shown(crossing: dict[str, Any] | None) -> str:
@@ -196,29 +193,27 @@ def ensembles(measured: dict[str, Any]) -> str:
     low, high = min(seeds), max(seeds)
     text = f"Over the three seeds of clip-resnet-8: {statistics.mean(seeds):+.2f} points ({low:+.2f} to {high:+.2f})."
     head = ("model", "five together", "the bare name", "mean of the five alone", "together less bare")
-    return f"{table(head, rows)}\n{text}\n"
+    return f"{markdown_table(head, rows)}\n{text}\n"
 
 
 def main(out: Path, page: Path) -> None:
     measured = {file.stem: json.loads(file.read_text()) for file in (out / "measured").glob("*.json")}
     baselines = [json.loads(file.read_text()) for file in sorted((out / "supervised").glob("*/result.json"))]
-    words = Path(__file__).with_name("page.md").read_text()
     sizes = [
         (found["model"], f"{found['parameters']:,}", f"{found['drawings_seen']:,}") for found in baselines
     ]
     parts = {
-        "ROBUSTNESS": robustness(baselines, measured, page.with_name("emoji_shift.svg")),
-        "VENDORS": vendors(measured, baselines),
-        "EVERYTHING": everything(measured),
-        "FIGURE5": figure_5(measured, baselines),
-        "CROSSINGS": crossings(measured),
-        "ENSEMBLES": ensembles(measured),
-        "VARIANTS": table(("model", "pairs seen", "what"), [(n, f"{p:,}", w) for n, p, w in CLIP]),
-        "BASELINES": table(("supervised model", "parameters", "drawings seen"), sizes),
+        "robustness": robustness(baselines, measured, page.with_name("emoji_shift.svg")),
+        "vendors": vendors(measured, baselines),
+        "everything": everything(measured),
+        "figure5": figure_5(measured, baselines),
+        "crossings": crossings(measured),
+        "ensembles": ensembles(measured),
+        "variants": markdown_table(("model", "pairs seen", "what"), [(n, f"{p:,}", w) for n, p, w in CLIP]),
+        "baselines": markdown_table(("supervised model", "parameters", "drawings seen"), sizes),
     }
-    for name, text in parts.items():
-        words = words.replace(f"<<{name}>>", text.rstrip())
-    page.write_text(words)
+    template = Path(__file__).with_name("page.md")
+    page.write_text(render_text(template, **{name: text.rstrip() for name, text in parts.items()}))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,14 @@ def page(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return figure2_page
 
 
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import figure2_results  # noqa: PLC0415
+
+    return figure2_results
+
+
 @pytest.mark.nightly
 def test_it_runs_at_its_smallest_and_does_nothing_twice(
     figure2: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -47,7 +55,7 @@ def test_it_runs_at_its_smallest_and_does_nothing_twice(
     text = (tmp_path / "figure2.md").read_text()
     for arm in figure2.ARMS:
         assert f"| {arm} |" in text
-    assert "no arm came to do better than guessing" in text  # after 48 pictures
+    assert "no arm did better than guessing" in text  # after 48 pictures
     assert "nan" not in text
     drawn = (tmp_path / "figure2.svg").read_bytes()
     assert b"pictures seen" in drawn
@@ -154,25 +162,25 @@ def test_points_of_a_curve_are_a_constant_factor_apart_and_end_with_the_run(figu
     assert max(ratios) / min(ratios) < 1.15
 
 
-def test_pictures_to_an_accuracy_lie_between_points_on_a_logarithmic_scale(page: ModuleType) -> None:
+def test_pictures_to_an_accuracy_lie_between_points_on_a_logarithmic_scale(results: ModuleType) -> None:
     curve = [(100, 0.1), (400, 0.3), (1600, 0.2), (6400, 0.6)]
-    assert page.images_to_reach(curve, 0.1) == 100
-    assert page.images_to_reach(curve, 0.2) == pytest.approx(200)
-    assert page.images_to_reach(curve, 0.3) == pytest.approx(400)
-    assert page.images_to_reach(curve, 0.4) == pytest.approx(3200)
-    assert math.isinf(page.images_to_reach(curve, 0.7))
+    assert results.images_to_reach(curve, 0.1) == 100
+    assert results.images_to_reach(curve, 0.2) == pytest.approx(200)
+    assert results.images_to_reach(curve, 0.3) == pytest.approx(400)
+    assert results.images_to_reach(curve, 0.4) == pytest.approx(3200)
+    assert math.isinf(results.images_to_reach(curve, 0.7))
 
 
-def test_a_ratio_is_the_geometric_mean_over_seeds_with_students_interval(page: ModuleType) -> None:
-    middle, low, high = page.ratio([300, 600, 1200], [100, 100, 100])
+def test_a_ratio_is_the_geometric_mean_over_seeds_with_students_interval(results: ModuleType) -> None:
+    middle, low, high = results.ratio([300, 600, 1200], [100, 100, 100])
     assert middle == pytest.approx(6)
     # Logarithms ln 6 - ln 2, ln 6, ln 6 + ln 2: standard deviation ln 2.
     half = 4.302652730 * math.log(2) / math.sqrt(3)
     assert (low, high) == pytest.approx((6 * math.exp(-half), 6 * math.exp(half)))
-    assert page.ratio([3, 3, 3], [1, 1, 1]) == pytest.approx((3, 3, 3))
+    assert results.ratio([3, 3, 3], [1, 1, 1]) == pytest.approx((3, 3, 3))
 
 
-def test_arms_are_compared_where_the_slowest_run_has_come(page: ModuleType) -> None:
+def test_arms_are_compared_where_the_slowest_run_has_come(results: ModuleType) -> None:
     def job(best: float) -> dict[str, object]:
         return {
             "chance": 0.1,
@@ -180,12 +188,12 @@ def test_arms_are_compared_where_the_slowest_run_has_come(page: ModuleType) -> N
             "curve": [{"images": 1, "top1": 0.1}, {"images": 2, "top1": best}],
         }
 
-    assert page.compared_at({"a": [job(0.9), job(0.6)], "b": [job(0.7)]}) == pytest.approx(0.5)
+    assert results.compared_at({"a": [job(0.9), job(0.6)], "b": [job(0.7)]}) == pytest.approx(0.5)
     # A standard error of guessing is sqrt(0.1 * 0.9 / 900) = 0.01: 0.139 may be luck.
     arms = {"a": [job(0.9), job(0.6)], "b": [job(0.7), job(0.139)]}
-    assert page.learned(arms) == ["a"]
-    assert page.compared_at(arms) == pytest.approx(0.5)
-    assert page.reached(arms)["b"] == [math.inf, math.inf]
+    assert results.learned(arms) == ["a"]
+    assert results.compared_at(arms) == pytest.approx(0.5)
+    assert results.reached(arms)["b"] == [math.inf, math.inf]
 
 
 def test_an_arm_that_learned_nothing_is_said_to_need_more_than_it_saw(page: ModuleType) -> None:
@@ -238,7 +246,7 @@ def test_a_page_where_no_arm_learned_says_so(page: ModuleType, tmp_path: Path) -
     size = {"batch": 16, "samples": 800, "seeds": (0, 1), "resolution": 32, "width": 8, "rates": (1e-3,)}
     page.write_page(tmp_path, jobs, size)
     text = (tmp_path / "figure2.md").read_text("utf-8")
-    assert "- scenes: no arm came to do better than guessing." in text
+    assert "- scenes: no arm did better than guessing." in text
     assert "| pictures to better than guessing |" in text
     assert "| language model | 100 | 0.001 | 2.1 (2.1 to 2.1) |  | not in 800 |  |" in text
     assert "times more" not in text
