@@ -86,7 +86,7 @@ def test_the_shipped_recipe_finds_its_classes_trains_and_is_loaded_with_them(
     assert model.architecture.text == LabelHead(classes=("blue", "green", "red"))
     features = model.image_features(torch.zeros(1, 3, preprocess.resolution, preprocess.resolution))
     assert model.text(features).shape == (1, 3)
-    with pytest.raises(SettingsError, match="image_features"):
+    with pytest.raises(SettingsError, match="image features"):
         model.encode_image(torch.zeros(1, 3, 32, 32))
 
 
