@@ -91,8 +91,8 @@ def load(
         progress: gets (bytes so far, bytes in all) of a download; a bar on the terminal when not given.
 
     Returns:
-        The model, a `CLIP` in most cases; one of another kind (a captioner, an encoder trained on labels) refuses in
-        words what it cannot do. And its preprocessing: called with one image (a path, bytes or a Pillow image) it returns a tensor
+        The model, a `CLIP` in most cases; one of another kind, such as a captioner, refuses in words what it cannot do.
+        And its preprocessing: called with one image (a path, bytes or a Pillow image) it returns a tensor
         (3, resolution, resolution), float32, normalised.
 
     Raises:
