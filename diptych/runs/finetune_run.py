@@ -46,10 +46,10 @@ class FinetunePlan:
 
 
 def finetune(
-    data: str,
+    data: str | os.PathLike[str],
     out: str | Path,
     *,
-    model: str = DEFAULT_MODEL,
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
     method: FinetuneMethod | None = None,
     head: Literal["zero-shot", "probe", "zero"] | None = None,
     alpha: float | Literal["best"] | None = None,
@@ -105,8 +105,8 @@ def finetune(
         (('blue', 'red'), 4)
     """
     request = FinetuneRequest(
-        data=data,
-        model=model,
+        data=os.fspath(data),
+        model=os.fspath(model),
         method=method,
         head=head,
         alpha=alpha,

@@ -9,7 +9,9 @@ from PIL import Image
 from tiny_model import preprocessing, random_clip
 
 import diptych
+from diptych import pretrained
 from diptych.search import search_index
+from diptych.search.query import Match
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the models that are loaded from now on."""
     names: list[str] = []
-    load = search_index.load
+    load = pretrained.load
 
     def counted(name: str, *arguments: object, **options: object) -> object:
         names.append(name)
@@ -43,8 +45,8 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def captions(matches: list[search_index.Match]) -> list[str | None]:
-    return [match.item.caption for match in matches]
+def captions(matches: list[Match]) -> list[str]:
+    return [match.item.caption or "" for match in matches]
 
 
 def test_words_rank_as_their_embeddings_do(here: Path) -> None:
@@ -124,7 +126,7 @@ def test_a_string_is_words_and_never_a_path(
 def test_another_model_is_refused_when_it_is_loaded(here: Path, tmp_path: Path) -> None:
     other = random_clip()
     with torch.no_grad():
-        other.logit_scale += 1
+        other.logit_scale.add_(1)
     diptych.save(other, preprocessing(), tmp_path / "other")
     with (
         diptych.open_index(here / "photos.index", model=tmp_path / "other", device="cpu") as index,
