@@ -18,7 +18,6 @@ from diptych.models.architectures import Architecture
 from diptych.models.building import build_model
 from diptych.models.layers.blocks import compile_blocks
 from diptych.tokenizer import tokenize
-from diptych.training.approaches import TASKS
 from diptych.training.optim.mixed_precision import Precision
 from diptych.training.optim.optimizer import build_optimizer
 from diptych.training.settings import DataSettings, ModelSettings, Recipe, TrainingSettings
@@ -157,7 +156,7 @@ class Diptych:
         if compiled:
             compile_blocks(self.model)
         preprocess = Preprocess(architecture.image.resolution)
-        self.task = TASKS[recipe.objective.name](self.model, preprocess, recipe)
+        self.task = recipe.make_task(self.model, preprocess)
         self.optimizer = build_optimizer(self.model, recipe.optimizer)
 
     def step(self, batch: Batch, chunking: Chunking = WHOLE) -> float:

@@ -19,6 +19,30 @@ T = TypeVar("T")
 Values = dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """Mark a setting, by `Annotated`, as one of several tables, which its `name` chooses; without it, the first.
+
+    kind: what the tables are of, for messages, such as "approach". tables: dataclasses by name.
+    """
+
+    kind: str
+    tables: Mapping[str, type[Any]]
+
+    def chosen(self, values: Mapping[str, Any], where: str) -> type[Any]:
+        """Return the table that `values` name.
+
+        Raises:
+            SettingsError: there is no table of that name.
+        """
+        name = values.get("name", next(iter(self.tables)))
+        if not isinstance(name, str) or name not in self.tables:
+            raise SettingsError(
+                f"{where} name: {name!r} is not an {self.kind}; {nearest(str(name), self.tables)}"
+            )
+        return self.tables[name]
+
+
 def read_toml(path: str | Path) -> Values:
     """The tables of a TOML file as nested dictionaries."""
     file = Path(path)
@@ -64,7 +88,7 @@ def build(schema: type[T], values: Mapping[str, Any], where: str) -> T:
     """An instance of the dataclass `schema` from plain values; `where` names their origin in errors."""
     if not dataclasses.is_dataclass(schema):
         raise TypeError(f"{schema!r} is not a dataclass")
-    hints = typing.get_type_hints(schema)
+    hints = typing.get_type_hints(schema, include_extras=True)
     fields = {field.name: field for field in dataclasses.fields(schema) if field.init}
     for name in values:
         if name not in fields:
@@ -109,6 +133,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        choice = next((mark for mark in arguments[1:] if isinstance(mark, OneOf)), None)
+        table = arguments[0] if choice is None else choice.chosen(_expect_table(value, where), where)
+        return _convert(table, value, where)
     if origin is typing.Union or origin is types.UnionType:
         return _convert_union(arguments, value, where)
     if origin is typing.Literal:
@@ -123,17 +151,20 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise SettingsError(f"{where}: expected {len(inner)} values, found {len(value)}")
         return tuple(_convert(item_hint, item, where) for item_hint, item in zip(inner, value, strict=True))
     if origin is dict:
-        if not isinstance(value, Mapping):
-            raise SettingsError(f"{where}: expected a table, found {value!r}")
-        return {key: _convert(arguments[1], item, where) for key, item in value.items()}
+        items = _expect_table(value, where).items()
+        return {key: _convert(arguments[1], item, where) for key, item in items}
     if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise SettingsError(f"{where}: expected a table, found {value!r}")
-        return build(typing.cast(type[Any], hint), value, where)
+        return build(typing.cast(type[Any], hint), _expect_table(value, where), where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is not Any and (not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)):
         raise SettingsError(f"{where}: expected {hint.__name__}, found {value!r}")
+    return value
+
+
+def _expect_table(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise SettingsError(f"{where}: expected a table, found {value!r}")
     return value
 
 

@@ -27,7 +27,6 @@ from diptych.data.sources.opening import Source
 from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
 from diptych.models.building import build_model
 from diptych.models.image_model import ImageModel
-from diptych.training.approaches import TASKS
 from diptych.training.engine import train
 from diptych.training.feeding import open_training_data
 from diptych.training.settings import Recipe
@@ -68,7 +67,7 @@ def flops(recipe: Recipe) -> float:
     torch.manual_seed(0)
     model = build_model(recipe.model.resolve()).train()
     preprocess = Preprocess(model.architecture.image.resolution)
-    task = TASKS[recipe.objective.name](model, preprocess, recipe)
+    task = recipe.make_task(model, preprocess)
     batch = next(open_training_data(recipe, model, preprocess, lambda _: None).batches(0))
     with FlopCounterMode(display=False) as counter:
         training_step(

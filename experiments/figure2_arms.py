@@ -24,14 +24,14 @@ from diptych.models.architectures import (
     WordPredictor,
 )
 from diptych.tokenizer.occurrence import ids_in
+from diptych.training.optim.optimizer_settings import AdamWSettings
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import (
+    OBJECTIVES,
     CheckpointSettings,
     DataSettings,
     EvaluationSettings,
     ModelSettings,
-    ObjectiveSettings,
-    OptimizerSettings,
     Recipe,
     ScheduleSettings,
     TrainingSettings,
@@ -233,8 +233,8 @@ def recipe_of(arm: str, condition: Condition, size: Size, *, samples: int, rate:
             workers=0,
         ),
         augmentation=condition.augmentation,
-        objective=ObjectiveSettings(name=ARMS[arm]),  # type: ignore[arg-type]
-        optimizer=OptimizerSettings(learning_rate=rate, weight_decay=0.05, clip_norm=1.0),
+        objective=OBJECTIVES[ARMS[arm]](name=ARMS[arm]),
+        optimizer=AdamWSettings(learning_rate=rate, weight_decay=0.05, clip_norm=1.0),
         # A constant rate after the warm-up: a point of a curve is then what a run of that length would have found.
         schedule=ScheduleSettings(warmup_steps=30, final_fraction=1.0),
         training=TrainingSettings(batch_size=size.batch, samples=samples, seed=seed),

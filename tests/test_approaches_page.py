@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from diptych.cli.verbs import build_app
-from diptych.training.approaches import TASKS
+from diptych.training.approaches import APPROACHES
 from diptych.training.recipes import load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +22,19 @@ def names(column: int) -> set[str]:
 
 
 def test_every_approach_stands_in_the_table() -> None:
-    assert names(2) == TASKS.keys()
+    assert names(2) == APPROACHES.keys()
+
+
+def test_the_table_has_the_evaluations_that_suit_an_approach() -> None:
+    cells = {row[1].split(" (")[0]: row[4] for row in ROWS}
+    found: dict[str, set[str]] = {}
+    for row in ROWS:
+        said = row[4].removeprefix("as ")
+        evaluations = set(re.findall(r"`([^`]+)`", cells.get(said, said)))
+        for name in re.findall(r"`([^`]+)`", row[2]):
+            found.setdefault(name, set()).update(evaluations)
+    for name, approach in APPROACHES.items():
+        assert set(approach.evaluations) <= found[name], name
 
 
 def test_every_recipe_does() -> None:
@@ -46,7 +58,7 @@ def test_every_command_is_understood_and_its_settings_make_a_recipe(command: lis
     assert not unused
     if verb == "train":
         recipe = load_recipe(bound.arguments["recipe"], bound.arguments.get("assignments", ()))
-        assert recipe.objective.name in TASKS
+        assert recipe.objective.name in APPROACHES
 
 
 @pytest.mark.parametrize("task", sorted(names(4)))

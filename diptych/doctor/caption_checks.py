@@ -10,18 +10,15 @@ from diptych.data.subsets.labelled import label_of
 from diptych.doctor.check import Check, share_check
 from diptych.doctor.false_negatives import false_negatives
 from diptych.tokenizer import default_tokenizer
-from diptych.training.approaches import TASKS
-from diptych.training.first_loss import guessing_loss
 from diptych.training.settings import Recipe
 from diptych.wording import percent
 
 STUCK = 0.9  # of ln N: a least loss from which on there is next to nothing to learn
-PREDICTING = ("captioning", "word-prediction", "language")  # objectives without negatives
 
 
 def caption_checks(examples: Sequence[Example], recipe: Recipe) -> Iterator[Check]:
     """Check what the rows that were looked at say about their images."""
-    if not TASKS[recipe.objective.name].needs_captions:
+    if not recipe.approach.needs_captions:
         return
     if recipe.finetune is not None and recipe.finetune.method not in ("contrastive", "lit", "lora"):
         labels = [
@@ -52,7 +49,7 @@ def caption_checks(examples: Sequence[Example], recipe: Recipe) -> Iterator[Chec
         len(captions),
         f"they have more than {room} tokens, the longest {max(lengths)}; raise the model's context_length",
     )
-    if recipe.objective.name in PREDICTING:
+    if not recipe.approach.has_negatives:
         yield _texts_to_predict(captions)
         return
     yield _same_words(captions, recipe)
@@ -116,7 +113,8 @@ def _something_to_learn(captions: Sequence[str], recipe: Recipe) -> Check:
 
 def guessing_text(recipe: Recipe) -> str | None:
     """Return the loss of a model that cannot tell anything apart, as `ln 128 = 4.85` or a number; None if unknown."""
-    loss, batch = guessing_loss(recipe, recipe.model.resolve()), recipe.training.batch_size
+    batch = recipe.training.batch_size
+    loss = recipe.approach.guessing_loss(recipe.objective, batch, recipe.model.resolve())
     if loss is None:
         return None
     return f"ln {batch:,} = {loss:.2f}" if math.isclose(loss, math.log(batch)) else f"{loss:.2f}"

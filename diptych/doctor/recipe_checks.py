@@ -135,7 +135,10 @@ def _evaluation(recipe: Recipe) -> Check:
         return Check("evaluation", "fail", f"best = {best!r}: nothing is evaluated; add [[evaluation.tasks]]")
     captions = recipe.evaluation.captions
     if not tasks and captions is None:
-        return Check("evaluation", "ok", "no tasks: only the loss will be recorded")
+        suits = "".join(
+            f"; `diptych evaluate {task}` suits the model" for task in recipe.approach.evaluations[:1]
+        )
+        return Check("evaluation", "ok", f"no tasks: only the loss will be recorded{suits}")
     try:
         counts = [f"{name}: {len(job.sources[0]):,} rows" for name, job in open_tasks(recipe).items()]
         if captions is not None:

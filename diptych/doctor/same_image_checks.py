@@ -15,8 +15,6 @@ from diptych.errors import DataError
 from diptych.training.settings import Recipe
 
 ROWS = 10_000  # rows whose images are compared
-# Objectives that take the other rows of a batch for wrong answers.
-CONTRASTIVE = ("clip", "siglip", "clip-language", "clip-distillation", "lit", "convirt", "simclr", "shre")
 
 Integers = npt.NDArray[np.int64]
 
@@ -62,7 +60,7 @@ def chance_to_meet(images: Integers, total: int) -> float:
 def _repeated(images: Integers, total: int, recipe: Recipe) -> Check:
     count, distinct = len(images), len(np.unique(images))
     detail = f"{count:,} rows{'' if count == total else ' looked at'} show {distinct:,} images"
-    if distinct == count or recipe.objective.name not in CONTRASTIVE:
+    if distinct == count or not recipe.approach.has_negatives:
         return Check("same images", "ok", detail)
     return false_negatives(recipe, "image", detail, chance_to_meet(images, total))
 

@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 
 _NEAR_CHANCE = 0.98  # of ln N: a loss above it after the run's first part is that of guessing
 _ROWS = 12  # of the table of numbers
-_MATCHED = "the text of an image, among all of a batch"
-_RIGHT = {  # what counts as right, by objective, where it is something else
-    "simclr": "the other view of an image, among all of a batch",
-    "labels": "the class of an image",
-    "label-distillation": "the class of an image",
-    "word-prediction": "a word of the text, as the likeliest",
-}
 
 
 _NUMBERS = ("loss", "accuracy", "logit_scale", "gradient_norm", "learning_rate", "samples_per_second")
@@ -128,8 +121,8 @@ def _tiles(run: RunReport) -> Iterator[Tile]:
         yield Tile("Loss", four_digits(loss), "" if chance is None else f"guessing gives {chance:.2f}")
     accuracy = run.mean("accuracy")
     if accuracy is not None:
-        objective = run.recipe.get("objective", {}).get("name", "clip")
-        yield Tile("Batch accuracy", percent(accuracy), _RIGHT.get(objective, _MATCHED))
+        right = None if run.approach is None else run.approach.right
+        yield Tile("Batch accuracy", percent(accuracy), right or "")
     samples = run.final().get("samples")
     if samples is not None:
         yield Tile("Pairs seen", count_of(int(samples)))

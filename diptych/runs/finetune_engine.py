@@ -124,7 +124,7 @@ class _Watch:
         if (
             self.start.classifier is None
             or self.settings.begins == "zero-shot"
-            or self._recipe.objective.name != "classifier"
+            or not self._recipe.approach.trains_classifier
         ):
             return self.start_reports
         same = {name: report for name, report in self.start_reports.items() if report.task != "labels"}
@@ -133,7 +133,7 @@ class _Watch:
 
     def finished(self, model: ImageModel) -> ImageModel:
         """See `product.finished`."""
-        return finished(model, self.settings, by_words=self._recipe.objective.name != "classifier")
+        return finished(model, self.settings, by_words=not self._recipe.approach.trains_classifier)
 
     def between(self, tuned: ImageModel, alpha: float) -> ImageModel:
         """See `product.between`."""

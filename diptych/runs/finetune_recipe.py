@@ -11,16 +11,17 @@ from diptych.data.subsets.labelled import LabelFrom
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.prompts import templates_for
 from diptych.runs.finetune_data import Examined
+from diptych.training.approaches.approach import ObjectiveSettings
 from diptych.training.methods import FinetuneMethod, objective_of
+from diptych.training.optim.optimizer_settings import AdamWSettings
 from diptych.training.saving.layout import HELD_OUT
 from diptych.training.settings import (
+    OBJECTIVES,
     CheckpointSettings,
     DataSettings,
     EvaluationSettings,
     FinetuneSettings,
     ModelSettings,
-    ObjectiveSettings,
-    OptimizerSettings,
     Recipe,
     ScheduleSettings,
     TrainingSettings,
@@ -84,8 +85,8 @@ def recipe_for(
         model=ModelSettings(init=asked.model),
         data=_data(asked, found, share, left),
         augmentation=_augmentation(found, method),
-        objective=ObjectiveSettings(name=objective_of(method, labels=found.kind != "pairs")),
-        optimizer=OptimizerSettings(
+        objective=_objective(method, found),
+        optimizer=AdamWSettings(
             learning_rate=learning_rate(method, weights),
             weight_decay=0.1,
             betas=(0.9, 0.999),
@@ -129,6 +130,11 @@ def _data(asked: FinetuneRequest, found: Examined, share: float, left: int) -> D
         cache=left <= 20_000,
         most_bad=0.5,  # what cannot be read was told beforehand
     )
+
+
+def _objective(method: FinetuneMethod, found: Examined) -> ObjectiveSettings:
+    name = objective_of(method, labels=found.kind != "pairs")
+    return OBJECTIVES[name](name=name)
 
 
 def method_for(found: Examined) -> FinetuneMethod:

@@ -27,7 +27,7 @@ from diptych.runs.finetune_recipe import KEPT, FinetuneRequest, recipe_for
 from diptych.runs.finetune_start import prepare
 from diptych.training.methods import FinetuneMethod
 from diptych.training.settings import Recipe
-from diptych.training.unread import refuse_unread
+from diptych.training.unread import refuse_unread, without_unread
 from diptych.weights.naming import DEFAULT_MODEL
 
 FIGURES = "finetune.json"  # in the folder of the run
@@ -140,11 +140,12 @@ def plan_finetuning(
         say(f"warning: {remark}")
     tower = load(request.model, device="cpu")[0].visual
     planned = recipe_for(request, found, sum(value.numel() for value in tower.parameters()), classes)
-    recipe = build(Recipe, override(plain(planned), tuple(assignments)), "finetune")
+    values = override(plain(planned), tuple(assignments))
     written = override(
         {} if request.head is None else {"finetune": {"head": request.head}}, tuple(assignments)
     )
-    refuse_unread(written, recipe, "finetune")
+    refuse_unread(written, values, "finetune")
+    recipe = build(Recipe, without_unread(values, values), "finetune")
     read_tasks(recipe)  # an unknown setting is told now
     return FinetunePlan(recipe, found)
 

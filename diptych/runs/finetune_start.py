@@ -19,10 +19,12 @@ from diptych.models.image_model import ImageModel
 from diptych.pretrained import load
 from diptych.runs.classifier_heads import Head, probe_head, zero_shot_head
 from diptych.runs.finetune_data import Examined, examine
+from diptych.training.approaches import APPROACHES
+from diptych.training.approaches.approach import ObjectiveSettings
 from diptych.training.feeding import open_examples, split_of
 from diptych.training.methods import LABEL_METHODS, objective_of
 from diptych.training.saving.layout import RECIPE, START, refuse_other_files
-from diptych.training.settings import FinetuneSettings, Recipe
+from diptych.training.settings import OBJECTIVES, FinetuneSettings, Recipe
 from diptych.weights.checkpoint import load_checkpoint, read_manifest, save_checkpoint, verify_checkpoint
 
 
@@ -81,9 +83,27 @@ def prepare(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Recipe:
     return replace(
         recipe,
         model=replace(recipe.model, init=str(folder), architecture=architecture, text_init=None),
-        objective=replace(recipe.objective, name=objective),
+        objective=_settings_of(objective, recipe.objective),
         finetune=replace(settings, words=words),
     )
+
+
+def _settings_of(objective: str, given: ObjectiveSettings) -> ObjectiveSettings:
+    """Return the settings of the approach that the data call for.
+
+    Raises:
+        SettingsError: the recipe sets what only another approach of its method reads.
+    """
+    if given.name == objective:
+        return given
+    chosen = OBJECTIVES[objective](name=objective, positives=given.positives)
+    lost = plain(given).items() - plain(type(given)(name=given.name)).items() - plain(chosen).items()
+    if lost:
+        raise SettingsError(
+            f"[objective] {min(lost)[0]}: the data call for the approach {objective!r}, which does not read it; leave "
+            "it out"
+        )
+    return chosen
 
 
 def _words(settings: FinetuneSettings, found: Examined) -> dict[str, tuple[str, ...]]:
@@ -108,7 +128,7 @@ def _started(
     """The model with a classifier, where there are classes, and with updates of small rank for `lora`."""
     size, head = None, None
     if found.kind != "pairs":
-        begins = settings.begins if objective == "classifier" else "zero-shot"
+        begins = settings.begins if APPROACHES[objective].trains_classifier else "zero-shot"
         reads = "embedding" if begins == "zero-shot" else "features"
         size = Classifier(classes=found.classes, reads=reads, several=settings.several)  # type: ignore[arg-type]
         if begins == "zero-shot":

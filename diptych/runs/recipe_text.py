@@ -14,7 +14,7 @@ def recipe_text(recipe: Recipe) -> str:
 
     Settings of other approaches, optimizers and methods are left out.
     """
-    values = without_unread(plain(recipe), recipe)
+    values = without_unread(plain(recipe), plain(recipe))
     return "\n\n".join(section_text(name, section) for name, section in values.items()) + "\n"
 
 

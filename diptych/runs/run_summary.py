@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diptych.errors import DataError
+from diptych.training.approaches import APPROACHES
+from diptych.training.approaches.approach import Approach
 from diptych.training.best import Best, best_of
 from diptych.training.monitor import DATA_BOUND
 from diptych.training.saving.layout import METRICS, MODEL, RECIPE
@@ -72,10 +74,16 @@ class RunReport:
 
     @property
     def chance_loss(self) -> float | None:
-        """ln N, the contrastive loss of guessing in a batch of N; None for other objectives."""
+        """The loss of guessing; None where more than the size of a batch decides it."""
         batch = self.recipe.get("training", {}).get("batch_size")
-        objective = self.recipe.get("objective", {}).get("name", "clip")
-        return math.log(batch) if objective == "clip" and isinstance(batch, int) and batch > 1 else None
+        guessing = None if self.approach is None else self.approach.chance_loss
+        return guessing(batch) if guessing is not None and isinstance(batch, int) and batch > 1 else None
+
+    @property
+    def approach(self) -> Approach[Any] | None:
+        """The approach that the recipe names; None where this version does not know it."""
+        name = self.recipe.get("objective", {}).get("name", next(iter(APPROACHES)))
+        return APPROACHES.get(str(name))
 
     @property
     def best(self) -> Best | None:

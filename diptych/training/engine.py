@@ -33,7 +33,6 @@ from diptych.data.loader import Batch
 from diptych.distributed import max_over_processes, processes, wait_for_all, world
 from diptych.errors import CheckpointError, DiptychError, SettingsError
 from diptych.models.layers.blocks import compile_blocks, set_recompute
-from diptych.training.approaches import TASKS
 from diptych.training.approaches.task import Task
 from diptych.training.best import Best
 from diptych.training.evaluating import Evaluate, Evaluation, to_evaluate
@@ -133,7 +132,7 @@ class _Engine:
         set_recompute(self.model, training.recompute)
         if training.compile:
             compile_blocks(self.model)
-        self.task: Task = TASKS[recipe.objective.name](self.model, self.preprocess, recipe)
+        self.task: Task = recipe.make_task(self.model, self.preprocess)
         self.parallel = share_model(self.model, self.task.towers, training.distributed, device.type)
         self.task.use(self.parallel.towers)
         self.optimizer = build_optimizer(self.model, recipe.optimizer, training.seed)
@@ -181,7 +180,8 @@ class _Engine:
             refuse_other_data(self.files.folder, self.resumed_from.get("data"), loader, recipe, self._say)
         started, first, before = time.perf_counter(), self.step, self.seconds
         last_save = started
-        chance = math.log(recipe.training.batch_size) if recipe.objective.name == "clip" else None
+        guessing = recipe.approach.chance_loss
+        chance = None if guessing is None else guessing(recipe.training.batch_size)
         board = Monitor(self.files.folder, total, self.step, chance, self.console, writes=world().leads)
         with on_interrupt() as stop, self.files.saver() as saver, board as monitor:
             batches = loader.batches(self.step * recipe.training.batch_size)

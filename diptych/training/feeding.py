@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ from diptych.distributed import world
 from diptych.errors import DataError
 from diptych.models.image_model import ImageModel
 from diptych.tokenizer import tokenize
-from diptych.training.approaches import TASKS
+from diptych.training.approaches.approach import Approach
 from diptych.training.settings import DataSettings, Recipe
 
 
@@ -39,7 +40,7 @@ def open_training_data(
 ) -> Loader:
     """The loader that the recipe asks for. say: gets one line about what was found."""
     data, training = recipe.data, recipe.training
-    needs_captions = TASKS[recipe.objective.name].needs_captions
+    needs_captions = recipe.approach.needs_captions
     source, weights = open_examples(data, say)
     if data.labels_per_class is not None:
         weights = sample_per_class(source, weights, data.label_from, data.labels_per_class, training.seed)
@@ -54,7 +55,7 @@ def open_training_data(
     return Loader(
         source=source,
         canvas=canvas_for(recipe.augmentation, preprocess),
-        tokenize=_ids_of(model, recipe.objective.name),
+        tokenize=_ids_of(model, recipe.approach),
         batch_size=training.batch_size,
         seed=training.seed,
         weights=weights,
@@ -73,7 +74,7 @@ def _to_finetune(source: Source, recipe: Recipe) -> Source:
     """The texts that a method learns from: names of classes, sentences about them, or captions as they are."""
     settings, label_from = recipe.finetune, recipe.data.label_from
     assert settings is not None
-    if recipe.objective.name == "classifier":
+    if recipe.approach.trains_classifier:
         return (
             MultiLabelSource(source)
             if settings.several
@@ -93,8 +94,8 @@ def _hearing(model: ImageModel) -> Hear | None:
     return partial(hear_example, frames=encoder.sound_frames, bands=encoder.sound_bands)
 
 
-def _ids_of(model: ImageModel, objective: str) -> Tokenize:
-    if objective == "classifier" and model.classifier is not None:
+def _ids_of(model: ImageModel, approach: Approach[Any]) -> Tokenize:
+    if approach.trains_classifier and model.classifier is not None:
         classes = model.classifier.classes
         return _flagged(classes) if model.classifier.several else _numbered(classes)
     label_head = model.architecture.label_head

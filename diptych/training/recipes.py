@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import diptych
-from diptych.config import Values, build, nearest, override, read_toml
+from diptych.config import build, nearest, override, read_toml
 from diptych.errors import SettingsError
-from diptych.training.approaches import TASKS
 from diptych.training.settings import Recipe
-from diptych.training.unread import refuse_unread, without_unread
+from diptych.training.unread import approach_of_method, choices, refuse_unread, without_unread
 
 
 def load_recipe(location: str, assignments: tuple[str, ...] = ()) -> Recipe:
@@ -21,24 +20,12 @@ def load_recipe(location: str, assignments: tuple[str, ...] = ()) -> Recipe:
         if any(assignment.split("=")[0].strip() == f"training.{asked}" for assignment in assignments):
             values.get("training", {}).pop(other, None)
     given = override(values, assignments)
-    recipe = build(Recipe, given, str(file))
-    if _chosen(given) != _chosen(values):
+    if choices(given) != choices(values):
         # An assignment chose another approach: what only the file's own one reads goes with it.
-        given = override(without_unread(values, recipe), assignments)
-        recipe = build(Recipe, given, str(file))
-    approach = recipe.objective.name
-    if approach not in TASKS:
-        raise SettingsError(
-            f"{file} [objective] name: {approach!r} is not an approach; {nearest(approach, TASKS)}"
-        )
-    refuse_unread(given, recipe, str(file))
-    return recipe
-
-
-def _chosen(values: Values) -> list[object]:
-    """The approach, the optimizer and the method that a recipe's values name."""
-    keys = (("objective", "name"), ("optimizer", "name"), ("finetune", "method"))
-    return [values.get(section, {}).get(key) for section, key in keys]
+        given = override(without_unread(values, given), assignments)
+    given = approach_of_method(given)
+    refuse_unread(given, given, str(file))
+    return build(Recipe, given, str(file))
 
 
 def path(name: str) -> Path:

@@ -1,16 +1,28 @@
 """Everything that a recipe can say, with its unit and its default."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from diptych.config import OneOf
 from diptych.data.images.augmentations import Augmentation, RandomCrop
+from diptych.data.images.transforms import Preprocess
 from diptych.data.text_sampling import TextSampling
 from diptych.errors import SettingsError
 from diptych.models.architectures import LABELLED, PUBLISHED, Architecture
+from diptych.models.image_model import ImageModel
 from diptych.pretrained import load
+from diptych.training.approaches import APPROACHES
+from diptych.training.approaches.approach import Approach, ObjectiveSettings
+from diptych.training.approaches.contrastive import ClipSettings
+from diptych.training.approaches.encoders import Encoding
+from diptych.training.approaches.task import Task
 from diptych.training.methods import FinetuneMethod
-from diptych.training.positives import Positives
+from diptych.training.optim.optimizer_settings import OPTIMIZERS, AdamWSettings, OptimizerSettings
+
+# What `[objective]` may say, by approach.
+OBJECTIVES: dict[str, type[ObjectiveSettings]] = {
+    name: approach.settings for name, approach in APPROACHES.items()
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,47 +86,6 @@ class DataSettings:
             raise SettingsError("[data] needs either train or mixture, and not both")
         if not 0 <= self.most_bad <= 1:
             raise SettingsError(f"[data] most_bad = {self.most_bad}: a share is between 0 and 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ObjectiveSettings:
-    name: str = "clip"  # of an approach: a key of `tasks.TASKS`
-    # Pairs that are right for each other: a pair alone ("pair"), also those with the same first caption, with the same
-    # image (the same file or equal bytes), or with either ("caption-or-image").
-    positives: Positives = "pair"
-    # Fixed: what similarities are divided by in simclr (0.5 for CIFAR-10) and convirt, and logits in label-distillation
-    # (SimCLRv2: 0.1 for a student of the teacher's size, 1 for a smaller one).
-    temperature: float = 0.1
-    image_weight: float = 0.75  # of convirt: lambda, of the direction from images to texts, 0..1
-    label_smoothing: float = 0.0  # of labels: share of the target that is spread over all classes, 0..1
-    label_weight: float = 0.0  # of label-distillation: share of the known labels in the loss, 0..1
-    margin: float = (
-        0.1  # of shre: cosine by which a pair is to be nearer than others (the paper gives no number)
-    )
-    ranking_weight: float = (
-        0.05  # of shre: of each pair of rows and layer, beside 1 for the transfer from the teacher
-    )
-    language_weight: float = 0.5  # of clip-language: of the text tower's next-word loss, beside a weight of 1
-    teacher: str | None = None  # of the distillations and shre: a model, as `diptych.load` takes it
-    # Of clip-distillation, the parts of the loss: CLIP's own, and the published names of the others with their weights.
-    contrastive_weight: float = 1.0
-    feature_weight: float = 0.0  # squared distance of embeddings (CLIP-KD "FD": 2,000)
-    affinity_weight: float = 0.0  # the teacher's similarities (TinyCLIP, open_clip: 1)
-    interactive_weight: float = 0.0  # one side against the teacher's other side (CLIP-KD "ICL": 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerSettings:
-    name: Literal["adamw", "lars"] = "adamw"
-    learning_rate: float = 5e-4  # peak, reached after warm-up
-    weight_decay: float = 0.2  # decoupled in AdamW; not on gains, biases and the temperature
-    betas: tuple[float, float] = (0.9, 0.98)
-    epsilon: float = 1e-6
-    momentum: float = 0.9  # of LARS, which has neither betas nor epsilon
-    trust: float = 1e-3  # of LARS: the share of a matrix's own size that a step at a rate of 1 moves it by
-    clip_norm: float | None = None  # of the whole gradient
-    moments: Literal["float32", "bfloat16"] = "float32"  # precision in which Adam's two averages are kept
-    layer_decay: float = 1.0  # learning rate of a block over that of the block after it, in each tower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,12 +231,35 @@ class Recipe:
     data: DataSettings
     training: TrainingSettings
     augmentation: Augmentation = field(default_factory=RandomCrop)
-    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    objective: Annotated[ObjectiveSettings, OneOf("approach", OBJECTIVES)] = field(
+        default_factory=ClipSettings
+    )
+    optimizer: Annotated[OptimizerSettings, OneOf("optimizer", OPTIMIZERS)] = field(
+        default_factory=AdamWSettings
+    )
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     finetune: FinetuneSettings | None = None
+
+    @property
+    def approach(self) -> Approach[Any]:
+        """What `[objective] name` stands for."""
+        return APPROACHES[self.objective.name]
+
+    def make_task(self, model: ImageModel, preprocess: Preprocess) -> Task:
+        """Return what trains `model` as the recipe says. preprocess: how the model's images are normalised.
+
+        Raises:
+            SettingsError: the model does not go with the recipe's approach.
+        """
+        encoding = Encoding(
+            preprocess=preprocess,
+            augmentation=self.augmentation,
+            precision=self.training.precision,
+            patch_dropout=self.training.patch_dropout,
+        )
+        return self.approach.make_task(model, encoding, self.objective)
 
 
 def _architecture_of(init: str) -> Architecture:
@@ -276,6 +270,3 @@ def _architecture_of(init: str) -> Architecture:
     if init in PUBLISHED:
         return PUBLISHED[init]  # known without its hundreds of megabytes
     return load(init, device="cpu")[0].architecture
-
-
-Metrics = Mapping[str, float]

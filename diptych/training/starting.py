@@ -14,6 +14,7 @@ from diptych.models.architectures import Architecture
 from diptych.models.building import build_model
 from diptych.models.image_model import ImageModel
 from diptych.pretrained import load
+from diptych.training.approaches.approach import TaughtSettings
 from diptych.training.feeding import open_examples
 from diptych.training.settings import Recipe
 from diptych.training.text_start import start_text
@@ -28,7 +29,7 @@ def with_classes(recipe: Recipe) -> Recipe:
     head = architecture.label_head
     if head is None or head.classes:
         return recipe
-    if recipe.objective.teacher is not None:
+    if isinstance(recipe.objective, TaughtSettings) and recipe.objective.teacher is not None:
         taught = load(recipe.objective.teacher)[0].architecture.label_head
         if taught is None:
             raise SettingsError(
@@ -58,9 +59,7 @@ def _initial_model(recipe: Recipe, say: Callable[[str], None]) -> tuple[ImageMod
     another kind gives its image tower (and to a label head the layers of its projection head that this keeps); a text
     side of the same kind must be the same, except for the classes of a label head.
     """
-    architecture = recipe.model.resolve()
-    if recipe.objective.name == "siglip" and architecture.logit_bias is None:
-        architecture = replace(architecture, logit_bias=-10.0)  # Zhai et al. 2023, algorithm 1
+    architecture = recipe.approach.complete(recipe.model.resolve())
     init = recipe.model.init
     if init == "scratch":
         return build_model(architecture), Preprocess(architecture.image.resolution)

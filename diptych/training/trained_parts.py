@@ -47,7 +47,7 @@ def choose_trained(model: ImageModel, recipe: Recipe) -> None:
             f"[finetune] method {method!r} has no objective {objective!r}; set [objective] name = "
             f"{' or '.join(map(repr, allowed))}"
         )
-    parts = (_OF_LABELS if objective == "classifier" else _OF_TEXTS)[method]
+    parts = (_OF_LABELS if recipe.approach.trains_classifier else _OF_TEXTS)[method]
     if method == "lora" and recipe.training.distributed == "fsdp":
         raise SettingsError(
             '[finetune] lora: its weights are not sharded; set [training] distributed = "ddp"'

@@ -13,7 +13,7 @@ from diptych.models.image_model import ImageModel
 from diptych.pretrained import load
 from diptych.runs.finetune_figures import best_alpha, losses
 from diptych.runs.finetune_start import prepare
-from diptych.training.approaches import TASKS
+from diptych.training.approaches.classifier import ClassifierTask
 from diptych.training.engine import train
 from diptych.training.feeding import open_training_data
 from diptych.training.settings import Recipe
@@ -46,7 +46,7 @@ def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(
         model, preprocess = starting_model(prepared, silent)
         model.double()
         choose_trained(model, prepared)
-        task = TASKS[prepared.objective.name](model.train(), preprocess, prepared)
+        task = prepared.make_task(model.train(), preprocess)
         batch = next(open_training_data(prepared, model, preprocess, silent).batches(0))
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0)
         training_step(task, optimizer, batch, 0.0, None, group_positives=False, chunking=chunking)
@@ -68,12 +68,13 @@ def test_the_loss_is_about_what_the_delivered_model_answers(
     plain = type(asked)(**{**vars(asked), "augmentation": CentreCrop()})
     prepared = prepare(plain, tmp_path / "run", silent)
     model, preprocess = starting_model(prepared, silent)
-    task = TASKS[prepared.objective.name](model.eval(), preprocess, prepared)
+    task = prepared.make_task(model.eval(), preprocess)
+    assert isinstance(task, ClassifierTask)
     batch = next(open_training_data(prepared, model, preprocess, silent).batches(0))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     result = training_step(task, optimizer, batch, 0.0, None, group_positives=False)
     started, _ = load(str(tmp_path / "run" / "start"), device="cpu")
-    pixels = (batch.canvas.float() / 255 - task.mean) / task.std
+    pixels = task.images.normalised(batch.canvas.float() / 255)
     with torch.no_grad():
         logits = started.classify(pixels)
     expected = torch.nn.functional.cross_entropy(logits, batch.tokens[:, 0].long())

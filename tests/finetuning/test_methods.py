@@ -24,7 +24,7 @@ from diptych.runs.finetune_engine import run_prepared
 from diptych.runs.finetune_figures import Finetuned
 from diptych.runs.finetune_product import between, finished
 from diptych.runs.finetune_start import prepare
-from diptych.training.approaches import TASKS
+from diptych.training.approaches.contrastive import ClipTask
 from diptych.training.approaches.lit import LitTask
 from diptych.training.feeding import open_examples, open_training_data
 from diptych.training.settings import Recipe
@@ -144,7 +144,7 @@ def test_the_first_gradient_of_lp_ft_is_smaller_than_that_of_a_new_head(
         prepared = prepare(recipe(pictures, vit, "full", head=head), tmp_path / head, silent)
         model, preprocess = starting_model(prepared, silent)
         choose_trained(model, prepared)
-        task = TASKS["classifier"](model.train(), preprocess, prepared)
+        task = prepared.make_task(model.train(), preprocess)
         batch = next(open_training_data(prepared, model, preprocess, silent).batches(0))
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0)
         training_step(task, optimizer, batch, 0.0, None, group_positives=False)
@@ -157,7 +157,8 @@ def test_the_first_gradient_of_lp_ft_is_smaller_than_that_of_a_new_head(
 def flyp_losses(prepared: Recipe) -> tuple[float, float, dict[str, Tensor], dict[str, Tensor]]:
     model, preprocess = starting_model(prepared, silent)
     choose_trained(model, prepared)
-    task = TASKS["clip"](model.train(), preprocess, prepared)
+    task = prepared.make_task(model.train(), preprocess)
+    assert isinstance(task, ClipTask)
     loader = open_training_data(prepared, model, preprocess, silent)
     batch = next(loader.batches(0))
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0)
@@ -165,7 +166,7 @@ def flyp_losses(prepared: Recipe) -> tuple[float, float, dict[str, Tensor], dict
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     # The independent loop: a cross-entropy a row and a column, of similarities worked out one by one.
-    views = task.views(batch.canvas, batch.mirrored, batch.chance)  # type: ignore[attr-defined]
+    views = task.images.normalised(task.images.views(batch, torch.arange(len(batch.rows))))
     image = F.normalize(model.encode_image(views), dim=1)
     text = F.normalize(model.encode_text(batch.tokens), dim=1)
     total = image.new_zeros(())
@@ -224,7 +225,8 @@ def test_lit_keeps_features_that_are_those_computed_anew_and_the_towers_weights(
     model, preprocess = starting_model(prepared, silent)
     choose_trained(model, prepared)
     before = {name: value.clone() for name, value in model.visual.state_dict().items()}
-    task = LitTask(model.train(), preprocess, prepared)
+    task = prepared.make_task(model.train(), preprocess)
+    assert isinstance(task, LitTask)
     batches = open_training_data(prepared, model, preprocess, silent).batches(0)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     losses = [

@@ -33,8 +33,7 @@ from diptych.models.text_transformer import TextTransformer
 from diptych.objectives.cross_entropy import label_likelihood
 from diptych.objectives.nt_xent import nt_xent
 from diptych.objectives.pairs import Pairs
-from diptych.training.approaches import TASKS
-from diptych.training.approaches.image_views import PictureTask
+from diptych.training.approaches.task import Task
 from diptych.training.optim.optimizer import build_optimizer
 from diptych.training.parallel import share_model, whole
 from diptych.training.recipes import load_recipe
@@ -275,8 +274,8 @@ def gradients(name: str, way: str, chunking: Chunking, folder: Path) -> dict[str
     """Every trained parameter's gradient, and the buffers, after a step of learning rate 0."""
     approach, here = APPROACHES[name], world()
     model, recipe = model_of(approach), approach.recipe(folder)
-    task = TASKS[recipe.objective.name](model, Preprocess(32), recipe)
-    assert isinstance(task, PictureTask)
+    task = recipe.make_task(model, Preprocess(32))
+    assert isinstance(task, Task)
     parallel = share_model(model, task.towers, way, "cpu")
     task.use(parallel.towers)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0, foreach=False)
@@ -307,7 +306,7 @@ def trained(way: str, folder: Path) -> dict[str, Tensor]:
     """The weights after two steps of SimCLR under LARS."""
     approach, here = APPROACHES["simclr"], world()
     model, recipe = model_of(approach), approach.recipe(folder)
-    task = TASKS["simclr"](model, Preprocess(32), recipe)
+    task = recipe.make_task(model, Preprocess(32))
     parallel = share_model(model, task.towers, way, "cpu")
     task.use(parallel.towers)
     optimizer = build_optimizer(model, dataclasses.replace(recipe.optimizer, trust=0.1))

@@ -25,9 +25,8 @@ from diptych.models.architectures import (
 )
 from diptych.models.building import build_model
 from diptych.models.image_model import ImageModel
-from diptych.training.approaches import TASKS
 from diptych.training.approaches import contrastive as clip_task
-from diptych.training.approaches.image_views import PictureTask
+from diptych.training.approaches.task import Task
 from diptych.training.parallel import share_model
 from diptych.training.recipes import load_recipe
 from diptych.training.step import training_step
@@ -115,12 +114,12 @@ def batch_of(rows: range) -> Batch:
     )
 
 
-def task_of(objective: str, model: ImageModel) -> PictureTask:
+def task_of(objective: str, model: ImageModel) -> Task:
     """The task as the engine makes it, in float64."""
     recipe = load_recipe("sample", (f"objective.name={objective}", "augmentation={name='none'}"))
     recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, precision="float32"))
-    task = TASKS[objective](model, Preprocess(32), recipe)
-    assert isinstance(task, PictureTask)
+    task = recipe.make_task(model, Preprocess(32))
+    assert isinstance(task, Task)
     return task
 
 

@@ -12,7 +12,6 @@ from diptych.data.images.transforms import Preprocess
 from diptych.errors import SettingsError
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
 from diptych.models.building import build_model
-from diptych.training.approaches.convirt import ConvirtTask
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe
 from diptych.weights.assembly import lay_out
@@ -64,10 +63,10 @@ def test_the_head_is_a_second_linear_map_after_a_relu_and_each_side_has_its_own(
 
 def test_the_temperature_is_not_learned_and_a_model_without_heads_is_refused() -> None:
     model = build_model(Architecture(embed_dim=8, image=VIT, text=TEXT, heads="nonlinear"))
-    task = ConvirtTask(model, Preprocess(32), load_recipe("convirt", ("objective.temperature=0.2",)))
+    task = load_recipe("convirt", ("objective.temperature=0.2",)).make_task(model, Preprocess(32))
     assert not model.logit_scale.requires_grad
     assert model.logit_scale.exp().item() == pytest.approx(5.0)
     assert set(task.towers) == {"image", "text"}
     linear = build_model(Architecture(embed_dim=8, image=VIT, text=TEXT))
     with pytest.raises(SettingsError, match='heads = "nonlinear"'):
-        ConvirtTask(linear, Preprocess(32), load_recipe("convirt"))
+        load_recipe("convirt").make_task(linear, Preprocess(32))

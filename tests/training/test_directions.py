@@ -7,7 +7,6 @@ from diptych.data.images.transforms import Preprocess
 from diptych.models.architectures import Architecture, BagOfWords, VisionTransformer
 from diptych.models.building import build_model
 from diptych.tokenizer import tokenize
-from diptych.training.approaches.contrastive import ClipTask
 from diptych.training.approaches.sides import unit
 from diptych.training.recipes import load_recipe
 from diptych.training.step import training_step
@@ -31,7 +30,7 @@ def test_a_text_without_words_does_not_break_the_first_step_of_a_bag_of_words() 
     torch.manual_seed(0)
     image = VisionTransformer(resolution=32, patch=16, width=16, layers=1, heads=2)
     model = build_model(Architecture(embed_dim=8, image=image, text=BagOfWords(width=16, context_length=12)))
-    task = ClipTask(model, Preprocess(32), load_recipe("sample", ("augmentation={name='none'}",)))
+    task = load_recipe("sample", ("augmentation={name='none'}",)).make_task(model, Preprocess(32))
     batch = batch_of(range(ROWS))
     batch.tokens[3] = tokenize([""], context_length=12)[0]
     assert not task.text(batch, torch.tensor([3])).any()

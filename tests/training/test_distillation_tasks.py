@@ -62,6 +62,12 @@ def clip_recipe(teacher: str, *more: str) -> Recipe:
     return load_recipe("clip-distillation", (*settings, *none, *more))
 
 
+def task_of(recipe: Recipe, student: ImageModel) -> ClipDistillationTask:
+    task = recipe.make_task(student, Preprocess(32))
+    assert isinstance(task, ClipDistillationTask)
+    return task
+
+
 def loss_of(task: ClipDistillationTask | LabelDistillationTask, model: ImageModel) -> tuple[float, float]:
     """The loss of a batch, and the length of its gradient."""
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0)
@@ -80,7 +86,7 @@ def test_a_student_equal_to_its_teacher_has_nothing_to_learn_in_evaluation_mode(
     place = saved(tmp_path / "teacher", Architecture(embed_dim=16, image=image, text=WORDS))
     student = student_of(place).eval()
     for part, expected in (("feature", 0.0), ("affinity", None)):
-        task = ClipDistillationTask(student, Preprocess(32), clip_recipe(place, f"objective.{part}_weight=1"))
+        task = task_of(clip_recipe(place, f"objective.{part}_weight=1"), student)
         loss, gradient = loss_of(task, student)
         if expected is not None:
             assert loss == pytest.approx(expected, abs=1e-9)
@@ -93,7 +99,7 @@ def test_a_student_equal_to_its_teacher_has_nothing_to_learn_in_evaluation_mode(
 def test_the_teacher_is_neither_trained_nor_saved_nor_moved_by_batches(tmp_path: Path) -> None:
     place = saved(tmp_path / "teacher", Architecture(embed_dim=16, image=RESNET, text=WORDS))
     student = student_of(saved(tmp_path / "s", Architecture(embed_dim=16, image=VIT, text=WORDS), seed=2))
-    task = ClipDistillationTask(student, Preprocess(32), clip_recipe(place, "objective.feature_weight=1"))
+    task = task_of(clip_recipe(place, "objective.feature_weight=1"), student)
     before = {name: value.clone() for name, value in task.teacher.model.state_dict().items()}
     assert loss_of(task, student)[1] > 0
     assert all(torch.equal(value, before[name]) for name, value in task.teacher.model.state_dict().items())
@@ -160,7 +166,7 @@ def test_distillation_says_what_it_needs(tmp_path: Path) -> None:
     some = "objective.feature_weight=1"
 
     def task(place: str, *more: str) -> ClipDistillationTask:
-        return ClipDistillationTask(student, Preprocess(32), clip_recipe(place, *more))
+        return task_of(clip_recipe(place, *more), student)
 
     with pytest.raises(SettingsError, match="nothing is learned"):
         task(clip)
@@ -174,9 +180,11 @@ def test_distillation_says_what_it_needs(tmp_path: Path) -> None:
         task(saved(tmp_path / "short", Architecture(embed_dim=16, image=VIT, text=short)), some)
     recipe = load_recipe("simclr-distil", (f"objective.teacher={labels!r}",))
     with pytest.raises(SettingsError, match="2 classes apart"):
-        LabelDistillationTask(build_model(labelled()), Preprocess(32), recipe)
+        recipe.make_task(build_model(labelled()), Preprocess(32))
     with pytest.raises(SettingsError, match="needs a teacher"):
-        LabelDistillationTask(build_model(labelled()), Preprocess(32), load_recipe("labels"))
+        load_recipe("labels", ("objective.name=label-distillation",)).make_task(
+            build_model(labelled()), Preprocess(32)
+        )
 
 
 def test_weights_of_the_student_change_and_the_teachers_file_does_not(tmp_path: Path) -> None:

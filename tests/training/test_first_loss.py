@@ -15,13 +15,13 @@ from diptych.models.architectures import (
     VisionTransformer,
 )
 from diptych.models.building import build_model
-from diptych.training.approaches import TASKS
-from diptych.training.first_loss import _LOSSES, guessing_loss
+from diptych.training.approaches import APPROACHES
 from diptych.training.step import training_step
-from tests.training.approaches import APPROACHES, plain, prepare, rows_of
+from tests.training.approaches import APPROACHES as CASES
+from tests.training.approaches import plain, prepare, rows_of
 from tests.training.gradient_matrix import ROWS
 
-KNOWN = [name for name in APPROACHES if name not in ("clip-distillation", "shre-taught")]
+KNOWN = [name for name in CASES if name not in ("clip-distillation", "shre-taught")]
 # In a space of few dimensions first similarities are far apart, which costs more than guessing.
 IMAGE = VisionTransformer(resolution=32, patch=16, width=256, layers=2)
 TEXT = TextTransformer(width=256, layers=2, context_length=12)
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _losses(name: str, folder: Path, objective: str | None = None) -> tuple[float, float | None]:
     """Return the loss of the first step, and the expected one."""
-    approach = APPROACHES[name]
+    approach = CASES[name]
     recipe = (approach.recipe if objective is None else plain(objective))(folder)
     recipe = dataclasses.replace(
         recipe, training=dataclasses.replace(recipe.training, batch_size=ROWS, precision="float32")
@@ -51,10 +51,10 @@ def _losses(name: str, folder: Path, objective: str | None = None) -> tuple[floa
         architecture = dataclasses.replace(architecture, logit_bias=-10.0)
     torch.manual_seed(0)
     model = build_model(architecture).double().train()
-    task = TASKS[recipe.objective.name](model, Preprocess(32), recipe)
+    task = recipe.make_task(model, Preprocess(32))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     result = training_step(task, optimizer, rows_of(approach, range(ROWS)), 0.0, None, group_positives=False)
-    return result.loss, guessing_loss(recipe, architecture)
+    return result.loss, recipe.approach.guessing_loss(recipe.objective, ROWS, architecture)
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -76,4 +76,9 @@ def test_where_a_teacher_decides_nothing_is_expected(folder: Path) -> None:
 
 
 def test_every_approach_has_an_expectation_unless_a_teacher_or_the_start_decides() -> None:
-    assert TASKS.keys() - _LOSSES.keys() == {"clip-distillation", "classifier"}
+    nothing = {
+        name
+        for name, approach in APPROACHES.items()
+        if approach.chance_loss is None and approach.first_loss is None
+    }
+    assert nothing == {"clip-distillation", "classifier"}

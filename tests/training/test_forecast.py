@@ -13,7 +13,6 @@ from PIL import Image
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import open_source
 from diptych.errors import DataError
-from diptych.training.approaches.contrastive import ClipTask
 from diptych.training.planning.forecast import (
     Kept,
     blank_batch,
@@ -76,7 +75,7 @@ def test_memory_grows_in_a_straight_line_with_the_rows(place: str) -> None:
     recipe = load_recipe(place)
     model = blank_model(recipe, "cpu")
     kept = kept_bytes(model, recipe)
-    task = ClipTask(model, Preprocess(64), recipe)
+    task = recipe.make_task(model, Preprocess(64))
     eight, sixteen = (blank_batch(recipe, model, rows) for rows in (8, 16))
     grown = [
         saved_bytes(model, lambda batch=batch: task.image(batch, batch.rows)) for batch in (eight, sixteen)

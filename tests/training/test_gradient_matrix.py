@@ -24,7 +24,8 @@ WITHIN = 1e-12
 def reference(objective: str) -> dict[str, Tensor]:
     """One process, one forward pass, one call of autograd; no part of the engine."""
     model, batch = model_of(objective), batch_of(range(ROWS))
-    pixels = task_of(objective, model).views(batch.canvas, batch.mirrored, batch.chance).double()
+    images = task_of(objective, model).images  # type: ignore[attr-defined]
+    pixels = images.normalised(images.views(batch, batch.rows)).double()
     if objective in gradient_matrix.TEXTS:
         predicted = (
             _captioned(model, pixels, batch.tokens)

@@ -24,7 +24,6 @@ from diptych.models.architectures import (
 from diptych.models.building import build_model
 from diptych.models.heads.label_head import LabelHead as Head
 from diptych.models.image_model import ImageModel
-from diptych.training.approaches.supervised import LabelsTask
 from diptych.training.engine import train
 from diptych.training.planning.forecast import made_up_batch
 from diptych.training.recipes import load_recipe
@@ -57,7 +56,7 @@ def small(classes: int = 5) -> ImageModel:
 
 def test_the_first_loss_is_the_logarithm_of_the_classes_and_its_gradient_stops_at_the_head() -> None:
     model = small()
-    task = LabelsTask(model, Preprocess(32), load_recipe("sample", ("augmentation={name='none'}",)))
+    task = load_recipe("labels", ("augmentation={name='none'}",)).make_task(model, Preprocess(32))
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0)
     batch = made_up_batch(
         torch.randint(0, 256, (10, 3, 32, 32), dtype=torch.uint8),

@@ -10,9 +10,9 @@ from diptych.models.architectures import Architecture, LabelHead, VisionTransfor
 from diptych.models.building import build_model
 from diptych.training.optim.lars import LARS
 from diptych.training.optim.optimizer import build_optimizer, parameter_groups
-from diptych.training.settings import OptimizerSettings
+from diptych.training.optim.optimizer_settings import AdamWSettings, LarsSettings
 
-SETTINGS = OptimizerSettings(name="lars", learning_rate=0.3, weight_decay=1e-2, momentum=0.9, trust=1e-3)
+SETTINGS = LarsSettings(learning_rate=0.3, weight_decay=1e-2, momentum=0.9, trust=1e-3)
 
 
 def small_model() -> nn.Module:
@@ -123,6 +123,6 @@ def test_a_head_of_labels_that_begins_at_zero_moves_by_its_gradient_and_does_not
     # 0.3, and then 0.9 of it again besides; a matrix that is adapted moves by a thousandth of its size.
     head = dict(model.named_parameters())["text.weight"].detach()
     torch.testing.assert_close(head, torch.full((2, 16), -0.3 - 0.57))
-    with_adam = parameter_groups(model, OptimizerSettings(weight_decay=0.2))
+    with_adam = parameter_groups(model, AdamWSettings(weight_decay=0.2))
     decayed = {id(value) for group in with_adam if group["weight_decay"] for value in group["params"]}
     assert id(dict(model.named_parameters())["text.weight"]) in decayed

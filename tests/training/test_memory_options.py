@@ -18,7 +18,7 @@ from diptych.models.layers.patch_dropout import kept_patches
 from diptych.training.optim.ema import Ema
 from diptych.training.optim.mixed_precision import LossScale
 from diptych.training.optim.optimizer import build_optimizer
-from diptych.training.settings import OptimizerSettings
+from diptych.training.optim.optimizer_settings import AdamWSettings
 from diptych.training.towers import Side
 
 VIT = architectures.VisionTransformer(resolution=16, patch=4, width=64, layers=2)
@@ -45,7 +45,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def few_steps(model: ImageModel, moments: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights and their average after three steps, by name."""
-    settings = OptimizerSettings(learning_rate=1e-2, moments=moments, layer_decay=0.7)  # type: ignore[arg-type]
+    settings = AdamWSettings(learning_rate=1e-2, moments=moments, layer_decay=0.7)  # type: ignore[arg-type]
     optimizer, ema = build_optimizer(model, settings, 4), Ema(model, 0.9)
     torch.manual_seed(2)
     for step in range(1, 4):

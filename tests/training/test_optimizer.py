@@ -21,7 +21,7 @@ from diptych.training.optim.optimizer import (
     rounding_noise,
     stochastic_bfloat16,
 )
-from diptych.training.settings import OptimizerSettings
+from diptych.training.optim.optimizer_settings import AdamWSettings
 
 TEXT = architectures.TextTransformer(width=64, layers=2, context_length=8, vocab_size=30)
 VIT = architectures.VisionTransformer(resolution=16, patch=8, width=64, layers=3)
@@ -37,7 +37,7 @@ def small_clip(
     return build_model(architectures.Architecture(embed_dim=16, image=image, text=text))
 
 
-def rates(model: nn.Module, settings: OptimizerSettings) -> dict[str, float]:
+def rates(model: nn.Module, settings: AdamWSettings) -> dict[str, float]:
     """Parameter name -> share of the learning rate."""
     names = {id(value): name for name, value in model.named_parameters()}
     groups = parameter_groups(model, settings)
@@ -76,7 +76,7 @@ def test_matrices_decay_and_gains_biases_and_the_temperature_do_not() -> None:
     names = {id(value): name for name, value in model.named_parameters()}
     decays = {
         names[id(value)]: group["weight_decay"]
-        for group in parameter_groups(model, OptimizerSettings(weight_decay=0.2))
+        for group in parameter_groups(model, AdamWSettings(weight_decay=0.2))
         for value in group["params"]
     }
     assert decays.keys() == {name for name, _ in model.named_parameters()}
@@ -87,19 +87,19 @@ def test_matrices_decay_and_gains_biases_and_the_temperature_do_not() -> None:
 
 
 def test_without_layer_decay_there_are_two_groups_at_the_whole_rate() -> None:
-    groups = parameter_groups(small_clip(), OptimizerSettings())
+    groups = parameter_groups(small_clip(), AdamWSettings())
     assert [group["lr_scale"] for group in groups] == [1.0, 1.0]
-    assert len(parameter_groups(small_clip(), OptimizerSettings(weight_decay=0.0))) == 2
+    assert len(parameter_groups(small_clip(), AdamWSettings(weight_decay=0.0))) == 2
 
 
 def test_frozen_parameters_are_in_no_group() -> None:
     model = small_clip()
     model.visual.requires_grad_(False)
-    assert not any(name.startswith("visual.") for name in rates(model, OptimizerSettings()))
+    assert not any(name.startswith("visual.") for name in rates(model, AdamWSettings()))
 
 
 def test_each_layer_of_a_transformer_learns_at_a_power_of_the_decay() -> None:
-    found = rates(small_clip(), OptimizerSettings(layer_decay=0.5))
+    found = rates(small_clip(), AdamWSettings(layer_decay=0.5))
     expected = {
         "visual.conv1.weight": 4,  # three blocks and the embeddings below them
         "visual.class_embedding": 4,
@@ -124,7 +124,7 @@ def test_each_layer_of_a_transformer_learns_at_a_power_of_the_decay() -> None:
 
 
 def test_each_bottleneck_of_a_resnet_is_a_layer() -> None:
-    found = rates(small_clip(image=RESNET), OptimizerSettings(layer_decay=0.5))
+    found = rates(small_clip(image=RESNET), AdamWSettings(layer_decay=0.5))
     assert found["visual.conv1.weight"] == found["visual.bn3.bias"] == 0.5**6
     assert found["visual.layer1.0.conv2.weight"] == 0.5**5
     assert found["visual.layer2.0.downsample.0.weight"] == 0.5**4
@@ -135,21 +135,19 @@ def test_each_bottleneck_of_a_resnet_is_a_layer() -> None:
 
 def test_a_bag_of_words_has_its_embedding_one_below_the_top() -> None:
     text = architectures.BagOfWords(width=16, context_length=8, vocab_size=30)
-    found = rates(small_clip(text=text), OptimizerSettings(layer_decay=0.5))
+    found = rates(small_clip(text=text), AdamWSettings(layer_decay=0.5))
     assert found["text.token_embedding.weight"] == 0.5
     assert found["text.text_projection"] == 1.0
 
 
 def test_what_stands_in_no_tower_learns_at_the_whole_rate() -> None:
-    assert set(rates(small_model(), OptimizerSettings(layer_decay=0.5)).values()) == {1.0}
+    assert set(rates(small_model(), AdamWSettings(layer_decay=0.5)).values()) == {1.0}
 
 
 def test_layer_decay_reaches_the_update() -> None:
     model = small_clip()
     before = copy.deepcopy(model.state_dict())
-    optimizer = build_optimizer(
-        model, OptimizerSettings(learning_rate=1e-3, weight_decay=0.0, layer_decay=0.5)
-    )
+    optimizer = build_optimizer(model, AdamWSettings(learning_rate=1e-3, weight_decay=0.0, layer_decay=0.5))
     for value in model.parameters():
         value.grad = torch.ones_like(value)
     optimizer.step()
@@ -162,7 +160,7 @@ def test_layer_decay_reaches_the_update() -> None:
 @pytest.mark.parametrize("decay", [0.0, -1.0, 1.5, float("nan")])
 def test_a_layer_decay_outside_its_range_is_refused(decay: float) -> None:
     with pytest.raises(SettingsError, match="layer_decay"):
-        parameter_groups(small_clip(), OptimizerSettings(layer_decay=decay))
+        parameter_groups(small_clip(), AdamWSettings(layer_decay=decay))
 
 
 # --- AdamW ------------------------------------------------------------------------------------------------------
@@ -170,7 +168,7 @@ def test_a_layer_decay_outside_its_range_is_refused(decay: float) -> None:
 
 def test_moments_in_float32_are_torchs_adamw_to_the_bit() -> None:
     ours, theirs = small_model(), small_model()
-    settings = OptimizerSettings()
+    settings = AdamWSettings()
     decayed = [value for value in theirs.parameters() if value.ndim > 1]
     kept = [value for value in theirs.parameters() if value.ndim <= 1]
     reference = torch.optim.AdamW(
@@ -259,14 +257,14 @@ def slow_compact_adamw(
 def test_moments_in_bfloat16_follow_a_slow_loop() -> None:
     steps, seed = 12, 9
     model = small_model()
-    groups = parameter_groups(model, OptimizerSettings())
+    groups = parameter_groups(model, AdamWSettings())
     decay = {id(value): group["weight_decay"] for group in groups for value in group["params"]}
     start = [value.detach().clone() for value in model.parameters()]
     gradients: list[list[Tensor]] = []
     for step in range(steps):
         set_gradients(model, step)
         gradients.append([cast(Tensor, value.grad).clone() for value in model.parameters()])
-    optimizer = build_optimizer(model, OptimizerSettings(moments="bfloat16"), seed)
+    optimizer = build_optimizer(model, AdamWSettings(moments="bfloat16"), seed)
     run(model, optimizer, 0, steps)
     elements = equal = 0
     for number, value in enumerate(model.parameters()):
@@ -291,7 +289,7 @@ def test_moments_in_bfloat16_take_half_of_the_bytes() -> None:
     sizes = {}
     for moments in ("float32", "bfloat16"):
         model = small_clip()
-        optimizer = build_optimizer(model, OptimizerSettings(moments=moments))  # type: ignore[arg-type]
+        optimizer = build_optimizer(model, AdamWSettings(moments=moments))  # type: ignore[arg-type]
         for value in model.parameters():
             value.grad = torch.ones_like(value)
         optimizer.step()
@@ -317,7 +315,7 @@ def test_moments_in_bfloat16_train_as_well_as_in_float32() -> None:
     for moments in ("float32", "bfloat16"):
         torch.manual_seed(1)
         model = nn.Linear(20, 5)
-        settings = OptimizerSettings(weight_decay=0.0, betas=(0.9, 0.999), moments=moments)  # type: ignore[arg-type]
+        settings = AdamWSettings(weight_decay=0.0, betas=(0.9, 0.999), moments=moments)  # type: ignore[arg-type]
         optimizer = build_optimizer(model, settings)
         for step in range(200):
             model.zero_grad()
@@ -354,7 +352,7 @@ def test_rounded_to_the_nearest_a_second_moment_would_never_fall() -> None:
 
 
 def test_a_resumed_run_rounds_as_the_unbroken_one() -> None:
-    settings = OptimizerSettings(moments="bfloat16")
+    settings = AdamWSettings(moments="bfloat16")
     whole = small_model()
     run(whole, build_optimizer(whole, settings, 3), 0, 10)
     broken = small_model()
@@ -375,7 +373,7 @@ def test_another_seed_rounds_otherwise() -> None:
     found = []
     for seed in (0, 1):
         model = small_model()
-        optimizer = build_optimizer(model, OptimizerSettings(moments="bfloat16"), seed)
+        optimizer = build_optimizer(model, AdamWSettings(moments="bfloat16"), seed)
         run(model, optimizer, 0, 5)
         found.append(torch.cat([state["exp_avg"].flatten() for state in optimizer.state.values()]))
     assert not torch.equal(found[0], found[1])
@@ -385,7 +383,7 @@ def test_how_a_parameter_lies_in_memory_changes_nothing() -> None:
     found = []
     for layout in (torch.contiguous_format, torch.channels_last):
         model: Any = small_model().to(memory_format=layout)  # type: ignore[call-overload]
-        run(model, build_optimizer(model, OptimizerSettings(moments="bfloat16")), 0, 5)
+        run(model, build_optimizer(model, AdamWSettings(moments="bfloat16")), 0, 5)
         found.append(model)
     for first, second in zip(found[0].parameters(), found[1].parameters(), strict=True):
         assert torch.equal(first, second)
@@ -393,7 +391,7 @@ def test_how_a_parameter_lies_in_memory_changes_nothing() -> None:
 
 def test_a_tensor_is_widened_a_slice_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = small_model()
-    run(whole, build_optimizer(whole, OptimizerSettings(moments="bfloat16")), 0, 3)
+    run(whole, build_optimizer(whole, AdamWSettings(moments="bfloat16")), 0, 3)
     monkeypatch.setattr("diptych.training.optim.optimizer._SLICE", 10)
     widened: list[int] = []
 
@@ -403,7 +401,7 @@ def test_a_tensor_is_widened_a_slice_at_a_time(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("diptych.training.optim.optimizer.stochastic_bfloat16", noted)
     model = small_model()
-    run(model, build_optimizer(model, OptimizerSettings(moments="bfloat16")), 0, 3)
+    run(model, build_optimizer(model, AdamWSettings(moments="bfloat16")), 0, 3)
     assert sum(widened) == 3 * 2 * sum(value.numel() for value in model.parameters())
     assert max(widened) == 27  # a slice holds at least one row: an output channel of the convolution
     for found, expected in zip(model.parameters(), whole.parameters(), strict=True):
@@ -412,7 +410,7 @@ def test_a_tensor_is_widened_a_slice_at_a_time(monkeypatch: pytest.MonkeyPatch) 
 
 def test_parameters_without_a_gradient_stay_as_they_are() -> None:
     model = small_model()
-    optimizer = build_optimizer(model, OptimizerSettings(moments="bfloat16"))
+    optimizer = build_optimizer(model, AdamWSettings(moments="bfloat16"))
     optimizer.step()
     assert not optimizer.state
     bias = cast(nn.Linear, model[2]).bias  # type: ignore[index]

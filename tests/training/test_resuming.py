@@ -11,15 +11,21 @@ from PIL import Image
 
 from diptych.config import build
 from diptych.errors import SettingsError
+from diptych.pretrained import load
 from diptych.training import feeding
+from diptych.training.approaches.classifier import ClassifierSettings
 from diptych.training.engine import train
 from diptych.training.feeding import open_training_data, open_whole, split_of
 from diptych.training.saving.layout import checkpoints
 from diptych.training.saving.resuming import refuse_other_data
-from diptych.training.settings import ObjectiveSettings, Recipe
+from diptych.training.settings import Recipe
 from diptych.training.starting import starting_model
+from diptych.training.unread import without_unread
+from diptych.weights.checkpoint import load_checkpoint, read_manifest, save_checkpoint
 
 IMAGES = 12
+# The `recipe.json` of two runs that were written when one class had the settings of every approach and optimizer.
+RESOLVED = Path(__file__).parent / "resolved_recipes"
 
 
 @pytest.fixture
@@ -129,7 +135,7 @@ def test_a_run_of_an_older_version_on_folders_of_classes_goes_on(images: Path, t
         shutil.copy(images / f"{number}.png", tmp_path / "classes" / "ab"[number % 2])
     recipe = replace(
         _recipe({"train": str(tmp_path / "classes"), "validation": 0.25}),
-        objective=ObjectiveSettings(name="classifier"),
+        objective=ClassifierSettings(),
     )
     said: list[str] = []
     model, preprocess = starting_model(_recipe({"train": str(images)}), said.append)
@@ -192,6 +198,29 @@ def test_a_setting_that_came_later_does_not_stop_an_older_run(table: Path, tmp_p
     recipe = _stopped(tmp_path / "run", {"train": str(table)})
     asked = tmp_path / "run" / "recipe.json"
     values = json.loads(asked.read_text())
-    del values["data"]["balance"], values["objective"]["margin"]
+    del values["data"]["balance"], values["objective"]["positives"]
     asked.write_text(json.dumps(values))
     assert train(recipe, tmp_path / "run", resume=True).step == 2
+
+
+@pytest.mark.parametrize("name", ["clip", "simclr-lars"])
+def test_a_run_that_noted_the_settings_of_every_approach_goes_on_and_its_model_loads(
+    name: str, tmp_path: Path
+) -> None:
+    noted = (RESOLVED / f"{name}.json").read_text("utf-8")
+    values = json.loads(noted)
+    assert {"margin", "temperature", "feature_weight"} <= values["objective"].keys()
+    assert {"betas", "momentum"} <= values["optimizer"].keys()
+    recipe, run = build(Recipe, without_unread(values, values), name), tmp_path / "run"
+    train(recipe, run)
+    shutil.rmtree(checkpoints(run)[-1])
+    shutil.rmtree(run / "model")
+    (run / "recipe.json").write_text(noted)
+    assert train(recipe, run, resume=True).step == 2
+    model, preprocess = load_checkpoint(run / "model")[:2]
+    save_checkpoint(tmp_path / "noted", model, dict(preprocess), settings=values)
+    assert read_manifest(tmp_path / "noted").settings == values
+    load(str(tmp_path / "noted"), device="cpu")
+    other = replace(recipe, objective=replace(recipe.objective, positives="image"))
+    with pytest.raises(SettingsError, match=r"objective\.positives was 'caption', is now 'image'\. Resume"):
+        train(other, run, resume=True)

@@ -9,7 +9,7 @@ from diptych.data.images.canvas import canvas_for
 from diptych.data.images.transforms import Preprocess
 from diptych.errors import SettingsError
 from diptych.models.bag_of_words import BagOfWords
-from diptych.training.approaches import TASKS
+from diptych.training.approaches import APPROACHES
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe, path
 
@@ -20,7 +20,7 @@ NAMES = sorted(file.stem for file in FOLDER.glob("*.toml"))
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_can_be_read_and_its_parts_fit_together(name: str) -> None:
     recipe = load_recipe(name)
-    assert recipe.objective.name in TASKS
+    assert recipe.objective.name in APPROACHES
     assert recipe.schedule.warmup_steps < recipe.training.total_steps
     assert canvas_for(recipe.augmentation, Preprocess(recipe.model.resolve().image.resolution))
     first = (FOLDER / f"{name}.toml").read_text("utf-8").splitlines()[0]
@@ -31,7 +31,7 @@ def test_every_approach_has_a_recipe_that_is_about_it_or_changes_one_word_of_ano
     shipped = {load_recipe(name).objective.name for name in NAMES}
     # SigLIP is CLIP's recipe with another name of the objective; so is the language model beside it. Those of
     # fine-tuning are written by `diptych finetune`.
-    assert TASKS.keys() - shipped <= {"siglip", "clip-language", "language", "classifier", "lit"}
+    assert APPROACHES.keys() - shipped <= {"siglip", "clip-language", "language", "classifier", "lit"}
 
 
 def test_a_folder_of_a_recipes_name_does_not_stand_in_its_way(

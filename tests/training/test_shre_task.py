@@ -12,7 +12,6 @@ from diptych.data.sources.opening import open_source
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.retrieval import evaluate_retrieval
 from diptych.models.building import build_model
-from diptych.training.approaches.shre import ShreTask
 from diptych.training.engine import train
 from diptych.training.feeding import open_training_data
 from diptych.training.recipes import load_recipe
@@ -60,7 +59,7 @@ def test_no_word_meets_a_sound_of_its_own_example(teacher: Path) -> None:
     recipe = tiny(teacher)
     torch.manual_seed(0)
     model = build_model(recipe.model.resolve())
-    task = ShreTask(model, Preprocess(32), recipe)
+    task = recipe.make_task(model, Preprocess(32))
     batch = next(open_training_data(recipe, model, Preprocess(32), lambda _: None).batches(0))
     rows = torch.arange(8)
     left, right = task.image(batch, rows), task.text(batch, rows).detach().requires_grad_()
@@ -81,7 +80,7 @@ def test_with_a_teacher_too_chunks_give_the_gradient_of_the_whole_batch(teacher:
         )
         torch.manual_seed(0)
         model = build_model(recipe.model.resolve()).double()
-        task = ShreTask(model, Preprocess(32), recipe)
+        task = recipe.make_task(model, Preprocess(32))
         batch = next(open_training_data(recipe, model, Preprocess(32), lambda _: None).batches(0))
         assert batch.sounds is not None
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0)

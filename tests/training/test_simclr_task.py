@@ -17,7 +17,6 @@ from diptych.errors import SettingsError
 from diptych.models.architectures import Architecture, ProjectionHead, VisionTransformer
 from diptych.models.building import build_model
 from diptych.models.image_model import ImageModel
-from diptych.training.approaches.simclr import SimclrTask
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
@@ -93,7 +92,7 @@ def test_pictures_without_captions_are_enough(tmp_path: Path) -> None:
 
 def test_other_augmentations_and_other_text_sides_are_refused_with_the_remedy() -> None:
     with pytest.raises(SettingsError, match="two-views"):
-        SimclrTask(model_of(), Preprocess(32), load_recipe("simclr", ("augmentation={name='none'}",)))
+        load_recipe("simclr", ("augmentation={name='none'}",)).make_task(model_of(), Preprocess(32))
     architecture = load_recipe("sample").model.resolve()
     with pytest.raises(SettingsError, match="head_layers"):
-        SimclrTask(build_model(architecture), Preprocess(64), recipe_of())
+        recipe_of().make_task(build_model(architecture), Preprocess(64))

@@ -1,6 +1,5 @@
 """A setting that its run does not read is refused, and those that would read it are named."""
 
-import dataclasses
 import typing
 from pathlib import Path
 
@@ -12,9 +11,10 @@ from diptych.errors import SettingsError
 from diptych.runs.recipe_text import recipe_text
 from diptych.runs.sweep_plan import Sweep
 from diptych.training import settings as schema
-from diptych.training.approaches import TASKS
+from diptych.training.approaches import APPROACHES
+from diptych.training.approaches.contrastive import ClipSettings
 from diptych.training.recipes import load_recipe
-from diptych.training.unread import APPROACHES, METHODS, OPTIMIZERS, refuse_unread
+from diptych.training.unread import METHODS, refuse_unread
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,8 @@ from diptych.training.unread import APPROACHES, METHODS, OPTIMIZERS, refuse_unre
     [
         ("sample", "objective.margin=0.3", r"objective\.margin is not read by the approach 'clip'.*to shre"),
         ("sample", "objective.margin=0.1", r"objective\.margin is not read"),  # also where it is the default
-        ("sample", "objective.temperature=0.5", r"to simclr, convirt, label-distillation"),
-        ("sample", "objective.teacher=ViT-B/32", r"to clip-distillation, label-distillation, shre"),
+        ("sample", "objective.temperature=0.5", r"to simclr, label-distillation, convirt"),
+        ("sample", "objective.teacher=ViT-B/32", r"to shre, label-distillation, clip-distillation"),
         ("convirt", "objective.language_weight=1", r"by the approach 'convirt'.*to clip-language"),
         ("simclr", "objective.label_smoothing=0.1", r"by the approach 'simclr'.*to labels, classifier"),
         (
@@ -45,7 +45,7 @@ def test_a_setting_of_another_approach_or_optimizer_is_refused(
 
 def test_who_chooses_another_approach_leaves_the_settings_of_the_files_own_one_behind() -> None:
     recipe = load_recipe("clip-distillation", ("objective.name=clip",))
-    assert recipe.objective == schema.ObjectiveSettings(positives=recipe.objective.positives)
+    assert recipe.objective == ClipSettings(positives=recipe.objective.positives)
     assert load_recipe("simclr", ("optimizer.name=adamw",)).optimizer.name == "adamw"
     with pytest.raises(SettingsError, match=r"objective\.affinity_weight is not read by the approach 'clip'"):
         load_recipe("clip-distillation", ("objective.name=clip", "objective.affinity_weight=1"))
@@ -61,16 +61,17 @@ def test_a_setting_in_a_file_and_in_a_sweep_is_refused(tmp_path: Path) -> None:
         sweep.recipe_of(sweep.plan()[0])
 
 
+_VALUES = {
+    "model": {"init": "diptych-mini"},
+    "data": {"train": "sample:train"},
+    "training": {"steps": 1, "batch_size": 2},
+}
+
+
 def _finetune(method: str, **settings: object) -> schema.Recipe:
-    values = {
-        "model": {"init": "diptych-mini"},
-        "data": {"train": "sample:train"},
-        "training": {"steps": 1, "batch_size": 2},
-        "finetune": {"method": method, **settings},
-    }
-    recipe = build(schema.Recipe, values, "test")
-    refuse_unread(values, recipe, "test")
-    return recipe
+    values = {**_VALUES, "finetune": {"method": method, **settings}}
+    refuse_unread(values, values, "test")
+    return build(schema.Recipe, values, "test")
 
 
 def test_a_setting_of_another_method_of_fine_tuning_is_refused() -> None:
@@ -90,16 +91,32 @@ def test_a_shipped_recipe_can_be_written_out_and_read_again(tmp_path: Path) -> N
         assert load_recipe(str(tmp_path / "whole.toml")) == recipe, file.name
 
 
-def test_the_tables_name_what_there_is() -> None:
-    assert {name for readers in APPROACHES.values() for name in readers} <= set(TASKS)
-    everywhere = {"name", "positives"}
-    named = {field.name for field in dataclasses.fields(schema.ObjectiveSettings)}
-    # A new setting of an objective has to say who reads it.
-    assert named - everywhere == set(APPROACHES)
-    for table, settings, key in (
-        (OPTIMIZERS, schema.OptimizerSettings, "name"),
-        (METHODS, schema.FinetuneSettings, "method"),
-    ):
-        hints = typing.get_type_hints(settings)
-        assert set(table) <= set(hints)
-        assert {name for readers in table.values() for name in readers} <= set(typing.get_args(hints[key]))
+def test_the_table_of_methods_names_what_there_is() -> None:
+    hints = typing.get_type_hints(schema.FinetuneSettings)
+    assert set(METHODS) <= set(hints)
+    assert {name for readers in METHODS.values() for name in readers} <= set(typing.get_args(hints["method"]))
+
+
+@pytest.mark.parametrize("name", APPROACHES)
+def test_an_approach_has_the_name_of_its_settings_and_reads_no_others(name: str) -> None:
+    values = {**_VALUES, "objective": {"name": name}}
+    assert build(schema.Recipe, values, "test").objective == schema.OBJECTIVES[name]()  # type: ignore[call-arg]
+    everywhere = {
+        setting: field.default
+        for table in schema.OBJECTIVES.values()
+        for setting, field in table.__dataclass_fields__.items()
+    }
+    for setting in everywhere.keys() - schema.OBJECTIVES[name].__dataclass_fields__.keys():
+        with pytest.raises(SettingsError, match=rf"test \[objective\]: unknown setting '{setting}'"):
+            build(schema.Recipe, {**_VALUES, "objective": {"name": name, setting: 1.0}}, "test")
+
+
+def test_an_unknown_setting_of_an_approach_is_refused_with_the_nearest_one() -> None:
+    values = {**_VALUES, "objective": {"name": "shre", "magrin": 0.3}}
+    with pytest.raises(SettingsError, match=r"unknown setting 'magrin'; did you mean 'margin'"):
+        build(schema.Recipe, values, "test")
+    for name, message in (("shrew", "did you mean 'shre'"), (["shre"], "is not an approach"), (3, "known: ")):
+        with pytest.raises(SettingsError, match=message):
+            build(schema.Recipe, {**_VALUES, "objective": {"name": name}}, "test")
+    with pytest.raises(SettingsError, match=r"\[objective\]: expected a table"):
+        build(schema.Recipe, {**_VALUES, "objective": "clip"}, "test")

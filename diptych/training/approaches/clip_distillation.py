@@ -1,11 +1,12 @@
 """A small CLIP learns from a large one (CLIP-KD: Yang et al. 2023; TinyCLIP: Wu et al. 2023; open_clip)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Batch
 from diptych.errors import SettingsError
 from diptych.models.image_model import ImageModel
@@ -15,11 +16,27 @@ from diptych.objectives.feature_distillation import (
     interactive_distillation,
 )
 from diptych.objectives.pairs import Pairs
-from diptych.training.approaches.contrastive import ClipTask
+from diptych.training.approaches.approach import Approach, TaughtSettings
+from diptych.training.approaches.contrastive import MATCHED, OF_PAIRS, ClipTask
+from diptych.training.approaches.encoders import Encoding
 from diptych.training.approaches.sides import unit
 from diptych.training.approaches.teacher import Teacher
 from diptych.training.optim.mixed_precision import autocast
-from diptych.training.settings import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipDistillationSettings(TaughtSettings):
+    """The weights of the parts of the loss, with the published names of the parts."""
+
+    name: Literal["clip-distillation"] = "clip-distillation"
+    # CLIP's own loss.
+    contrastive_weight: float = 1.0
+    # The squared distance of embeddings (CLIP-KD "FD": 2,000).
+    feature_weight: float = 0.0
+    # The teacher's similarities (TinyCLIP, open_clip: 1).
+    affinity_weight: float = 0.0
+    # One side against the teacher's other side (CLIP-KD "ICL": 1).
+    interactive_weight: float = 0.0
 
 
 class ClipDistillationTask(ClipTask):
@@ -29,9 +46,9 @@ class ClipDistillationTask(ClipTask):
     row: (rows, student's width + teacher's width).
     """
 
-    def __init__(self, model: ImageModel, preprocess: Preprocess, recipe: Recipe) -> None:
-        super().__init__(model, preprocess, recipe)
-        settings = recipe.objective
+    def __init__(self, model: ImageModel, encoding: Encoding, settings: ClipDistillationSettings) -> None:
+        super().__init__(model, encoding, settings)
+        self.encoding = encoding
         self.weights = {
             "contrastive": settings.contrastive_weight,
             "feature": settings.feature_weight,
@@ -43,19 +60,19 @@ class ClipDistillationTask(ClipTask):
                 "[objective] clip-distillation: nothing is learned from the teacher; set feature_weight = 2000, "
                 "affinity_weight = 1 or interactive_weight = 1"
             )
-        self.teacher = Teacher(settings.teacher, "clip-distillation", model)
+        self.teacher = Teacher(settings.teacher, settings.name, model)
         self._check_teacher(model)
 
     def image(self, batch: Batch, rows: Tensor) -> Tensor:
         """See the class."""
         mine = super().image(batch, rows)
-        view = self.seen(batch.canvas[rows], batch.mirrored[rows], batch.chance[rows])
-        return self._beside(mine, lambda: self.teacher.model.encode_image(self.teacher.pixels(view)))
+        views = self.images.views(batch, rows)
+        return self._beside(mine, lambda: self.teacher.model.encode_image(self.teacher.pixels(views)))
 
     def text(self, batch: Batch, rows: Tensor) -> Tensor:
         """See the class."""
         mine = super().text(batch, rows)
-        return self._beside(mine, lambda: self.teacher.model.encode_text(self.tokens(batch, rows)))
+        return self._beside(mine, lambda: self.teacher.model.encode_text(self.encoding.tokens(batch, rows)))
 
     def loss(self, left: Tensor, right: Tensor, groups: Tensor | None) -> tuple[Tensor, int]:
         """See `Task`. Only CLIP's own part knows of `groups`."""
@@ -75,11 +92,11 @@ class ClipDistillationTask(ClipTask):
         return total, len(left)
 
     def correct(self, left: Tensor, right: Tensor, groups: Tensor) -> tuple[Tensor, int]:
-        """As of a CLIP, the student's."""
+        """Count the student's right answers, as for CLIP."""
         return super().correct(self._apart(left)[0], self._apart(right)[0], groups)
 
     def _beside(self, mine: Tensor, encode: Callable[[], Tensor]) -> Tensor:
-        with torch.no_grad(), autocast(mine.device.type, self.precision):
+        with torch.no_grad(), autocast(mine.device.type, self.encoding.precision):
             taught = encode()
         return torch.cat([mine, unit(taught).to(mine.dtype)], dim=1)
 
@@ -102,3 +119,12 @@ class ClipDistillationTask(ClipTask):
                 f"{place} has embeddings of {wanted} dimensions, and the student of {found}: only their similarities "
                 f"can be compared (affinity_weight); for the others set [model.architecture] embed_dim = {wanted}"
             )
+
+
+APPROACH = Approach(
+    settings=ClipDistillationSettings,
+    task=ClipDistillationTask,
+    evaluations=OF_PAIRS,
+    right=MATCHED,
+    has_negatives=True,
+)

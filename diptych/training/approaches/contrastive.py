@@ -1,10 +1,11 @@
 """CLIP: both towers under the contrastive objective (Radford et al. 2021)."""
 
-from collections.abc import Mapping
+import math
+from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
-from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Batch
 from diptych.distributed import world
 from diptych.models.clip import CLIP
@@ -13,44 +14,51 @@ from diptych.models.layers.nonlinear_head import HeadedTower
 from diptych.objectives.infonce import infonce
 from diptych.objectives.pairs import Pairs
 from diptych.objectives.tiled import tiled_infonce
-from diptych.training.approaches.image_views import PictureTask
+from diptych.training.approaches.approach import Approach, ObjectiveSettings
+from diptych.training.approaches.encoders import Encoding, ImageEncoder, TextEncoder
 from diptych.training.approaches.sides import of_kind, ranked_first, unit
-from diptych.training.optim.mixed_precision import autocast
-from diptych.training.parallel import Forward
-from diptych.training.settings import Recipe
+from diptych.training.approaches.task import Task
 
+# What an accuracy counts, and what suits a model, where images and texts meet in one space.
+MATCHED = "the text of an image, among all of a batch"
+OF_PAIRS = ("zero-shot", "retrieval", "linear-probe", "few-shot", "word-order")
 # From this many rows in the global batch on, the matrix of similarities is never whole: 4 million are 16 MB.
 _TILED_FROM = 2048
 
 
-class ClipTask(PictureTask):
-    """Contrastive pre-training of both towers."""
+@dataclass(frozen=True, kw_only=True)
+class ClipSettings(ObjectiveSettings):
+    """CLIP has no settings of its own."""
+
+    name: Literal["clip"] = "clip"
+
+
+class ClipTask(Task):
+    """Train both towers on pairs.
+
+    settings: of whichever approach builds on this one. text_tower: the model's own when not given.
+    """
 
     def __init__(
         self,
         model: ImageModel,
-        preprocess: Preprocess,
-        recipe: Recipe,
-        towers: Mapping[str, nn.Module] | None = None,
+        encoding: Encoding,
+        settings: ObjectiveSettings,
+        text_tower: nn.Module | None = None,
     ) -> None:
-        clip = of_kind(model, CLIP, recipe.objective.name, "text = { width = 512, layers = 12 }")
-        super().__init__(clip, preprocess, recipe, towers if towers is not None else _both_towers(clip))
-        self.clip = clip
-
-    def use(self, towers: Mapping[str, Forward]) -> None:
-        """See `Task`."""
-        super().use(towers)
-        self._text_tower = towers["text"]
+        self.clip = of_kind(model, CLIP, settings.name, "text = { width = 512, layers = 12 }")
+        image, text = _both_towers(self.clip)
+        self.images = ImageEncoder(model, encoding, image)
+        self.texts = TextEncoder(text if text_tower is None else text_tower, encoding)
+        super().__init__(model, {"image": self.images, "text": self.texts})
 
     def image(self, batch: Batch, rows: Tensor) -> Tensor:
-        """See `Task`."""
-        return unit(super().image(batch, rows))
+        """Return unit-length embeddings; see `Task`."""
+        return unit(self.images.encode(batch, rows))
 
     def text(self, batch: Batch, rows: Tensor) -> Tensor:
-        """See `Task`."""
-        with autocast(batch.tokens.device.type, self.precision):
-            features = self._text_tower(self.tokens(batch, rows))
-        return unit(features)
+        """Return unit-length embeddings; see `Task`."""
+        return unit(self.texts.encode(batch, rows))
 
     def loss(self, left: Tensor, right: Tensor, groups: Tensor | None) -> tuple[Tensor, int]:
         """See `Task`."""
@@ -60,24 +68,31 @@ class ClipTask(PictureTask):
         return infonce(Pairs.gathered(left, right, groups), scale)
 
     def correct(self, left: Tensor, right: Tensor, groups: Tensor) -> tuple[Tensor, int]:
-        """Of the first images, those that rank a right text of the global batch first."""
+        """Count the first images that rank a right text of the global batch first."""
         return ranked_first(left, right, groups)
 
     def after_step(self) -> dict[str, float]:
-        """See `Task`."""
+        """Keep the scale of the logits below 100."""
         self.clip.clamp_logit_scale()
         return {"logit_scale": self.model.logit_scale.exp().item()}
 
 
-def _both_towers(model: CLIP) -> dict[str, nn.Module]:
+def _both_towers(model: CLIP) -> tuple[nn.Module, nn.Module]:
     if model.image_head is None or model.text_head is None:
-        return {"image": model.visual, "text": model.text}
-    return {
-        "image": HeadedTower(model.visual, model.image_head),
-        "text": HeadedTower(model.text, model.text_head),
-    }
+        return model.visual, model.text
+    return HeadedTower(model.visual, model.image_head), HeadedTower(model.text, model.text_head)
 
 
 def is_tiled(rows: int) -> bool:
     """Whether the loss of a global batch of so many rows is worked out in tiles."""
     return rows >= _TILED_FROM
+
+
+APPROACH = Approach(
+    settings=ClipSettings,
+    task=ClipTask,
+    evaluations=OF_PAIRS,
+    right=MATCHED,
+    has_negatives=True,
+    chance_loss=math.log,
+)

@@ -52,3 +52,11 @@ def ranked_first(left: Tensor, right: Tensor, groups: Tensor) -> tuple[Tensor, i
     ranked = left[:_RANKED]
     best = (ranked @ every_right.T).argmax(dim=1)
     return (every_group[best] == groups[:_RANKED]).sum(), len(ranked)
+
+
+def guessed_words(known: tuple[int, ...], vocab_size: int) -> int:
+    """Return the rows of a table of words, among which a model without knowledge guesses.
+
+    With known words, the two ends of a text and one row for all other words are among them.
+    """
+    return len({*known, vocab_size - 2, vocab_size - 1}) + 1 if known else vocab_size

@@ -1,23 +1,37 @@
 """SigLIP: the same towers under a sigmoid objective (Zhai et al. 2023)."""
 
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
 from torch import Tensor
 
-from diptych.data.images.transforms import Preprocess
 from diptych.distributed import world
 from diptych.errors import SettingsError
+from diptych.models.architectures import Architecture
 from diptych.models.image_model import ImageModel
 from diptych.objectives.pairs import Pairs
 from diptych.objectives.sigmoid import sigmoid
 from diptych.objectives.tiled import tiled_sigmoid
-from diptych.training.approaches.contrastive import ClipTask, is_tiled
-from diptych.training.settings import Recipe
+from diptych.training.approaches.approach import Approach, ObjectiveSettings
+from diptych.training.approaches.contrastive import MATCHED, OF_PAIRS, ClipTask, is_tiled
+from diptych.training.approaches.encoders import Encoding
+
+_FIRST_BIAS = -10.0  # Zhai et al. 2023, algorithm 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiglipSettings(ObjectiveSettings):
+    """SigLIP has no settings of its own."""
+
+    name: Literal["siglip"] = "siglip"
 
 
 class SiglipTask(ClipTask):
-    """The same towers under SigLIP's sigmoid objective (Zhai et al. 2023)."""
+    """Train both towers under SigLIP's sigmoid objective (Zhai et al. 2023)."""
 
-    def __init__(self, model: ImageModel, preprocess: Preprocess, recipe: Recipe) -> None:
-        super().__init__(model, preprocess, recipe)
+    def __init__(self, model: ImageModel, encoding: Encoding, settings: SiglipSettings) -> None:
+        super().__init__(model, encoding, settings)
         if model.logit_bias is None:
             raise SettingsError(
                 "[objective] siglip: the model has no bias of its logits; set [model.architecture] "
@@ -33,5 +47,29 @@ class SiglipTask(ClipTask):
         return sigmoid(Pairs.gathered(left, right, groups), scale, self.bias)
 
     def after_step(self) -> dict[str, float]:
-        """See `Task`."""
+        """See `ClipTask`; the log gets the bias, too."""
         return {**super().after_step(), "logit_bias": self.bias.item()}
+
+
+def _with_bias(architecture: Architecture) -> Architecture:
+    return (
+        architecture if architecture.logit_bias is not None else replace(architecture, logit_bias=_FIRST_BIAS)
+    )
+
+
+def _first_loss(_: SiglipSettings, batch_size: int, architecture: Architecture) -> float:
+    """Each image has one text, for which the bias says "no", and others, for which it says so rightly."""
+    bias = _with_bias(architecture).logit_bias
+    assert bias is not None
+    return math.log1p(math.exp(-bias)) + (batch_size - 1) * math.log1p(math.exp(bias))
+
+
+APPROACH = Approach(
+    settings=SiglipSettings,
+    task=SiglipTask,
+    evaluations=OF_PAIRS,
+    right=MATCHED,
+    has_negatives=True,
+    first_loss=_first_loss,
+    complete=_with_bias,
+)

@@ -16,8 +16,8 @@ from diptych.errors import SettingsError
 from diptych.models.heads.label_head import LabelHead
 from diptych.models.layers.blocks import distances_from_top
 from diptych.training.optim.lars import LARS
+from diptych.training.optim.optimizer_settings import AdamWSettings, LarsSettings, OptimizerSettings
 from diptych.training.parallel import local
-from diptych.training.settings import OptimizerSettings
 
 _SLICE = 1 << 22  # elements that are widened to float32 at a time: 16 MiB for each of about six tensors
 _MASK = 2**32 - 1
@@ -29,10 +29,9 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings, seed: int = 0
     Or LARS, whose momentum is in float32.
     """
     groups = parameter_groups(model, settings)
-    if settings.name == "lars":
-        if settings.moments != "float32":
-            raise SettingsError("[optimizer] moments: LARS keeps its momentum in float32; leave it out")
+    if isinstance(settings, LarsSettings):
         return LARS(groups, momentum=settings.momentum, trust=settings.trust)
+    assert isinstance(settings, AdamWSettings)
     if settings.moments == "bfloat16":
         return CompactAdamW(groups, betas=settings.betas, eps=settings.epsilon, seed=seed)
     return torch.optim.AdamW(
@@ -47,7 +46,7 @@ def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict
     blocks from the top learns at `layer_decay ** d` of the rate (Clark et al. 2020; Bao et al. 2021, BEiT).
     `numbers` are the places of a group's parameters in the model, however they are grouped.
     """
-    lars = settings.name == "lars"
+    lars = isinstance(settings, LarsSettings)
     if not 0 < settings.layer_decay <= 1:
         raise SettingsError(
             f"[optimizer] layer_decay = {settings.layer_decay}: above 0, and at most 1, which is the same rate for all"

@@ -23,7 +23,6 @@ from diptych.errors import SettingsError
 from diptych.models.building import build_model
 from diptych.models.image_model import ImageModel
 from diptych.models.layers.blocks import set_recompute
-from diptych.training.approaches import TASKS
 from diptych.training.approaches.contrastive import is_tiled
 from diptych.training.settings import Recipe
 from diptych.training.towers import Chunking
@@ -110,7 +109,7 @@ def kept_bytes(model: ImageModel, recipe: Recipe) -> Kept:
 
 def _lines(model: ImageModel, recipe: Recipe) -> Kept:
     """Straight lines through two small batches: what is kept once, however large the batch, is their offset."""
-    task = TASKS[recipe.objective.name](model, Preprocess(model.architecture.image.resolution), recipe)
+    task = recipe.make_task(model, Preprocess(model.architecture.image.resolution))
     few, more = PROBES
 
     def line(encode: Callable[[Batch, Tensor], Tensor]) -> tuple[int, int]:
@@ -149,13 +148,12 @@ def memory_of(recipe: Recipe, model: ImageModel, kept: Kept, free: int, cached_r
     """
     training = recipe.training
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    moment = 2 if recipe.optimizer.moments == "bfloat16" else 4
     canvas = blank_canvas(recipe).nbytes
     batch = training.batch_size
     whole = Memory(
         weights=4 * parameters,
         gradients=4 * parameters,
-        moments=2 * moment * parameters,
+        moments=recipe.optimizer.state_bytes * parameters,
         average=0 if training.ema is None else 4 * parameters,
         activations=kept.once + batch * (kept.image + kept.text + max(kept.image_block, kept.text_block)),
         # Embeddings of both sides and their gradients; logits, their softmax and its gradient while they are whole.

@@ -19,7 +19,6 @@ from diptych.errors import DataError
 from diptych.models.image_model import ImageModel
 from diptych.models.layers.blocks import set_recompute
 from diptych.tokenizer import tokenize
-from diptych.training.approaches import TASKS
 from diptych.training.approaches.task import Task
 from diptych.training.planning.forecast import Memory, made_up_batch, silence
 from diptych.training.settings import Recipe
@@ -56,7 +55,7 @@ def measure_pace(
     few, most = _TIMED_ROWS
     most = min(most, recipe.training.batch_size)
     canvas, tokens, reading = _read(recipe, preprocess, source, positions[:most], model.context_length)
-    task = TASKS[recipe.objective.name](model, preprocess, recipe)
+    task = recipe.make_task(model, preprocess)
     set_recompute(model, recipe.training.recompute)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, fused=True)
     rows = min(few, len(canvas))

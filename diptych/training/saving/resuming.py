@@ -16,6 +16,7 @@ from diptych.data.subsets.labelled import labels_of
 from diptych.errors import SettingsError
 from diptych.training.feeding import open_whole, split_of
 from diptych.training.settings import Recipe
+from diptych.training.unread import without_unread
 
 _MOST_NAMED = 5
 _NO_PART = "data.workers"  # the number of threads that read does not change what is trained
@@ -24,12 +25,13 @@ _NO_PART = "data.workers"  # the number of threads that read does not change wha
 def refuse_other_settings(asked: Path, before: Mapping[str, Any], recipe: Recipe) -> None:
     """Raise `SettingsError` that names each setting in which a run differs from the one that was started.
 
-    asked: the file with the settings before, which may be of an older version: what it lacks has its default.
+    asked: the file with the settings before, which may be of an older version: what it lacks has its default, and
+        what only other approaches and optimizers read, which older versions wrote too, does not count.
     """
     wanted = plain(recipe)
     # Where a setting is gone, it is named as one that differs.
     with contextlib.suppress(SettingsError):
-        before = plain(build(Recipe, before, str(asked)))
+        before = plain(build(Recipe, without_unread(before, before), str(asked)))
     found = list(_differences(before, wanted, ""))
     if found:
         more = f", and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
@@ -110,7 +112,7 @@ def _holds_out_as_before(recipe: Recipe) -> bool:
     The keys of tables and packed shards have changed since, and the labels of folders with captions.
     """
     source, _ = open_whole(recipe.data)
-    if not isinstance(source, FolderSource) or recipe.objective.name != "classifier":
+    if not isinstance(source, FolderSource) or not recipe.approach.trains_classifier:
         return False
     before = held_out(*labels_of(source, recipe.data.label_from), recipe.data.validation)
     return np.array_equal(before, split_of(recipe.data, source).held_out)
