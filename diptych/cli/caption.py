@@ -40,11 +40,11 @@ def caption(
     from diptych.data.sources.image_files import find_image_files  # noqa: PLC0415
     from diptych.evaluation.generated_captions import write_captions  # noqa: PLC0415
 
-    pictures = find_image_files(images)
+    found = find_image_files(images)
     _, network, preprocess = load_model(model, device, precision, activation)
     written = []
-    with progress("writing", len(pictures.files)) as advance:
-        for number, image in enumerate(pictures.files):
+    with progress("writing", len(found.files)) as advance:
+        for number, image in enumerate(found.files):
             try:
                 written += write_captions(
                     network,
@@ -56,12 +56,10 @@ def caption(
                     progress=advance,
                 )
             except ImageError as error:
-                pictures.leave_out(number, error)
-    say_left_out(pictures.left_out)
+                found.leave_out(number, error)
+    say_left_out(found.left_out)
     if not written:
-        raise DataError(
-            f"{', '.join(map(str, images))}: no picture there can be read; see the warnings above"
-        )
+        raise DataError(f"{', '.join(map(str, images))}: no image there can be read; see the warnings above")
     if as_json:
         emit([{**answer} for answer in written])
         return

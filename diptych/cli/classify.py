@@ -140,11 +140,9 @@ def read_classes(labels: str | None, file: Path | None) -> "LabelSet":
 
 
 def _report(answers: Sequence[Any], as_json: bool, places: Sequence[Path]) -> None:
-    """Print what was found; an error where no picture could be read."""
+    """Print what was found; an error where no image could be read."""
     if not answers:
-        raise DataError(
-            f"{', '.join(map(str, places))}: no picture there can be read; see the warnings above"
-        )
+        raise DataError(f"{', '.join(map(str, places))}: no image there can be read; see the warnings above")
     if as_json:
         emit(answers)
         return

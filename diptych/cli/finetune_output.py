@@ -103,7 +103,7 @@ def say_plan(plan: "FinetunePlan") -> None:
     recipe, images, classes = plan.recipe, plan.found.images, len(plan.found.classes)
     settings, training = recipe.finetune, recipe.training
     assert settings is not None
-    what = f"{images:,} pictures" + (f" of {classes:,} classes" if classes else "")
+    what = f"{images:,} images" + (f" of {classes:,} classes" if classes else "")
     held = f"{recipe.data.validation:.0%} held out" if recipe.data.validation else "nothing held out"
     say(
         f"{what}, {held}: {settings.method} for at most {training.total_steps:,} steps of "
@@ -111,6 +111,4 @@ def say_plan(plan: "FinetunePlan") -> None:
         f"rate {recipe.optimizer.learning_rate:g}; --set changes any of it, --dry-run shows all of it"
     )
     if not recipe.data.validation:
-        say(
-            "warning: too few pictures to hold any out: nothing tells when to stop, nor how good the result is"
-        )
+        say("warning: too few images to hold any out: nothing tells when to stop, nor how good the result is")

@@ -124,7 +124,7 @@ def _report(folder: str, model: str, rows: "Source", done: "Summary", as_json: b
         emit(result | {"left_out": left_out.to_json(), "total": done.total})
         return
     changes = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-    print(f"{folder}: {done.total:,} pictures ({changes})")
+    print(f"{folder}: {done.total:,} images ({changes})")
 
 
 @contextlib.contextmanager

@@ -70,7 +70,7 @@ Precision = Annotated[
         "which turns features by less than 0.02 in cosine (0.0003 on average); else float32."
     ),
 ]
-BatchSize = Annotated[int, Parameter(help="Pictures in one pass through the model.")]
+BatchSize = Annotated[int, Parameter(help="Images in one pass through the model.")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print the result as JSON.")]
 _SOURCES = (
     "A folder, a CSV, TSV, JSONL or Parquet file, tar shards, a folder saved by datasets, an address such as "

@@ -119,7 +119,7 @@ def query_part(index: "Index", parsed: ParsedPart, weights: Mapping[ParsedPart, 
     id_ = index.id_of(parsed.value)
     if id_ is None:
         raise SearchIndexError(
-            f"{parsed.value}: not in the index {index.place}; for a picture outside it use --image FILE"
+            f"{parsed.value}: not in the index {index.place}; for an image outside it use --image FILE"
         )
     return QueryPart(id=id_, weight=weight)
 

@@ -1,4 +1,4 @@
-"""`diptych remove`: pictures out of an index."""
+"""`diptych remove`: images out of an index."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ def remove(
     what: Annotated[
         str | None,
         Parameter(
-            help="A picture, a folder with all that is in it, a source, a uri or an id, as the index knows them."
+            help="An image, a folder with all that is in it, a source, a uri or an id, as the index knows them."
         ),
     ] = None,
     /,
@@ -31,10 +31,10 @@ def remove(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove pictures from an index. Their files stay; a later `diptych index` of a source that still has them adds
+    """Remove images from an index. Their files stay; a later `diptych index` of a source that still has them adds
     them again."""
     if (what is None) == (where is None):
-        raise UsageError("expected what to remove: WHAT (a picture, a folder, an id), or --where FILTER")
+        raise UsageError("expected what to remove: WHAT (an image, a folder, an id), or --where FILTER")
 
     from diptych.search.building.removal import filter_for, remove  # noqa: PLC0415
     from diptych.search.stores.filter_syntax import parse  # noqa: PLC0415
@@ -44,5 +44,5 @@ def remove(
     if as_json:
         emit({"index": folder, "removed": count, "purged": purge})
         return
-    what, them = ("picture", "it") if count == 1 else ("pictures", "them")
+    what, them = ("image", "it") if count == 1 else ("images", "them")
     print(f"{folder}: {count:,} {what} removed{f', and nothing of {them} is left' if purge else ''}")

@@ -28,7 +28,7 @@ def report(
     captions: Annotated[
         str | None,
         Parameter(
-            help="Held-out pictures with captions, beside which the page of a captioner's run shows what it writes; "
+            help="Held-out images with captions, beside which the page of a captioner's run shows what it writes; "
             "without it those that the recipe names in [evaluation] captions, if any."
         ),
     ] = None,

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from diptych.search.query import Answer, Question
 
 _NOTHING = (
-    'nothing to search for; give words ("a red bicycle"), a picture with --image FILE, or one of the index with '
-    "--like FILE; or list pictures with --filter CONDITION, --sort newest or both"
+    'nothing to search for; give words ("a red bicycle"), an image with --image FILE, or one of the index with '
+    "--like FILE; or list images with --filter CONDITION, --sort newest or both"
 )
 _LIST_ONLY = (
-    "--weight, --min-score, --unique and --diversity need a question; give words or a picture with them"
+    "--weight, --min-score, --unique and --diversity need a question; give words or an image with them"
 )
 
 
@@ -159,10 +159,10 @@ def _say_why(index: "Index", question: "Question") -> None:
     """Say why there is no result; an index without images is an error."""
     if not len(index):
         raise SearchIndexError(
-            f"{index.place}: the index has no pictures; add some: diptych index SOURCE --index {index.place}"
+            f"{index.place}: the index has no images; add some: diptych index SOURCE --index {index.place}"
         )
     if question.filter is not None and not index.count(question.filter):
-        say("nothing found: no picture meets the filter")
+        say("nothing found: no image meets the filter")
     elif question.offset:
         say(f"nothing found: there are no more than {question.offset:,} results")
     else:

@@ -66,7 +66,7 @@ def print_list(items: Sequence["Item"], more: bool, as_json: bool) -> None:
 
 
 def _table(header: tuple[str, ...], rows: list[list[str]], right: Sequence[int] = ()) -> None:
-    """Print the rows, whose last column has the captions; without it where no picture has any."""
+    """Print the rows, whose last column has the captions; without it where no image has any."""
     if any(row[-1] for row in rows):
         table(header, _narrow(rows), right=right)
     else:

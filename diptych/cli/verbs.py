@@ -31,12 +31,12 @@ VERBS = {
     ),
     "classify": Verb(
         "diptych.cli.classify:classify",
-        "Sort pictures into classes of your own, without training.",
+        "Sort images into classes of your own, without training.",
         'diptych classify photos/ --labels "cat,dog"',
     ),
     "caption": Verb(
         "diptych.cli.caption:caption",
-        "Write captions of pictures, with a model trained to.",
+        "Write captions of images, with a model trained to.",
         "diptych caption photos/ --model runs/virtex",
     ),
     "embed": Verb(
@@ -46,17 +46,17 @@ VERBS = {
     ),
     "index": Verb(
         "diptych.cli.index:index",
-        "Build or refresh a search index over pictures.",
+        "Build or refresh a search index over images.",
         "diptych index photos/ --index photos.index",
     ),
     "search": Verb(
         "diptych.cli.search:search",
-        "Find pictures by words, or by a picture.",
+        "Find images by words, or by an image.",
         'diptych search "a red bicycle" --index photos.index',
     ),
     "remove": Verb(
         "diptych.cli.remove:remove",
-        "Take pictures out of a search index.",
+        "Take images out of a search index.",
         "diptych remove photos/private --index photos.index --purge",
         reads_images=False,
     ),

@@ -86,7 +86,7 @@ def _something_to_learn(captions: Sequence[str], recipe: Recipe) -> Check:
         return Check(
             "something to learn",
             "warn",
-            f"data.permute_captions is on: pictures have the words of others, and the loss stays "
+            f"data.permute_captions is on: images have the words of others, and the loss stays "
             f"{'where it starts' if guessing is None else f'near {guessing}'}, which is the purpose of that control; "
             "for a model, switch it off",
         )

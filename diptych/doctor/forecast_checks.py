@@ -86,7 +86,7 @@ def _memory(
     detail = (
         f"about {size(needed)}: {size(state)} for {count_of(parameters)} parameters in training, "
         f"{size(memory.activations + memory.loss)} for activations and loss ({at_once}), "
-        f"{where} {size(memory.on_host)} of batches{' and cached pictures' if memory.cache else ''}"
+        f"{where} {size(memory.on_host)} of batches{' and cached images' if memory.cache else ''}"
     )
     if free is None:
         return Check("memory of the run", "ok", detail)
@@ -112,7 +112,7 @@ def _time(recipe: Recipe, computing: float, reading: float, seconds: float, rows
     share = reading / (computing + reading)
     detail = (
         f"an estimate from steps of up to {rows} pairs: {duration(steps * seconds)} for {steps:,} steps, "
-        f"{batch / seconds:,.0f} pairs a second, {share:.0%} of the work is reading pictures; evaluations come on top"
+        f"{batch / seconds:,.0f} pairs a second, {share:.0%} of the work is reading images; evaluations come on top"
     )
     load, processors = os.getloadavg()[0], os.cpu_count() or 1
     if load > processors + 1:
@@ -121,8 +121,8 @@ def _time(recipe: Recipe, computing: float, reading: float, seconds: float, rows
         return Check(
             "time of the run",
             "warn",
-            f"{detail}. Reading decides the speed: set data.cache = true if the pictures fit into memory, raise "
-            "data.workers, or make the pictures smaller before training",
+            f"{detail}. Reading decides the speed: set data.cache = true if the images fit into memory, raise "
+            "data.workers, or make the images smaller before training",
         )
     return Check("time of the run", "ok", detail)
 

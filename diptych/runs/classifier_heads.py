@@ -104,7 +104,7 @@ def _several(source: Source, rows: EmbeddedRows, classes: tuple[str, ...]) -> Fi
     always = [name for name, flags in zip(classes, present.T, strict=True) if flags.all() or not flags.any()]
     if always:
         raise DataError(
-            f"{source.name}: the class {always[0]!r} is on every picture, or on none, of those that are trained on; "
+            f"{source.name}: the class {always[0]!r} is on every image, or on none, of those that are trained on; "
             'take it out, or set [finetune] head = "zero"'
         )
     known = AnyOf(present, torch.ones_like(present))

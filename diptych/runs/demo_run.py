@@ -215,7 +215,7 @@ def _image(example: Example) -> DemoImage:
 
 def _next_steps(out: Path) -> list[tuple[str, str]]:
     return [
-        ('diptych classify PICTURES --labels "cat,dog,horse"', "your own pictures, your own classes"),
+        ('diptych classify IMAGES --labels "cat,dog,horse"', "your own images, your own classes"),
         (f'diptych search "fish" --index {out / "index"}', "ask the index of this demo something else"),
         ("diptych index PICTURES --index pictures.index", "make your own pictures searchable"),
         (

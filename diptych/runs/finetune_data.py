@@ -17,8 +17,8 @@ from diptych.training.methods import LABEL_METHODS, FinetuneMethod
 
 Kind = Literal["labels", "several", "pairs"]
 
-_DECODED = 1000  # pictures at most that are decoded beforehand; of more, so many from all over the data
-_LOOKED_AT = 32  # pictures in which transparent parts are looked for
+_DECODED = 1000  # images at most that are decoded beforehand; of more, so many from all over the data
+_LOOKED_AT = 32  # images in which transparent parts are looked for
 _NAMED = 3  # of what is wrong, in a message
 
 
@@ -27,7 +27,7 @@ class Examined:
     """What was found.
 
     images: that can be read, as far as was looked. counts: of each class, by name; empty for pairs. unreadable: of what
-    was decoded. transparent: whether most pictures have transparent parts. remarks: what does not hinder, but matters.
+    was decoded. transparent: whether most images have transparent parts. remarks: what does not hinder, but matters.
     left_out: what the data's source left out, and the rows that cannot be used, as far as was looked.
     """
 
@@ -57,34 +57,34 @@ def examine(
     several: bool = False,
     method: FinetuneMethod | None = None,
 ) -> Examined:
-    """Read every row, and decode its picture, or those of a thousand rows of more.
+    """Read every row, and decode its image, or those of a thousand rows of more.
 
-    method: how the model will be fine-tuned, where that is known. It decides for class folders whose pictures have
+    method: how the model will be fine-tuned, where that is known. It decides for class folders whose images have
     captions as well: they are pairs, but for a method that learns from labels alone.
 
     Raises:
-        DataError: fewer than two pictures or two classes, neither labels nor captions, pictures without a label among
-            others, labels that differ in case or spacing only, a class none of whose pictures can be read.
+        DataError: fewer than two images or two classes, neither labels nor captions, images without a label among
+            others, labels that differ in case or spacing only, a class none of whose images can be read.
     """
     rows, bad, left_out = _readable(source)
     if len(rows) < 2:
         what = f"; {bad[0]}" if bad else ""
-        raise DataError(f"{source.name}: {len(rows)} pictures can be read, expected two or more{what}")
+        raise DataError(f"{source.name}: {len(rows)} images can be read, expected two or more{what}")
     examples = [example for example, _ in rows]
     labels = [classes_of(one) if several else _one(label_of(one, label_from)) for one in examples]
     kind: Kind = "several" if several else "labels"
     if not any(labels):
         if several or not any(example.captions for example in examples):
             raise DataError(
-                f"{source.name}: pictures without labels{'' if several else ' and without captions'}; labels come from "
-                "class folders, a label column (tags where a picture has several), or `label` in JSON"
+                f"{source.name}: images without labels{'' if several else ' and without captions'}; labels come from "
+                "class folders, a label column (tags where an image has several), or `label` in JSON"
             )
         kind, labels = "pairs", [()] * len(examples)
     remarks = _remarks(source, bad)
     if kind == "labels" and method not in LABEL_METHODS and _captions_beside(examples, labels):
         kind, labels = "pairs", [()] * len(examples)
         remarks.append(
-            f"{source.name}: most pictures have captions, which are learned from; to learn the names of their folders "
+            f"{source.name}: most images have captions, which are learned from; to learn the names of their folders "
             "as classes, give --method head"
         )
     counts: Counter[str] = Counter()
@@ -96,7 +96,7 @@ def examine(
 
 
 def _captions_beside(examples: Sequence[Example], labels: Sequence[tuple[str, ...]]) -> bool:
-    """Whether most pictures have captions, and nothing names a class but the folder that each lies in."""
+    """Whether most images have captions, and nothing names a class but the folder that each lies in."""
     captioned = sum(bool(example.captions) for example in examples)
     folders = [
         (example.image.parent.name,) if isinstance(example.image, Path) else () for example in examples
@@ -110,7 +110,7 @@ def _one(label: str | None) -> tuple[str, ...]:
 
 
 def _readable(source: Source) -> tuple[list[tuple[Example, bool]], list[str], LeftOut]:
-    """Each row that says something, with whether its picture can be decoded; and what is wrong with the others.
+    """Each row that says something, with whether its image can be decoded; and what is wrong with the others.
 
     The last is what is wrong with them by reason, and what the source left out.
     """
@@ -143,7 +143,7 @@ def _counted(
     without = [example.key for (example, _), found in zip(rows, labels, strict=True) if not found]
     if without and not several:
         raise DataError(
-            f"{source.name}: {len(without):,} of {len(rows):,} pictures have no label ({_some(without)}); "
+            f"{source.name}: {len(without):,} of {len(rows):,} images have no label ({_some(without)}); "
             "move them into class folders, fill in their labels, or take them out"
         )
     named = {name for found in labels for name in found}
@@ -154,8 +154,8 @@ def _counted(
     unread = sorted(named - counts.keys())
     if unread:
         raise DataError(
-            f"{source.name}: no picture of {_some(list(map(repr, unread)))} can be read; replace them, or "
-            "take the class out. `diptych data verify` lists every bad picture"
+            f"{source.name}: no image of {_some(list(map(repr, unread)))} can be read; replace them, or "
+            "take the class out. `diptych data verify` lists every bad image"
         )
     if len(counts) < 2:
         raise DataError(
@@ -181,7 +181,7 @@ def _refuse_near_equals(source: Source, labels: Sequence[tuple[str, ...]]) -> No
 def _remarks(source: Source, bad: Sequence[str]) -> list[str]:
     if not bad:
         return []
-    what = "picture cannot be read and is" if len(bad) == 1 else "pictures cannot be read and are"
+    what = "image cannot be read and is" if len(bad) == 1 else "images cannot be read and are"
     return [f"{source.name}: {len(bad):,} {what} left out: {_some(bad)}"]
 
 
@@ -190,7 +190,7 @@ def _remarks_on_classes(source: Source, counts: Counter[str], several: bool) -> 
     alone = sorted(name for name, count in counts.items() if count == 1)
     if alone:
         remarks.append(
-            f"{len(alone):,} classes have one picture, which is trained on and cannot be held out: {_some(alone)}"
+            f"{len(alone):,} classes have one image, which is trained on and cannot be held out: {_some(alone)}"
         )
     folder = Path(source.name)
     if folder.is_dir() and not several:
@@ -201,7 +201,7 @@ def _remarks_on_classes(source: Source, counts: Counter[str], several: bool) -> 
         without = [name for name in empty if name not in used and not any((folder / name).rglob("*.*"))]
         if without:
             remarks.append(
-                f"{source.name}: folders without a picture, whose classes will not be known: {_some(without)}"
+                f"{source.name}: folders without an image, whose classes will not be known: {_some(without)}"
             )
     return remarks
 

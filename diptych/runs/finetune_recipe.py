@@ -79,7 +79,7 @@ def recipe_for(
     every = max(1, steps // _EVALUATIONS)
     tasks = _tasks(asked, found, share)
     best = _best(found) if share else None
-    # A handful of pictures say less of a class than its words do (Radford et al. 2021, figure 6).
+    # A handful of images say less of a class than its words do (Radford et al. 2021, figure 6).
     words_first = method == "head" and found.kind == "labels" and _few(found)
     return Recipe(
         model=ModelSettings(init=asked.model),

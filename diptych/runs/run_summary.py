@@ -93,7 +93,7 @@ class RunReport:
 
     @property
     def captioned(self) -> str | None:
-        """The held-out pictures of which a captioner's words are shown; None where the recipe names none."""
+        """The held-out images of which a captioner's words are shown; None where the recipe names none."""
         place = self.recipe.get("evaluation", {}).get("captions")
         return place if isinstance(place, str) else None
 

@@ -45,7 +45,7 @@ def test_one_command_fine_tunes_tells_what_changed_and_writes_a_page(
     assert set(told.json["before"]) == set(told.json["start"]) == set(told.json["after"]) == {"held_out"}
     assert told.json["held_out"]["grouped_by"] == "near copies"
     assert "held out 6 of 24 rows, by whole groups (near copies)" in told.err
-    assert "24 pictures of 3 classes, 20% held out: wise-ft for at most" in told.err
+    assert "24 images of 3 classes, 20% held out: wise-ft for at most" in told.err
     page = (tmp_path / "run" / "finetune.html").read_text()
     for words in (
         "Before and after",
@@ -179,7 +179,7 @@ def test_two_pictures_in_all_train_and_nothing_is_claimed_of_them(
         "finetune", tmp_path / "two", "--model", tiny, "--out", tmp_path / "run", "--keep", "none", "--device", "cpu",
     )  # fmt: skip
     assert told.code == 0, told.err
-    assert "too few pictures to hold any out" in told.err
+    assert "too few images to hold any out" in told.err
     answer = run("classify", tmp_path / "two" / "cat" / "1.png", "--model", tmp_path / "run", "--json")
     assert {guess["label"] for guess in answer.json[0]["predictions"]} == {"cat", "dog"}
 

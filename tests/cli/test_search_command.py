@@ -130,7 +130,7 @@ def test_a_table_of_pictures_without_captions_has_no_column_for_them(
     listed = run("search", "--sort", "newest", "--index", tmp_path / "i")
     assert listed.out.splitlines()[0].split() == ["taken", "picture"]
     removed = run("remove", tmp_path / "photos/a b.png", "--index", tmp_path / "i", "--purge")
-    assert removed.out == f"{tmp_path / 'i'}: 1 picture removed, and nothing of it is left\n"
+    assert removed.out == f"{tmp_path / 'i'}: 1 image removed, and nothing of it is left\n"
 
 
 def test_diversity_moves_an_equal_picture_back(search: Run, pictures: Path) -> None:
@@ -208,7 +208,7 @@ def test_parts_that_cancel_each_other_say_so(search: Run, pictures: Path) -> Non
 def test_an_answer_without_results_says_why(search: Run) -> None:
     for arguments, reason in (
         (["--min-score", 0.999], "nothing found"),
-        (["--filter", "width > 9999"], "no picture meets the filter"),
+        (["--filter", "width > 9999"], "no image meets the filter"),
         (["--offset", 10], "no more than 10 results"),
     ):
         outcome = search("square", *arguments)
@@ -222,7 +222,7 @@ def test_an_index_without_pictures_is_an_error_with_what_to_run(tiny: Path, pict
     run("remove", pictures, "--index", "i")
     outcome = run("search", "red", "--index", "i")
     assert outcome.code == 1
-    assert "no pictures; add some: diptych index SOURCE --index i" in outcome.err
+    assert "no images; add some: diptych index SOURCE --index i" in outcome.err
 
 
 def test_the_garbage_collector_works_again_after_a_search(search: Run) -> None:

@@ -42,9 +42,9 @@ def test_a_class_with_none_and_a_class_with_one_are_told(tmp_path: Path) -> None
     (tmp_path / "p" / "yellow").mkdir()
     picture(tmp_path / "p" / "pink" / "1.png")
     first, second = found_in(tmp_path / "p").remarks
-    assert "1 classes have one picture" in first
+    assert "1 classes have one image" in first
     assert "pink" in first
-    assert "folders without a picture, whose classes will not be known: yellow" in second
+    assert "folders without an image, whose classes will not be known: yellow" in second
 
 
 def test_unreadable_files_are_counted_and_named_and_a_class_of_nothing_else_is_an_error(
@@ -58,20 +58,20 @@ def test_unreadable_files_are_counted_and_named_and_a_class_of_nothing_else_is_a
     bad = tmp_path / "p" / "mauve" / "x.png"
     bad.parent.mkdir()
     bad.write_bytes(b"")
-    with pytest.raises(DataError, match="no picture of 'mauve' can be read"):
+    with pytest.raises(DataError, match="no image of 'mauve' can be read"):
         found_in(tmp_path / "p")
 
 
 def test_one_class_one_picture_and_a_picture_without_a_label_are_errors(tmp_path: Path) -> None:
     picture(tmp_path / "a" / "cat" / "1.png")
-    with pytest.raises(DataError, match="1 pictures can be read, expected two or more"):
+    with pytest.raises(DataError, match="1 images can be read, expected two or more"):
         found_in(tmp_path / "a")
     picture(tmp_path / "a" / "cat" / "2.png")
     with pytest.raises(DataError, match="one class, 'cat'; expected two or more"):
         found_in(tmp_path / "a")
     picture(tmp_path / "a" / "dog" / "1.png")
     picture(tmp_path / "a" / "stray.png")
-    with pytest.raises(DataError, match=r"1 of 4 pictures have no label \(stray.png\); move them"):
+    with pytest.raises(DataError, match=r"1 of 4 images have no label \(stray.png\); move them"):
         found_in(tmp_path / "a")
     picture(tmp_path / "b" / "1.png")
     picture(tmp_path / "b" / "2.png")
