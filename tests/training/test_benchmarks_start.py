@@ -18,6 +18,10 @@ RUNS = {
     "classifier": ("--quick", "| Diptych bfloat16, nothing shared |"),
     "encode": ("--quick --batches 2", "| Diptych bfloat16 |"),
     "linear_probe": ("--quick", "| digits 200 x 64 | 1e-01 | Diptych |"),
+    "own_code": (
+        "--captions 20 --members 20 --repetitions 1 --slots 10",
+        "| read a hostile pickle of 9 bytes |",
+    ),
     "preprocess": ("--quick", "| diptych |"),
     "tokenize_captions": ("--captions 20 --repetitions 1", "| all dirty, warm |"),
     "train": ("--quick", "| Diptych bfloat16 |"),
