@@ -15,7 +15,7 @@ import diptych
 from diptych.atomic import write_text
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source, open_source
-from diptych.embed.encode import image_features
+from diptych.embed.encode import encode_by
 from diptych.evaluation.generated_captions import write_captions
 from diptych.evaluation.probes.linear_probe import evaluate_linear_probe
 from diptych.evaluation.probes.probe_data import LabelledFeatures
@@ -157,7 +157,7 @@ class Bench:
         network, preprocess = model
         labelled = survey_labels(source, None)
         rows = encoded_rows(
-            image_features(network),
+            encode_by(network, network.image_features),
             preprocess,
             source,
             labelled.rows,

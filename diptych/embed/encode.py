@@ -16,7 +16,6 @@ from diptych import tokenizer
 from diptych.embed.ahead import ahead, in_batches
 from diptych.errors import CheckpointError, ImageError
 from diptych.models.capabilities import EmbedsImages, EmbedsTexts, Runs
-from diptych.models.image_model import ImageModel
 from diptych.models.layers.text_packing import order_of_batches
 
 Vectors: TypeAlias = NDArray[np.float32]
@@ -164,12 +163,15 @@ def encode_tokens(model: EmbedsTexts, tokens: Tensor) -> Vectors:
         return _unit_rows(model.encode_text(tokens.to(model.device)))
 
 
-def image_features(model: ImageModel) -> Encode:
-    """What a linear probe is fitted on: (n, width) float32, before the projection and not of unit length."""
+def encode_by(model: Runs, method: Callable[[Tensor], Tensor]) -> Encode:
+    """Return what computes a method of the model, such as `model.image_features`, for preprocessed images.
+
+    The rows, (n, width), are float32 and not of unit length.
+    """
 
     def encode(pixels: Sequence[Tensor]) -> Vectors:
         with _inference(model):
-            return _finite(model.image_features(_on_device(model, pixels))).cpu().numpy()
+            return _finite(method(_on_device(model, pixels))).cpu().numpy()
 
     return encode
 
@@ -192,7 +194,7 @@ def _finite(features: Tensor) -> Tensor:
     if not torch.isfinite(rows).all():
         raise CheckpointError(
             f"the model gives values that are not finite in {str(features.dtype).removeprefix('torch.')}; "
-            "its weights are damaged, or they need precision float32"
+            "its weights are damaged, were trained at too high a learning rate, or need precision float32"
         )
     return rows
 

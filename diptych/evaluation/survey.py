@@ -20,7 +20,7 @@ from diptych.distributed import (
     share,
     world,
 )
-from diptych.embed.encode import Encode, Preprocessing, Progress, Vectors, image_features
+from diptych.embed.encode import Encode, Preprocessing, Progress, Vectors, encode_by
 from diptych.embed.source_rows import (
     EmbeddedBatch,
     Skipped,
@@ -123,7 +123,7 @@ def feature_rows(
 ) -> EmbeddedRows:
     """Do as `embed_rows`, with the features before the projection, not of unit length: those of a linear probe."""
     return encoded_rows(
-        image_features(model),
+        encode_by(model, model.image_features),
         preprocess,
         source,
         positions,

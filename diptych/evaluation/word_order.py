@@ -11,14 +11,14 @@ import numpy as np
 
 from diptych.data.example import Example
 from diptych.data.sources.opening import Source
-from diptych.embed.encode import Preprocessing, Progress, embed_texts
+from diptych.embed.encode import Preprocessing, Progress, embed_texts, encode_by
 from diptych.embed.source_rows import count_reasons
 from diptych.errors import DataError
 from diptych.evaluation.metrics import Floats, Integers, wilson
 from diptych.evaluation.repeated_images import count_remark
 from diptych.evaluation.survey import EmbeddedRows, embed_rows, encoded_rows, survey
 from diptych.evaluation.task_report import Outcomes, Report, Scores
-from diptych.evaluation.zero_shot.text_likelihood import pair_likelihoods, seen_of_images
+from diptych.evaluation.zero_shot.text_likelihood import pair_likelihoods
 from diptych.models.image_model import ImageModel
 
 # Differences of this size are rounding: sums over the same words in another order.
@@ -108,7 +108,7 @@ def _predicted(
     predictor = model.text_predictor
     assert predictor is not None
     images = encoded_rows(
-        seen_of_images(predictor),
+        encode_by(predictor, predictor.see),
         preprocess,
         source,
         found,

@@ -122,21 +122,6 @@ class WritesCaptions(Protocol):
         """Return log p of every word after each prefix, (prefixes, vocabulary). cells: (cells, width), of one image."""
 
 
-class EncodesSounds(Protocol):
-    """Maps sounds into the space of images and texts."""
-
-    @property
-    def sound_frames(self) -> int:
-        """Frames of a spectrogram, of 16 ms each."""
-
-    @property
-    def sound_bands(self) -> int:
-        """Bands of a spectrogram."""
-
-    def encode_sound(self, sounds: Tensor) -> Tensor:
-        """sounds: (batch, frames, bands); returns (batch, embed_dim), not of unit length."""
-
-
 class ClassHead(Protocol):
     """The last layer of a model that has learned classes from labels: one logit a class."""
 

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from diptych.config import plain
 from diptych.errors import SettingsError
 from diptych.models.architectures import Architecture
-from diptych.models.capabilities import ClassHead, EncodesSounds, PredictsTexts, WritesCaptions, lacks
+from diptych.models.capabilities import ClassHead, PredictsTexts, WritesCaptions, lacks
 from diptych.models.heads.linear_classifier import ImageClassifier
 from diptych.models.layers.nonlinear_head import NonlinearHead
 from diptych.models.modified_resnet import ModifiedResNet
+from diptych.models.shared_encoder import SharedEncoder
 from diptych.models.vision_transformer import VisionTransformer
 
 ImageTower = VisionTransformer | ModifiedResNet
@@ -92,7 +93,7 @@ class ImageModel(nn.Module):
         return None
 
     @property
-    def sound_encoder(self) -> EncodesSounds | None:
+    def sound_encoder(self) -> SharedEncoder | None:
         """What encodes sounds."""
         return None
 

@@ -2,7 +2,6 @@
 
 from torch import Tensor
 
-from diptych.models.capabilities import EncodesSounds
 from diptych.models.clip import scaled_cosines
 from diptych.models.image_model import ImageModel
 from diptych.models.shared_encoder import SharedEncoder
@@ -18,7 +17,7 @@ class SharedModel(ImageModel):
     text: SharedEncoder  # called so in checkpoints; it has the words, the sounds, and the shared layers
 
     @property
-    def sound_encoder(self) -> EncodesSounds | None:
+    def sound_encoder(self) -> SharedEncoder | None:
         """What encodes sounds; None where the model was trained without."""
         return self.text if self.text.sounds is not None else None
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source
 from diptych.data.subsets.labelled import LabelFrom, classes_of, label_of
-from diptych.embed.encode import image_features
+from diptych.embed.encode import encode_by
 from diptych.errors import DataError
 from diptych.evaluation.metrics import Integers
 from diptych.evaluation.probes.few_shot import one_shot_strength
@@ -50,7 +50,7 @@ def probe_head(
     groups: (rows of the source,), equal for images that stay together where a part is kept to choose the strength with.
     """
     rows = encoded_rows(
-        image_features(model),
+        encode_by(model, model.image_features),
         preprocess,
         source,
         positions,

@@ -15,9 +15,8 @@ from diptych import tokenizer
 from diptych.data.images.decoding import Pixels
 from diptych.data.images.thumbnails import Preview, preview
 from diptych.data.images.transforms import Preprocess
-from diptych.embed.encode import Vectors, encode_pixels, encode_tokens
+from diptych.embed.encode import Vectors, encode_by, encode_pixels, encode_tokens
 from diptych.errors import ImageError, TextError
-from diptych.evaluation.zero_shot.own_classes import seen_features
 from diptych.models.image_model import ImageModel
 from diptych.search.encoder import Encoder
 from diptych.serving.batching import Batcher, Room
@@ -86,7 +85,12 @@ class Towers:
         self._pictures = batcher(
             "image", lambda rows: encode_pixels(self._model, rows), settings.picture_batch, pictures
         )
-        self._seen = batcher("classified", seen_features(self._model), settings.picture_batch, pictures)
+        self._seen = batcher(
+            "classified",
+            encode_by(self._model, self._model.class_features),
+            settings.picture_batch,
+            pictures,
+        )
         self._texts.start()
         self._pictures.start()
         self._seen.start()

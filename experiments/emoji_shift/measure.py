@@ -23,7 +23,7 @@ from tasks import SHIFT, Selected, by_concept, by_emoji_group, concepts
 import diptych
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source, open_source
-from diptych.embed.encode import Encode, image_features
+from diptych.embed.encode import Encode, encode_by
 from diptych.evaluation.datasets.benchmark import default_root, open_benchmark
 from diptych.evaluation.probes.few_shot import evaluate_few_shot
 from diptych.evaluation.probes.linear_probe import evaluate_linear_probe
@@ -221,7 +221,7 @@ def main(model_place: str, corpus: Path, out: Path, name: str) -> None:
         reports["prompts"] = prompts(model, preprocess, corpus)
         print(f"{name}: {reports['prompts']}", flush=True)
         by_words = words(model, preprocess, place, keep)
-        encode = image_features(model)
+        encode = encode_by(model, model.image_features)
     probes(encode, preprocess, place, keep, by_words)
     target.write_text(json.dumps(reports))
 

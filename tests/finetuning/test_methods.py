@@ -12,7 +12,7 @@ from torch import Tensor
 import diptych
 from diptych.data.sources.opening import open_source
 from diptych.data.subsets.labelled import PromptedSource
-from diptych.embed.encode import embed_images, image_features
+from diptych.embed.encode import embed_images, encode_by
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.zero_shot.classification import classifier, evaluate_zero_shot
 from diptych.evaluation.zero_shot.own_classes import evaluate_own_classes
@@ -125,7 +125,7 @@ def test_lp_ft_begins_with_the_logits_of_the_probe(vit: str, pictures: Path, tmp
     names = ("blue", "green", "red")
     weight, bias = probe_head(base, preprocess, source, positions, names, label_from="label", several=False)
     pixels = torch.stack([preprocess(source[position].image) for position in range(len(source))])
-    expected = torch.from_numpy(image_features(base)(list(pixels))) @ weight.T + bias
+    expected = torch.from_numpy(encode_by(base, base.image_features)(list(pixels))) @ weight.T + bias
     started = diptych.load(str(tmp_path / "start"), device="cpu")[0]
     with torch.no_grad():
         found = started.classify(pixels)

@@ -1,17 +1,13 @@
 """A model that was trained with labels, at its own classes."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from diptych.data.sources.opening import Source
 from diptych.data.subsets.labelled import classes_of
-from diptych.embed.encode import Encode, Preprocessing, Progress, Vectors
+from diptych.embed.encode import Preprocessing, Progress, encode_by
 from diptych.embed.source_rows import count_reasons
-from diptych.errors import CheckpointError
 from diptych.evaluation.metrics import map11, map11_interval, wilson
 from diptych.evaluation.probes.logistic_regression import Fit
 from diptych.evaluation.probes.probe_data import LabelledFeatures
@@ -54,7 +50,7 @@ def evaluate_own_classes(
         )
     labelled = survey_labels(source, LabelSet.of(head.classes), label_from=label_from)
     rows = encoded_rows(
-        seen_features(model),
+        encode_by(model, model.class_features),
         preprocess,
         source,
         labelled.rows,
@@ -116,7 +112,7 @@ def evaluate_several_classes(
     )
     shown = _shown(rows)
     images = encoded_rows(
-        seen_features(model),
+        encode_by(model, model.class_features),
         preprocess,
         source,
         shown,
@@ -156,20 +152,3 @@ def _shown(rows: Survey[tuple[str, tuple[str, ...]]]) -> dict[int, set[str]]:
         first: {name for position in positions for name in rows.picked[position][1]}
         for first, positions in rows_of_images(rows).items()
     }
-
-
-def seen_features(model: ImageModel) -> Encode:
-    """Return what computes the features that the last layer of a model with own classes sees: (n, width) float32."""
-
-    def encode(pixels: Sequence[Tensor]) -> Vectors:
-        with torch.inference_mode():
-            images = torch.stack(list(pixels)).to(model.device)
-            vectors: Vectors = model.class_features(images).float().cpu().numpy()
-            if not np.isfinite(vectors).all():
-                raise CheckpointError(
-                    "the model gives features that are not finite; its weights are damaged, or were trained at too "
-                    "high a learning rate"
-                )
-            return vectors
-
-    return encode

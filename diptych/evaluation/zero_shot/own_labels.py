@@ -8,11 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diptych.embed.encode import Picture, Preprocessing, Progress, Unreadable, embed_images, preprocessed
+from diptych.embed.encode import (
+    Picture,
+    Preprocessing,
+    Progress,
+    Unreadable,
+    embed_images,
+    encode_by,
+    preprocessed,
+)
 from diptych.errors import ImageError, SettingsError
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.classification import BuildClassifier, classifier, logit_scale
-from diptych.evaluation.zero_shot.own_classes import seen_features
 from diptych.evaluation.zero_shot.prompts import check_templates, suitable_templates, templates_named
 from diptych.models.capabilities import ClassHead, lacks
 from diptych.models.image_model import ImageModel
@@ -146,7 +153,7 @@ def classify_own(
     head = model.class_head
     if head is None:
         raise lacks(model, "has classes")
-    encode = seen_features(model)
+    encode = encode_by(model, model.class_features)
     bad = _Unreadable(unreadable)
     ranked: list[list[Prediction]] = []
     for pixels, done in preprocessed(preprocess, images, batch_size, bad.note):
@@ -178,7 +185,7 @@ class _Unreadable:
 def ranked_classes(head: ClassHead, seen: Tensor, top: int | None) -> list[list[Prediction]]:
     """Return the `top` classes of each image by probability, all when not given, as `classify_own` does.
 
-    seen: (images, width) float32, of `seen_features`.
+    seen: (images, width) float32, of `class_features`.
     """
     weight, bias = (value.detach().float().cpu() for value in (head.weight, head.bias))
     similarity = F.normalize(seen, dim=1) @ F.normalize(weight, dim=1).T

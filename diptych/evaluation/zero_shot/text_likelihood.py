@@ -36,23 +36,12 @@ def class_likelihoods(model: PredictsTexts, prompts: Sequence[Sequence[str]]) ->
     return encode
 
 
-def seen_of_images(model: PredictsTexts) -> Encode:
-    """Return what gives the model's view of preprocessed images, one row an image, for `pair_likelihoods`."""
-
-    def encode(pixels: Sequence[Tensor]) -> Vectors:
-        with torch.inference_mode():
-            seen: Vectors = model.see(torch.stack(list(pixels)).to(model.device)).float().cpu().numpy()
-            return seen
-
-    return encode
-
-
 def pair_likelihoods(
     model: PredictsTexts, seen: Vectors, texts: Sequence[str], *, batch_size: int = 256
 ) -> Vectors:
     """Return the mean log p over the tokens of each image's own text: (n,).
 
-    seen: (n, width), of `seen_of_images`. texts: n of them.
+    seen: (n, width), of `model.see`. texts: n of them.
     """
     tokens = tokenizer.tokenize(texts, context_length=model.context_length, truncate=True).to(model.device)
     parts = []
