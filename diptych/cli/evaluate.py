@@ -39,7 +39,7 @@ def evaluate_app() -> App:
         app.command(
             verb(name, task),
             name=name,
-            help=f"{task.summary}\n\nThe data have {task.needs}.",
+            help=f"{task.summary}\n\nNeeds {task.needs}.",
             help_epilogue=example(task.example),
         )
     app.command(

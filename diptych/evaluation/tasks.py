@@ -180,8 +180,8 @@ class EvaluationTask:
     """One way to measure a model.
 
     settings: what may be said about the task; fields with an `Option` are options of the command line. job:
-    "module:function" of what opens the data and measures: see `diptych.evaluation.job.prepare`. needs: what each row
-    of the data has. headline: the metrics that stand for a report, where its details do not name one. learns: the task
+    "module:function" of what opens the data and measures: see `diptych.evaluation.job.prepare`. needs: what the rows
+    of the data have. headline: the metrics that stand for a report, where its details do not name one. learns: the task
     fits a classifier to labelled rows. words: it makes a classifier of words, which the cache keeps. default_model:
     whether the bundled model can be measured.
     """
@@ -204,7 +204,7 @@ TASKS: dict[str, EvaluationTask] = {
         settings=ZeroShot,
         job=f"{_JOBS}:zero_shot",
         summary="Top-1 and top-5 accuracy of naming images by their classes' names alone.",
-        needs="a label an image, or several",
+        needs="a label for each image, or several",
         example="diptych evaluate zero-shot --data birds/ --templates photo",
         words=True,
     ),
@@ -212,7 +212,7 @@ TASKS: dict[str, EvaluationTask] = {
         settings=Retrieval,
         job=f"{_JOBS}:retrieval",
         summary="Recall at 1, 5 and 10 of captions by images, and of images by captions.",
-        needs="a caption an image, or several",
+        needs="a caption for each image, or several",
         example="diptych evaluate retrieval --data captions.csv",
         headline=("image_to_text_r1", "text_to_image_r1"),
     ),
@@ -220,7 +220,7 @@ TASKS: dict[str, EvaluationTask] = {
         settings=LinearProbe,
         job=f"{_JOBS}:linear_probe",
         summary="Accuracy of a logistic regression on a model's features.",
-        needs="a label an image, or several",
+        needs="a label for each image, or several",
         example="diptych evaluate linear-probe --train birds/train --test birds/test",
         learns=True,
     ),
@@ -228,7 +228,7 @@ TASKS: dict[str, EvaluationTask] = {
         settings=FewShot,
         job=f"{_JOBS}:few_shot",
         summary="Accuracy of probes that learn from a few images a class.",
-        needs="a label an image",
+        needs="a label for each image",
         example="diptych evaluate few-shot --train birds/train --test birds/test --shots 1,2,4",
         learns=True,
     ),
@@ -236,7 +236,7 @@ TASKS: dict[str, EvaluationTask] = {
         settings=OwnLabels,
         job=f"{_JOBS}:own_labels",
         summary="Accuracy of a model that was trained with labels, at its own classes.",
-        needs="a label an image, or several",
+        needs="a label for each image, or several",
         example="diptych evaluate labels --data birds/ --model runs/labels/model",
         default_model=False,
     ),
@@ -244,7 +244,7 @@ TASKS: dict[str, EvaluationTask] = {
         settings=WordOrder,
         job=f"{_JOBS}:word_order",
         summary="How often a model prefers an image's caption to a wrong one of the same words: does order matter?",
-        needs="a caption, and a wrong one as `foil` in the metadata",
+        needs="a caption for each image, and a wrong one as `foil` in its metadata",
         example="diptych evaluate word-order --model runs/first --data scenes:binding",
         headline=("accuracy",),
     ),
