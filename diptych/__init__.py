@@ -1,6 +1,7 @@
 """Diptych: contrastive language-image pre-training, from a folder of pairs to a search page.
 
-Names are imported when they are first used, so that `import diptych` stays cheap.
+The names in `__all__` are the public surface (docs/python.md). All other names, modules included, may change in any
+version. Names are imported when they are first used, so that `import diptych` stays cheap.
 """
 
 import importlib
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# The public names, and the modules that they come from. Names outside this table may change in any version.
+# The public names, and the modules that they come from.
 _HOMES = {
     "available_models": "diptych.pretrained",
     "load": "diptych.pretrained",
