@@ -38,11 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     # Imported here so that Ctrl-C during the imports is caught above.
-    from cyclopts import CycloptsError  # noqa: PLC0415
+    from cyclopts import CycloptsError
 
-    from diptych.cli.options import allow_pixels  # noqa: PLC0415
-    from diptych.cli.verbs import build_app  # noqa: PLC0415
-    from diptych.errors import DiptychError, UsageError  # noqa: PLC0415
+    from diptych.cli.options import allow_pixels
+    from diptych.cli.verbs import build_app
+    from diptych.errors import DiptychError, UsageError
 
     try:
         arguments = allow_pixels(arguments)
@@ -76,7 +76,7 @@ def _fail(message: str, code: int) -> int:
 
 
 def _one_line(text: str) -> str:
-    from diptych.printable import printable  # noqa: PLC0415
+    from diptych.printable import printable
 
     return printable(" ".join(text.split()))
 

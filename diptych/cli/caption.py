@@ -36,9 +36,9 @@ def caption(
     if nucleus is not None and not 0 < nucleus <= 1:
         raise UsageError(f"--nucleus {nucleus}: expected a probability above 0 and at most 1")
 
-    from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.data.sources.image_files import find_image_files  # noqa: PLC0415
-    from diptych.evaluation.generated_captions import write_captions  # noqa: PLC0415
+    from diptych.cli.machine import load_model
+    from diptych.data.sources.image_files import find_image_files
+    from diptych.evaluation.generated_captions import write_captions
 
     found = find_image_files(images)
     _, network, preprocess = load_model(model, device, precision, activation)

@@ -69,10 +69,10 @@ def classify(
     """Sort images into classes of your own, without training."""
     calibrated, classes = _classes(among, model, top)
 
-    from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.data.sources.image_files import find_image_files  # noqa: PLC0415
-    from diptych.evaluation.zero_shot.classifier_cache import builder  # noqa: PLC0415
-    from diptych.evaluation.zero_shot.own_labels import classify as rank_labels  # noqa: PLC0415
+    from diptych.cli.machine import load_model
+    from diptych.data.sources.image_files import find_image_files
+    from diptych.evaluation.zero_shot.classifier_cache import builder
+    from diptych.evaluation.zero_shot.own_labels import classify as rank_labels
 
     found = find_image_files(images)
     _, network, preprocess = load_model(model, device, precision, activation)
@@ -115,7 +115,7 @@ def _classes(options: ClassOptions, model: str, top: int) -> "tuple[Calibration 
             raise UsageError(
                 "--calibration brings its classes and templates; leave out --labels, --labels-file and --template"
             )
-        from diptych.evaluation.zero_shot.calibration import read_calibration  # noqa: PLC0415
+        from diptych.evaluation.zero_shot.calibration import read_calibration
 
         calibrated = read_calibration(options.calibration)
         return calibrated, calibrated.label_set
@@ -130,7 +130,7 @@ def _classes(options: ClassOptions, model: str, top: int) -> "tuple[Calibration 
 
 def read_classes(labels: str | None, file: Path | None) -> "LabelSet":
     """Return the classes of exactly one of `--labels "cat,dog"` and `--labels-file FILE`."""
-    from diptych.evaluation.zero_shot.class_labels import labels_from, read_labels  # noqa: PLC0415
+    from diptych.evaluation.zero_shot.class_labels import labels_from, read_labels
 
     if labels is not None and file is None:
         return labels_from(labels)

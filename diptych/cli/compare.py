@@ -35,7 +35,7 @@ def compare(
     the examples anew 10,000 times, and for the first metric of a task the exact McNemar test (drawn signs where
     scores are not 0 or 1), corrected by Holm for the number of tasks.
     """
-    from diptych.evaluation.comparison import compare_suites  # noqa: PLC0415
+    from diptych.evaluation.comparison import compare_suites
 
     reports = _reports(first, second)
     found = compare_suites(*reports, seed=seed)
@@ -55,8 +55,8 @@ def compare(
 
 def _reports(first: Path, second: Path) -> "tuple[Mapping[str, Report], Mapping[str, Report]]":
     """The reports of both by task; two files of one task each are that task, whatever they are called."""
-    from diptych.evaluation.suite.suite_files import read_result  # noqa: PLC0415
-    from diptych.evaluation.suite.suite_run import read_suite_folder  # noqa: PLC0415
+    from diptych.evaluation.suite.suite_files import read_result
+    from diptych.evaluation.suite.suite_run import read_suite_folder
 
     sides = []
     for place in (first, second):

@@ -41,10 +41,10 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Counts, formats, sizes, lengths of captions in tokens, duplicates, and a few rows. Nothing is decoded."""
-    from diptych.data.inspection import inspect_source  # noqa: PLC0415
-    from diptych.data.left_out import left_out_of  # noqa: PLC0415
-    from diptych.data.sources.opening import open_source  # noqa: PLC0415
-    from diptych.tokenizer import default_tokenizer  # noqa: PLC0415
+    from diptych.data.inspection import inspect_source
+    from diptych.data.left_out import left_out_of
+    from diptych.data.sources.opening import open_source
+    from diptych.tokenizer import default_tokenizer
 
     _at_least(1, rows=rows, context_length=context_length)
     opened = open_source(source, **vars(columns))
@@ -83,9 +83,9 @@ def words(
     as_json: Json = False,
 ) -> None:
     """The ids that captions and tags use, as a line of a recipe: the `known` words of a model that predicts them."""
-    from diptych.data.sources.opening import open_source  # noqa: PLC0415
-    from diptych.embed.source_rows import Skipped, read_row  # noqa: PLC0415
-    from diptych.tokenizer.occurrence import ids_in  # noqa: PLC0415
+    from diptych.data.sources.opening import open_source
+    from diptych.embed.source_rows import Skipped, read_row
+    from diptych.tokenizer.occurrence import ids_in
 
     if least < 1:
         raise UsageError(f"--least {least}: expected at least 1")
@@ -119,9 +119,9 @@ def verify(
     as_json: Json = False,
 ) -> int:
     """Decode every image and read every caption; count what is bad by reason. Exit code 1 if anything is."""
-    from diptych.data.examination import verify_source  # noqa: PLC0415
-    from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
-    from diptych.data.sources.opening import open_source  # noqa: PLC0415
+    from diptych.data.examination import verify_source
+    from diptych.data.left_out import all_left_out, left_out_of
+    from diptych.data.sources.opening import open_source
 
     opened = open_source(source, **vars(columns))
     with progress("verifying", len(opened)) as advance:
@@ -171,9 +171,9 @@ def pack(
 ) -> None:
     """Write any source as tar shards with indexes, the form that training reads fastest. Bad rows are dropped, and
     listed in pack.json."""
-    from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
-    from diptych.data.packing import pack_source  # noqa: PLC0415
-    from diptych.data.sources.opening import open_source  # noqa: PLC0415
+    from diptych.data.left_out import all_left_out, left_out_of
+    from diptych.data.packing import pack_source
+    from diptych.data.sources.opening import open_source
 
     _at_least(1, resize=resize)
     if not shard_size > 0:

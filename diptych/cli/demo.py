@@ -33,9 +33,9 @@ def demo(
         raise UsageError(f"--minutes {minutes}: expected more than 0")
     started = time.perf_counter()
 
-    from diptych.atomic import write_text  # noqa: PLC0415
-    from diptych.reports.demo_page import page  # noqa: PLC0415
-    from diptych.runs.demo_run import PAGE, run_demo  # noqa: PLC0415
+    from diptych.atomic import write_text
+    from diptych.reports.demo_page import page
+    from diptych.runs.demo_run import PAGE, run_demo
 
     story, reports = run_demo(out, minutes=minutes, say=say, progress=progress)
     write_text(out / PAGE, page(story))

@@ -31,9 +31,9 @@ def doctor(
 
     Exit code 1 if anything would fail.
     """
-    from diptych.doctor.machine_checks import check_machine  # noqa: PLC0415
-    from diptych.doctor.recipe_checks import check_recipe  # noqa: PLC0415
-    from diptych.hardware import pick_device  # noqa: PLC0415
+    from diptych.doctor.machine_checks import check_machine
+    from diptych.doctor.recipe_checks import check_recipe
+    from diptych.hardware import pick_device
 
     chosen = pick_device(device)
     found: list[Check] = []

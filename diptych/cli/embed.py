@@ -63,12 +63,12 @@ def embed(
     _check(engine, workers, num_shards, shard_index)
     wait_without_spinning()
 
-    from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
-    from diptych.data.sources.opening import open_source  # noqa: PLC0415
-    from diptych.embed.embedding_files import about, check_name, write_embeddings  # noqa: PLC0415
-    from diptych.embed.embedding_pieces import Shard  # noqa: PLC0415
-    from diptych.pretrained import fingerprint  # noqa: PLC0415
+    from diptych.cli.machine import load_model
+    from diptych.data.left_out import all_left_out, left_out_of
+    from diptych.data.sources.opening import open_source
+    from diptych.embed.embedding_files import about, check_name, write_embeddings
+    from diptych.embed.embedding_pieces import Shard
+    from diptych.pretrained import fingerprint
 
     check_name(out)
     shard = None if num_shards is None or shard_index is None else Shard(shard_index, num_shards)
@@ -105,7 +105,7 @@ def _one_shard(
     as_json: bool,
 ) -> None:
     """Write one piece, and where it was the last, the whole."""
-    from diptych.embed.embedding_pieces import join_shards, missing_shards, write_shard  # noqa: PLC0415
+    from diptych.embed.embedding_pieces import join_shards, missing_shards, write_shard
 
     with progress("embedding", len(positions)) as advance:
         written = write_shard(
@@ -138,8 +138,8 @@ def _check(engine: str, workers: int | None, num_shards: int | None, shard_index
 def _here(
     network: "ImageModel", preprocess: "Preprocess", rows: "Source", batch_size: int, positions: range
 ) -> "Iterable[Part]":
-    from diptych.embed.embedding_files import part_of  # noqa: PLC0415
-    from diptych.embed.source_rows import embed_source  # noqa: PLC0415
+    from diptych.embed.embedding_files import part_of
+    from diptych.embed.source_rows import embed_source
 
     batches = embed_source(network, preprocess, rows, positions=positions, batch_size=batch_size, hashes=True)
     return map(part_of, batches)
@@ -152,14 +152,14 @@ def _on_ray(
     workers: int | None,
     positions: range,
 ) -> "Iterable[Part]":
-    from diptych.embed.on_ray import embed_on_ray  # noqa: PLC0415
+    from diptych.embed.on_ray import embed_on_ray
 
     return embed_on_ray(load, rows, positions=positions, batch_size=batch_size, workers=workers)
 
 
 def _load(model: str, device: str, precision: str) -> "tuple[ImageModel, Preprocess]":
     """The model in a worker, on the device that `auto` means there."""
-    from diptych.cli.machine import load_model  # noqa: PLC0415
+    from diptych.cli.machine import load_model
 
     _, network, preprocess = load_model(model, device, precision)
     return network, preprocess

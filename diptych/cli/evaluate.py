@@ -108,12 +108,12 @@ def _evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a model at a task, and print the report. columns: are among the task's settings by now."""
-    from functools import partial  # noqa: PLC0415
+    from functools import partial
 
-    from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.evaluation.job import Context, Subject, open_data, prepare  # noqa: PLC0415
-    from diptych.evaluation.zero_shot.classifier_cache import builder  # noqa: PLC0415
-    from diptych.evaluation.zero_shot.prompts import templates_for  # noqa: PLC0415
+    from diptych.cli.machine import load_model
+    from diptych.evaluation.job import Context, Subject, open_data, prepare
+    from diptych.evaluation.zero_shot.classifier_cache import builder
+    from diptych.evaluation.zero_shot.prompts import templates_for
 
     job = prepare(task, Context(open=partial(open_data, root=root), templates=templates_for(model)))
     with everybody(device) as here:
@@ -134,8 +134,8 @@ def _evaluate(
 @contextlib.contextmanager
 def everybody(device: str) -> "Iterator[World]":
     """Enter all processes that torchrun started, or this one alone; before a model is loaded onto a GPU."""
-    from diptych.distributed import processes  # noqa: PLC0415
-    from diptych.hardware import pick_device  # noqa: PLC0415
+    from diptych.distributed import processes
+    from diptych.hardware import pick_device
 
     with processes(pick_device(device)) as here:
         yield here
@@ -147,7 +147,7 @@ def show(report: "Report", as_json: bool) -> None:
     if as_json:
         emit(report.to_json())
     else:
-        from rich.console import Console  # noqa: PLC0415
+        from rich.console import Console
 
         Console(highlight=False).print(report.table())
     for note in report.notes:

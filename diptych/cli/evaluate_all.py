@@ -43,14 +43,14 @@ def evaluate_all(
     The same command goes on where it was stopped, and keeps what is done. Tasks that fail do not stop the others.
     Under torchrun all processes share the work.
     """
-    from diptych.atomic import write_text  # noqa: PLC0415
-    from diptych.distributed import processes  # noqa: PLC0415
-    from diptych.evaluation.suite.suite_run import run_suite  # noqa: PLC0415
-    from diptych.evaluation.suite.suite_tasks import default_suite, read_suite  # noqa: PLC0415
-    from diptych.hardware import pick_device  # noqa: PLC0415
-    from diptych.reports.suite_markdown import markdown  # noqa: PLC0415
-    from diptych.reports.suite_page import page  # noqa: PLC0415
-    from diptych.weights.naming import with_activation  # noqa: PLC0415
+    from diptych.atomic import write_text
+    from diptych.distributed import processes
+    from diptych.evaluation.suite.suite_run import run_suite
+    from diptych.evaluation.suite.suite_tasks import default_suite, read_suite
+    from diptych.hardware import pick_device
+    from diptych.reports.suite_markdown import markdown
+    from diptych.reports.suite_page import page
+    from diptych.weights.naming import with_activation
 
     tasks = default_suite(root) if suite is None else read_suite(suite)
     with processes(pick_device(device)) as here:
@@ -98,12 +98,12 @@ class _Terminal:
 
 def _subject(model: str, device: str, precision: str, *, leads: bool, keep: bool) -> "SuiteSubject":
     """The model; of several processes, the first one alone says what was chosen."""
-    from diptych.cli.machine import choose, load_model  # noqa: PLC0415
-    from diptych.evaluation.suite.suite_run import SuiteSubject  # noqa: PLC0415
-    from diptych.evaluation.zero_shot.classifier_cache import builder  # noqa: PLC0415
-    from diptych.evaluation.zero_shot.prompts import templates_for  # noqa: PLC0415
-    from diptych.hardware import pick_device, pick_precision  # noqa: PLC0415
-    from diptych.pretrained import fingerprint  # noqa: PLC0415
+    from diptych.cli.machine import choose, load_model
+    from diptych.evaluation.suite.suite_run import SuiteSubject
+    from diptych.evaluation.zero_shot.classifier_cache import builder
+    from diptych.evaluation.zero_shot.prompts import templates_for
+    from diptych.hardware import pick_device, pick_precision
+    from diptych.pretrained import fingerprint
 
     if leads:
         place, exact = choose(device, precision)
@@ -123,9 +123,9 @@ def _subject(model: str, device: str, precision: str, *, leads: bool, keep: bool
 
 
 def _mistakes(task: "TaskSettings", subject: "SuiteSubject", result: "Result") -> "list[Picture]":
-    from diptych.evaluation.job import prepare  # noqa: PLC0415
-    from diptych.evaluation.suite.suite_rows import outcomes_in_words  # noqa: PLC0415
-    from diptych.reports.mistakes import draw_mistakes  # noqa: PLC0415
+    from diptych.evaluation.job import prepare
+    from diptych.evaluation.suite.suite_rows import outcomes_in_words
+    from diptych.reports.mistakes import draw_mistakes
 
     outcomes = outcomes_in_words(result)
     if outcomes is None or not outcomes.positions:
@@ -134,8 +134,8 @@ def _mistakes(task: "TaskSettings", subject: "SuiteSubject", result: "Result") -
 
 
 def _tell(model: str, out: Path, results: "Sequence[Result]", as_json: bool) -> None:
-    from diptych.evaluation.suite.suite_rows import headline_rows  # noqa: PLC0415
-    from diptych.wording import metric_interval, metric_value  # noqa: PLC0415
+    from diptych.evaluation.suite.suite_rows import headline_rows
+    from diptych.wording import metric_interval, metric_value
 
     if as_json:
         emit(

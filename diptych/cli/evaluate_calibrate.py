@@ -88,9 +88,9 @@ def calibrate(
     if not out.absolute().parent.is_dir():
         raise SettingsError(f"{out}: the folder {out.parent} does not exist; make it first")
 
-    from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.evaluation.zero_shot import calibration  # noqa: PLC0415
-    from diptych.evaluation.zero_shot.classifier_cache import builder  # noqa: PLC0415
+    from diptych.cli.machine import load_model
+    from diptych.evaluation.zero_shot import calibration
+    from diptych.evaluation.zero_shot.classifier_cache import builder
 
     labels = None if words.labels_file is None else str(words.labels_file)
     given = {"labels": labels, "templates": words.templates, "label_from": words.label_from, **vars(columns)}
@@ -121,10 +121,10 @@ def _opened(
     asked: ZeroShot, none_data: str | None, root: Path | None, model: str
 ) -> "tuple[ZeroShotData, Source | None]":
     """Open the labelled images and those of other things, and say what was left out."""
-    from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
-    from diptych.evaluation.job import Context, open_data  # noqa: PLC0415
-    from diptych.evaluation.task_jobs import zero_shot_data  # noqa: PLC0415
-    from diptych.evaluation.zero_shot.prompts import templates_for  # noqa: PLC0415
+    from diptych.data.left_out import all_left_out, left_out_of
+    from diptych.evaluation.job import Context, open_data
+    from diptych.evaluation.task_jobs import zero_shot_data
+    from diptych.evaluation.zero_shot.prompts import templates_for
 
     opening = partial(open_data, root=root)
     task = zero_shot_data(asked, Context(open=opening, templates=templates_for(model)))

@@ -19,8 +19,8 @@ Root = Annotated[
 
 def datasets(name: str | None = None, /, *, root: Root = None, as_json: Json = False) -> None:
     """List the published datasets: metric, sizes, what is found under the root. NAME: tell about one of them."""
-    from diptych.evaluation.datasets.benchmark import default_root  # noqa: PLC0415
-    from diptych.evaluation.datasets.dataset import all_datasets, dataset_named  # noqa: PLC0415
+    from diptych.evaluation.datasets.benchmark import default_root
+    from diptych.evaluation.datasets.dataset import all_datasets, dataset_named
 
     place = default_root() if root is None else root
     if name is not None:
@@ -51,7 +51,7 @@ def datasets(name: str | None = None, /, *, root: Root = None, as_json: Json = F
 
 
 def _about(name: str, dataset: "Dataset", root: Path) -> dict[str, Any]:
-    from diptych.evaluation.datasets.benchmark import find_benchmark  # noqa: PLC0415
+    from diptych.evaluation.datasets.benchmark import find_benchmark
 
     found = find_benchmark(name, root, dataset.test_split)
     return {

@@ -52,7 +52,7 @@ def robustness(
     A line is fitted to the standard models, on logit axes. Effective robustness is the height above it; relative
     robustness is what a change of a model gained under the shift.
     """
-    from diptych.evaluation.robustness.robustness_table import summarise  # noqa: PLC0415
+    from diptych.evaluation.robustness.robustness_table import summarise
 
     measurements = _read((table, *others), id_data, standard, metric)
     summaries = summarise(measurements, dict(map(_pivot, pivot)), seed=seed)
@@ -60,7 +60,7 @@ def robustness(
     if as_json:
         emit({"shifts": [_json(summary, file) for summary, file in zip(summaries, files, strict=True)]})
         return
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
     console = Console(highlight=False)
     for summary, file in zip(summaries, files, strict=True):
@@ -75,7 +75,7 @@ def _read(
     files: Sequence[Path], id_data: str | None, standard: Sequence[str], metric: str
 ) -> list["Measurement"]:
     """Tables, or reports, but not both."""
-    from diptych.evaluation.robustness.robustness_table import from_reports, read_table  # noqa: PLC0415
+    from diptych.evaluation.robustness.robustness_table import from_reports, read_table
 
     if id_data is None:
         if standard:
@@ -110,7 +110,7 @@ def _pivot(text: str) -> tuple[str, float]:
 
 
 def _draw(summaries: Sequence["ShiftSummary"], plot: Path) -> list[Path | None]:
-    from diptych.reports.plots.robustness_plot import plot_robustness  # noqa: PLC0415
+    from diptych.reports.plots.robustness_plot import plot_robustness
 
     files: list[Path | None] = []
     plot.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ def _draw(summaries: Sequence["ShiftSummary"], plot: Path) -> list[Path | None]:
 
 def _table(summary: "ShiftSummary") -> "Table":
     """The models above the line first; the standard ones, which made it, last."""
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
     fits = "; ".join(
         f"slope {line.slope:.2f} ({line.slope_interval[0]:.2f} to {line.slope_interval[1]:.2f}), "

@@ -98,9 +98,9 @@ def finetune(
     as_json: Json = False,
 ) -> None:
     """Fine-tune a model on your own classes or pairs; settings follow from the data, and a page says what was lost."""
-    from diptych.runs.finetune_recipe import KEPT, FinetuneRequest  # noqa: PLC0415
-    from diptych.runs.finetune_run import plan_finetuning  # noqa: PLC0415
-    from diptych.runs.recipe_text import recipe_text  # noqa: PLC0415
+    from diptych.runs.finetune_recipe import KEPT, FinetuneRequest
+    from diptych.runs.finetune_run import plan_finetuning
+    from diptych.runs.recipe_text import recipe_text
 
     request = FinetuneRequest(
         data=data,

@@ -32,11 +32,11 @@ def finetune_with_page(
     examined: "LeftOut | None" = None,
 ) -> "Finetuned":
     """Fine-tune as a recipe says, and write the page into the folder of the run."""
-    from diptych.atomic import write_text  # noqa: PLC0415
-    from diptych.reports.finetune_page import page  # noqa: PLC0415
-    from diptych.runs.evaluations import held_out_part  # noqa: PLC0415
-    from diptych.runs.finetune_figures import HELD_OUT_TASK  # noqa: PLC0415
-    from diptych.runs.finetune_run import finetune_recipe  # noqa: PLC0415
+    from diptych.atomic import write_text
+    from diptych.reports.finetune_page import page
+    from diptych.runs.evaluations import held_out_part
+    from diptych.runs.finetune_figures import HELD_OUT_TASK
+    from diptych.runs.finetune_run import finetune_recipe
 
     found = finetune_recipe(
         recipe, folder, resume=resume, device=device, console=console, examined=examined, say=say
@@ -77,7 +77,7 @@ def report_finetuning(found: "Finetuned", recipe: "Recipe", folder: Path, as_jso
 
 
 def _rows(found: "Finetuned") -> list[Sequence[str]]:
-    from diptych.runs.finetune_figures import task_changes  # noqa: PLC0415
+    from diptych.runs.finetune_figures import task_changes
 
     rows: list[Sequence[str]] = []
     for one in task_changes(found):

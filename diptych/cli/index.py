@@ -76,10 +76,10 @@ def index(
     """Build a search index over images, or bring it up to date: only what is new or changed is embedded."""
     wait_without_spinning()
 
-    from diptych.search.building.build import refresh  # noqa: PLC0415
-    from diptych.search.building.build_index import open_rows  # noqa: PLC0415
-    from diptych.search.building.recorded import RecordedEmbeddings  # noqa: PLC0415
-    from diptych.search.encoder import Encoder  # noqa: PLC0415
+    from diptych.search.building.build import refresh
+    from diptych.search.building.build_index import open_rows
+    from diptych.search.building.recorded import RecordedEmbeddings
+    from diptych.search.encoder import Encoder
 
     with _losses_as_json(folder, as_json):
         rows = open_rows(source, folder, force=build.force, columns=vars(columns))
@@ -87,7 +87,7 @@ def index(
     if build.embeddings is not None:
         encoder = RecordedEmbeddings(build.embeddings, batch_size=batch_size)
     else:
-        from diptych.cli.machine import load_model  # noqa: PLC0415
+        from diptych.cli.machine import load_model
 
         name, network, preprocess = load_model(model, device, precision, activation)
         encoder = Encoder(network, preprocess, name, batch_size=batch_size)
@@ -105,8 +105,8 @@ def index(
 
 
 def _report(folder: str, model: str, rows: "Source", done: "Summary", as_json: bool) -> None:
-    from diptych.data.left_out import all_left_out, left_out_of  # noqa: PLC0415
-    from diptych.embed.source_rows import count_reasons  # noqa: PLC0415
+    from diptych.data.left_out import all_left_out, left_out_of
+    from diptych.embed.source_rows import count_reasons
 
     counts = {
         "added": done.added,
@@ -130,7 +130,7 @@ def _report(folder: str, model: str, rows: "Source", done: "Summary", as_json: b
 @contextlib.contextmanager
 def _losses_as_json(folder: str, as_json: bool) -> Iterator[None]:
     """Print what a refresh refuses to remove, if JSON was asked for; the error goes on."""
-    from diptych.search.building.vanished import LostImagesError  # noqa: PLC0415
+    from diptych.search.building.vanished import LostImagesError
 
     try:
         yield

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def models(*, as_json: Json = False) -> None:
     """List what can be loaded, with sizes. Files and folders can be loaded as well: name their path."""
-    from diptych.pretrained import available_models  # noqa: PLC0415
+    from diptych.pretrained import available_models
 
     found = [_about(name) for name in available_models()]
     if as_json:
@@ -35,10 +35,10 @@ def models(*, as_json: Json = False) -> None:
 
 
 def _about(name: str) -> dict[str, Any]:
-    import torch  # noqa: PLC0415
+    import torch
 
-    from diptych.models.architectures import PUBLISHED  # noqa: PLC0415
-    from diptych.models.building import build_model  # noqa: PLC0415
+    from diptych.models.architectures import PUBLISHED
+    from diptych.models.building import build_model
 
     architecture = PUBLISHED[name] if name in PUBLISHED else _bundled_architecture(name)
     with torch.device("meta"):
@@ -54,16 +54,16 @@ def _about(name: str) -> dict[str, Any]:
 
 
 def _bundled_architecture(name: str) -> "Architecture":
-    from diptych import config  # noqa: PLC0415
-    from diptych.models.architectures import Architecture  # noqa: PLC0415
-    from diptych.weights.checkpoint import read_manifest  # noqa: PLC0415
+    from diptych import config
+    from diptych.models.architectures import Architecture
+    from diptych.weights.checkpoint import read_manifest
 
     folder = Path(diptych.__file__).parent / "weights" / name
     return config.build(Architecture, read_manifest(folder).architecture, str(folder))
 
 
 def _state(name: str) -> str:
-    from diptych.weights.foreign.published import FILES, cache_folder  # noqa: PLC0415
+    from diptych.weights.foreign.published import FILES, cache_folder
 
     if name not in FILES:
         return "bundled"

@@ -66,7 +66,7 @@ def parse_parts(query: Sequence[str], options: PartOptions) -> tuple[str | None,
     Raises:
         UsageError: several words without quotes, or words that name an image or an address.
     """
-    from diptych.search.query_words import names_an_image  # noqa: PLC0415
+    from diptych.search.query_words import names_an_image
 
     words = _one_text(query)
     images = list(options.image or ())
@@ -107,7 +107,7 @@ def parse_weights(parts: Sequence[ParsedPart], pairs: Sequence[tuple[str, float]
 
 def query_part(index: "Index", parsed: ParsedPart, weights: Mapping[ParsedPart, float]) -> "QueryPart":
     """Return a part as the index is asked for it."""
-    from diptych.search.query import UNWANTED, QueryPart  # noqa: PLC0415
+    from diptych.search.query import UNWANTED, QueryPart
 
     default = 1.0 if parsed.wanted else UNWANTED
     weight = math.copysign(weights.get(parsed, default), default)
@@ -136,7 +136,7 @@ def _one_text(words: Sequence[str]) -> list[str]:
 
 def _check_words(text: str, option: str) -> None:
     """Refuse an address or the name of a file as words: it would be searched for letter by letter."""
-    from diptych.search.query_words import check_words  # noqa: PLC0415
+    from diptych.search.query_words import check_words
 
     try:
         check_words(text, as_image=f"{option} {{}}", as_words="--text")

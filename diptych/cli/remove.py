@@ -36,8 +36,8 @@ def remove(
     if (what is None) == (where is None):
         raise UsageError("expected what to remove: WHAT (an image, a folder, an id), or --where FILTER")
 
-    from diptych.search.building.removal import filter_for, remove  # noqa: PLC0415
-    from diptych.search.stores.filter_syntax import parse  # noqa: PLC0415
+    from diptych.search.building.removal import filter_for, remove
+    from diptych.search.stores.filter_syntax import parse
 
     chosen = parse(where) if where is not None else filter_for(what or "")
     count = remove(folder, chosen, purge=purge)

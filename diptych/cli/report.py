@@ -38,14 +38,14 @@ def report(
 
     A run that is going on, was stopped or was killed is shown as far as it came.
     """
-    from diptych.atomic import write_text  # noqa: PLC0415
-    from diptych.reports.run_page import page  # noqa: PLC0415
-    from diptych.runs.run_summary import SWEEP, read_run  # noqa: PLC0415
+    from diptych.atomic import write_text
+    from diptych.reports.run_page import page
+    from diptych.runs.run_summary import SWEEP, read_run
 
     folders: list[Path] = []
     for place in (run, *others):
         if (place / SWEEP).is_file():
-            from diptych.runs.sweep_folder import best_trials  # noqa: PLC0415
+            from diptych.runs.sweep_folder import best_trials
 
             folders += best_trials(place)
         else:
@@ -61,7 +61,7 @@ def report(
 
 
 def _report(runs: Sequence["RunReport"], file: Path, as_json: bool) -> None:
-    from diptych.config import plain  # noqa: PLC0415
+    from diptych.config import plain
 
     if as_json:
         emit(
@@ -99,7 +99,7 @@ def _gallery(run: "RunReport", asked: str | None) -> "Gallery | None":
     if data is None:
         return None
     # torch and a model, which other runs do without
-    from diptych.reports.caption_gallery import COUNT, Gallery, caption_held_out  # noqa: PLC0415
+    from diptych.reports.caption_gallery import COUNT, Gallery, caption_held_out
 
     try:
         with progress("writing captions", COUNT) as advance:

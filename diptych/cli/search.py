@@ -94,8 +94,8 @@ def search(
         return
     weights = parse_weights(parts, part.weight or [])
     with _no_collection():
-        from diptych.search.image_index import Index  # noqa: PLC0415
-        from diptych.weights.naming import with_activation  # noqa: PLC0415
+        from diptych.search.image_index import Index
+        from diptych.weights.naming import with_activation
 
         with Index(folder) as index:
             question = _question(index, parts, weights, show)
@@ -111,8 +111,8 @@ def search(
 
 def _list(folder: str, show: ResultOptions, as_json: bool) -> None:
     """Print images by their date, if nothing is asked."""
-    from diptych.search.image_index import Index  # noqa: PLC0415
-    from diptych.search.query import check_page  # noqa: PLC0415
+    from diptych.search.image_index import Index
+    from diptych.search.query import check_page
 
     try:
         check_page(show.count, show.offset)
@@ -128,7 +128,7 @@ def _list(folder: str, show: ResultOptions, as_json: bool) -> None:
 def _question(
     index: "Index", parts: Sequence[ParsedPart], weights: dict[ParsedPart, float], show: ResultOptions
 ) -> "Question":
-    from diptych.search.query import Question  # noqa: PLC0415
+    from diptych.search.query import Question
 
     try:
         return Question(
@@ -147,9 +147,9 @@ def _question(
 
 
 def _answer(index: "Index", question: "Question", model: str, device: str, precision: str) -> "Answer":
-    from diptych.cli.machine import load_model  # noqa: PLC0415
-    from diptych.search.encoder import Encoder  # noqa: PLC0415
-    from diptych.search.searcher import Searcher  # noqa: PLC0415
+    from diptych.cli.machine import load_model
+    from diptych.search.encoder import Encoder
+    from diptych.search.searcher import Searcher
 
     name, network, preprocess = load_model(model, device, precision)
     return Searcher(index, Encoder(network, preprocess, name)).search(question)

@@ -17,7 +17,7 @@ _NARROWEST = 20  # characters of a caption that are shown however narrow the ter
 
 def emit_answer(words: str | None, question: "Question", answer: "Answer") -> None:
     """Print an answer as JSON."""
-    from diptych.search.query import result_of  # noqa: PLC0415
+    from diptych.search.query import result_of
 
     kinds: list[dict[str, Any]] = [
         {"text": part.text, "image": part.image, "id": part.id} for part in question.parts
@@ -50,7 +50,7 @@ def print_matches(results: Sequence["Match"], dated: bool) -> None:
 
 def print_list(items: Sequence["Item"], more: bool, as_json: bool) -> None:
     """Print images that were listed by their date, without a question."""
-    from diptych.search.query import listed_result  # noqa: PLC0415
+    from diptych.search.query import listed_result
 
     if as_json:
         results = [listed_result(item) for item in items]

@@ -61,10 +61,10 @@ def serve(
     precision: Precision = "auto",
 ) -> None:
     """Serve an index: a page for people, an API for programs."""
-    from diptych.search.image_index import Index  # noqa: PLC0415
-    from diptych.serving.guard.tokens import Tokens  # noqa: PLC0415
-    from diptych.serving.server import serve as run  # noqa: PLC0415
-    from diptych.serving.server_settings import Settings  # noqa: PLC0415
+    from diptych.search.image_index import Index
+    from diptych.serving.guard.tokens import Tokens
+    from diptych.serving.server import serve as run
+    from diptych.serving.server_settings import Settings
 
     file = server.token_file
     settings = Settings(
@@ -77,7 +77,7 @@ def serve(
         originals=server.originals,
     )
     with Index(folder) as opened:
-        from diptych.cli.machine import load_model  # noqa: PLC0415
+        from diptych.cli.machine import load_model
 
         full_name, network, preprocess = load_model(
             model or opened.manifest.current.model, device, precision, activation

@@ -41,10 +41,10 @@ def sweep(
     as_json: Json = False,
 ) -> int:
     """Train a recipe with many settings and list which were best. The same command goes on with a sweep."""
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from diptych.hardware import pick_device  # noqa: PLC0415
-    from diptych.runs.sweep_run import run_sweep  # noqa: PLC0415
+    from diptych.hardware import pick_device
+    from diptych.runs.sweep_run import run_sweep
 
     asked = plan.sweep(recipe, assignments)
     folder = out if out is not None else Path("runs") / f"{Path(recipe).stem}-sweep"
@@ -84,7 +84,7 @@ def _report(found: Sequence["Trial"], asked: "Sweep", folder: Path, as_json: boo
 
 
 def _run(recipe: "Recipe", folder: Path, resume: bool, device: str, console: "Console | None") -> None:
-    from diptych.runs.training_run import train  # noqa: PLC0415
+    from diptych.runs.training_run import train
 
     if recipe.finetune is not None:
         finetune_with_page(recipe, folder, resume=resume, device=device, console=console)
@@ -93,7 +93,7 @@ def _run(recipe: "Recipe", folder: Path, resume: bool, device: str, console: "Co
 
 
 def _print(found: Sequence["Trial"], metric: str, goal: "Goal", best: Path | None) -> None:
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
     Console(highlight=False).print(_table(found, metric, goal))
     if best is not None:
@@ -108,8 +108,8 @@ def _told(trial: "Trial", metric: str) -> str:
 
 
 def _table(trials: Sequence["Trial"], metric: str, goal: "Goal") -> "Table":
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table
+    from rich.text import Text
 
     keys = list(dict.fromkeys(key for trial in trials for key in trial.settings))
     others = [name for name in ("loss", "accuracy") if name != metric]

@@ -49,7 +49,7 @@ class SweepOptions:
 
     def sweep(self, recipe: str, assignments: tuple[str, ...]) -> "Sweep":
         """Return the sweep that the options ask for."""
-        from diptych.runs.sweep_plan import Sweep  # noqa: PLC0415
+        from diptych.runs.sweep_plan import Sweep
 
         if self.trials is not None and self.trials < 1:
             raise UsageError(f"--trials {self.trials}: expected at least 1")
@@ -80,7 +80,7 @@ NO_SWEEP_OPTIONS = SweepOptions()
 
 def parse_grid(text: str) -> "Grid":
     """Read `section.key=value,value`; a value that is not TOML is a string."""
-    from diptych.runs.sweep_plan import Grid  # noqa: PLC0415
+    from diptych.runs.sweep_plan import Grid
 
     key, values = _split(text, "--grid", "optimizer.learning_rate=1e-4,3e-4")
     try:
@@ -94,7 +94,7 @@ def parse_grid(text: str) -> "Grid":
 
 def parse_range(text: str) -> "Range":
     """Read `section.key=low..high`."""
-    from diptych.runs.sweep_plan import Range  # noqa: PLC0415
+    from diptych.runs.sweep_plan import Range
 
     key, ends = _split(text, "--random", "optimizer.weight_decay=0.01..0.5")
     try:

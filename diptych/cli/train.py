@@ -30,9 +30,9 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Pre-train a model with a recipe; the result is in the folder of the run, under model/."""
-    from diptych.hardware import pick_device  # noqa: PLC0415
-    from diptych.runs.training_run import train as run  # noqa: PLC0415
-    from diptych.training.recipes import load_recipe  # noqa: PLC0415
+    from diptych.hardware import pick_device
+    from diptych.runs.training_run import train as run
+    from diptych.training.recipes import load_recipe
 
     settings = load_recipe(recipe, assignments)
     folder = out if out is not None else Path("runs") / Path(recipe).stem
@@ -50,7 +50,7 @@ def train(
 
 
 def _report(result: "Result", folder: Path, as_json: bool) -> None:
-    from diptych.config import plain  # noqa: PLC0415
+    from diptych.config import plain
 
     say_left_out(result.left_out)
     best = result.best

@@ -135,8 +135,8 @@ def build_app() -> App:
 
 def version() -> str:
     """Versions of the package and of torch, and the device that `--device auto` picks."""
-    import torch  # noqa: PLC0415 - 1.4 s that `--help` must not wait for
+    import torch
 
-    from diptych.hardware import pick_device  # noqa: PLC0415
+    from diptych.hardware import pick_device
 
     return f"diptych {diptych.__version__} (torch {torch.__version__}, device {pick_device('auto')})"

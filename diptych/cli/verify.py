@@ -44,14 +44,14 @@ def _folders(path: Path) -> list[Path]:
 def _checked(folder: Path) -> dict[str, Any]:
     if (folder / "index.json").is_file():
         return _index(str(folder))
-    from diptych.weights.checkpoint import verify_checkpoint  # noqa: PLC0415
+    from diptych.weights.checkpoint import verify_checkpoint
 
     manifest = verify_checkpoint(folder)
     return {"path": str(folder), "kind": "checkpoint", "files": len(manifest.sha256), "model": manifest.kind}
 
 
 def _index(place: str) -> dict[str, Any]:
-    from diptych.search.integrity import verify as verify_index  # noqa: PLC0415
+    from diptych.search.integrity import verify as verify_index
 
     found = verify_index(place)
     return {
