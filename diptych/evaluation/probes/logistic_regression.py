@@ -7,23 +7,14 @@ Minimised over the weights w_k and intercepts b_k of the classes k, for n exampl
 which is that of `sklearn.linear_model.LogisticRegression(C=C)`: intercepts bear no penalty. It has one minimum but for
 a constant that all intercepts may share, so where a fit starts changes its time alone.
 
-The fit is PyTorch's L-BFGS with a strong-Wolfe line search (Nocedal and Wright 2006, chapters 3 and 7), in coordinates
-in which the problem is nearly round. At weights with the probabilities p_ik, the Hessian is close to one block a
-class, c_k S + I / (C n): S the covariance of the features, c_k the mean of p_ik (1 - p_ik). Its eigenvectors are those
-of S, which are found once, for every strength.
-
-L-BFGS comes near the minimum, and stands still there where C is large and the classes can be told apart: losses are
-all but zero, while the weights that the penalty prefers are far away (all digits, C = 1e4: after 1,000 iterations they
-were off by 0.7 of the largest). So Newton's steps end the fit, each in coordinates that are round where it starts, and
-solved for by conjugate gradients from exact products with the Hessian (the same book, algorithm 7.1): near the minimum
-each leaves of the error hardly more than its square. That is sooner there as well: docs/results/linear_probe.md.
+A fit is L-BFGS, and then Newton's steps, in coordinates in which the problem is nearly round: `round_objective` says
+why.
 
 Everything is in float64, also where the features are float32: the steps that decide between two strengths are too
 small for float32, and on two cores the narrow products take only about twice as long. Features are centred and
 widened in chunks that fit into a processor's cache, so that no second copy of them is made.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,6 +22,7 @@ import torch
 from torch import Tensor
 
 from diptych.evaluation.probes.log_losses import Likelihood
+from diptych.evaluation.probes.round_objective import RoundObjective, newton, quasi_newton
 
 MAX_ITERATIONS = 1000  # of L-BFGS: the paper's, appendix A.3
 # With the Hessian, each as long as an iteration: all digits take 440 at C = 1e6, even ones against odd ones 1,600.
@@ -41,14 +33,6 @@ MAX_PRODUCTS = 3000
 # TOLERANCE |w| of those at the minimum.
 TOLERANCE = 1e-3
 
-# Of each component of the gradient in the round coordinates, relative to the root of the objective, whose share that is
-# still to be saved along it is half its square: where L-BFGS ends. From 1e-2 to 1e-3 fits took equally long, at 1e-4
-# twice.
-_NEAR = 1e-3
-
-_ENOUGH_DECREASE = 1e-4  # of what the slope promises, by a step; Nocedal and Wright's c1
-_SHORTEST = 1e-6  # share of a step below which no decrease is sought
-_ROUNDING = 1e-13  # of the objective: an increase that may be none
 _LEAST_CURVATURE = (
     1e-12  # of a class that is told apart without doubt; 1e-6 made C = 1e6 take four times as long
 )
@@ -121,7 +105,7 @@ class LogisticRegression:
         if start is not None:
             weights, intercept = start.weights, start.intercept + start.weights @ self._mean
         around = self._around(weights, intercept, penalty)
-        point, iterations = _quasi_newton(around, max_iterations)
+        point, iterations = quasi_newton(around, max_iterations)
         products, better = 0, True
         while True:
             around = self._around(*around.weights(point), penalty)
@@ -129,7 +113,7 @@ class LogisticRegression:
             left = around.size(gradient) / around.pull
             if left <= tolerance or products >= max_products or not better:
                 break
-            point, more, better = _newton(around, value, gradient, tolerance, max_products - products)
+            point, more, better = newton(around, value, gradient, tolerance, max_products - products)
             products += more
         weights, intercept = around.place
         return Fit(
@@ -141,6 +125,11 @@ class LogisticRegression:
             gradient=left,
             converged=left <= tolerance,
         )
+
+    @property
+    def independent(self) -> bool:
+        """Whether each class is a problem of its own."""
+        return self.likelihood.independent
 
     def objective(self, weights: Tensor, intercept: Tensor, penalty: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return the mean loss with its penalty, and its gradients by weights and intercept, of centred features."""
@@ -175,14 +164,14 @@ class LogisticRegression:
         count = len(self.features)
         return by_weights / count + penalty * change[0], by_intercept / count
 
-    def _around(self, weights: Tensor, intercept: Tensor, penalty: float) -> "_Around":
+    def _around(self, weights: Tensor, intercept: Tensor, penalty: float) -> RoundObjective:
         curvature = torch.zeros_like(intercept)
         for rows in self._chunks():
             logits = torch.addmm(intercept[:, None], weights, self._centred(rows).T)
             curvature += self.likelihood.curvature(logits, rows)
         of_classes = (curvature / len(self.features)).clamp_min(_LEAST_CURVATURE)[:, None]
         unit = torch.cat([of_classes * self._variance + penalty, of_classes], dim=1).rsqrt()
-        return _Around(self, penalty, (weights, intercept), self._axes, unit)
+        return RoundObjective(self, penalty, (weights, intercept), self._axes, unit)
 
     def _principal_axes(self) -> tuple[Tensor, Tensor]:
         """Return the axes (width, axes) along which the centred features vary, and their variance (axes,).
@@ -207,122 +196,9 @@ class LogisticRegression:
         return _chunks(self.features, self.likelihood.classes)
 
 
-@dataclass(frozen=True)
-class _Around:
-    """The objective of one strength in coordinates (classes, axes + 1) in which it is nearly round about a place.
-
-    place: the weights (classes, width) and intercepts (classes,) of centred features. axes: (width, axes), the
-    principal ones. unit: (classes, axes + 1), how far a step of 1 goes along each, and in the last column in the
-    intercept.
-    """
-
-    examples: LogisticRegression
-    penalty: float
-    place: tuple[Tensor, Tensor]
-    axes: Tensor
-    unit: Tensor
-
-    @property
-    def point(self) -> Tensor:
-        """Return the place in these coordinates."""
-        weights, intercept = self.place
-        return torch.cat([weights @ self.axes, intercept[:, None]], dim=1) / self.unit
-
-    def weights(self, point: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the weights (classes, width) and intercepts (classes,) of a point, or of the difference of two."""
-        along_axes = self.unit * point
-        return along_axes[:, :-1] @ self.axes.T, along_axes[:, -1]
-
-    def evaluate(self, point: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the objective (), and its gradient (classes, axes + 1)."""
-        value, *gradients = self.examples.objective(*self.weights(point), self.penalty)
-        return value, self._by_point(*gradients)
-
-    def turn(self, change: Tensor) -> Tensor:
-        """Return the product of the Hessian at the place with a change of the point, both (classes, axes + 1)."""
-        return self._by_point(*self.examples.turn(self.place, self.weights(change), self.penalty))
-
-    @property
-    def pull(self) -> float:
-        """Return the norm of the penalty's gradient; of weights of 0, a number above it."""
-        weights, _ = self.place
-        return max(self.penalty * float(weights.norm()), torch.finfo(weights.dtype).tiny)
-
-    def size(self, gradient: Tensor) -> float:
-        """Return the norm of a gradient by weights and intercepts, these as for a feature as long as all others."""
-        plain = gradient / self.unit
-        plain[:, -1] *= self.examples.spread
-        return float(plain.norm())
-
-    def _by_point(self, by_weights: Tensor, by_intercept: Tensor) -> Tensor:
-        return torch.cat([by_weights @ self.axes, by_intercept[:, None]], dim=1) * self.unit
-
-
 def fitting_device(device: torch.device) -> torch.device:
     """Return where to fit what was computed on `device`: there, unless it has no float64."""
     return torch.device("cpu") if device.type == "mps" else device
-
-
-def _quasi_newton(around: _Around, max_iterations: int) -> tuple[Tensor, int]:
-    """Find a point near the minimum, and how many iterations of L-BFGS it took."""
-    point = around.point.requires_grad_()
-
-    @torch.no_grad()
-    def evaluate() -> Tensor:
-        value, point.grad = around.evaluate(point)
-        return value
-
-    optimizer = torch.optim.LBFGS(
-        [point],
-        max_iter=max_iterations,
-        max_eval=25 * max_iterations,  # a line search's own limit is 25
-        tolerance_grad=_NEAR * math.sqrt(evaluate()),
-        tolerance_change=0,
-        history_size=10,
-        line_search_fn="strong_wolfe",
-    )
-    optimizer.step(evaluate)  # type: ignore[no-untyped-call]
-    return point.detach(), int(optimizer.state[point]["n_iter"])
-
-
-def _newton(
-    around: _Around, value: Tensor, gradient: Tensor, tolerance: float, max_products: int
-) -> tuple[Tensor, int, bool]:
-    """Return the point after one step from the place, the products it took, and whether it is any better.
-
-    value, gradient: the objective and its gradient at the place.
-    """
-    left = around.size(gradient)
-    # The nearer, the sharper, so that the error falls faster than by any factor; but not sharper than is asked for.
-    aim = max(left * min(0.5, math.sqrt(left / around.pull)), 0.5 * tolerance * around.pull)
-    # Conjugate gradients (Nocedal and Wright 2006, algorithm 5.2), of each class for itself where classes do not
-    # compete: three of digits at C = 1e6 took more than twice as many products together.
-    over = 1 if around.examples.likelihood.independent else (0, 1)
-    least = torch.finfo(gradient.dtype).tiny  # what is solved to the last bit has no direction any more
-    change, residual, direction = torch.zeros_like(gradient), -gradient, -gradient
-    square = residual.square().sum(over, keepdim=True)
-    products = 0
-    while around.size(residual) > aim and products < max_products:
-        turned = around.turn(direction)
-        length = square / (direction * turned).sum(over, keepdim=True).clamp_min(least)
-        change += length * direction
-        residual = residual - length * turned
-        before, square = square, residual.square().sum(over, keepdim=True)
-        direction = residual + square / before.clamp_min(least) * direction
-        products += 1
-    share = _share(around, change, float(value), float((gradient * change).sum()))
-    return around.point + share * change, products, share > 0
-
-
-def _share(around: _Around, change: Tensor, value: float, slope: float) -> float:
-    """Return the first of 1, 1/2, 1/4, ... of a change that lowers the objective enough; 0 if none does."""
-    share = 1.0
-    while share > _SHORTEST:
-        most = value * (1 + _ROUNDING) + _ENOUGH_DECREASE * share * slope
-        if float(around.evaluate(around.point + share * change)[0]) <= most:
-            return share
-        share /= 2
-    return 0.0
 
 
 def _chunks(features: Tensor, classes: int) -> Iterator[slice]:
