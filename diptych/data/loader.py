@@ -4,7 +4,6 @@ import collections
 import contextlib
 import hashlib
 import itertools
-import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from diptych.data.example import Example
 from diptych.data.images.augmentations import random_table
 from diptych.data.images.canvas import Canvas
 from diptych.data.left_out import LeftOut, all_left_out, left_out_of
+from diptych.data.mirrorable import may_mirror
 from diptych.data.order import Indices, batches, row_seeds
 from diptych.data.reasons import NO_CAPTION, reason_of
 from diptych.data.sources.opening import Source
@@ -31,13 +31,6 @@ from diptych.errors import DataError, SettingsError
 Tokenize = Callable[[Sequence[str]], Tensor]
 Hear = Callable[[Example], npt.NDArray[np.float32]]
 
-# Words of a caption that a mirrored picture would make wrong.
-_HANDED = re.compile(
-    r"\b(left|right|leftwards|rightwards|clockwise|counterclockwise|anticlockwise|east|west|flag|letter|letters"
-    r"|keycap|digit|number|text|font|brand|logo)\b",
-    re.IGNORECASE,
-)
-_SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)  # those of them that can be put right again
 _AHEAD = 3  # batches
 _LARGE = 4096  # rows of a share beyond which one batch ahead is enough, and three would be gigabytes
 _PIECE = 16  # rows that a thread reads at a time: few enough to share out, enough to make handing over cheap
@@ -302,15 +295,12 @@ class Loader:
             if self.needs_captions:
                 raise DataError(f"{example.key}: {NO_CAPTION}")
             captions = ("",)
-        words = " ".join((*captions, *example.tags))
-        if self.text.exchange_sides:
-            words = _SIDES.sub("", words)
         return _Row(
             pixels=self.canvas.decode(example),
             captions=captions,
             tags=example.tags,
             group=group_id(captions[0] or example.key),
-            mirrored=_HANDED.search(words) is None,
+            mirrored=may_mirror((*captions, *example.tags), exchange_sides=self.text.exchange_sides),
             sound=None if self.hear is None else self.hear(example),
             image=image_id(example.image) if self.tell_images else None,
         )
