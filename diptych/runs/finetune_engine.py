@@ -16,8 +16,9 @@ from diptych.pretrained import load
 from diptych.runs.finetune_figures import Finetuned, Measure, Reports, best_alpha, losses, metrics_of
 from diptych.runs.finetune_product import between, by_names, finished
 from diptych.training.best import Best
-from diptych.training.engine import NotFiniteError, Result, train
+from diptych.training.engine import Result, train
 from diptych.training.feeding import open_examples, open_whole, split_of
+from diptych.training.not_finite import NotFiniteError
 from diptych.training.saving.layout import BEST, HELD_OUT, MODEL, START, TUNED
 from diptych.training.settings import Recipe
 from diptych.weights.checkpoint import read_manifest, save_checkpoint

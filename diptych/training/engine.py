@@ -15,7 +15,6 @@ A run starts from its own newest whole checkpoint when it is resumed, else from 
 Under torchrun every process runs `train`; the first one reports and writes.
 """
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -26,29 +25,26 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from diptych.atomic import write_text
 from diptych.config import plain
 from diptych.data.left_out import LeftOut
-from diptych.data.loader import Batch
 from diptych.distributed import max_over_processes, processes, wait_for_all, world
-from diptych.errors import CheckpointError, DiptychError, SettingsError
 from diptych.models.layers.blocks import compile_blocks, set_recompute
 from diptych.training.approaches.task import Task
 from diptych.training.best import Best
 from diptych.training.evaluating import Evaluate, Evaluation, to_evaluate
 from diptych.training.feeding import open_training_data
 from diptych.training.monitor import Monitor
+from diptych.training.not_finite import tell_not_finite
 from diptych.training.optim.ema import Ema
 from diptych.training.optim.mixed_precision import loss_scale
 from diptych.training.optim.optimizer import build_optimizer
 from diptych.training.optim.schedule import learning_rate
 from diptych.training.parallel import share_model
-from diptych.training.planning.forecast import fitting_chunks
+from diptych.training.planning.chunk_choice import choose_chunks
 from diptych.training.positives import with_positives
 from diptych.training.saving.interrupt import StopRequest, interruption, on_interrupt
-from diptych.training.saving.layout import METRICS, MODEL, RECIPE, checkpoints, refuse_other_files
-from diptych.training.saving.resuming import data_of, refuse_other_data, refuse_other_settings
-from diptych.training.saving.run_files import RunFiles
+from diptych.training.saving.resuming import data_of, refuse_other_data
+from diptych.training.saving.run_files import RunFiles, begin_run
 from diptych.training.saving.saver import Saver
 from diptych.training.settings import Recipe
 from diptych.training.starting import starting_model, with_classes
@@ -77,10 +73,6 @@ class Result:
     left_out: LeftOut = field(default_factory=LeftOut)
 
 
-class NotFiniteError(DiptychError):
-    """The loss or the gradient was not a number for several steps in a row; none of them updated anything."""
-
-
 def train(
     recipe: Recipe,
     out: str | Path,
@@ -101,10 +93,10 @@ def train(
     run = Path(out)
     with processes(device) as here:
         if here.leads:
-            _prepare(run, recipe, resume)
+            begin_run(run, recipe, resume=resume)
         wait_for_all()
-        shown = console or Console(stderr=True)
-        engine = _Engine(recipe, run, torch.device(device), evaluate, shown if here.leads else _silent())
+        shown = (console or Console(stderr=True)) if here.leads else Console(quiet=True)
+        engine = _Engine(recipe, run, torch.device(device), evaluate, shown)
         try:
             if resume:
                 engine.restore()
@@ -144,10 +136,9 @@ class _Engine:
         self.seconds = 0.0
         self.loss = math.nan
         self.not_finite = 0  # steps in a row
-        self.resumed_from: Mapping[str, Any] | None = (
-            None  # the values of the checkpoint, of a run that goes on
-        )
-        self.data: Mapping[str, Any] = {}  # what is noted of the data
+        # The values of the checkpoint that the run goes on from.
+        self.resumed_from: Mapping[str, Any] | None = None
+        self.data: Mapping[str, Any] = {}  # what checkpoints note of the data
 
     def restore(self) -> None:
         """Go back to the newest whole checkpoint of the run, if there is one."""
@@ -189,7 +180,9 @@ class _Engine:
             while not self._done() and not stopped:
                 batch = with_positives(next(batches), recipe.objective.positives, self.device)
                 if self.chunking is None:
-                    self.chunking = self._chunks(batch)
+                    self.chunking = choose_chunks(
+                        recipe, self.model, len(batch.tokens), str(self.device), self._say
+                    )
                 rate = learning_rate(self.step, total, recipe.optimizer.learning_rate, recipe.schedule)
                 result = training_step(
                     self.task,
@@ -241,14 +234,6 @@ class _Engine:
         self.task.use(self.task.towers)
         self.parallel.close()
 
-    def _chunks(self, batch: Batch) -> Chunking:
-        training = self.recipe.training
-        if training.chunk == "auto":
-            chunking = fitting_chunks(self.recipe, self.model, len(batch.tokens), str(self.device))
-            self._say(f"chunk = auto: {_described(chunking)}")
-            return chunking
-        return Chunking(training.chunk, training.text_chunk or training.chunk, training.keep)
-
     def _after(self, result: StepResult, monitor: Monitor) -> None:
         """Count the step, and what was wrong with it."""
         self.step += 1
@@ -258,18 +243,10 @@ class _Engine:
             if self.ema is not None:
                 self.ema.update(self.model, self.step)
             return
-        if self.scaling.overflowed():
-            return
-        self.not_finite += 1
-        monitor.say(
-            f"step {self.step}: loss {result.loss}, gradient norm {result.gradient_norm}; nothing was updated"
-        )
-        if self.not_finite > self.recipe.training.most_not_finite:
-            raise NotFiniteError(
-                f"step {self.step}: the loss or the gradient was not a number for {self.not_finite} steps in a row, "
-                "none of which updated anything; the last checkpoint is as it was. A lower learning rate, a longer "
-                "warm-up, or precision = 'float32' usually helps"
-            )
+        if not self.scaling.overflowed():
+            self.not_finite += 1
+            most = self.recipe.training.most_not_finite
+            tell_not_finite(self.step, result, self.not_finite, most, monitor.say)
 
     def _record(self, result: StepResult, rate: float) -> dict[str, float]:
         return {
@@ -321,33 +298,3 @@ class _Engine:
 
     def _say(self, message: str) -> None:
         self.console.print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)
-
-
-def _described(chunking: Chunking) -> str:
-    if chunking.images is None:
-        return "the whole batch fits at once"
-    return f"{chunking.images} rows at a time, {chunking.keep} graphs kept"
-
-
-def _silent() -> Console:
-    return Console(quiet=True)
-
-
-def _prepare(run: Path, recipe: Recipe, resume: bool) -> None:
-    asked = run / RECIPE
-    for name in (RECIPE, METRICS):
-        # What a start that was killed has left half-written.
-        for leftover in run.glob(f".{name}.*.tmp"):
-            leftover.unlink()
-    if not asked.exists():
-        refuse_other_files(run)
-        run.mkdir(parents=True, exist_ok=True)
-        write_text(asked, json.dumps(plain(recipe), indent=2) + "\n")
-        return
-    if not resume:
-        raise SettingsError(
-            f"{run}: holds a run already; go on with --resume, or name another folder with --out"
-        )
-    refuse_other_settings(asked, json.loads(asked.read_text("utf-8")), recipe)
-    if not checkpoints(run) and (run / MODEL).exists():
-        raise CheckpointError(f"{run}: the run is done, but its checkpoints are gone; nothing to resume")

@@ -16,8 +16,9 @@ from diptych.models.building import build_model
 from diptych.training import engine
 from diptych.training.approaches import contrastive as clip_task
 from diptych.training.approaches.contrastive import ClipTask
-from diptych.training.engine import NotFiniteError, train
-from diptych.training.planning import forecast
+from diptych.training.engine import train
+from diptych.training.not_finite import NotFiniteError
+from diptych.training.planning import chunk_choice, forecast
 from diptych.training.planning.forecast import fitting_chunks
 from diptych.training.recipes import load_recipe
 from diptych.training.saving.layout import checkpoints
@@ -171,7 +172,7 @@ def test_auto_takes_the_whole_batch_where_it_fits_and_less_where_it_does_not(
 
 
 def test_auto_keeps_the_batch_and_its_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "fitting_chunks", lambda *_: Chunking(4, 4, 1))
+    monkeypatch.setattr(chunk_choice, "fitting_chunks", lambda *_: Chunking(4, 4, 1))
     train(tiny(32), tmp_path / "whole")
     train(tiny(32, 'training.chunk="auto"'), tmp_path / "auto")
     assert json.loads((checkpoints(tmp_path / "auto")[-1] / "state.json").read_text())["chunking"] == [

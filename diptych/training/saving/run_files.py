@@ -1,6 +1,7 @@
 """What a run writes into its folder, and how it finds its way back from there."""
 
 import contextlib
+import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -10,15 +11,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diptych.atomic import write_text
 from diptych.config import plain
 from diptych.data.images.transforms import Preprocess
 from diptych.distributed import sum_over_processes, wait_for_all, world
-from diptych.errors import CheckpointError
+from diptych.errors import CheckpointError, SettingsError
 from diptych.models.image_model import ImageModel
 from diptych.training.best import Best
 from diptych.training.optim.ema import Ema
 from diptych.training.parallel import assign, whole
-from diptych.training.saving.layout import AVERAGE, BEST, MODEL, checkpoint_folder
+from diptych.training.saving.layout import (
+    AVERAGE,
+    BEST,
+    METRICS,
+    MODEL,
+    RECIPE,
+    checkpoint_folder,
+    checkpoints,
+    refuse_other_files,
+)
+from diptych.training.saving.resuming import refuse_other_settings
 from diptych.training.saving.run_state import newest_whole, optimizer_state, restore_optimizer
 from diptych.training.saving.saver import Saver, Snapshot
 from diptych.training.settings import Recipe
@@ -152,6 +164,32 @@ class RunFiles:
             settings=plain(self._recipe),
             history=({"what": "trained", "from": start, "steps": step, "seconds": round(seconds)},),
         )
+
+
+def begin_run(run: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Write the recipe into the folder of a new run, or see that a run there can go on.
+
+    Raises:
+        SettingsError: the folder holds other files, a run that is not to be resumed, or one with other settings.
+        CheckpointError: the run is done, and there is nothing to resume from.
+    """
+    asked = run / RECIPE
+    for name in (RECIPE, METRICS):
+        # What a start that was killed has left half-written.
+        for leftover in run.glob(f".{name}.*.tmp"):
+            leftover.unlink()
+    if not asked.exists():
+        refuse_other_files(run)
+        run.mkdir(parents=True, exist_ok=True)
+        write_text(asked, json.dumps(plain(recipe), indent=2) + "\n")
+        return
+    if not resume:
+        raise SettingsError(
+            f"{run}: holds a run already; go on with --resume, or name another folder with --out"
+        )
+    refuse_other_settings(asked, json.loads(asked.read_text("utf-8")), recipe)
+    if not checkpoints(run) and (run / MODEL).exists():
+        raise CheckpointError(f"{run}: the run is done, but its checkpoints are gone; nothing to resume")
 
 
 def _session() -> str:
