@@ -12,7 +12,7 @@ from diptych.models.building import build_model
 from diptych.models.image_model import ImageModel
 from diptych.models.layers.batch_statistics import batch_norms, estimate_statistics
 from diptych.runs.classifier_heads import zero_shot_head
-from diptych.training.settings import FinetuneSettings
+from diptych.training.methods import FinetuneSettings
 from diptych.weights.interpolation import interpolated
 from diptych.weights.merging import merged
 

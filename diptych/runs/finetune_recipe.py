@@ -12,7 +12,7 @@ from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.prompts import templates_for
 from diptych.runs.finetune_data import Examined
 from diptych.training.approaches.approach import ObjectiveSettings
-from diptych.training.methods import FinetuneMethod, objective_of
+from diptych.training.methods import FinetuneMethod, FinetuneSettings, objective_of
 from diptych.training.optim.optimizer_settings import AdamWSettings
 from diptych.training.saving.layout import HELD_OUT
 from diptych.training.settings import (
@@ -20,7 +20,6 @@ from diptych.training.settings import (
     CheckpointSettings,
     DataSettings,
     EvaluationSettings,
-    FinetuneSettings,
     ModelSettings,
     Recipe,
     ScheduleSettings,

@@ -22,9 +22,9 @@ from diptych.runs.finetune_data import Examined, examine
 from diptych.training.approaches import APPROACHES
 from diptych.training.approaches.approach import ObjectiveSettings
 from diptych.training.feeding import open_examples, split_of
-from diptych.training.methods import LABEL_METHODS, objective_of
+from diptych.training.methods import LABEL_METHODS, FinetuneSettings, objective_of
 from diptych.training.saving.layout import RECIPE, START, refuse_other_files
-from diptych.training.settings import OBJECTIVES, FinetuneSettings, Recipe
+from diptych.training.settings import OBJECTIVES, Recipe
 from diptych.weights.checkpoint import load_checkpoint, read_manifest, save_checkpoint, verify_checkpoint
 
 

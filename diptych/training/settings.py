@@ -16,7 +16,7 @@ from diptych.training.approaches.approach import Approach, ObjectiveSettings
 from diptych.training.approaches.contrastive import ClipSettings
 from diptych.training.approaches.encoders import Encoding
 from diptych.training.approaches.task import Task
-from diptych.training.methods import FinetuneMethod
+from diptych.training.methods import FinetuneSettings
 from diptych.training.optim.optimizer_settings import OPTIMIZERS, AdamWSettings, OptimizerSettings
 
 # What `[objective]` may say, by approach.
@@ -27,14 +27,17 @@ OBJECTIVES: dict[str, type[ObjectiveSettings]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    architecture: str | Architecture | None = None  # a published name, or a table of sizes; that of `init`
-    init: str = "scratch"  # or a checkpoint, whose weights the run starts from
-    text_init: str | None = (
-        None  # a checkpoint, from which the text tower alone starts: such as a language model's
-    )
+    """The model, and what it starts from."""
+
+    # A published name, or a table of sizes. When not given: the architecture of `init`.
+    architecture: str | Architecture | None = None
+    # "scratch", or a checkpoint whose weights the run starts from.
+    init: str = "scratch"
+    # A checkpoint that the text tower alone starts from, such as a language model's.
+    text_init: str | None = None
 
     def resolve(self) -> Architecture:
-        """The sizes themselves."""
+        """Return the sizes of the model."""
         if self.architecture is None:
             return _architecture_of(self.init)
         if isinstance(self.architecture, Architecture):
@@ -50,36 +53,45 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    train: str | tuple[str, ...] = ()  # folders, tables, shards, globs; relative to the working folder
-    mixture: dict[str, float] = field(default_factory=dict)  # in place of `train`: place = times an epoch
-    image_column: str | None = None  # of a table; found when not given
-    caption_column: str | None = None  # likewise
-    delimiter: str | None = None  # between the columns of a text table; found when not given
-    image_root: str | None = (
-        None  # folder that image paths of a table are relative to; the table's when not given
-    )
+    """What is trained on, and how often each example of it is seen."""
+
+    # Folders, tables, shards or globs; relative to the working folder.
+    train: str | tuple[str, ...] = ()
+    # In place of `train`: each source, and how often it is seen in an epoch.
+    mixture: dict[str, float] = field(default_factory=dict)
+    # The columns of a table, and what divides those of a text table. What is not given is found.
+    image_column: str | None = None
+    caption_column: str | None = None
+    label_column: str | None = None
+    delimiter: str | None = None
+    # The folder that a table's image paths are relative to. When not given: the table's own.
+    image_root: str | None = None
     text: TextSampling = field(default_factory=TextSampling)
-    weight_by: str | None = None  # the metadata field that `weights` is about
-    weights: dict[str, float] = field(default_factory=dict)  # times an epoch; 1 for what is not named
-    hold_out: dict[str, tuple[str, ...]] = field(default_factory=dict)  # metadata field = values never seen
-    permute_captions: bool = (
-        False  # train on wrong pairs: the control that shows what is learned from the pairing
-    )
-    # Where a class stands, for those who learn from labels; a group is that of an emoji's code point.
+    # A metadata field, and how often an example is seen in an epoch by its value there; 1 for other values.
+    weight_by: str | None = None
+    weights: dict[str, float] = field(default_factory=dict)
+    # Metadata fields, and their values whose examples are never seen.
+    hold_out: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    # Train on shuffled captions: the control that shows what is learned from the pairing.
+    permute_captions: bool = False
+    # Where the label of an example is; "group" is the group of an emoji's code point.
     label_from: Literal["label", "caption", "group"] = "label"
-    label_column: str | None = None  # of a table; found when not given
-    validation: float = 0.0  # share of each class, 0..1, that is kept from training: the data "held-out"
-    near_copies: bool = (
-        True  # whether near copies of an image stay on its side of that; equal images always do
-    )
-    group_by: str | None = (
-        None  # the metadata field, or "folder", whose equal values do, in place of near copies
-    )
-    balance: float = 0.0  # of classes: 0 shows them as often as they are, 1 all equally often
-    labels_per_class: int | None = None  # so many examples of each class alone, drawn with the seed
-    cache: bool = False  # keep decoded pictures in memory
-    workers: int = 2  # threads that decode; 0: in the training thread
-    most_bad: float = 0.05  # share of unreadable pairs, 0..1, that ends the run
+    # Share of each class, 0..1, that is kept from training: the data "held-out".
+    validation: float = 0.0
+    # Whether near copies of an image stay on its side of that split; equal images always do.
+    near_copies: bool = True
+    # A metadata field, or "folder": examples with an equal value stay on one side, in place of near copies.
+    group_by: str | None = None
+    # 0 shows classes as often as they occur, 1 shows all classes equally often.
+    balance: float = 0.0
+    # Train on this many examples of each class alone, drawn with the seed.
+    labels_per_class: int | None = None
+    # Keep decoded images in memory.
+    cache: bool = False
+    # Threads that decode; 0 decodes in the training thread.
+    workers: int = 2
+    # Share of unreadable pairs, 0..1, above which the run ends.
+    most_bad: float = 0.05
 
     def __post_init__(self) -> None:
         if bool(self.train) == bool(self.mixture):
@@ -90,27 +102,44 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleSettings:
+    """The learning rate over the run."""
+
     name: Literal["cosine"] = "cosine"
-    warmup_steps: int = 2_000  # optimizer steps of linear growth
-    final_fraction: float = 0.0  # of the peak, at the last step
+    # Optimizer steps of linear growth.
+    warmup_steps: int = 2_000
+    # The last step's share of the peak.
+    final_fraction: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    batch_size: int  # pairs of one optimizer step, over all processes
-    steps: int | None = None  # optimizer steps; give this or `samples`
-    samples: int | None = None  # pairs seen in the whole run
-    chunk: int | Literal["auto"] | None = None  # images of one forward pass; none: the whole batch at once
-    text_chunk: int | None = None  # texts of one forward pass; as many as images when not given
-    keep: int = 0  # image and text chunks whose graphs are kept, and not computed again
-    # bfloat16 and float16: autocast around float32 weights; float16 with loss scaling
+    """How long a run is, and how it computes a step."""
+
+    # Pairs of one optimizer step, over all processes.
+    batch_size: int
+    # The length of the run: optimizer steps, or pairs seen.
+    steps: int | None = None
+    samples: int | None = None
+    # Images of one forward pass; None takes the whole batch at once.
+    chunk: int | Literal["auto"] | None = None
+    # Texts of one forward pass. When not given: as many as images.
+    text_chunk: int | None = None
+    # Image and text chunks whose graphs are kept, and not computed again.
+    keep: int = 0
+    # bfloat16 and float16 are autocast around float32 weights; float16 scales the loss.
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    recompute: bool = False  # compute the inside of each block again in the backward pass: less memory
-    compile: bool = False  # torch.compile of each block
-    patch_dropout: float = 0.0  # share of an image's patches that are left out (FLIP), 0..1
-    ema: float | None = None  # decay a step of an average of the weights, saved beside them
-    distributed: Literal["ddp", "fsdp"] = "ddp"  # how several processes share the model
-    most_not_finite: int = 5  # steps in a row whose loss or gradient is not a number before the run stops
+    # Compute the inside of each block again in the backward pass, which saves memory.
+    recompute: bool = False
+    # Use torch.compile on each block.
+    compile: bool = False
+    # Share of an image's patches that is left out (FLIP), 0..1.
+    patch_dropout: float = 0.0
+    # The decay a step of an average of the weights, which is saved beside them.
+    ema: float | None = None
+    # How several processes share the model.
+    distributed: Literal["ddp", "fsdp"] = "ddp"
+    # Steps in a row whose loss or gradient is not a number, after which the run stops.
+    most_not_finite: int = 5
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -124,15 +153,18 @@ class TrainingSettings:
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the run; samples that fill no batch are left out."""
+        """The optimizer steps of the run; samples that do not fill a batch are left out."""
         return self.steps if self.steps is not None else (self.samples or 0) // self.batch_size
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSettings:
-    every_steps: int | None = None  # a checkpoint to resume from; the last step always makes one
-    every_minutes: float | None = 10.0  # likewise, by the clock
-    keep: int = 2  # the newest ones; at least 2, so that one is whole while the next is written
+    """When a checkpoint to resume from is written; the last step always writes one."""
+
+    every_steps: int | None = None
+    every_minutes: float | None = 10.0
+    # The newest checkpoints that are kept: at least 2, so that one is whole while the next is written.
+    keep: int = 2
 
     def __post_init__(self) -> None:
         if self.keep < 2:
@@ -147,10 +179,15 @@ SAID_OF_EVERY_TASK: dict[str, Any] = {"label_from": "label", "where": {}}
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    every_steps: int | None = None  # besides the last step
-    best: str | None = None  # TASK_METRIC, as in the log, by which the best weights are kept in model-best/
-    patience: int | None = None  # evaluations in a row without a new best after which the run ends
-    # Held-out pictures with captions: beside them, `diptych report` shows what a captioner writes.
+    """What is measured during a run."""
+
+    # The last step is always measured.
+    every_steps: int | None = None
+    # TASK_METRIC, as in the log: the best weights by this metric are kept in model-best/.
+    best: str | None = None
+    # Evaluations in a row without a new best, after which the run ends.
+    patience: int | None = None
+    # Held-out images with captions: `diptych report` shows what a captioner writes beside them.
     captions: str | None = None
     # A table an evaluation: its `name` (of its columns in the log), its `task`, its `data` (as training data, or
     # "held-out": what [data] validation keeps), and the settings of that task, which `diptych.runs.evaluations` reads.
@@ -167,60 +204,6 @@ class EvaluationSettings:
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise SettingsError(f"[evaluation] two tasks have the name {twice!r}; the log needs one for each")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneSettings:
-    """How a trained model goes on (docs/finetuning.md)."""
-
-    method: FinetuneMethod
-    # Where the classifier begins: as the words of the classes say, as a logistic regression on the training part's
-    # features, or at zero. When not given: probe for head, lp-ft and several labels, zero-shot for all others.
-    head: Literal["zero-shot", "probe", "zero"] | None = None
-    # Share of the fine-tuned weights in the result, the others being those of the start, 0..1; or that which is best on
-    # the mean of the held-out part and the mean of the other tasks. 0.5 for wise-ft and 1 for all others without it.
-    alpha: float | Literal["best"] | None = None
-    alphas: tuple[float, ...] = tuple(number / 5 for number in range(6))  # measured after wise-ft
-    # Class = its names in texts; else its label.
-    words: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    templates: tuple[str, ...] = ("{}",)  # of texts about a class
-    several: bool = False  # an image may be of any number of classes
-    batch_norms: Literal["fixed", "trained"] = "fixed"  # whether they use their running averages in training
-    rank: int = 8  # of lora
-    scale: float = 2.0  # of lora's updates
-    adapts: tuple[Literal["image", "text"], ...] = ("image",)  # towers that lora adapts
-    most_lost: float = 0.2  # share of a task's accuracy above chance whose loss raises the alarm, 0..1
-
-    def __post_init__(self) -> None:
-        for alpha in (*self.alphas, *([self.alpha] if isinstance(self.alpha, float) else [])):
-            if not 0 <= alpha <= 1:
-                raise SettingsError(f"[finetune] alpha = {alpha}: a share of the fine-tuned weights, 0..1")
-        if self.rank < 1:
-            raise SettingsError(f"[finetune] rank = {self.rank}: at least 1")
-        if not self.templates or not all("{}" in template for template in self.templates):
-            raise SettingsError(
-                f"[finetune] templates = {list(self.templates)}: at least one, each with {{}} where the name goes"
-            )
-        if self.several and (self.head == "zero-shot" or self.method in ("flyp", "lit", "contrastive")):
-            raise SettingsError(
-                f"[finetune] several labels an image: not with method {self.method!r} and head {self.head!r}; words "
-                "say which class is nearest, not whether each is there. Use full, lp-ft, wise-ft, head or lora, with "
-                "the head probe or zero"
-            )
-
-    @property
-    def begins(self) -> Literal["zero-shot", "probe", "zero"]:
-        """Where the classifier begins."""
-        if self.head is not None:
-            return self.head
-        return "probe" if self.method in ("head", "lp-ft") or self.several else "zero-shot"
-
-    @property
-    def share(self) -> float | Literal["best"]:
-        """The alpha of the result."""
-        if self.alpha is not None:
-            return self.alpha
-        return 0.5 if self.method == "wise-ft" else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

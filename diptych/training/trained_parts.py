@@ -6,8 +6,8 @@ from diptych.errors import SettingsError
 from diptych.models.image_model import ImageModel
 from diptych.models.layers.batch_statistics import batch_norms
 from diptych.models.layers.low_rank import LowRankUpdate
-from diptych.training.methods import objective_of
-from diptych.training.settings import FinetuneSettings, Recipe
+from diptych.training.methods import FinetuneSettings, objective_of
+from diptych.training.settings import Recipe
 
 # By method: the parts whose weights change, where labels are learned; and where texts are.
 _OF_LABELS = {

@@ -13,6 +13,7 @@ from diptych.runs.sweep_plan import Sweep
 from diptych.training import settings as schema
 from diptych.training.approaches import APPROACHES
 from diptych.training.approaches.contrastive import ClipSettings
+from diptych.training.methods import FinetuneSettings
 from diptych.training.recipes import load_recipe
 from diptych.training.unread import METHODS, refuse_unread
 
@@ -92,7 +93,7 @@ def test_a_shipped_recipe_can_be_written_out_and_read_again(tmp_path: Path) -> N
 
 
 def test_the_table_of_methods_names_what_there_is() -> None:
-    hints = typing.get_type_hints(schema.FinetuneSettings)
+    hints = typing.get_type_hints(FinetuneSettings)
     assert set(METHODS) <= set(hints)
     assert {name for readers in METHODS.values() for name in readers} <= set(typing.get_args(hints["method"]))
 
