@@ -65,3 +65,11 @@ def metric_interval(metric: str, interval: tuple[float, float] | None) -> str:
         if interval is None
         else f"{metric_value(metric, interval[0])} to {metric_value(metric, interval[1])}"
     )
+
+
+def file_size(count: int) -> str:
+    """Bytes of a file for people, as shops count them: 1.2 MB, 34.5 kB, 640 bytes."""
+    for unit, name in ((1_000_000, "MB"), (1_000, "kB")):
+        if count >= unit:
+            return f"{count / unit:,.1f} {name}"
+    return f"{count} bytes"

@@ -11,7 +11,7 @@ from diptych.cli.options import NO_TABLE_OPTIONS, Json, SourcePlace, TableOption
 from diptych.cli.output import emit, progress, say, say_left_out, table
 from diptych.errors import UsageError
 from diptych.printable import printable
-from diptych.wording import count_of, percent
+from diptych.wording import count_of, file_size, percent
 
 if TYPE_CHECKING:
     from diptych.data.inspection import Inspection, Range
@@ -199,9 +199,7 @@ def pack(
         emit({"out": str(out), **counts, **more})
         return
     noun = "shard" if len(shards) == 1 else "shards"
-    print(
-        f"{out}: {packed.examples:,} of {packed.total:,} rows in {len(shards):,} {noun}, {size / 1e6:,.1f} MB"
-    )
+    print(f"{out}: {packed.examples:,} of {packed.total:,} rows in {len(shards):,} {noun}, {file_size(size)}")
     if packed.reasons:
         _show_reasons(packed.reasons, packed.total)
         print(f"dropped rows are listed in {out / 'pack.json'}")

@@ -32,6 +32,7 @@ from diptych.data.left_out import HIDDEN, ORPHAN, LeftOut, all_left_out
 from diptych.data.sources.storage import Strings, Version
 from diptych.data.sources.tar import Member, read_members
 from diptych.errors import DataError
+from diptych.wording import file_size
 
 _FORMAT_VERSION = 2  # version 1 did not name what was left out
 _PARTS = ("image", "json", "text", "label")
@@ -176,7 +177,7 @@ class ShardSource:
         count = len(self._shards)
         size = sum(shard.version.size for shard in self._shards)
         shards = "1 tar shard" if count == 1 else f"{count:,} tar shards"
-        lines = [f"{self.name}: {len(self):,} examples in {shards} ({size / 1e6:,.1f} MB)"]
+        lines = [f"{self.name}: {len(self):,} examples in {shards} ({file_size(size)})"]
         if self._unfinished:
             lines.append(
                 f"left out: {self._unfinished:,} unfinished, without the _stats.json that img2dataset writes last"

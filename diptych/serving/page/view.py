@@ -11,6 +11,7 @@ from diptych.search.query import Answer, Match
 from diptych.search.stores.image_rows import Item
 from diptych.serving.page.filter_form import Filters
 from diptych.serving.page.page_state import PAGE, State, Term, shortest
+from diptych.wording import file_size
 
 # A picture up to this many pixels a side is shown at no more than twice its size.
 SMALL = 160
@@ -285,7 +286,7 @@ def facts(item: Item) -> tuple[tuple[str, str], ...]:
     """What is known of a picture, name and value, for people."""
     known: list[tuple[str, str]] = [("File", shown(item.uri)), ("Source", shown(item.source))]
     if item.width:
-        known.append(("Size", f"{item.width:,} by {item.height:,} pixels, {_bytes(item.size)}"))
+        known.append(("Size", f"{item.width:,} by {item.height:,} pixels, {file_size(item.size)}"))
     known += [("Caption", shown(caption)) for caption in item.captions[1:]]
     if item.taken is not None:
         known.append(("Taken", _clock(item.taken)))
@@ -315,13 +316,6 @@ def _page_of(state: State, item: Item) -> str:
 
 def _page(state: State, offset: int) -> str:
     return f"/{replace(state, offset=max(0, offset)).query()}"
-
-
-def _bytes(size: int) -> str:
-    for unit, name in ((1_000_000, "MB"), (1_000, "kB")):
-        if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return f"{size} bytes"
 
 
 def _moment(nanoseconds: int) -> str:
