@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from foreign_folders import write_open_clip_folder, write_transformers_folder
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -23,10 +24,8 @@ from diptych.models.building import build_model
 from diptych.models.image_model import ImageModel
 from diptych.pretrained import fingerprint
 from diptych.weights.checkpoint import save_checkpoint
-from diptych.weights.foreign.open_clip import write_open_clip_folder
 from diptych.weights.foreign.plain_files import AssumedWarning
 from diptych.weights.foreign.published import FILES, PublishedFile
-from diptych.weights.foreign.transformers import write_transformers_folder
 from tests.weights.small_clip import RESNET, VIT, openai_state, same_weights, save, small_clip
 
 GELU = replace(VIT, activation="gelu")
