@@ -15,6 +15,7 @@ from diptych.errors import SettingsError, UsageError
 from diptych.evaluation.datasets.benchmark import Benchmark, benchmark_from
 from diptych.evaluation.task_report import Report
 from diptych.evaluation.tasks import TASKS, LabelFrom, TaskSettings, read_task
+from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.classification import BuildClassifier, classifier
 from diptych.evaluation.zero_shot.prompts import TEMPLATES, suitable_templates
 from diptych.models.image_model import ImageModel
@@ -42,6 +43,11 @@ class TaskData(NamedTuple):
     def label_from(self) -> LabelFrom:
         """Return where an image's class stands, unless the task says."""
         return self.known.label_from if self.known else "label"
+
+    @property
+    def labels(self) -> LabelSet | None:
+        """Return the published classes."""
+        return self.known.labels if self.known else None
 
 
 OpenData = Callable[[str, TaskSettings], TaskData]  # opens a place in the way that a task's settings say

@@ -1,6 +1,8 @@
 """How each task of `diptych.evaluation.tasks` opens its data and measures a model."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from diptych.config import plain
 from diptych.data.sources.opening import Source
@@ -32,6 +34,8 @@ from diptych.evaluation.zero_shot.multi_label import evaluate_multi_label
 from diptych.evaluation.zero_shot.own_classes import evaluate_own_classes
 from diptych.evaluation.zero_shot.prompts import check_templates, templates_named
 
+Features = TypeVar("Features", bound=ProbeData)
+
 
 class ZeroShotData(NamedTuple):
     """What is classified into what, and how that is told. labels: None for those that occur in the source."""
@@ -48,17 +52,17 @@ def zero_shot_data(task: ZeroShot, context: Context) -> ZeroShotData:
     data = context.tested(task)
     own = _labels(task.labels)
     given = _templates(task.templates, f"the task {task.name!r}") or (own and own.templates)
-    known = data.known
     return ZeroShotData(
         source=data.source,
-        labels=own or (known.labels if known else None),
-        templates=given or (known.templates if known else None) or context.templates,
+        labels=own or data.labels,
+        templates=given or (data.known and data.known.templates) or context.templates,
         label_from=task.label_from or data.label_from,
         metric=_metric(task, data),
     )
 
 
 def zero_shot(task: ZeroShot, context: Context) -> Job:
+    """Prepare `evaluate_zero_shot`, or `evaluate_multi_label` where images have several labels."""
     source, labels, words, label_from, metric = zero_shot_data(task, context)
     if metric == "map11" and (task.group_by is not None or task.label_from is not None):
         raise UsageError(
@@ -66,32 +70,10 @@ def zero_shot(task: ZeroShot, context: Context) -> Job:
         )
 
     def measure(subject: Subject, progress: Progress | None) -> Report:
+        run = partial(_run, subject, source, progress, labels=labels, templates=words, build=subject.build)
         if metric == "map11":
-            return evaluate_multi_label(
-                subject.model,
-                subject.preprocess,
-                source,
-                model_name=subject.name,
-                labels=labels,
-                templates=words,
-                build=subject.build,
-                batch_size=subject.batch_size,
-                progress=progress,
-            )
-        return evaluate_zero_shot(
-            subject.model,
-            subject.preprocess,
-            source,
-            model_name=subject.name,
-            labels=labels,
-            templates=words,
-            label_from=label_from,
-            group_by=task.group_by,
-            headline=metric,
-            build=subject.build,
-            batch_size=subject.batch_size,
-            progress=progress,
-        )
+            return run(evaluate_multi_label)
+        return run(evaluate_zero_shot, label_from=label_from, group_by=task.group_by, headline=metric)
 
     return Job(
         sources=(source,),
@@ -102,57 +84,38 @@ def zero_shot(task: ZeroShot, context: Context) -> Job:
 
 
 def retrieval(task: Retrieval, context: Context) -> Job:
+    """Prepare `evaluate_retrieval`."""
     source = context.tested(task).source
 
     def measure(subject: Subject, progress: Progress | None) -> Report:
-        return evaluate_retrieval(
-            subject.model,
-            subject.preprocess,
-            source,
-            model_name=subject.name,
-            truncate=task.truncate,
-            batch_size=subject.batch_size,
-            progress=progress,
-        )
+        return _run(subject, source, progress, evaluate_retrieval, truncate=task.truncate)
 
     return Job(sources=(source,), measure=measure)
 
 
 def word_order(task: WordOrder, context: Context) -> Job:
+    """Prepare `evaluate_word_order`."""
     source = context.tested(task).source
 
     def measure(subject: Subject, progress: Progress | None) -> Report:
-        return evaluate_word_order(
-            subject.model,
-            subject.preprocess,
-            source,
-            model_name=subject.name,
-            batch_size=subject.batch_size,
-            progress=progress,
-        )
+        return _run(subject, source, progress, evaluate_word_order)
 
     return Job(sources=(source,), measure=measure)
 
 
 def own_labels(task: OwnLabels, context: Context) -> Job:
+    """Prepare `evaluate_own_classes`."""
     data = context.tested(task)
-    source, known = data
+    label_from = task.label_from or data.label_from
 
     def measure(subject: Subject, progress: Progress | None) -> Report:
-        return evaluate_own_classes(
-            subject.model,
-            subject.preprocess,
-            source,
-            model_name=subject.name,
-            label_from=task.label_from or data.label_from,
-            batch_size=subject.batch_size,
-            progress=progress,
-        )
+        return _run(subject, data.source, progress, evaluate_own_classes, label_from=label_from)
 
-    return Job(sources=(source,), measure=measure, phrases=_phrases(known.labels if known else None))
+    return Job(sources=(data.source,), measure=measure, phrases=_phrases(data.labels))
 
 
 def linear_probe(task: LinearProbe, context: Context) -> Job:
+    """Prepare `evaluate_linear_probe`."""
     test = context.tested(task)
     train = _training_data(task, context)
     validation = [] if task.validation is None else [context.open(task.validation, task)]
@@ -165,16 +128,9 @@ def linear_probe(task: LinearProbe, context: Context) -> Job:
     def features(
         subject: Subject, data: TaskData, classes: LabelSet | None, progress: Progress | None
     ) -> ProbeData:
-        if metric != "map11":
-            return _features(subject, data, classes, task, progress)
-        return multi_label_features(
-            subject.model,
-            subject.preprocess,
-            data.source,
-            labels=classes,
-            batch_size=subject.batch_size,
-            progress=progress,
-        )
+        if metric == "map11":
+            return _features(multi_label_features, subject, data, classes, progress)
+        return _labelled_features(task, subject, data, classes, progress)
 
     def measure(subject: Subject, progress: Progress | None) -> Report:
         learned = features(subject, train, None, progress)
@@ -192,12 +148,13 @@ def linear_probe(task: LinearProbe, context: Context) -> Job:
     return Job(
         sources=tuple(part.source for part in (test, train, *validation)),
         measure=measure,
-        phrases=_phrases(test.known.labels if test.known else None),
+        phrases=_phrases(test.labels),
         fits=MOST_FITS,
     )
 
 
 def few_shot(task: FewShot, context: Context) -> Job:
+    """Prepare `evaluate_few_shot`."""
     test = context.tested(task)
     train = _training_data(task, context)
     metric = _metric(task, test)
@@ -208,10 +165,10 @@ def few_shot(task: FewShot, context: Context) -> Job:
         )
 
     def measure(subject: Subject, progress: Progress | None) -> Report:
-        learned = _features(subject, train, None, task, progress)
+        learned = _labelled_features(task, subject, train, None, progress)
         return evaluate_few_shot(
             learned,
-            _features(subject, test, LabelSet.of(learned.classes), task, progress),
+            _labelled_features(task, subject, test, LabelSet.of(learned.classes), progress),
             model_name=subject.name,
             shots=task.shots,
             seeds=task.seeds,
@@ -224,28 +181,59 @@ def few_shot(task: FewShot, context: Context) -> Job:
     return Job(
         sources=(test.source, train.source),
         measure=measure,
-        phrases=_phrases(test.known.labels if test.known else None),
+        phrases=_phrases(test.labels),
         fits=len(set(task.shots)) * task.seeds,
     )
 
 
+def _run(
+    subject: Subject,
+    source: Source,
+    progress: Progress | None,
+    evaluate: Callable[..., Report],
+    **settings: Any,
+) -> Report:
+    """Measure a model on a source with a function of this package, which takes the subject's fields by these names."""
+    return evaluate(
+        subject.model,
+        subject.preprocess,
+        source,
+        model_name=subject.name,
+        batch_size=subject.batch_size,
+        progress=progress,
+        **settings,
+    )
+
+
 def _features(
+    compute: Callable[..., Features],
     subject: Subject,
     data: TaskData,
     classes: LabelSet | None,
-    task: LinearProbe | FewShot,
     progress: Progress | None,
-) -> LabelledFeatures:
-    """Compute the features of images of one class each; classes: those of the data when not given."""
-    return labelled_features(
+    **settings: Any,
+) -> Features:
+    """Compute the features of images; classes: those of the data when not given."""
+    return compute(
         subject.model,
         subject.preprocess,
         data.source,
         labels=classes,
-        label_from=task.label_from or data.label_from,
         batch_size=subject.batch_size,
         progress=progress,
+        **settings,
     )
+
+
+def _labelled_features(
+    task: LinearProbe | FewShot,
+    subject: Subject,
+    data: TaskData,
+    classes: LabelSet | None,
+    progress: Progress | None,
+) -> LabelledFeatures:
+    label_from = task.label_from or data.label_from
+    return _features(labelled_features, subject, data, classes, progress, label_from=label_from)
 
 
 def _training_data(task: LinearProbe | FewShot, context: Context) -> TaskData:

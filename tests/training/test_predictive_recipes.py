@@ -8,7 +8,7 @@ import torch
 import diptych
 from diptych.data.example import Example
 from diptych.data.sources.opening import open_source
-from diptych.doctor import data_checks
+from diptych.doctor.caption_checks import caption_checks
 from diptych.evaluation.generated_captions import write_captions
 from diptych.models.heads.captioner import Captioner
 from diptych.models.heads.word_predictor import WordPredictor
@@ -78,7 +78,7 @@ def test_two_runs_of_a_recipe_are_equal_to_the_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("same", "status"), [(20, "ok"), (40, "fail")])
 def test_the_doctor_knows_that_equal_captions_are_no_wrong_answers(same: int, status: str) -> None:
     examples = [Example(str(number), b"", ("a star" if number < same else "a ring",)) for number in range(40)]
-    checks = {check.name: check for check in data_checks._words(examples, load_recipe("virtex"))}
+    checks = {check.name: check for check in caption_checks(examples, load_recipe("virtex"))}
     assert checks["something to learn"].status == status
     assert checks["something to learn"].detail.startswith(f"{1 + (same < 40)} captions of 40 are distinct")
     assert "same captions" not in checks
