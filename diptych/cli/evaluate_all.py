@@ -91,9 +91,11 @@ class _Terminal:
             what = f"failed: {result.error}"
         else:
             what = "is there already, and nothing has changed" if kept else f"done in {result.seconds:.1f} s"
+        notes: tuple[str, ...] = ()
         if result.report is not None and not kept:
             say_left_out(result.report.left_out)
-        say(f"{self._done}/{self._tasks} {result.name}: {what}")
+            notes = result.report.notes
+        say(f"{self._done}/{self._tasks} {result.name}: {'; '.join([what, *notes])}")
 
 
 def _subject(model: str, device: str, precision: str, *, leads: bool, keep: bool) -> "SuiteSubject":
