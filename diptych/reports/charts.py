@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from diptych.evaluation.zero_shot.reliability import Bin, Reliability
 
 WIDTH, HEIGHT = 1000, 360  # of the drawing's own coordinates
-_BANDS = 80  # columns in which the pointer is told the values
+_BANDS = 80  # columns with a tooltip each
 _DECADES = 1.5  # of the values, from which on a positive quantity is drawn on a logarithmic axis
 
 Show = Callable[[float], str]
@@ -25,12 +25,12 @@ Show = Callable[[float], str]
 
 @dataclass(frozen=True)
 class Series:
-    """One line. number: of its colour, from 0. points: (across, up). told: what the pointer is told at each point."""
+    """One line. number: of its colour, from 0. points: (across, up). tooltips: one a point, if any."""
 
     name: str
     number: int
     points: Points
-    told: Sequence[str] = ()
+    tooltips: Sequence[str] = ()
 
     @property
     def colour(self) -> str:
@@ -73,11 +73,11 @@ class Tick:
 
 @dataclass(frozen=True)
 class Shape:
-    """One path of a drawing. kind: its classes in the style sheet. told: its tooltip."""
+    """One path of a drawing. kind: its classes in the style sheet."""
 
     kind: str
     path: str
-    told: str = ""
+    tooltip: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,11 @@ class Value:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """A chart with everything placed. spoken: for screen readers. mark: the name of a level, from the top."""
+    """A chart with everything placed. aria_label: the chart in words. mark: the name of a level, from the top."""
 
     title: str
     note: str
-    spoken: str
+    aria_label: str
     up: Sequence[Tick]
     across: Sequence[Tick]
     shapes: Sequence[Shape]
@@ -118,9 +118,9 @@ class _Plane:
 
     def dots(self, series: Series) -> Iterator[Shape]:
         """Yield a circle a point: a line of no length with round ends stays one however the drawing is stretched."""
-        told = series.told or [""] * len(series.points)
-        for point, words in zip(series.points, told, strict=True):
-            yield Shape(f"dot {series.colour}", f"M{self.at(point)}h0", words)
+        tooltips = series.tooltips or [""] * len(series.points)
+        for point, tooltip in zip(series.points, tooltips, strict=True):
+            yield Shape(f"dot {series.colour}", f"M{self.at(point)}h0", tooltip)
 
     def ticks(self, show_across: Show, show_up: Show) -> tuple[list[Tick], list[Tick]]:
         """Return the labels below and on the left."""
@@ -151,7 +151,7 @@ def over_steps(chart: Chart, last: float) -> Drawing:
     return Drawing(
         title=chart.title,
         note=f"{chart.note}{', logarithmic' if up.logarithmic else ''}",
-        spoken=_spoken(chart),
+        aria_label=_aria_label(chart),
         up=left,
         across=across,
         shapes=[*shapes, *(dot for best in chart.best for dot in plane.dots(best)), *_bands(chart, last)],
@@ -163,14 +163,14 @@ def over_steps(chart: Chart, last: float) -> Drawing:
 def against(
     title: str, note: str, series: Sequence[Series], show_across: Show, show_up: Show = percent
 ) -> Drawing:
-    """Draw one quantity against another: lines with a dot a point, which the pointer is told about."""
+    """Draw one quantity against another: lines with a dot and a tooltip a point."""
     across, up = zip(*(point for each in series for point in each.points), strict=True)
     plane = _Plane(Axis.linear(min(across), max(across)), Axis.linear(min(up), max(up)))
     below, left = plane.ticks(show_across, lambda tick: _value_tick(tick, plane.up, show_up))
     return Drawing(
         title=title,
         note=note,
-        spoken="; ".join(f"{each.name}: {', '.join(each.told)}" for each in series),
+        aria_label="; ".join(f"{each.name}: {', '.join(each.tooltips)}" for each in series),
         up=left,
         across=below,
         shapes=[
@@ -196,7 +196,7 @@ def reliability_chart(found: "Reliability", title: str = "Reliability") -> Drawi
         f"{percent(found.by_chance)} with as many images. Across: the stated probability, "
         f"{percent(found.confidence)} on average. Up: accuracy, {percent(found.accuracy)}: "
         f"{'over' if over > 0 else 'under'}confident by {percent(abs(over))}. Faint bars: the number of images.",
-        spoken="; ".join(map(_bin_words, found.curve)),
+        aria_label="; ".join(map(_bin_words, found.curve)),
         up=left,
         across=below,
         shapes=[
@@ -221,7 +221,7 @@ def _now(series: Series, chart: Chart) -> float:
     return values[-1]
 
 
-def _spoken(chart: Chart) -> str:
+def _aria_label(chart: Chart) -> str:
     parts = []
     for series in chart.series:
         points = smoothed(series.points) if chart.noisy else series.points
@@ -254,7 +254,7 @@ def _value_tick(tick: float, axis: Axis, show: Show) -> str:
 
 def _bands(chart: Chart, last: float) -> Iterable[Shape]:
     """Return invisible columns whose tooltips browsers show under the pointer."""
-    told: list[list[str]] = [[] for _ in range(_BANDS)]
+    tooltips: list[list[str]] = [[] for _ in range(_BANDS)]
     for series in chart.series:
         name = f"{series.name}: " if len(chart.series) > 1 else ""
         seen: set[int] = set()
@@ -262,10 +262,10 @@ def _bands(chart: Chart, last: float) -> Iterable[Shape]:
             band = min(_BANDS - 1, int(step * _BANDS / last))
             if band not in seen:
                 seen.add(band)
-                told[band].append(f"{name}{chart.show(value)} at step {step:,.0f}")
+                tooltips[band].append(f"{name}{chart.show(value)} at step {step:,.0f}")
     return [
         Shape("band", _column(band / _BANDS, (band + 1) / _BANDS), "\n".join(lines))
-        for band, lines in enumerate(told)
+        for band, lines in enumerate(tooltips)
         if lines
     ]
 

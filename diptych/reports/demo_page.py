@@ -40,8 +40,8 @@ def page(story: Story) -> str:
     )
 
 
-def _picture(image: DemoImage, said: str = "") -> Picture:
-    return Picture(image.data, image.caption, said, told=image.credit, media_type=image.media_type)
+def _picture(image: DemoImage, note: str = "") -> Picture:
+    return Picture(image.data, image.caption, note, tooltip=image.credit, media_type=image.media_type)
 
 
 def _right(answer: DemoAnswer) -> bool:

@@ -37,7 +37,7 @@ _HEADS = ("task", "before", "95 %", "start", "after", "95 %", "points", "95 %, p
 
 
 @dataclass(frozen=True)
-class _Changed:
+class _ChangedGroup:
     """The held-out images that were gained, or lost; the first of `count`."""
 
     title: str
@@ -152,12 +152,12 @@ def _calibration(found: Finetuned) -> Iterator[Drawing]:
             yield reliability_chart(curve, f"Reliability {said}")
 
 
-def _changed(examples: Sequence[tuple[Change, int]], source: "Source") -> Iterator[_Changed]:
+def _changed(examples: Sequence[tuple[Change, int]], source: "Source") -> Iterator[_ChangedGroup]:
     for gained, title in ((True, "Wrong before, right now"), (False, "Right before, wrong now")):
         chosen = [example for example in examples if example[0].gained == gained]
         if chosen:
             pictures = [_picture(change, source, position) for change, position in chosen[:_SHOWN]]
-            yield _Changed(title, len(chosen), [picture for picture in pictures if picture is not None])
+            yield _ChangedGroup(title, len(chosen), [picture for picture in pictures if picture is not None])
 
 
 def _picture(change: Change, source: "Source", position: int) -> Picture | None:
@@ -166,5 +166,5 @@ def _picture(change: Change, source: "Source", position: int) -> Picture | None:
         data = thumbnail(source[position].image, _SIDE)
     except DataError:
         return None
-    said = f"{change.first} before, {change.second} now" if change.target is not None else ""
-    return Picture(data, change.target or change.key, said, change.key)
+    note = f"{change.first} before, {change.second} now" if change.target is not None else ""
+    return Picture(data, change.target or change.key, note, change.key)

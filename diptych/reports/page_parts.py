@@ -35,12 +35,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image inside the page, with what stands under it, and what a pointer is told."""
+    """An image inside the page, with its name and a note under it."""
 
     data: bytes
     name: str
-    said: str = ""
-    told: str = ""
+    note: str = ""
+    tooltip: str = ""
     media_type: str = "image/png"
 
     @property

@@ -56,7 +56,7 @@ class _Cell:
     kind: str
     share: float
     count: int
-    told: str
+    tooltip: str
 
 
 @dataclass(frozen=True)

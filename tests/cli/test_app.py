@@ -15,7 +15,7 @@ from diptych.cli.__main__ import INTERRUPTED, PIPE_CLOSED
 from diptych.cli.verbs import VERBS
 from diptych.errors import DataError
 
-HEAVY = ("torch", "numpy", "PIL", "pyarrow", "scipy", "sklearn", "tensorboard")
+HEAVY = ("torch", "numpy", "PIL", "pyarrow", "scipy", "sklearn", "tensorboard", "jinja2", "matplotlib")
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:

@@ -85,9 +85,9 @@ def test_one_quantity_against_another_has_a_dot_a_point_and_names_its_lines() ->
     assert drawn.shapes[0] == Shape(
         "line c1", "M0.0 0.0L1000.0 360.0"
     )  # the ninth colour is the second again
-    assert [shape.told for shape in drawn.shapes[1:]] == ["alpha 0", "alpha 1"]
+    assert [shape.tooltip for shape in drawn.shapes[1:]] == ["alpha 0", "alpha 1"]
     assert drawn.legend == [Value("c1", "kept")]
-    assert drawn.spoken == "kept: alpha 0, alpha 1"
+    assert drawn.aria_label == "kept: alpha 0, alpha 1"
     assert (drawn.up[0].text, drawn.up[-1].text) == ("30 %", "50 %")
 
 
@@ -97,7 +97,7 @@ def test_reliability_says_how_far_confidence_is_from_accuracy() -> None:
     assert "overconfident by 20.0 %" in drawn.note
     assert drawn.corner == [Value("c0", "20.0 %")]
     assert [shape.path for shape in drawn.shapes if shape.kind == "line c0"] == ["M300.0 324.0L900.0 108.0"]
-    assert drawn.spoken.startswith("stated 30.0 %, right 10.0 %: 10 images; ")
+    assert drawn.aria_label.startswith("stated 30.0 %, right 10.0 %: 10 images; ")
     bars = [shape for shape in drawn.shapes if shape.kind == "mass"]
     assert [bar.path for bar in bars] == [
         "M212.0 360v-108.0h176.0v108.0z",  # a third of the images of the highest bar, which is 0.9 of 360
