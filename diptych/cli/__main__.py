@@ -82,7 +82,7 @@ def _one_line(text: str) -> str:
 
 
 def _show_warnings_plainly() -> None:
-    """What Diptych warns of gets one line, as errors do; others keep the place in the code."""
+    """Show a warning of Diptych in one line, as errors are; others keep the place in the code."""
     known = warnings.formatwarning
 
     def shown(
@@ -96,7 +96,7 @@ def _show_warnings_plainly() -> None:
 
 
 def _never_fail_to_print() -> None:
-    """File names and captions hold what a terminal's encoding may lack: escape it."""
+    """Escape what a terminal's encoding may lack of file names and captions."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

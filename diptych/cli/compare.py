@@ -24,9 +24,9 @@ def compare(
     /,
     *,
     changed: Annotated[
-        int, Parameter(help="How many examples of each task to list whose answer is another.")
+        int, Parameter(help="How many examples with another answer to list for each task.")
     ] = 10,
-    seed: Annotated[int, Parameter(help="Of the resampling.")] = 0,
+    seed: Annotated[int, Parameter(help="Seed of the resampling.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Say at which tasks the second model is better or worse than the first, and whether that may be chance.
@@ -54,7 +54,7 @@ def compare(
 
 
 def _reports(first: Path, second: Path) -> "tuple[Mapping[str, Report], Mapping[str, Report]]":
-    """The reports of both by task; two files of one task each are that task, whatever they are called."""
+    """Return the reports of both by task; two files of one task each are that task, whatever their names."""
     from diptych.evaluation.suite.suite_files import read_result
     from diptych.evaluation.suite.suite_run import read_suite_folder
 

@@ -40,7 +40,7 @@ def inspect(
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """Counts, formats, sizes, lengths of captions in tokens, duplicates, and a few rows. Nothing is decoded."""
+    """Count rows, formats, sizes, caption tokens and duplicates, and show a few rows. Nothing is decoded."""
     from diptych.data.inspection import inspect_source
     from diptych.data.left_out import left_out_of
     from diptych.data.sources.opening import open_source
@@ -82,7 +82,7 @@ def words(
     columns: TableOptions = NO_TABLE_OPTIONS,
     as_json: Json = False,
 ) -> None:
-    """The ids that captions and tags use, as a line of a recipe: the `known` words of a model that predicts them."""
+    """List the token ids that captions and tags use, as a line of a recipe: `known` of a model that predicts words."""
     from diptych.data.sources.opening import open_source
     from diptych.embed.source_rows import Skipped, read_row
     from diptych.tokenizer.occurrence import ids_in

@@ -28,7 +28,7 @@ def demo(
     minutes: Annotated[float, Parameter(help="The most that training may take.")] = 3.0,
     as_json: Json = False,
 ) -> None:
-    """The whole story on bundled data, without a download: train briefly, evaluate, classify, search, one page."""
+    """Show the whole story on bundled data, without a download: train briefly, evaluate, classify, search, one page."""
     if not 0 < minutes < math.inf:
         raise UsageError(f"--minutes {minutes}: expected more than 0")
     started = time.perf_counter()

@@ -158,7 +158,7 @@ def _on_ray(
 
 
 def _load(model: str, device: str, precision: str) -> "tuple[ImageModel, Preprocess]":
-    """The model in a worker, on the device that `auto` means there."""
+    """Load the model in a worker, on the device that `auto` means there."""
     from diptych.cli.machine import load_model
 
     _, network, preprocess = load_model(model, device, precision)

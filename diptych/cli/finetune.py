@@ -89,7 +89,7 @@ def finetune(
     options: FinetuneOptions = NO_FINETUNE_OPTIONS,
     columns: TableOptions = NO_TABLE_OPTIONS,
     assignments: Assignments = (),
-    seed: Annotated[int, Parameter(help="Of the order and the augmentation.")] = 0,
+    seed: Annotated[int, Parameter(help="Seed of the order and the augmentation.")] = 0,
     resume: Annotated[bool, Parameter(negative="", help="Go on with the run that is in the folder.")] = False,
     dry_run: Annotated[
         bool, Parameter(negative="", help="Print the recipe, which diptych train runs, and do nothing.")

@@ -89,7 +89,7 @@ def _rows(found: "Finetuned") -> list[Sequence[str]]:
 
 
 def _use(folder: Path, has_classes: bool) -> str:
-    """The command that uses the result: a model of pairs has no classes of its own."""
+    """Return the command that uses the result; a model of pairs has no classes of its own."""
     if has_classes:
         return f"diptych classify IMAGE --model {folder}"
     return (

@@ -10,7 +10,7 @@ from diptych.pretrained import full_name, load
 def load_model(
     name: str, device: str, precision: str, activation: str | None = None
 ) -> tuple[str, ImageModel, Preprocess]:
-    """The model that `--model` means, where and in what `--device` and `--precision` ask for; first its name.
+    """Load the model of `--model` as `--device` and `--precision` say; return its full name first.
 
     The folder of a run stands for the model in it. A path becomes absolute, and keeps the activation that is stated
     for it, so that an index remembers both.
@@ -22,7 +22,7 @@ def load_model(
 
 
 def choose(device: str, precision: str) -> tuple[str, Precision]:
-    """The device and precision to run in; what `auto` became is said on stderr."""
+    """Return the device and precision to run in, and say on stderr what `auto` became."""
     chosen_device = pick_device(device)
     chosen_precision = pick_precision(precision, chosen_device)
     if "auto" in (device, precision):

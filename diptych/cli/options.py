@@ -59,14 +59,14 @@ Model = Annotated[
 Activation = Annotated[
     Literal["gelu", "quick_gelu"] | None,
     Parameter(
-        help="The activation of a file of weights, where neither the file nor a configuration beside it states one."
+        help="The activation of a file of weights, if neither the file nor a configuration beside it states one."
     ),
 ]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[
     str,
     Parameter(
-        help="auto, float32, bfloat16, float16. auto: bfloat16 where the processor or GPU computes in it, "
+        help="auto, float32, bfloat16, float16. auto: bfloat16 if the processor or GPU computes in it, "
         "which turns features by less than 0.02 in cosine (0.0003 on average); else float32."
     ),
 ]
@@ -93,25 +93,21 @@ class TableOptions:
     """How a table is read: the options of every command that opens a source, named as `open_source` has them."""
 
     image_column: Annotated[
-        str | None, Parameter(help="The column of image paths, where it cannot be guessed.")
+        str | None, Parameter(help="The column of image paths, if it cannot be guessed.")
     ] = None
     caption_column: Annotated[
-        str | None, Parameter(help="The column of captions, where it cannot be guessed.")
+        str | None, Parameter(help="The column of captions, if it cannot be guessed.")
     ] = None
     label_column: Annotated[
-        str | None, Parameter(help="The column of class labels, where it cannot be guessed.")
+        str | None, Parameter(help="The column of class labels, if it cannot be guessed.")
     ] = None
     delimiter: Annotated[
         str | None,
-        Parameter(
-            help="The character between the columns, such as '|' or '\\t', where it cannot be guessed."
-        ),
+        Parameter(help="The character between the columns, such as '|' or '\\t', if it cannot be guessed."),
     ] = None
     image_root: Annotated[
         str | None,
-        Parameter(
-            help="The folder that image paths of a table are relative to; that of the table when not given."
-        ),
+        Parameter(help="The folder that image paths of a table are relative to; the table's own without it."),
     ] = None
 
 

@@ -14,7 +14,7 @@ _WIDEST = 60  # characters of a cell that a column is made as wide as; a path ma
 
 
 def emit(value: Any) -> None:
-    """One JSON value on one line of stdout. Numbers that JSON lacks (nan, infinity) become null.
+    """Print one JSON value on one line of stdout. Numbers that JSON lacks (nan, infinity) become null.
 
     Written in ASCII: a file name that is not valid UTF-8 survives as an escape.
     """
@@ -22,7 +22,7 @@ def emit(value: Any) -> None:
 
 
 def say(text: str) -> None:
-    """A remark for the person at the terminal, on stderr."""
+    """Print a remark for the person at the terminal, on stderr."""
     print(text, file=sys.stderr)
 
 
@@ -46,7 +46,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequen
 
 @contextlib.contextmanager
 def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr while the body runs, if stderr is a terminal; yields a function that advances it by n."""
+    """Show a bar on stderr while the body runs, if stderr is a terminal; yield a function that advances it by n."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return

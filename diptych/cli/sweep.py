@@ -138,7 +138,7 @@ def _table(trials: Sequence["Trial"], metric: str, goal: "Goal") -> "Table":
 
 
 def _short(key: str, keys: Sequence[str]) -> str:
-    """The last part of a key, where no other key has the same."""
+    """Return the last part of a key, if no other key has the same."""
     last = key.rpartition(".")[2]
     return last if sum(other.rpartition(".")[2] == last for other in keys) == 1 else key
 
@@ -155,5 +155,5 @@ def _json(trial: "Trial", folder: Path) -> dict[str, object]:
 
 
 def shown(value: object) -> str:
-    """A setting or a metric in four digits."""
+    """Return a setting or a metric in four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -28,7 +28,7 @@ class SweepOptions:
         tuple[str, ...],
         Parameter(
             negative="",
-            help="section.key=low..high: drawn, log-uniformly where both are positive; whole if both are whole.",
+            help="section.key=low..high: drawn, log-uniformly if both are positive; whole if both are whole.",
         ),
     ] = ()
     trials: Annotated[int | None, Parameter(help="How many runs; without it, the grid once.")] = None
@@ -38,7 +38,7 @@ class SweepOptions:
             help="random: each trial as --grid and --random say. tpe: propose it from the trials so far (Optuna)."
         ),
     ] = "random"
-    seed: Annotated[int, Parameter(help="Of the random draws.")] = 0
+    seed: Annotated[int, Parameter(help="Seed of the random draws.")] = 0
     metric: Annotated[
         str, Parameter(help="What the table is sorted by: loss, accuracy, or TASK_METRIC of an evaluation.")
     ] = "loss"

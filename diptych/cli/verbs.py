@@ -20,7 +20,7 @@ class Verb(NamedTuple):
 VERBS = {
     "demo": Verb(
         "diptych.cli.demo:demo",
-        "The whole story on bundled data: train briefly, evaluate, classify, search.",
+        "Show the whole story on bundled data: train briefly, evaluate, classify, search.",
         "diptych demo --out demo/",
     ),
     "models": Verb(
@@ -112,7 +112,7 @@ VERBS = {
 
 
 def build_app() -> App:
-    """The command line as a cyclopts application."""
+    """Return the command line as a cyclopts application."""
     app = App(
         name="diptych",
         help="CLIP, end to end: train, measure and search with images and words.",
@@ -134,7 +134,7 @@ def build_app() -> App:
 
 
 def version() -> str:
-    """Versions of the package and of torch, and the device that `--device auto` picks."""
+    """Return the versions of the package and of torch, and the device that `--device auto` picks."""
     import torch
 
     from diptych.hardware import pick_device

@@ -165,5 +165,5 @@ def _bytes_of(train: str | tuple[str, ...]) -> int:
 
 
 def _spread(rows: Sequence[int], count: int) -> list[int]:
-    """At most `count` of `rows`, evenly spread."""
+    """Return at most `count` of `rows`, evenly spread."""
     return [rows[place] for place in np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]

@@ -75,7 +75,7 @@ def forecast_checks(
 def _memory(
     recipe: Recipe, memory: Memory, smaller: Memory, *, free: int | None, parameters: int, device: str
 ) -> Check:
-    """smaller: the same run in chunks that fit, where any do."""
+    """Check the memory. smaller: the same run in chunks that fit, if any do."""
     state = memory.weights + memory.gradients + memory.moments + memory.average
     at_once = "the whole batch at once" if memory.chunk is None else f"{memory.chunk:,} pairs at once"
     if recipe.training.chunk == "auto" and memory.chunk is not None:
@@ -128,7 +128,7 @@ def _time(recipe: Recipe, computing: float, reading: float, seconds: float, rows
 
 
 def _checkpoints(recipe: Recipe, seconds: float) -> Check:
-    """seconds: of a step; nan where it could not be estimated."""
+    """Check how much work a crash would lose. seconds: of a step; nan if it could not be estimated."""
     settings, steps = recipe.checkpoint, recipe.training.total_steps
     by_steps = settings.every_steps if settings.every_steps is not None else math.inf
     by_clock = 60 * settings.every_minutes / seconds if settings.every_minutes is not None else math.inf

@@ -25,7 +25,7 @@ Head = tuple[Tensor, Tensor]  # weight (classes, width) and bias (classes,), flo
 def zero_shot_head(
     model: ImageModel, classes: tuple[str, ...], words: dict[str, tuple[str, ...]], templates: tuple[str, ...]
 ) -> Head:
-    """exp(t) times each class's direction among texts, the scale baked in, and no bias.
+    """Return exp(t) times each class's direction among texts, so that the scale is baked in, and no bias.
 
     The logits of a unit-length embedding are those of zero-shot classification (Wortsman et al. 2022, section 3).
     """
@@ -45,7 +45,7 @@ def probe_head(
     seed: int = 0,
     groups: Integers | None = None,
 ) -> Head:
-    """A logistic regression on the features, before the projection, of the examples at `positions`.
+    """Fit a logistic regression on the features, before the projection, of the examples at `positions`.
 
     groups: (rows of the source,), equal for images that stay together where a part is kept to choose the strength with.
     """
@@ -112,5 +112,5 @@ def _several(source: Source, rows: EmbeddedRows, classes: tuple[str, ...]) -> Fi
 
 
 def _spoken(name: str) -> str:
-    """Underscores, as folders have them, are read as spaces."""
+    """Return a class name with spaces for the underscores that folders have."""
     return name.replace("_", " ")

@@ -1,4 +1,4 @@
-"""What lies in the data that a model is to be fine-tuned on, and what is wrong with it."""
+"""Examine the data that a model is to be fine-tuned on: what there is, and what is wrong with it."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _NAMED = 3  # of what is wrong, in a message
 
 
 @dataclass(frozen=True)
-class Examined:
+class DataSummary:
     """What was found.
 
     images: that can be read, as far as was looked. counts: of each class, by name; empty for pairs. unreadable: of what
@@ -41,12 +41,12 @@ class Examined:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Their names, sorted."""
+        """The names of the classes, sorted."""
         return tuple(sorted(self.counts))
 
     @property
     def imbalance(self) -> float:
-        """Examples of the largest class, over those of the smallest; 1 for pairs."""
+        """The examples of the largest class divided by those of the smallest; 1 for pairs."""
         return max(self.counts.values()) / min(self.counts.values()) if self.counts else 1.0
 
 
@@ -56,7 +56,7 @@ def examine(
     label_from: LabelFrom = "label",
     several: bool = False,
     method: FinetuneMethod | None = None,
-) -> Examined:
+) -> DataSummary:
     """Read every row, and decode its image, or those of a thousand rows of more.
 
     method: how the model will be fine-tuned, where that is known. It decides for class folders whose images have
@@ -92,11 +92,11 @@ def examine(
         counts = _counted(source, rows, labels, several)
         remarks += _remarks_on_classes(source, counts, several)
     good = sum(readable for _, readable in rows)
-    return Examined(kind, good, dict(counts), len(bad), _transparent(examples), tuple(remarks), left_out)
+    return DataSummary(kind, good, dict(counts), len(bad), _transparent(examples), tuple(remarks), left_out)
 
 
 def _captions_beside(examples: Sequence[Example], labels: Sequence[tuple[str, ...]]) -> bool:
-    """Whether most images have captions, and nothing names a class but the folder that each lies in."""
+    """Return whether most images have captions, and only the folder of each names a class."""
     captioned = sum(bool(example.captions) for example in examples)
     folders = [
         (example.image.parent.name,) if isinstance(example.image, Path) else () for example in examples
@@ -110,7 +110,7 @@ def _one(label: str | None) -> tuple[str, ...]:
 
 
 def _readable(source: Source) -> tuple[list[tuple[Example, bool]], list[str], LeftOut]:
-    """Each row that says something, with whether its image can be decoded; and what is wrong with the others.
+    """Return each readable row with whether its image can be decoded, and what is wrong with the others.
 
     The last is what is wrong with them by reason, and what the source left out.
     """

@@ -86,7 +86,7 @@ def run_prepared(
 
 
 class _Watch:
-    """What would be delivered at any step, measured, beside the start.
+    """Measure what would be delivered at any step, and the start beside it.
 
     before: the reports of the model as it was loaded, against which losses are counted. start_reports: those of the
     start, which a step has to beat. alpha: of what is measured on the way. sweeps: whether further ones are measured at
@@ -121,7 +121,7 @@ class _Watch:
         self._warned: set[str] = set()
 
     def _measured_by_names(self) -> Reports:
-        """The reports of the model as it was loaded. Its towers are the start's: only another classifier differs."""
+        """Measure the model as it was loaded. Its towers are the start's; only the classifier differs."""
         if (
             self.start.classifier is None
             or self.settings.begins == "zero-shot"
@@ -133,20 +133,20 @@ class _Watch:
         return {name: found[name] for name in self.start_reports}
 
     def finished(self, model: ImageModel) -> ImageModel:
-        """See `product.finished`."""
+        """Return a finished copy; see `finetune_product.finished`."""
         return finished(model, self.settings, by_words=not self._recipe.approach.trains_classifier)
 
     def between(self, tuned: ImageModel, alpha: float) -> ImageModel:
-        """See `product.between`."""
+        """Return the model at `alpha`; see `finetune_product.between`."""
         return between(self.start, tuned, alpha, self._images)
 
     def measured(self, model: ImageModel) -> Reports:
-        """The report of each task."""
+        """Return the report of each task."""
         found = {**self._known, **self._measure(model, self.preprocess, skip=self._known)}
         return {name: found[name] for name in self.before}
 
     def evaluate(self, model: ImageModel, _: Preprocess) -> dict[str, float]:
-        """What the engine's log gets of a model in training. Raises NotFiniteError where it cannot be measured."""
+        """Return what the engine logs of a model in training. Raises NotFiniteError if it cannot be measured."""
         try:
             reports = self.measured(self.between(self.finished(model), self.alpha))
         except CheckpointError as error:
@@ -161,13 +161,13 @@ class _Watch:
         return metrics_of(reports)
 
     def curve(self, tuned: ImageModel) -> tuple[tuple[float, Reports], ...]:
-        """The reports at each alpha that the recipe names, and at that of the result."""
+        """Return the reports at each alpha that the recipe names, and at that of the result."""
         alphas = sorted({*self.settings.alphas, self.alpha})
         return tuple((alpha, self.measured(self.between(tuned, alpha))) for alpha in alphas)
 
 
 def _best_step(result: Result, at_start: Reports, learning_rate: float, say: Callable[[str], None]) -> int:
-    """The step whose weights are delivered: the best by the recipe's metric, of which the start, step 0, is one."""
+    """Return the step with the best value of the recipe's metric, whose weights are delivered; the start is step 0."""
     best = result.best
     if best is None:
         return result.step
@@ -183,7 +183,7 @@ def _best_step(result: Result, at_start: Reports, learning_rate: float, say: Cal
 
 
 def statistics_images(recipe: Recipe, preprocess: Preprocess) -> list[Tensor]:
-    """Some of the training images, as they look in use, for `between`; those that cannot be read are passed over."""
+    """Return some training images as the model sees them in use, for `between`; unreadable ones are skipped."""
     source, weights = open_examples(recipe.data)
     seen = np.flatnonzero(weights)
     pixels = []

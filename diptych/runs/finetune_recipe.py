@@ -10,7 +10,7 @@ from diptych.data.images.augmentations import Augmentation, CentreCrop, Drawings
 from diptych.data.subsets.labelled import LabelFrom
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.prompts import templates_for
-from diptych.runs.finetune_data import Examined
+from diptych.runs.finetune_data import DataSummary
 from diptych.training.approaches.approach import ObjectiveSettings
 from diptych.training.methods import FinetuneMethod, FinetuneSettings, objective_of
 from diptych.training.optim.optimizer_settings import AdamWSettings
@@ -63,7 +63,7 @@ class FinetuneRequest:
 
 
 def recipe_for(
-    asked: FinetuneRequest, found: Examined, weights: int, classes: LabelSet | None = None
+    asked: FinetuneRequest, found: DataSummary, weights: int, classes: LabelSet | None = None
 ) -> Recipe:
     """Return the recipe of a request.
 
@@ -112,8 +112,8 @@ def recipe_for(
     )
 
 
-def _data(asked: FinetuneRequest, found: Examined, share: float, left: int) -> DataSettings:
-    """share: that is held out. left: images to train on."""
+def _data(asked: FinetuneRequest, found: DataSummary, share: float, left: int) -> DataSettings:
+    """Return the `[data]` settings. share: the part held out, 0..1. left: the number of images to train on."""
     columns = asked.columns
     return DataSettings(
         train=asked.data,
@@ -131,13 +131,13 @@ def _data(asked: FinetuneRequest, found: Examined, share: float, left: int) -> D
     )
 
 
-def _objective(method: FinetuneMethod, found: Examined) -> ObjectiveSettings:
+def _objective(method: FinetuneMethod, found: DataSummary) -> ObjectiveSettings:
     name = objective_of(method, labels=found.kind != "pairs")
     return OBJECTIVES[name](name=name)
 
 
-def method_for(found: Examined) -> FinetuneMethod:
-    """The last layer alone for labels, and with many images the towers after it; contrastive for pairs.
+def method_for(found: DataSummary) -> FinetuneMethod:
+    """Return head for labels, lp-ft for many images a class, contrastive for pairs.
 
     Up to a hundred images a class a probe learned as much as `lp-ft`, which came next, and it forgets nothing:
     docs/results/finetuning.md.
@@ -147,18 +147,18 @@ def method_for(found: Examined) -> FinetuneMethod:
     return "lp-ft" if found.images >= _MANY * len(found.classes) else "head"
 
 
-def _few(found: Examined) -> bool:
+def _few(found: DataSummary) -> bool:
     return found.images < _FEW * len(found.classes)
 
 
 def learning_rate(method: FinetuneMethod, weights: int) -> float:
-    """The peak. weights: parameters of the image tower."""
+    """Return the peak learning rate. weights: parameters of the image tower."""
     if method in _RATES:
         return _RATES[method]
     return float(f"{min(_MOST, _RATE * math.sqrt(_WEIGHTS / max(1, weights))):.2g}")
 
 
-def _share_held_out(found: Examined) -> float:
+def _share_held_out(found: DataSummary) -> float:
     if found.kind == "labels" and max(found.counts.values()) < 2:
         return 0.0
     if found.images < 4:
@@ -171,14 +171,14 @@ def _views(images: int) -> int:
 
 
 def _batch_size(images: int, method: FinetuneMethod) -> int:
-    """A power of two, so that an epoch has steps enough; more where what is learned from are a batch's other pairs."""
+    """Return a power of two that leaves an epoch enough steps; more if the other pairs of a batch are negatives."""
     couples = method in ("flyp", "lit", "contrastive")
     most = 256 if couples else 128
     part = images // (2 if couples else 4)
     return max(2, min(most, 1 << max(1, part.bit_length() - 1)))
 
 
-def _augmentation(found: Examined, method: FinetuneMethod) -> Augmentation:
+def _augmentation(found: DataSummary, method: FinetuneMethod) -> Augmentation:
     if method in ("head", "lit"):
         return CentreCrop()  # whose features are computed once
     if found.transparent:
@@ -186,7 +186,7 @@ def _augmentation(found: Examined, method: FinetuneMethod) -> Augmentation:
     return RandomCrop()
 
 
-def _tasks(asked: FinetuneRequest, found: Examined, share: float) -> tuple[dict[str, Any], ...]:
+def _tasks(asked: FinetuneRequest, found: DataSummary, share: float) -> tuple[dict[str, Any], ...]:
     kind = "retrieval" if found.kind == "pairs" else "labels"
     label_from = "caption" if asked.label_from == "caption" and kind == "labels" else "label"
     tasks = []
@@ -206,7 +206,7 @@ def _tasks(asked: FinetuneRequest, found: Examined, share: float) -> tuple[dict[
     return tuple(tasks)
 
 
-def _best(found: Examined) -> str:
+def _best(found: DataSummary) -> str:
     if found.kind == "pairs":
         return "held_out_text_to_image_r1"
     if found.kind == "several":

@@ -20,7 +20,7 @@ from diptych.evaluation.zero_shot.class_labels import read_labels
 from diptych.hardware import pick_device
 from diptych.pretrained import load
 from diptych.runs.evaluations import read_tasks, reports_of
-from diptych.runs.finetune_data import Examined, examine
+from diptych.runs.finetune_data import DataSummary, examine
 from diptych.runs.finetune_engine import run_prepared
 from diptych.runs.finetune_figures import Finetuned
 from diptych.runs.finetune_recipe import KEPT, FinetuneRequest, recipe_for
@@ -42,7 +42,7 @@ class FinetunePlan:
     """A recipe for fine-tuning, and what was found in the data that it follows from."""
 
     recipe: Recipe
-    found: Examined
+    found: DataSummary
 
 
 def finetune(

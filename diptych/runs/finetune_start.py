@@ -1,4 +1,4 @@
-"""What fine-tuning starts from: the model with the classifier or the updates that a method needs, as a checkpoint."""
+"""Prepare what fine-tuning starts from: the model with the classifier or updates of a method, as a checkpoint."""
 
 import os
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from diptych.models.building import build_model
 from diptych.models.image_model import ImageModel
 from diptych.pretrained import load
 from diptych.runs.classifier_heads import Head, probe_head, zero_shot_head
-from diptych.runs.finetune_data import Examined, examine
+from diptych.runs.finetune_data import DataSummary, examine
 from diptych.training.approaches import APPROACHES
 from diptych.training.approaches.approach import ObjectiveSettings
 from diptych.training.feeding import open_examples, split_of
@@ -106,7 +106,7 @@ def _settings_of(objective: str, given: ObjectiveSettings) -> ObjectiveSettings:
     return chosen
 
 
-def _words(settings: FinetuneSettings, found: Examined) -> dict[str, tuple[str, ...]]:
+def _words(settings: FinetuneSettings, found: DataSummary) -> dict[str, tuple[str, ...]]:
     unknown = sorted(settings.words.keys() - set(found.classes))
     if unknown:
         raise SettingsError(
@@ -119,13 +119,13 @@ def _words(settings: FinetuneSettings, found: Examined) -> dict[str, tuple[str, 
 def _started(
     model: ImageModel,
     settings: FinetuneSettings,
-    found: Examined,
+    found: DataSummary,
     objective: str,
     *,
     words: dict[str, tuple[str, ...]],
     probe: Callable[[], Head],
 ) -> ImageModel:
-    """The model with a classifier, where there are classes, and with updates of small rank for `lora`."""
+    """Return the model with a classifier if there are classes, and with low-rank updates for `lora`."""
     size, head = None, None
     if found.kind != "pairs":
         begins = settings.begins if APPROACHES[objective].trains_classifier else "zero-shot"
@@ -151,7 +151,7 @@ def _started(
 
 @torch.no_grad()
 def copy_weights(model: ImageModel, target: ImageModel) -> None:
-    """Everything but the classifier, into a model that may have updates of small rank beside its weights."""
+    """Copy everything but the classifier into a model that may have low-rank updates beside its weights."""
     state = target.state_dict()
     for name, value in model.state_dict().items():
         if name.startswith("classifier."):

@@ -10,7 +10,7 @@ from diptych.training.unread import without_unread
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """A whole recipe as TOML, which `diptych train` reads again; sections that are as always are there too.
+    """Return a whole recipe as TOML, which `diptych train` reads again; default values are there too.
 
     Settings of other approaches, optimizers and methods are left out.
     """
@@ -19,7 +19,7 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def section_text(section: str, values: Any) -> str:
-    """A section as a recipe has it; nested tables on one line."""
+    """Return a section as a recipe has it; nested tables on one line."""
     items = values.items() if isinstance(values, Mapping) else ()
     return "\n".join([f"[{section}]", *(f"{key} = {_inline(value)}" for key, value in items)])
 

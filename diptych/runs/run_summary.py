@@ -1,4 +1,4 @@
-"""What a run came to, read back from its folder; `engine.py` says what lies there."""
+"""Read a run back from its folder; `engine.py` says what is there."""
 
 import json
 import math
@@ -74,37 +74,37 @@ class RunReport:
 
     @property
     def chance_loss(self) -> float | None:
-        """The loss of guessing; None where more than the size of a batch decides it."""
+        """The loss of guessing; None if more than the batch size decides it."""
         batch = self.recipe.get("training", {}).get("batch_size")
         guessing = None if self.approach is None else self.approach.chance_loss
         return guessing(batch) if guessing is not None and isinstance(batch, int) and batch > 1 else None
 
     @property
     def approach(self) -> Approach[Any] | None:
-        """The approach that the recipe names; None where this version does not know it."""
+        """The approach that the recipe names; None if this version does not know it."""
         name = self.recipe.get("objective", {}).get("name", next(iter(APPROACHES)))
         return APPROACHES.get(str(name))
 
     @property
     def best(self) -> Best | None:
-        """The evaluation whose weights are kept; None where the recipe names no metric, or it was not measured."""
+        """The evaluation whose weights are kept; None if the recipe names no metric, or it was not measured."""
         metric = self.recipe.get("evaluation", {}).get("best")
         return best_of(metric, self.curve(metric)) if isinstance(metric, str) else None
 
     @property
     def captioned(self) -> str | None:
-        """The held-out images of which a captioner's words are shown; None where the recipe names none."""
+        """The held-out images whose captions the page shows; None if the recipe names none."""
         place = self.recipe.get("evaluation", {}).get("captions")
         return place if isinstance(place, str) else None
 
     @property
     def data_share(self) -> float | None:
-        """Share of the time that the steps waited for data, 0..1, over the last quarter of the run."""
+        """The share of the time that the steps waited for data, 0..1, over the last quarter of the run."""
         return self.mean("data_share", 0.25)
 
     @property
     def verdict(self) -> Literal["data-bound", "compute-bound"] | None:
-        """Which of the two a faster run needs; None where the log does not say."""
+        """What limits the speed of the run; None if the log does not say."""
         share = self.data_share
         if share is None:
             return None
@@ -112,7 +112,7 @@ class RunReport:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the last step, at the pace of the last records; None where that is not known."""
+        """The seconds until the last step, at the pace of the last records; None if that is not known."""
         timed = [(record["step"], record["seconds"]) for record in self.records if "seconds" in record][-20:]
         if self.total is None or not timed:
             return None
@@ -121,11 +121,11 @@ class RunReport:
         return max(0, self.total - self.step) * (now - started) / (last - first) if last > first else None
 
     def curve(self, name: str) -> list[tuple[float, float]]:
-        """(step, value) of every record that has the name."""
+        """Return (step, value) of every record that has the name."""
         return [(record["step"], record[name]) for record in self.records if name in record]
 
     def mean(self, name: str, part: float = _LAST_PART) -> float | None:
-        """The mean over the last `part` of the steps, at least one record of them; None where there is none."""
+        """Return the mean over the last `part` of the steps, at least one record; None if there is none."""
         curve = self.curve(name)
         if not curve:
             return None
@@ -134,14 +134,14 @@ class RunReport:
         return math.fsum(values) / len(values)
 
     def final(self) -> dict[str, float]:
-        """What every metric came to: the noisy loss and accuracy of batches as `mean`, the others as last logged."""
+        """Return the final value of every metric: `mean` for the noisy loss and accuracy, the last one for others."""
         last = {name: value for record in self.records for name, value in record.items()}
         means = {name: self.mean(name) for name in ("loss", "accuracy")}
         return last | {name: value for name, value in means.items() if value is not None}
 
 
 def read_run(folder: str | Path, now: float | None = None) -> RunReport:
-    """The run in `folder`, whatever its age and however it ended: what is missing is left out.
+    """Read the run in `folder`, whatever its age and however it ended; what is missing is left out.
 
     now: seconds since 1970, for telling a running run from a stopped one; the clock's when not given.
     Raises DataError where the folder holds no run.
@@ -161,7 +161,7 @@ def read_run(folder: str | Path, now: float | None = None) -> RunReport:
 
 
 def read_records(log: Path) -> tuple[list[dict[str, float]], int, dict[str, int]]:
-    """The records of a log by step, how many lines were damaged, and how often each name was not finite.
+    """Return the records of a log by step, the number of damaged lines, and how often each name was not finite.
 
     A run that was killed may have cut its last line short; a step that was done again counts as it was last.
     """

@@ -36,7 +36,7 @@ class Trial:
 
     @property
     def folder(self) -> str:
-        """Its name inside the sweep's folder."""
+        """The name of the trial's folder inside the sweep's."""
         return f"trial-{self.number:04d}"
 
 

@@ -8,12 +8,12 @@ from PIL import Image
 
 from diptych.data.sources.opening import open_source
 from diptych.errors import DataError
-from diptych.runs.finetune_data import Examined, examine
+from diptych.runs.finetune_data import DataSummary, examine
 from diptych.runs.finetune_recipe import FinetuneRequest, learning_rate, method_for, recipe_for
 from tests.training.label_pictures import write_pictures
 
 
-def found_in(folder: Path) -> Examined:
+def found_in(folder: Path) -> DataSummary:
     return examine(open_source(folder))
 
 
@@ -129,9 +129,9 @@ def test_a_picture_of_200_megapixels_among_others_is_no_reason_to_stop(tmp_path:
     assert "phone.jpg" in found.remarks[0]
 
 
-def sized(images: int, classes: int = 4, kind: str = "labels") -> Examined:
+def sized(images: int, classes: int = 4, kind: str = "labels") -> DataSummary:
     counts = {str(number): images // classes for number in range(classes)} if kind == "labels" else {}
-    return Examined(kind, images, counts, 0, False, ())  # type: ignore[arg-type]
+    return DataSummary(kind, images, counts, 0, False, ())  # type: ignore[arg-type]
 
 
 def test_settings_follow_from_the_size_of_the_data() -> None:
@@ -167,7 +167,7 @@ def test_two_pictures_have_a_recipe_in_which_nothing_is_held_out() -> None:
 
 
 def test_uneven_classes_are_seen_more_evenly_and_measured_by_class() -> None:
-    uneven = Examined("labels", 100, {"a": 90, "b": 10}, 0, False, ())
+    uneven = DataSummary("labels", 100, {"a": 90, "b": 10}, 0, False, ())
     recipe = recipe_for(FinetuneRequest(data="photos", model="diptych-mini"), uneven, 3_000_000)
     assert recipe.data.balance == 0.5
     assert recipe.evaluation.best == "held_out_mean_per_class"
