@@ -9,7 +9,6 @@ from torch import Tensor
 
 from diptych.data.loader import Batch
 from diptych.errors import SettingsError
-from diptych.models import architectures
 from diptych.models.architectures import Architecture
 from diptych.models.image_model import ImageModel
 from diptych.models.language_tower import LanguageTower
@@ -102,10 +101,8 @@ class LanguageTask(Task):
 
 
 def _loss_of_words(architecture: Architecture) -> float | None:
-    text = architecture.text
-    if not isinstance(text, architectures.TextTransformer):
-        return None
-    return math.log(guessed_words(text.known, text.vocab_size))
+    text = architecture.text_transformer
+    return None if text is None else math.log(guessed_words(text.known, text.vocab_size))
 
 
 def _loss_beside_clip(

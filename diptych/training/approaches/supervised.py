@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from diptych.data.loader import Batch
-from diptych.models import architectures
 from diptych.models.architectures import Architecture
 from diptych.models.heads.label_head import LabelHead
 from diptych.models.image_model import ImageModel
@@ -74,8 +73,8 @@ class LabelsTask(Task):
 
 def loss_of_classes(architecture: Architecture) -> float | None:
     """Return the loss of giving all classes one probability; None where the data have still to give the classes."""
-    text = architecture.text
-    return math.log(len(text.classes)) if isinstance(text, architectures.LabelHead) and text.classes else None
+    head = architecture.label_head
+    return math.log(len(head.classes)) if head is not None and head.classes else None
 
 
 APPROACH = Approach(
