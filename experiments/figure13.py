@@ -7,6 +7,7 @@ open_clip's table of results. Nothing is measured here.
 """
 
 import csv
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -21,7 +22,8 @@ from diptych.evaluation.robustness.effective import (
     effective_robustness,
     fit_line,
     fit_pivoted_line,
-    mean_count,
+    from_logit,
+    logit,
 )
 from diptych.evaluation.robustness.natural_shift import (
     IMAGENET_A_PIVOT,
@@ -134,6 +136,18 @@ def under(row: Row, shift: str) -> float:
 
 def mean_under(row: Row) -> float:
     return fmean(under(row, shift) for shift in PICTURES)
+
+
+def mean_count(accuracies: Sequence[float], counts: Sequence[float]) -> float:
+    """Return the effective sample size of the mean accuracy over several sets.
+
+    The mean of m sets has the variance sum(a (1 - a) / n) / m^2, and one set of N images of its accuracy A has
+    A (1 - A) / N. Accuracies of 0 or 1 count as half an image away from it.
+    """
+    moved = [float(from_logit(logit(value, count))) for value, count in zip(accuracies, counts, strict=True)]
+    mean = math.fsum(moved) / len(moved)
+    variance = math.fsum(value * (1 - value) / count for value, count in zip(moved, counts, strict=True))
+    return mean * (1 - mean) * len(moved) ** 2 / variance
 
 
 def images_of_mean(row: Row) -> float:

@@ -7,7 +7,6 @@ from sklearn.calibration import calibration_curve
 from diptych.evaluation.metrics import Flags, Floats
 from diptych.evaluation.zero_shot.reliability import (
     Bin,
-    bins_of_equal_mass,
     bins_of_equal_width,
     error_if_calibrated,
     expected_calibration_error,
@@ -54,15 +53,6 @@ def test_a_curve_of_equal_widths_is_scikit_learns() -> None:
     )  # theirs is float32
 
 
-def test_a_curve_of_equal_masses_is_scikit_learns() -> None:
-    probability, correct = answers(800)
-    accuracy, confidence = calibration_curve(correct, probability, n_bins=10, strategy="quantile")
-    curve = bins_of_equal_mass(probability, correct, 10)
-    np.testing.assert_allclose([part.accuracy for part in curve], accuracy, atol=1e-12)
-    np.testing.assert_allclose([part.confidence for part in curve], confidence, atol=1e-6)
-    assert {part.count for part in curve} == {80}
-
-
 def test_a_hand_worked_curve() -> None:
     probability = np.array([0.5, 0.5, 0.9, 0.9], np.float32)
     curve = bins_of_equal_width(probability, np.array([True, False, True, False]), 2)
@@ -73,16 +63,9 @@ def test_a_hand_worked_curve() -> None:
     assert expected_calibration_error(curve) == pytest.approx(0.2, abs=1e-6)
 
 
-def test_equal_probabilities_share_a_bin() -> None:
-    probability = np.array([0.3] * 6 + [0.8], np.float32)
-    curve = bins_of_equal_mass(probability, np.ones(7, np.bool_), 5)
-    assert [part.count for part in curve] == [6, 1]
-
-
-@pytest.mark.parametrize("make", [bins_of_equal_width, bins_of_equal_mass])
-def test_every_example_is_in_one_bin_also_at_0_and_1(make: type) -> None:
+def test_every_example_is_in_one_bin_also_at_0_and_1() -> None:
     probability = np.array([0.0, 1 / 3, 2 / 3, 1.0, 1.0], np.float32)
-    curve = make(probability, np.ones(5, np.bool_), 3)
+    curve = bins_of_equal_width(probability, np.ones(5, np.bool_), 3)
     assert sum(part.count for part in curve) == 5
 
 

@@ -16,7 +16,6 @@ from diptych.evaluation.robustness.effective import (
     from_logit,
     gap_closed,
     logit,
-    mean_count,
     redraw,
     relative_robustness,
 )
@@ -251,19 +250,6 @@ def test_coverage_is_95_percent_for_few_models_and_for_many(count: int, place: f
     # 2,000 runs: a standard error of half a point.
     assert min(shares) > 0.925
     assert max(shares) < 0.99
-
-
-def test_the_mean_of_sets_is_as_certain_as_the_draws_say() -> None:
-    accuracies, counts = (0.9, 0.4, 0.6), (500, 7000, 90)
-    generator = np.random.default_rng(0)
-    drawn = np.mean(
-        [generator.binomial(n, a, 200_000) / n for a, n in zip(accuracies, counts, strict=True)], axis=0
-    )
-    mean = float(np.mean(accuracies))
-    equivalent = mean_count(accuracies, counts)
-    # The relative error of a variance of 200,000 draws is 0.3 %.
-    assert mean * (1 - mean) / equivalent == pytest.approx(drawn.var(), rel=0.02)
-    assert mean_count((0.3,), (123,)) == pytest.approx(123)
 
 
 # --- what cannot be fitted

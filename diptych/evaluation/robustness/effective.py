@@ -10,7 +10,6 @@ images, always in the order (without the shift, under the shift).
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -304,18 +303,6 @@ def redraw(accuracy: float, count: float, generator: np.random.Generator, draws:
     right = accuracy * count
     drawn: Numbers = generator.beta(right + 0.5, count - right + 0.5, draws)
     return drawn
-
-
-def mean_count(accuracies: Sequence[float], counts: Sequence[float]) -> float:
-    """Return the effective sample size of the mean accuracy over several sets.
-
-    The mean of m sets has the variance sum(a (1 - a) / n) / m^2, and one set of N images of its accuracy A has
-    A (1 - A) / N. Accuracies of 0 or 1 count as half an image away from it.
-    """
-    moved = [float(from_logit(logit(value, count))) for value, count in zip(accuracies, counts, strict=True)]
-    mean = math.fsum(moved) / len(moved)
-    variance = math.fsum(value * (1 - value) / count for value, count in zip(moved, counts, strict=True))
-    return mean * (1 - mean) * len(moved) ** 2 / variance
 
 
 def percentiles(values: Numbers) -> Interval:

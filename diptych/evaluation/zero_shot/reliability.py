@@ -48,16 +48,22 @@ def bins_of_equal_width(probability: Floats, correct: Flags, bins: int = BINS) -
 
     probability: (n,), of the predicted class; correct: (n,), whether that class was right.
     """
-    return _curve(probability, correct, np.linspace(0, 1, bins + 1))
-
-
-def bins_of_equal_mass(probability: Floats, correct: Flags, bins: int = BINS) -> list[Bin]:
-    """The reliability curve over `bins` parts with about as many examples each.
-
-    Equal probabilities share a part. Where many are equal there are fewer parts than asked for.
-    """
+    edges = np.linspace(0, 1, bins + 1)
     checked = _checked(probability, correct)
-    return _curve(probability, correct, np.quantile(checked, np.linspace(0, 1, bins + 1)))
+    part = _part_of(checked, edges)
+    count = np.bincount(part, minlength=len(edges) - 1)
+    confidence = np.bincount(part, weights=checked, minlength=len(count))
+    right = np.bincount(part, weights=correct, minlength=len(count))
+    return [
+        Bin(
+            low=float(edges[number]),
+            high=float(edges[number + 1]),
+            count=int(count[number]),
+            confidence=float(confidence[number] / count[number]),
+            accuracy=float(right[number] / count[number]),
+        )
+        for number in np.flatnonzero(count)
+    ]
 
 
 def expected_calibration_error(curve: Sequence[Bin]) -> float:
@@ -99,24 +105,6 @@ def reliability(outcomes: Outcomes) -> Reliability | None:
         confidence=float(outcomes.probability.mean(dtype=np.float64)),
         accuracy=float(correct.mean()),
     )
-
-
-def _curve(probability: Floats, correct: Flags, edges: NDArray[np.float64]) -> list[Bin]:
-    checked = _checked(probability, correct)
-    part = _part_of(checked, edges)
-    count = np.bincount(part, minlength=len(edges) - 1)
-    confidence = np.bincount(part, weights=checked, minlength=len(count))
-    right = np.bincount(part, weights=correct, minlength=len(count))
-    return [
-        Bin(
-            low=float(edges[number]),
-            high=float(edges[number + 1]),
-            count=int(count[number]),
-            confidence=float(confidence[number] / count[number]),
-            accuracy=float(right[number] / count[number]),
-        )
-        for number in np.flatnonzero(count)
-    ]
 
 
 def _part_of(probability: NDArray[np.float64], edges: NDArray[np.float64]) -> Integers:
