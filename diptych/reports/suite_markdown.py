@@ -68,7 +68,8 @@ def _summary(results: Sequence[Result]) -> str:
 def _section(result: Result) -> Iterator[str]:
     report = result.report
     if report is None:
-        yield f"Failed: {markdown_text(result.error or 'not run, the suite stopped before this task')}\n"
+        failed = None if result.error is None else f"Failed: {markdown_text(result.error)}"
+        yield f"{failed or 'Not run: the suite stopped before this task'}\n"
         return
     how = described(report)
     yield (

@@ -17,7 +17,7 @@ from diptych.wording import percent
 def test_ticks_are_few_round_and_enclose_the_values(low: float, span: float) -> None:
     high = low + span
     ticks = nice_ticks(low, high)
-    slack = 1e-6 * max(abs(low), abs(high), 1e-300)
+    slack = max(1e-6 * max(abs(low), abs(high)), 1e-300)  # anything smaller is drawn as zero
     assert 2 <= len(ticks) <= 6
     assert ticks == sorted(set(ticks))
     assert ticks[0] <= low + slack
