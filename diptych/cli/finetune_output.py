@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from diptych.data.left_out import LeftOut
-    from diptych.runs.finetune_figures import Finetuned
+    from diptych.runs.finetune_figures import FinetuneResult
     from diptych.runs.finetune_run import FinetunePlan
     from diptych.training.settings import Recipe
 
@@ -30,7 +30,7 @@ def finetune_with_page(
     device: str,
     console: "Console | None" = None,
     examined: "LeftOut | None" = None,
-) -> "Finetuned":
+) -> "FinetuneResult":
     """Fine-tune as a recipe says, and write the page into the folder of the run."""
     from diptych.atomic import write_text
     from diptych.reports.finetune_page import page
@@ -46,7 +46,7 @@ def finetune_with_page(
     return found
 
 
-def report_finetuning(found: "Finetuned", recipe: "Recipe", folder: Path, as_json: bool) -> None:
+def report_finetuning(found: "FinetuneResult", recipe: "Recipe", folder: Path, as_json: bool) -> None:
     """Print what was gained and lost."""
     say_left_out(found.left_out)
     if as_json:
@@ -76,7 +76,7 @@ def report_finetuning(found: "Finetuned", recipe: "Recipe", folder: Path, as_jso
     print(f"{found.result.checkpoint}: use it with {_use(folder, bool(found.classes))}")
 
 
-def _rows(found: "Finetuned") -> list[Sequence[str]]:
+def _rows(found: "FinetuneResult") -> list[Sequence[str]]:
     from diptych.runs.finetune_figures import task_changes
 
     rows: list[Sequence[str]] = []

@@ -17,7 +17,7 @@ from diptych.reports.thumbnail import thumbnail
 from diptych.runs.finetune_figures import (
     HELD_OUT_TASK,
     OWN,
-    Finetuned,
+    FinetuneResult,
     TaskChange,
     changed_examples,
     gain_between,
@@ -45,7 +45,7 @@ class _ChangedGroup:
     pictures: Sequence[Picture]
 
 
-def page(folder: Path, recipe: "Recipe", found: Finetuned, held_out: "Source | None") -> str:
+def page(folder: Path, recipe: "Recipe", found: FinetuneResult, held_out: "Source | None") -> str:
     """Return a run of fine-tuning as HTML. held_out: the images that were kept from training, if any."""
     changes = task_changes(found)
     examples = None if held_out is None else changed_examples(found)
@@ -94,7 +94,7 @@ def _row(change: TaskChange) -> Row:
     return Row(change.task, cells, note=f"{_words(change.metric)}, {change.count:,} images of {change.data}")
 
 
-def _curves(found: Finetuned) -> Iterator[Drawing]:
+def _curves(found: FinetuneResult) -> Iterator[Drawing]:
     """Yield every task over alpha, and the others against the one that was learned."""
     if len(found.curve) < 2 or not found.before:
         return
@@ -135,7 +135,7 @@ def _curves(found: Finetuned) -> Iterator[Drawing]:
     )
 
 
-def _sum_words(found: Finetuned) -> str:
+def _sum_words(found: FinetuneResult) -> str:
     between = gain_between(found)
     if between is None:
         return ""
@@ -144,7 +144,7 @@ def _sum_words(found: Finetuned) -> str:
     return f" On the sum of all tasks, alpha {alpha:g} {verb} ({points(gain)} points)."
 
 
-def _calibration(found: Finetuned) -> Iterator[Drawing]:
+def _calibration(found: FinetuneResult) -> Iterator[Drawing]:
     for said, reports in (("before", found.before), ("after", found.after)):
         report = reports.get(HELD_OUT_TASK)
         curve = None if report is None or report.outcomes is None else reliability(report.outcomes)

@@ -13,7 +13,7 @@ from diptych.data.left_out import all_left_out
 from diptych.errors import CheckpointError, DataError, SettingsError
 from diptych.models.image_model import ImageModel
 from diptych.pretrained import load
-from diptych.runs.finetune_figures import Finetuned, Measure, Reports, best_alpha, losses, metrics_of
+from diptych.runs.finetune_figures import FinetuneResult, Measure, Reports, best_alpha, losses, metrics_of
 from diptych.runs.finetune_product import between, by_names, finished
 from diptych.training.best import Best
 from diptych.training.engine import Result, train
@@ -36,7 +36,7 @@ def run_prepared(
     device: str = "cpu",
     console: Console | None = None,
     say: Callable[[str], None] = lambda _: None,
-) -> Finetuned:
+) -> FinetuneResult:
     """Train a recipe that `prepare` made in `out`, and put the result into `out`/model; its end is in `out`/tuned.
 
     Every evaluation on the way measures what would be delivered then. say: gets the alarms, each once a task.
@@ -65,7 +65,7 @@ def run_prepared(
     product = watch.between(tuned, alpha)
     after = dict(curve).get(alpha) or watch.measured(product)
     lost = tuple(losses(watch.before, after, settings.most_lost))
-    found = Finetuned(
+    found = FinetuneResult(
         method=settings.method,
         alpha=alpha,
         step=step,
@@ -196,7 +196,7 @@ def statistics_images(recipe: Recipe, preprocess: Preprocess) -> list[Tensor]:
 
 
 def _deliver(
-    recipe: Recipe, out: Path, preprocess: Preprocess, models: Mapping[str, ImageModel], found: Finetuned
+    recipe: Recipe, out: Path, preprocess: Preprocess, models: Mapping[str, ImageModel], found: FinetuneResult
 ) -> None:
     """Write the product, and the end beside it where it is another model."""
     origin = read_manifest(out / START).history

@@ -50,7 +50,7 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Finetuned:
+class FinetuneResult:
     """The result of a run of fine-tuning.
 
     method, alpha: those of the result. step: the optimizer step of its weights; 0 if no step was better than the
@@ -138,7 +138,7 @@ class TaskChange:
     paired: Difference | None
 
 
-def task_changes(found: Finetuned) -> list[TaskChange]:
+def task_changes(found: FinetuneResult) -> list[TaskChange]:
     """Return what a run did to each of its tasks."""
     changes = []
     for task, before in found.before.items():
@@ -160,7 +160,7 @@ def task_changes(found: Finetuned) -> list[TaskChange]:
     return changes
 
 
-def changed_examples(found: Finetuned) -> list[tuple[Change, int]] | None:
+def changed_examples(found: FinetuneResult) -> list[tuple[Change, int]] | None:
     """Return the held-out examples that were gained or lost, each with its position in the held-out part.
 
     None if nothing was held out, or the reports do not tell about single examples.
@@ -172,7 +172,7 @@ def changed_examples(found: Finetuned) -> list[tuple[Change, int]] | None:
     return [(change, position[change.key]) for change in compare(HELD_OUT_TASK, before, after).changes]
 
 
-def gain_between(found: Finetuned) -> tuple[float, float] | None:
+def gain_between(found: FinetuneResult) -> tuple[float, float] | None:
     """Return the best alpha between the ends by the sum of all headline metrics, and its gain over the better end.
 
     None if no alpha between the ends, or not both ends, were measured.

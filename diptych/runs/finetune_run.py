@@ -22,7 +22,7 @@ from diptych.pretrained import load
 from diptych.runs.evaluations import read_tasks, reports_of
 from diptych.runs.finetune_data import DataSummary, examine
 from diptych.runs.finetune_engine import run_prepared
-from diptych.runs.finetune_figures import Finetuned
+from diptych.runs.finetune_figures import FinetuneResult
 from diptych.runs.finetune_recipe import KEPT, FinetuneRequest, recipe_for
 from diptych.runs.finetune_start import prepare
 from diptych.training.methods import FinetuneMethod
@@ -65,7 +65,7 @@ def finetune(
     resume: bool = False,
     device: str = "auto",
     say: Callable[[str], None] = _to_stderr,
-) -> Finetuned:
+) -> FinetuneResult:
     """Fine-tune a model on your own classes or pairs; the settings follow from the data (docs/finetuning.md).
 
     Args:
@@ -159,7 +159,7 @@ def finetune_recipe(
     console: Console | None = None,
     examined: LeftOut | None = None,
     say: Callable[[str], None] = _to_stderr,
-) -> Finetuned:
+) -> FinetuneResult:
     """Fine-tune as a recipe with `[finetune]` says.
 
     Args:

@@ -110,7 +110,7 @@ def _words(settings: FinetuneSettings, found: DataSummary) -> dict[str, tuple[st
     unknown = sorted(settings.words.keys() - set(found.classes))
     if unknown:
         raise SettingsError(
-            f"[finetune] words: {unknown[0]!r} is none of the {len(found.classes)} classes of the data; correct its "
+            f"[finetune] words: {unknown[0]!r} is not one of the {len(found.classes)} classes of the data; correct its "
             "name, or leave it out"
         )
     return {name: settings.words.get(name, (name.replace("_", " "),)) for name in found.classes}

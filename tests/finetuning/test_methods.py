@@ -21,7 +21,7 @@ from diptych.runs.classifier_heads import probe_head
 from diptych.runs.evaluations import held_out_part, reports_of
 from diptych.runs.finetune_data import examine
 from diptych.runs.finetune_engine import run_prepared
-from diptych.runs.finetune_figures import Finetuned
+from diptych.runs.finetune_figures import FinetuneResult
 from diptych.runs.finetune_product import between, finished
 from diptych.runs.finetune_start import prepare
 from diptych.training.approaches.contrastive import ClipTask
@@ -57,7 +57,7 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> str:
     return saved_clip(tmp_path_factory.mktemp("resnet") / "model", RESNET)
 
 
-def run(asked: Recipe, out: Path, *, resume: bool = False) -> tuple[Recipe, Finetuned]:
+def run(asked: Recipe, out: Path, *, resume: bool = False) -> tuple[Recipe, FinetuneResult]:
     prepared = prepare(asked, out, silent)
     return prepared, run_prepared(prepared, out, measure=reports_of(prepared), resume=resume)
 
@@ -476,7 +476,7 @@ def test_captions_in_class_folders_are_pairs_unless_the_method_learns_from_label
 
 
 def test_words_for_a_class_that_the_data_lack_are_refused(vit: str, pictures: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="'mauve' is none of the 3 classes"):
+    with pytest.raises(SettingsError, match="'mauve' is not one of the 3 classes"):
         prepare(recipe(pictures, vit, "flyp", words={"mauve": ["mauve"]}), tmp_path, silent)
 
 
