@@ -169,7 +169,7 @@ def test_remove_takes_pictures_out_of_an_index(tiny: Path, pictures: Path, run: 
     told = run("remove", pictures / "red.png", "--index", "i", "--json").json
     assert told == {"index": "i", "removed": 1, "purged": False}
     assert (
-        "2 pictures removed, and nothing"
+        "2 images removed, and nothing"
         in run("remove", "--where", "width = 40", "--index", "i", "--purge").out
     )
     assert run("index", pictures, "--index", "i", "--model", tiny, "--json").json["added"] == 3
