@@ -108,7 +108,7 @@ class Service:
         except SearchIndexError:
             for part in question.parts:
                 if part.id is not None and await self.item(part.id) is None:
-                    raise NotFoundError(f"no picture of the index has the id {part.id!r}; check it") from None
+                    raise NotFoundError(f"no image of the index has the id {part.id!r}; check it") from None
             raise
         found = tuple(
             dataclasses.replace(

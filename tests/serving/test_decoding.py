@@ -238,7 +238,7 @@ LED_ASTRAY = """
 import ctypes, os, resource, socket, sys, time
 import numpy as np
 from diptych.errors import ImageError
-from diptych.serving import decoding_child
+from diptych.serving.guard import decoding_child
 
 def astray(data, *, limits):
     act, _, what = data.decode().partition(":")

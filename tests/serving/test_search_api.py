@@ -114,10 +114,10 @@ def test_similar_is_a_search_by_id(client: TestClient) -> None:
         (
             {"query": [{"text": "a", "id": "0" * 32}]},
             400,
-            "query.0: part of a question: expected exactly one",
+            "query.0: part of a query: expected exactly one",
         ),
-        ({"query": [{"text": "a"}, {}]}, 400, "query.1: part of a question: expected exactly one"),
-        ({"query": [{"text": "a", "weight": 0}]}, 400, "query.0: part of a question: weight 0.0"),
+        ({"query": [{"text": "a"}, {}]}, 400, "query.1: part of a query: expected exactly one"),
+        ({"query": [{"text": "a", "weight": 0}]}, 400, "query.0: part of a query: weight 0.0"),
         ({"query": [{"text": "a"}, {"text": "a", "weight": -1}]}, 400, "cancel each other"),
         ({"query": "  "}, 400, "the text is empty"),
         ({"query": "a", "filter": "widht > 3"}, 400, "did you mean 'width'?"),

@@ -205,7 +205,7 @@ async def get_picture(service: Served, id: Id, if_none_match: IfNoneMatch = None
 
 
 def _absent(id_: str) -> NotFoundError:
-    return NotFoundError(f"no picture of the index has the id {id_!r}; check it")
+    return NotFoundError(f"no image of the index has the id {id_!r}; check it")
 
 
 def _bytes(data: bytes, media_type: str, version: str, if_none_match: str | None, caching: str) -> Response:
