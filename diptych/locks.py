@@ -1,4 +1,4 @@
-"""One process at a time, of this machine."""
+"""Let one process of this machine work at a time."""
 
 import contextlib
 import os
@@ -7,10 +7,11 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process holds this lock file, and hold it; Windows has no such lock, and nothing waits there.
+def exclusive_lock(lock: Path) -> Iterator[None]:
+    """Wait until no other process holds this lock file, and hold it.
 
-    So what is done under it must be safe without it too, at worst done twice.
+    Windows has no such lock, and there nothing waits. So the work under the lock must be safe without it; at worst it
+    is done twice.
     """
     if os.name == "nt":
         yield

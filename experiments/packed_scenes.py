@@ -5,7 +5,7 @@ from pathlib import Path
 
 from diptych.data.packing import pack_source
 from diptych.data.sources.opening import open_source
-from diptych.locks import alone
+from diptych.locks import exclusive_lock
 
 
 def packed(name: str, folder: Path) -> str:
@@ -18,6 +18,6 @@ def packed(name: str, folder: Path) -> str:
         return name
     place = folder / re.sub(r"\W+", "-", name)
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(place.with_suffix(".lock")):
+    with exclusive_lock(place.with_suffix(".lock")):
         pack_source(source, place, workers=1)
     return str(place)

@@ -155,7 +155,7 @@ def test_a_missing_published_file_is_named_offline(published_file: Path) -> None
 
 def test_a_file_that_was_changed_is_never_parsed(published_file: Path) -> None:
     published_file.write_bytes(published_file.read_bytes() + b"\0")
-    with pytest.raises(DownloadError, match="has not the published SHA-256"):
+    with pytest.raises(DownloadError, match="does not have the published SHA-256"):
         diptych.load("ViT-B/32", "cpu", offline=True)
 
 

@@ -13,8 +13,8 @@ from diptych.models.image_model import ImageModel
 from diptych.models.layers.batch_statistics import batch_norms, estimate_statistics
 from diptych.runs.classifier_heads import zero_shot_head
 from diptych.training.methods import FinetuneSettings
-from diptych.weights.interpolation import interpolated
-from diptych.weights.merging import merged
+from diptych.weights.interpolation import interpolate_weights
+from diptych.weights.merging import merge_low_rank
 
 
 def finished(model: ImageModel, settings: FinetuneSettings, *, by_words: bool) -> ImageModel:
@@ -23,7 +23,7 @@ def finished(model: ImageModel, settings: FinetuneSettings, *, by_words: bool) -
     by_words: whether texts were learned from: the classifier, if there is one, is then made of words by the text
     tower as it is now.
     """
-    done = merged(model).requires_grad_(False).eval()
+    done = merge_low_rank(model).requires_grad_(False).eval()
     if by_words and done.classifier is not None:
         weight, bias = zero_shot_head(done, done.classifier.classes, settings.words, settings.templates)
         done.classifier.weight.copy_(weight)
@@ -51,7 +51,7 @@ def between(start: ImageModel, tuned: ImageModel, alpha: float, batches: Sequenc
     are fixed between them too: other ones would be a jump at both ends.
     """
     blended = copy.deepcopy(tuned)
-    blended.load_state_dict(interpolated(start.state_dict(), tuned.state_dict(), alpha))
+    blended.load_state_dict(interpolate_weights(start.state_dict(), tuned.state_dict(), alpha))
     if 0 < alpha < 1 and not _same_averages(start, tuned):
         device = blended.device
         with torch.no_grad():

@@ -1,7 +1,7 @@
-"""A model from a file of tensors: everything is checked against the architecture, then read, then assigned.
+"""Build a model from a file of tensors: check everything against the architecture, then read, then assign.
 
-The model is first laid out without memory (on PyTorch's `meta` device), so what a file has to hold is known,
-to the last shape, before the first byte of a tensor is read.
+The model is first built without memory (on PyTorch's `meta` device), so every shape that the file must hold is known
+before the first byte of a tensor is read.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -20,11 +20,11 @@ from diptych.models.image_model import ImageModel
 from diptych.weights.tensor_files import Entry, TensorFile
 
 _MOST_LISTED = 10
-# No width, vocabulary or side of a CLIP is larger; products of three such sizes still fit 64 bits.
+# No width, vocabulary or side of a CLIP is larger; a product of three such sizes still fits 64 bits.
 _LARGEST_SIZE = 1 << 18
 _MAY_BE_ZERO = ("sound_bands", "kept_layers")  # without sounds, and without hidden layers
 _LAYERS = ("layers", "decoder_layers", "head_layers", "kept_layers", "convolutions")  # of any text side
-# What an initialisation does to a tensor's values and not to its shape.
+# The operations of an initialisation that change the values of a tensor and not its shape.
 _VALUES_ONLY = {
     "normal_",
     "uniform_",
@@ -39,7 +39,7 @@ _VALUES_ONLY = {
 
 @dataclass(frozen=True)
 class Piece:
-    """Where one of our tensors is found in another layout, and how to turn one into the other.
+    """The stored names of one of Diptych's tensors in another layout, and the conversion between both.
 
     Several names are stacked along the first dimension (transformers keeps query, key and value apart).
     """
@@ -48,18 +48,18 @@ class Piece:
     transposed: bool = False
 
     def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of each stored tensor, from that of ours."""
+        """Return the shape of each stored tensor, from the shape of Diptych's."""
         if self.transposed:
             return shape[::-1]
         return (shape[0] // len(self.names), *shape[1:]) if len(self.names) > 1 else shape
 
     def join(self, stored: list[Tensor], shape: tuple[int, ...]) -> Tensor:
-        """Our tensor, from the stored ones. The reshape serves a scalar stored with the shape [1]."""
+        """Return Diptych's tensor, from the stored ones. The reshape serves a scalar stored with the shape [1]."""
         whole = torch.cat(stored) if len(stored) > 1 else stored[0]
         return whole.t().contiguous() if self.transposed else whole.reshape(shape)
 
     def split(self, tensor: Tensor) -> dict[str, Tensor]:
-        """The stored tensors, from ours."""
+        """Return the stored tensors, from Diptych's."""
         whole = tensor.t() if self.transposed else tensor
         parts = whole.chunk(len(self.names)) if len(self.names) > 1 else (whole,)
         return {name: part.contiguous() for name, part in zip(self.names, parts, strict=True)}
@@ -69,7 +69,7 @@ Layout = Callable[[str], Piece]
 
 
 def own_layout(name: str) -> Piece:
-    """Diptych's own names."""
+    """Return the name unchanged, for Diptych's own files."""
     return Piece((name,))
 
 
@@ -80,10 +80,11 @@ def assemble(
     where: str,
     ignored: Collection[str] = (),
 ) -> ImageModel:
-    """The model of `architecture` with the tensors of `source`, in float32, on the CPU, in evaluation mode.
+    """Build the model of `architecture` with the tensors of `source`: float32, CPU, evaluation mode.
 
-    `layout` says under which names the source keeps each of our tensors, `ignored` which others it may hold.
-    What is missing, unexpected or of another shape is listed in a `CheckpointError` before anything is read.
+    layout: gives the stored names of each tensor. ignored: other names that the source may hold.
+
+    Raises `CheckpointError`, before anything is read, with the missing, the unexpected and the misshapen tensors.
     """
     _refuse_absurd_sizes(architecture, len(source.entries), where)
     try:
@@ -105,15 +106,15 @@ def assemble(
 
 
 def lay_out(architecture: Architecture) -> ImageModel:
-    """A model without memory and without values, for `load_state_dict(..., assign=True)`."""
-    with torch.device("meta"), _WithoutValues():
+    """Build a model without memory and without values, for `load_state_dict(..., assign=True)`."""
+    with torch.device("meta"), _NoInitialisation():
         return build_model(architecture)
 
 
-class _WithoutValues(TorchFunctionMode):
-    """Leaves out the initialisation, which has no effect without memory.
+class _NoInitialisation(TorchFunctionMode):
+    """Skips the initialisation, which has no effect without memory.
 
-    For some of its steps PyTorch would import its compiler, a second of work.
+    For some of its steps PyTorch would import its compiler, which takes a second.
     """
 
     def __torch_function__(
@@ -132,12 +133,12 @@ class _WithoutValues(TorchFunctionMode):
 
 
 def heads_unless_default(heads: Any, width: Any) -> Any:
-    """Nothing for the 64 channels a head of every published model, so that equal sizes compare equal."""
+    """Return None for 64 channels per head, as in every published model, so that equal sizes compare equal."""
     return None if isinstance(heads, int) and heads * 64 == width else heads
 
 
 def check_contents(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Entry], where: str) -> None:
-    """Raise one `CheckpointError` that lists the missing, the unexpected and the mis-shaped, ten of each."""
+    """Raise one `CheckpointError` that lists the missing, the unexpected and the misshapen, ten of each."""
     both = {name: (entry, expected[name]) for name, entry in found.items() if name in expected}
     problems = [
         _listed("missing", [name for name in expected if name not in found]),
@@ -157,11 +158,11 @@ def check_contents(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, 
     ]
     details = "".join(f"\n  {problem}" for problem in problems if problem)
     if details:
-        raise CheckpointError(f"{where}: the tensors are not those of the architecture{details}")
+        raise CheckpointError(f"{where}: the tensors do not fit the architecture{details}")
 
 
 def _as_float32(tensor: Tensor, name: str, where: str) -> Tensor:
-    """A floating tensor in float32, refused when it holds NaN or infinity; others as they are."""
+    """Convert a floating tensor to float32. Raises `CheckpointError` for NaN or infinity."""
     if not tensor.is_floating_point():
         return tensor
     tensor = tensor.to(torch.float32)
@@ -174,12 +175,14 @@ def _as_float32(tensor: Tensor, name: str, where: str) -> Tensor:
 
 
 def _refuse_absurd_sizes(architecture: Architecture, tensors: int, where: str) -> None:
-    # Laying a model out costs time for every layer, and each layer has tensors: so a file that holds few
-    # tensors cannot make us build many layers.
+    # Building a model takes time for every layer, and each layer has tensors: so a file with few tensors must not
+    # make Diptych build many layers.
     layers = [architecture.image.layers, *(getattr(architecture.text, name, 0) for name in _LAYERS)]
     total = sum(number for _, number in _integers("layers", layers))
     if total > tensors:
-        raise CheckpointError(f"{where}: the architecture has {total} layers, but the file {tensors} tensors")
+        raise CheckpointError(
+            f"{where}: the architecture has {total} layers, but the file only {tensors} tensors; fetch it again"
+        )
     for name, size in _integers("", config.plain(architecture)):
         if not (0 < size <= _LARGEST_SIZE or (size == 0 and name in _MAY_BE_ZERO)):
             raise CheckpointError(
@@ -188,7 +191,7 @@ def _refuse_absurd_sizes(architecture: Architecture, tensors: int, where: str) -
 
 
 def _integers(name: str, value: Any) -> Iterator[tuple[str, int]]:
-    """Every whole number of a table with the name under which it stands, ids of words aside."""
+    """Yield every whole number of a table with its name, except the ids of known words."""
     if isinstance(value, dict):
         for key, item in value.items():
             if key != "known":
@@ -201,12 +204,12 @@ def _integers(name: str, value: Any) -> Iterator[tuple[str, int]]:
 
 
 def _fits(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    # Some files keep the logit scale, a scalar, with the shape [1].
+    # Some files store the logit scale, a scalar, with the shape [1].
     return found == expected or (expected == () and found == (1,))
 
 
 def _usable(name: str, entry: Entry) -> bool:
-    # The one integer in a CLIP is batch normalisation's count of batches.
+    # The only integer in a CLIP is batch normalisation's count of batches.
     return entry.dtype.is_floating_point != name.endswith("num_batches_tracked")
 
 

@@ -1,14 +1,14 @@
-"""Diptych's own checkpoints: a folder that says everything about the model in it.
+"""Read and write Diptych's own checkpoints: a folder that describes its model completely.
 
     model.safetensors    the weights
-    diptych.json         what they are: kind, architecture, preprocessing, tokenizer, settings, history,
+    diptych.json         their description: kind, architecture, preprocessing, tokenizer, settings, history,
                          versions, and the SHA-256 of every other file
     state.safetensors    for resuming: the optimizer's tensors ...
     state.json           ... and its numbers
 
-Where several processes wrote it, each its own part, there are more files of tensors; see `sharded`.
+If several processes wrote it, each its own part, there are more files of tensors; see `sharded`.
 
-Nothing in it is executable. A flipped bit anywhere is found before the file it is in is parsed.
+Nothing in it is executable. A flipped bit is found before its file is parsed.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ Precision = Literal["float32", "float16"]
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a run needs beside the weights in order to go on."""
+    """The state that a run needs besides the weights to resume."""
 
     tensors: Mapping[str, Tensor]
     values: Mapping[str, Any]  # JSON
@@ -56,14 +56,14 @@ class TrainingState:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What a checkpoint says about its weights."""
+    """The description of the weights in a checkpoint."""
 
     architecture: Json  # `config.plain` of the architecture, activation included
     preprocessing: Json  # `config.plain` of the preprocessing
     kind: str = "clip"  # or the approach that trained an encoder of another kind
     settings: Json = field(default_factory=dict)  # the resolved recipe; empty for converted weights
     history: tuple[Any, ...] = ()  # what happened to the weights, oldest first
-    precision: Precision = "float32"  # in which matrices are stored; vectors and scalars stay in float32
+    precision: Precision = "float32"  # of the stored matrices; vectors and scalars stay in float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,12 +112,13 @@ def write_checkpoint(
     state: TrainingState | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write a model's tensors as a checkpoint folder; an older one there is replaced.
+    """Write a model's tensors as a checkpoint folder; an older one is replaced.
 
-    The files are written into a temporary folder beside the target, flushed to the disk, and renamed, so that
-    under the final name there is never half a checkpoint. With precision "float16" the matrices are halved;
-    vectors and scalars, which cost nothing and may have a wide range, stay in float32. Raises `CheckpointError`,
-    and writes nothing, where a tensor holds NaN or infinity. `progress` gets the bytes of each block written.
+    The files are written into a temporary folder beside the target, flushed to the disk, and renamed, so the final
+    name never holds half a checkpoint. With precision "float16" the matrices are halved; vectors and scalars, which
+    are small and may have a wide range, stay in float32. progress: receives the bytes of each block written.
+
+    Raises `CheckpointError`, and writes nothing, if a tensor holds NaN or infinity.
     """
     target = Path(folder)
     stored = {name: in_precision(value, description.precision) for name, value in weights.items()}
@@ -126,7 +127,7 @@ def write_checkpoint(
         sha256 = {WEIGHTS: write_tensors(work / WEIGHTS, stored, progress=progress)}
         if state is not None:
             sha256[STATE_TENSORS] = write_tensors(work / STATE_TENSORS, state.tensors, progress=progress)
-            # A best loss of infinity is a fair state; a manifest, which other programs read, is plain JSON.
+            # A state may hold a best loss of infinity; the manifest, which other programs read, is plain JSON.
             sha256[STATE_VALUES] = write_json(work / STATE_VALUES, state.values, allow_nan=True)
         write_manifest(work, description, sha256)
     return target
@@ -140,12 +141,12 @@ def refuse_not_finite(tensors: Mapping[str, Tensor], target: Path) -> None:
         if not all(bool(torch.isfinite(end)) for end in torch.aminmax(tensor)):
             raise CheckpointError(
                 f"{target}: tensor {name!r} holds NaN or infinity in {tensor.dtype}; nothing was written, and "
-                "earlier checkpoints are as they were: go on from one of them with a lower learning rate"
+                "earlier checkpoints are unchanged: resume from one of them with a lower learning rate"
             )
 
 
 def in_precision(tensor: Tensor, precision: Precision) -> Tensor:
-    """A tensor as it is stored: a matrix of floating numbers is halved where that was asked for."""
+    """Convert a tensor to its stored form: floating-point matrices are halved for "float16"."""
     halved = precision == "float16" and tensor.is_floating_point() and tensor.ndim > 1
     return tensor.to(torch.float16) if halved else tensor
 
@@ -173,7 +174,7 @@ def write_manifest(folder: Path, description: Description, sha256: Mapping[str, 
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
-    """`diptych.json` of a folder; raises `CheckpointError` when it is missing, damaged or too new."""
+    """Read `diptych.json` of a folder. Raises `CheckpointError` if it is missing, damaged or too new."""
     path = Path(folder) / MANIFEST
     contents = read_json(path)
     version = contents.get("format_version")
@@ -185,7 +186,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
     found = contents.pop("checksum", None)
     if found != _checksum(contents):
         raise CheckpointError(
-            f"{path}: the contents do not have the checksum that was written with them; "
+            f"{path}: the contents do not match the checksum that was written with them; "
             "the file is damaged or was edited: restore it"
         )
     unknown = set(contents) ^ {field.name for field in fields(Manifest)}
@@ -195,15 +196,15 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
 
 
 def holds_weights(folder: Path, name: str) -> bool:
-    """Whether the file `name` has the weights of the checkpoint in `folder`, or a part of them."""
+    """Return whether the file `name` has the weights of the checkpoint in `folder`, or a part of them."""
     stem, written = Path(WEIGHTS).stem, read_manifest(folder).sha256
     return name in written and (name == WEIGHTS or name.startswith(f"{stem}-"))
 
 
 def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[ImageModel, Json, Manifest]:
-    """The model (float32, CPU, evaluation mode), its preprocessing and its manifest.
+    """Load the model (float32, CPU, evaluation mode), its preprocessing and its manifest.
 
-    Each file's SHA-256 is verified before it is parsed. Raises `CheckpointError` for all but a whole CLIP.
+    Each file's SHA-256 is verified before it is parsed. Raises `CheckpointError` for anything but a whole CLIP.
     """
     root = Path(folder)
     architecture, manifest = describe(root)
@@ -224,19 +225,20 @@ def describe(root: Path) -> tuple[Architecture, Manifest]:
         )
     if manifest.tokenizer != default_tokenizer().fingerprint:
         raise CheckpointError(
-            f"{root}: was trained with another tokenizer ({manifest.tokenizer[:12]}...) than this Diptych "
-            f"has ({default_tokenizer().fingerprint[:12]}...), so its text features would be meaningless"
+            f"{root}: was trained with another tokenizer ({manifest.tokenizer[:12]}...) than that of this Diptych "
+            f"({default_tokenizer().fingerprint[:12]}...), so its text features would be meaningless; use the Diptych "
+            "that wrote it"
         )
     return _built(Architecture, manifest.architecture, f"{root / MANIFEST} [architecture]"), manifest
 
 
 def preprocess_of(folder: Path, manifest: Manifest) -> Preprocess:
-    """Return the preprocessing that the manifest of a checkpoint states."""
+    """Return the preprocessing in the manifest of a checkpoint."""
     return _built(Preprocess, manifest.preprocessing, f"{folder / MANIFEST} [preprocessing]")
 
 
 def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Json]:
-    """The training state of a checkpoint: tensors on the CPU, and values."""
+    """Load the training state of a checkpoint: tensors on the CPU, and values."""
     root = Path(folder)
     manifest = read_manifest(root)
     if STATE_VALUES not in manifest.sha256:
@@ -250,9 +252,9 @@ def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Json]
 
 
 def verify_checkpoint(folder: str | os.PathLike[str], progress: Progress | None = None) -> Manifest:
-    """Check every file's SHA-256 and load nothing; raises `CheckpointError` for the first that differs.
+    """Check every file's SHA-256, and load nothing. Raises `CheckpointError` for the first that differs.
 
-    `progress` gets the bytes of each block read.
+    progress: receives the bytes of each block read.
     """
     root = Path(folder)
     manifest = read_manifest(root)
@@ -262,7 +264,7 @@ def verify_checkpoint(folder: str | os.PathLike[str], progress: Progress | None 
 
 
 def _tensors(root: Path, name: str, manifest: Manifest) -> TensorFile:
-    """The tensors of a file, or of the pieces of it that several processes wrote, each verified before it is opened."""
+    """Open the tensors of a file, or of the pieces that several processes wrote; each is verified first."""
     if name in manifest.sha256 or TABLE not in manifest.sha256:
         return SafetensorsFile(_verified(root, name, manifest))
     part = Path(name).stem
@@ -275,7 +277,7 @@ def _tensors(root: Path, name: str, manifest: Manifest) -> TensorFile:
 def _verified(root: Path, name: str, manifest: Manifest, progress: Progress | None = None) -> Path:
     path = root / name
     if name not in manifest.sha256 or path.parent != root or not path.is_file():
-        raise CheckpointError(f"{path}: is missing, the checkpoint is incomplete: copy the folder again")
+        raise CheckpointError(f"{path}: is missing, so the checkpoint is incomplete: copy the folder again")
     found = sha256_of(path, progress)
     if found != manifest.sha256[name]:
         raise CheckpointError(
@@ -293,6 +295,6 @@ def _built(schema: type[T], values: Json, where: str) -> T:
 
 
 def _checksum(contents: Mapping[str, Any]) -> str:
-    """SHA-256 over the canonical JSON of the manifest, which cannot list itself among the files."""
+    """Return the SHA-256 of the manifest's canonical JSON, because the manifest cannot list itself as a file."""
     text = json.dumps(contents, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()

@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, and the JSON and tensors in them."""
+"""Write folders that appear whole or not at all, and the JSON and tensors in them."""
 
 import contextlib
 import hashlib
@@ -17,7 +17,7 @@ from diptych.atomic import escaped, put_in_place, sync_folder
 from diptych.errors import CheckpointError
 
 Json = dict[str, Any]
-Progress = Callable[[int], None]  # gets the number of bytes of each block
+Progress = Callable[[int], None]  # receives the number of bytes of each block
 
 _MOST_JSON_BYTES = 64 << 20
 _BLOCK = 4 << 20
@@ -39,14 +39,14 @@ _ORDER = {dtype: place for place, dtype in enumerate(_TYPES)}
 
 @contextlib.contextmanager
 def new_folder(target: Path, marker: str) -> Iterator[Path]:
-    """A temporary folder beside `target` to write into, which takes its name when the body has ended well.
+    """Yield a temporary folder beside `target`, which takes its name if the body ends without an error.
 
     An older folder of the same kind, which has a file named `marker`, is replaced; any other is refused.
     """
     if target.is_dir() and not (target / marker).is_file() and any(target.iterdir()):
         raise CheckpointError(f"{target}: is a folder with other files; name a new folder for the model")
     if target.exists() and not target.is_dir():
-        raise CheckpointError(f"{target}: is a file; a model is written as a folder: name another one")
+        raise CheckpointError(f"{target}: is a file, and a model is written as a folder; name another path")
     if not target.parent.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         sync_folder(target.parent.parent)
@@ -62,9 +62,9 @@ def new_folder(target: Path, marker: str) -> Iterator[Path]:
 
 
 def sweep(parent: Path) -> None:
-    """Remove the temporary folders that killed writers left in `parent`; no writer may be at work there.
+    """Remove the temporary folders that killed writers left in `parent`. No writer may be at work there.
 
-    A folder that stepped aside for one that never took its name gets the name back.
+    A folder that was moved aside for one that never took its name gets the name back.
     """
     for aside in parent.glob(".*.old"):
         target = parent / aside.name[1:].rsplit(".", 2)[0]
@@ -77,7 +77,7 @@ def sweep(parent: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder that is never half there: it loses its name first, and `sweep` removes what a kill leaves."""
+    """Delete a folder in one step: it loses its name first, and `sweep` removes what a kill leaves."""
     doomed = folder.with_name(f".{folder.name}.doomed.tmp")
     os.rename(folder, doomed)
     sync_folder(folder.parent)
@@ -92,8 +92,8 @@ def write_tensors(
 ) -> str:
     """Write a safetensors file, byte for byte as its library would, and flush it to the disk.
 
-    Returns the SHA-256 of the bytes that were meant to be written, so that reading them back proves something.
-    `progress` is called after each block; what it raises ends the writing.
+    Returns the SHA-256 of the bytes in memory, so that reading the file back verifies it. progress: called after each
+    block; an error that it raises ends the writing.
     """
     ordered = sorted(tensors.items(), key=lambda item: (_ORDER[item[1].dtype], item[0]))
     digest = hashlib.sha256()
@@ -111,7 +111,7 @@ def write_tensors(
 def _safetensors_blocks(
     tensors: Iterable[tuple[str, Tensor]], metadata: Mapping[str, str] | None
 ) -> Iterator[bytes | memoryview]:
-    """The file in pieces: the length of the header, the header, and the tensors one after the other."""
+    """Yield the file in blocks: the length of the header, the header, and the tensors one after the other."""
     header: Json = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name, tensor in tensors:
@@ -132,7 +132,7 @@ def _safetensors_blocks(
 
 
 def write_json(path: Path, values: Mapping[str, Any], *, allow_nan: bool = False) -> str:
-    """Write a JSON file and flush it to the disk; returns its SHA-256."""
+    """Write a JSON file, and flush it to the disk. Returns its SHA-256."""
     text = escaped(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n")
     with path.open("wb") as file:
         file.write(text)
@@ -142,11 +142,11 @@ def write_json(path: Path, values: Mapping[str, Any], *, allow_nan: bool = False
 
 
 def read_json(path: Path) -> Json:
-    """The object in a JSON file; raises `CheckpointError` when it is missing, too large or not JSON."""
+    """Read the object in a JSON file. Raises `CheckpointError` if it is missing, too large or not JSON."""
     try:
         if path.stat().st_size > _MOST_JSON_BYTES:
             raise CheckpointError(
-                f"{path}: larger than {_MOST_JSON_BYTES >> 20} MiB, which no description of a model is"
+                f"{path}: larger than {_MOST_JSON_BYTES >> 20} MiB; expected a description of a model"
             )
         values = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a path holds, from its bytes and the names in it; one reader for each kind, none for another's.
+"""Recognise the format of a model by its bytes and file names, and load it with the one reader of that format.
 
     folder with diptych.json             Diptych
     folder with open_clip_config.json    open_clip
@@ -6,7 +6,7 @@
     zip archive of PyTorch               OpenAI's published files, state dicts
     safetensors                          a state dict
 
-Where the facts come from that a file of weights does not hold: see `plain_files`.
+`plain_files` finds the facts that a file of weights does not contain.
 """
 
 from pathlib import Path
@@ -31,15 +31,15 @@ _FOLDER_MARKS = (checkpoint.MANIFEST, open_clip.CONFIG, transformers.CONFIG)
 def load_path(
     path: Path, activation: Activation | None = None, like: Facts | None = None
 ) -> tuple[ImageModel, Preprocess]:
-    """Return the model (float32, CPU, evaluation mode) and the preprocessing of a file or a folder.
+    """Load the model (float32, CPU, evaluation mode) and the preprocessing of a file or a folder.
 
-    activation: of a plain file that does not say it. Elsewhere it must be the one that is said.
+    activation: of a plain file that does not contain it. Elsewhere it must equal the recorded one.
     like: for a plain file, the facts of a model of the same architecture.
     """
     folder = path if path.is_dir() else _folder_of_its_own(path)
     if folder is not None and like is not None:
         raise SettingsError(
-            f"{path}: says itself what it is; leave like out, which is for plain files of weights"
+            f"{path}: describes its own model; leave out like, which is only for plain files of weights"
         )
     if folder is None:
         model, preprocess = read_plain_file(path, _opened(path), activation, like)
@@ -47,15 +47,15 @@ def load_path(
         model, preprocess = _load_folder(folder)
     if activation not in (None, model.architecture.activation):
         raise SettingsError(
-            f"{path}: its activation is {model.architecture.activation!r}, not {activation!r}; leave activation out"
+            f"{path}: its activation is {model.architecture.activation!r}, not {activation!r}; leave out activation"
         )
     return model, preprocess
 
 
-def written_here(path: Path) -> bool:
-    """Return whether Diptych wrote a model: a folder with diptych.json, a file in it, or a state dict of ours.
+def is_own_model(path: Path) -> bool:
+    """Return whether Diptych wrote a model: a folder with diptych.json, a file in it, or a state dict of Diptych.
 
-    Raises `CheckpointError` for a file that holds no weights.
+    Raises `CheckpointError` for a file that does not hold weights.
     """
     if path.is_dir():
         return (path / checkpoint.MANIFEST).is_file()
@@ -66,7 +66,7 @@ def written_here(path: Path) -> bool:
 
 
 def _folder_of_its_own(path: Path) -> Path | None:
-    """The folder of which `path` is the file of weights, or one of several: to load either is the same."""
+    """Return the folder whose weights are in the file `path`, or partly in it; None if there is no such folder."""
     folder, mark = path.parent, configuration_beside(path)
     readers = {
         checkpoint.MANIFEST: checkpoint.holds_weights,
@@ -87,20 +87,20 @@ def _load_folder(folder: Path) -> tuple[ImageModel, Preprocess]:
         if kind == "clip":
             return transformers.read_transformers_folder(folder)
         raise CheckpointError(
-            f"{folder / transformers.CONFIG}: model_type is {kind!r}; of transformers' models, Diptych reads 'clip'"
+            f"{folder / transformers.CONFIG}: model_type is {kind!r}; expected 'clip', the only one that Diptych reads"
         )
     raise CheckpointError(
-        f"{folder}: holds none of {', '.join(_FOLDER_MARKS)}, so it is not a model that Diptych reads"
+        f"{folder}: is not a model that Diptych reads; expected one of the files {', '.join(_FOLDER_MARKS)} in it"
     )
 
 
 def _opened(path: Path) -> TensorFile:
-    """The tensors of a file, whose kind its first bytes tell."""
+    """Open the tensors of a file, whose first bytes give its format."""
     try:
         with path.open("rb") as file:
             start = file.read(16)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     size = path.stat().st_size
     if start.startswith(_ZIP):
         return archived_state(path)
@@ -108,7 +108,7 @@ def _opened(path: Path) -> TensorFile:
         return SafetensorsFile(path)
     if start.startswith(_PICKLE):
         raise CheckpointError(
-            f"{path}: a pickle from before PyTorch 1.6, which cannot be read without running it. If you trust its "
+            f"{path}: is a pickle from before PyTorch 1.6, which cannot be read without running it. If you trust its "
             "source, convert it: torch.save(torch.load(OLD, weights_only=True), NEW)"
         )
     raise CheckpointError(

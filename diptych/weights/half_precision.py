@@ -1,4 +1,4 @@
-"""A model in half precision, with what needs the range or the digits of float32 left in it."""
+"""Convert a model to half precision, except for the parts that need the range or the digits of float32."""
 
 import torch
 from torch import nn
@@ -12,9 +12,9 @@ _PROJECTIONS = ("proj", "text_projection")
 def to_half(model: ImageModel, dtype: torch.dtype) -> ImageModel:
     """Convert the matrix products of `model` to float16 or bfloat16, in place.
 
-    As the published files store them: convolutions, linear maps and projections are converted; norms, embeddings,
-    positions and the logit scale stay in float32. So does a captioner, whose words depend on one another, and what
-    stands in place of a text side.
+    As in the published files, convolutions, linear maps and projections are converted; norms, embeddings, positions
+    and the logit scale stay in float32. So do a captioner, whose words depend on one another, and other substitutes
+    of a text tower.
     """
     kept = set() if model.halves_text else set(model.text.modules())
     for module in model.modules():

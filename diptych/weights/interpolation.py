@@ -1,4 +1,4 @@
-"""Models between two models (WiSE-FT: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", equation 1)."""
+"""Interpolate between models (WiSE-FT: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", equation 1)."""
 
 from collections.abc import Mapping
 
@@ -15,25 +15,25 @@ def misfits(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> list[s
     ]
 
 
-def interpolated(
+def interpolate_weights(
     first: Mapping[str, Tensor], second: Mapping[str, Tensor], alpha: float
 ) -> dict[str, Tensor]:
-    """(1 - alpha) * first + alpha * second, tensor by tensor; new tensors.
+    """Return (1 - alpha) * first + alpha * second, tensor by tensor, as new tensors.
 
-    At 0 and at 1 the result is the first and the second model to the bit, infinities of the other included. What is no
-    floating number, such as a batch norm's counter, is not blended: it is the second's, but at 0. The running
-    averages of batch norms are blended, and do not fit the blended weights: see `estimate_statistics`.
+    At 0 and at 1 the result is the first and the second model, bit for bit, even if the other has infinities. Integers,
+    such as a batch norm's counter, are not interpolated: they are the second model's, except at 0. The running averages
+    of batch norms are interpolated, and do not fit the interpolated weights: see `estimate_statistics`.
 
     Raises:
         SettingsError: alpha is not within 0..1.
         CheckpointError: the models have other tensors, or other shapes.
     """
     if not 0 <= alpha <= 1:
-        raise SettingsError(f"alpha = {alpha}: expected a share of the fine-tuned weights, 0..1")
+        raise SettingsError(f"alpha = {alpha}; expected the fraction of the fine-tuned weights, 0..1")
     if wrong := misfits(first, second):
         raise CheckpointError(
-            f"two models cannot be blended: {', '.join(wrong[:5])} are in one alone, or have another "
-            "shape; both must be of one architecture, with the same classes in the same order"
+            f"the two models cannot be interpolated: {', '.join(wrong[:5])} occur in only one, or differ in "
+            "shape; both must have one architecture, with the same classes in the same order"
         )
     if alpha == 0:
         return {name: value.detach().clone() for name, value in first.items()}

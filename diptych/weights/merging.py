@@ -1,4 +1,4 @@
-"""Updates of small rank become part of the weights that they update."""
+"""Merge low-rank updates into the weights that they update."""
 
 from dataclasses import replace
 
@@ -10,10 +10,10 @@ from diptych.weights.assembly import lay_out
 
 
 @torch.no_grad()
-def merged(model: ImageModel) -> ImageModel:
-    """Return a copy of the model with the updates in its weights; one without any is only copied.
+def merge_low_rank(model: ImageModel) -> ImageModel:
+    """Return a copy of the model with its low-rank updates merged into the weights.
 
-    A new model and not a changed copy: PyTorch keeps the parametrized attribute in a class that copies share.
+    The copy is built anew, because PyTorch keeps the parametrized attribute in a class that copies share.
     """
     state: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():

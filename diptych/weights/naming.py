@@ -1,7 +1,7 @@
-"""How a model is named where there is room for one string: a place, and the activation of a plain file after it.
+"""Name a model in one string: its place, followed by the activation of a plain file.
 
-`epoch_9.pt?activation=gelu` is what `load("epoch_9.pt", activation="gelu")` and `--model epoch_9.pt --activation gelu`
-mean. Recipes and the manifests of search indexes keep that string.
+`epoch_9.pt?activation=gelu` means the same as `load("epoch_9.pt", activation="gelu")` and as `--model epoch_9.pt
+--activation gelu`. Recipes and the manifests of search indexes keep that string.
 """
 
 import os
@@ -19,22 +19,22 @@ ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 def with_activation(name: str | os.PathLike[str], activation: str | None) -> str:
     """Return the name of a model with its activation stated; `name` itself without one.
 
-    Raises `SettingsError` for an activation that no model has, and where `name` states another.
+    Raises `SettingsError` for an unknown activation, and if `name` states another one.
     """
     place, stated = split_name(name)
     if activation is None:
         return os.fspath(name)
     if stated not in (None, activation):
         raise SettingsError(
-            f"{name}: states the activation {stated!r}, not {activation!r}; leave one of them out"
+            f"{name}: states the activation {stated!r}, not {activation!r}; leave out one of them"
         )
     return f"{place}{_OPTION}{_checked(activation, place)}"
 
 
 def split_name(name: str | os.PathLike[str]) -> tuple[str, Activation | None]:
-    """Return the place and the activation that a name states. A path that exists stands for itself.
+    """Split a name into the place and the activation. A path that exists is returned as it is.
 
-    Raises `SettingsError` for an activation that no model has.
+    Raises `SettingsError` for an unknown activation.
     """
     text = os.fspath(name)
     place, found, activation = text.rpartition(_OPTION)
@@ -45,5 +45,7 @@ def split_name(name: str | os.PathLike[str]) -> tuple[str, Activation | None]:
 
 def _checked(activation: str, where: str) -> Activation:
     if activation not in ACTIVATIONS:
-        raise SettingsError(f"{where}: activation {activation!r}; {config.nearest(activation, ACTIVATIONS)}")
+        raise SettingsError(
+            f"{where}: unknown activation {activation!r}; {config.nearest(activation, ACTIVATIONS)}"
+        )
     return cast(Activation, activation)

@@ -1,4 +1,4 @@
-"""Tensors whose rows lie in several files, and the table that says where: `shards.json` of a sharded checkpoint."""
+"""Read tensors whose rows lie in several files, by the table `shards.json` of a sharded checkpoint."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ TABLE = "shards.json"
 
 @dataclass(frozen=True)
 class Rows:
-    """What one process holds of a tensor: some of its first dimension's rows, all of them, or none.
+    """The rows of a tensor that one process holds: some of its first dimension, all, or none.
 
     values: (rows, ...); a tensor without dimensions is one piece.
-    first: the number of its first row.
+    first: the index of its first row.
     shape: of the whole tensor.
     """
 
@@ -27,8 +27,8 @@ class Rows:
     first: int
     shape: tuple[int, ...]
 
-    def described(self, file: str) -> Json:
-        """An entry of the table."""
+    def table_entry(self, file: str) -> Json:
+        """Return the entry of the table."""
         return {
             "file": file,
             "first": self.first,
@@ -38,9 +38,9 @@ class Rows:
 
 
 class PiecedFile:
-    """The tensors of one part of a table ("model" or "state"), each put together when it is read.
+    """The tensors of one part of a table ("model" or "state"), each joined when it is read.
 
-    The table and the files must have been verified; that the pieces cover each tensor once is checked here.
+    The table and the files must have been verified; this class checks that the pieces cover each tensor once.
     """
 
     def __init__(self, table: Mapping[str, Iterable[Json]], paths: Mapping[str, Path], where: str) -> None:
@@ -61,7 +61,7 @@ class PiecedFile:
         end = 0
         for piece in pieces:
             found = self._files[piece["file"]].entries[name]
-            # A tensor without dimensions, or with several, of which this piece has some rows.
+            # The tensor has no dimensions, or the piece has some of its rows.
             expected = (piece["rows"], *shape[1:]) if shape else ()
             if tuple(piece["shape"]) != shape or found.shape != expected or piece["first"] != end:
                 raise ValueError(f"{piece} does not fit {found} after row {end} of {list(shape)}")
@@ -69,20 +69,20 @@ class PiecedFile:
             self.entries.setdefault(name, Entry(found.dtype, shape))
             if found.dtype != self.entries[name].dtype:
                 raise ValueError(
-                    f"{piece['file']} has it in {found.dtype}, another in {self.entries[name].dtype}"
+                    f"{piece['file']} has it in {found.dtype}, another file in {self.entries[name].dtype}"
                 )
         if end != _rows(shape):
             raise ValueError(f"rows {end} to {_rows(shape)} are in no file")
         self._pieces[name] = [piece["file"] for piece in pieces]
 
     def read(self, name: str) -> Tensor:
-        """One whole tensor, in memory of its own."""
+        """Read one whole tensor into memory of its own."""
         parts = [self._files[file].read(name) for file in self._pieces[name]]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def joined(tables: Iterable[Mapping[str, Json]]) -> dict[str, list[Json]]:
-    """One table out of those of all processes: for each tensor, its pieces."""
+def join_tables(tables: Iterable[Mapping[str, Json]]) -> dict[str, list[Json]]:
+    """Join the tables of all processes into one: for each tensor, its pieces."""
     whole: dict[str, list[Json]] = {}
     for table in tables:
         for name, piece in table.items():
@@ -90,9 +90,9 @@ def joined(tables: Iterable[Mapping[str, Json]]) -> dict[str, list[Json]]:
     return dict(sorted(whole.items()))
 
 
-def described(pieces: Mapping[str, Rows], file: str) -> dict[str, Json]:
-    """The table of one process."""
-    return {name: rows.described(file) for name, rows in pieces.items()}
+def describe_pieces(pieces: Mapping[str, Rows], file: str) -> dict[str, Json]:
+    """Return the table of one process."""
+    return {name: rows.table_entry(file) for name, rows in pieces.items()}
 
 
 def _rows(shape: tuple[int, ...]) -> int:

@@ -1,4 +1,4 @@
-"""A model at another resolution: the same weights, with the image's position embeddings resized."""
+"""Change the resolution of a model: its weights, with the position embeddings of the image tower resized."""
 
 import dataclasses
 
@@ -13,10 +13,10 @@ from diptych.weights.assembly import lay_out
 
 
 def at_resolution(model: ImageModel, resolution: int) -> ImageModel:
-    """`model` for images of `resolution` pixels a side; the same object when that is what it has.
+    """Return `model` for images of `resolution` pixels per side; the same object if it has that resolution.
 
-    The position embeddings are resized as open_clip resizes them. The other weights are shared with `model`.
-    Raises `SettingsError` for a resolution that the image tower cannot have.
+    The position embeddings are resized as in open_clip. The other weights are shared with `model`. Raises
+    `SettingsError` for a resolution that the image tower cannot have.
     """
     size = model.architecture.image
     if resolution == size.resolution:
@@ -39,10 +39,10 @@ def at_resolution(model: ImageModel, resolution: int) -> ImageModel:
 
 
 def resize_grid(positions: Tensor, side: int) -> Tensor:
-    """Position embeddings for a grid of `side` x `side` patches: bicubic and antialiased.
+    """Resize position embeddings to a grid of `side` x `side` patches: bicubic and antialiased.
 
-    positions: (1 + n * n, width), the pooled token's first, which stays as it is; returns (1 + side * side,
-    width) in the same precision.
+    positions: (1 + n * n, width), the class token's first, which does not change. Returns (1 + side * side, width) in
+    the same precision.
     """
     first, grid = positions[:1], positions[1:]
     old_side = round(len(grid) ** 0.5)

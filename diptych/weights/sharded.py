@@ -1,13 +1,13 @@
-"""Checkpoints that many processes write together, each the rows that it holds, and that any number reads.
+"""Write one checkpoint from many processes, each its own rows; any number of processes can read it.
 
-    model-00000-of-00002.safetensors    the rows of process 0, and what every process has alike
+    model-00000-of-00002.safetensors    the rows of process 0, and the tensors that are equal in every process
     model-00001-of-00002.safetensors
     state-00000-of-00002.safetensors    likewise, for resuming; with state.json as in every checkpoint
-    shards.json                         of each tensor: its shape, and which rows lie in which file
+    shards.json                         for each tensor: its shape, and the rows in each file
     diptych.json                        as in every checkpoint: the SHA-256 of each of these files
 
-The processes talk through files in one temporary folder, which all of them must see: a background thread must not
-use the collectives that training uses meanwhile. Each leaves a report; the first process waits for all of them,
+The processes communicate through files in one temporary folder, which all of them must see: a background thread must
+not use the collectives that training uses meanwhile. Each leaves a report. The first process waits for all of them,
 writes the table and the manifest, flushes, and gives the folder its name.
 """
 
@@ -34,18 +34,18 @@ from diptych.weights.checkpoint import (
     write_manifest,
 )
 from diptych.weights.folders import Json, Progress, read_json, write_json, write_tensors
-from diptych.weights.pieces import TABLE, Rows, described, joined
+from diptych.weights.pieces import TABLE, Rows, describe_pieces, join_tables
 
-_PAUSE = 0.05  # seconds between two looks at what the others have done
+_PAUSE = 0.05  # seconds between two checks of the other processes
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which of the processes that write one checkpoint this is.
+    """The rank of this process among those that write one checkpoint.
 
-    session: the same in all of them, and another one at every start of the run, so that nobody takes what a killed
-        run has left for what the others write now. Letters and digits.
-    seconds: how long to wait for the others.
+    session: equal in all of them, and different at every start of the run, so that files of a killed run are not
+        mistaken for present ones. Letters and digits.
+    seconds: the time to wait for the others.
     """
 
     rank: int
@@ -56,16 +56,16 @@ class Place:
 
 @dataclass(frozen=True)
 class ShardedState:
-    """This process's part of what a run needs beside the weights. values: JSON, of which the first one's count."""
+    """This process's part of the training state. values: JSON; those of the first process are written."""
 
     tensors: Mapping[str, Rows]
     values: Mapping[str, Any]
 
 
 def local_rows(tensors: Mapping[str, Tensor], rank: int) -> dict[str, Rows]:
-    """What process `rank` has to save of tensors that `fully_shard` has cut along their first dimension.
+    """Return the rows that process `rank` saves of tensors that `fully_shard` has cut along their first dimension.
 
-    A tensor that every process has alike is saved by process 0 alone. Raises `CheckpointError` for one that is cut
+    A tensor that is equal in every process is saved by process 0 alone. Raises `CheckpointError` for one that is cut
     in another way.
     """
     pieces = {}
@@ -85,13 +85,13 @@ def local_rows(tensors: Mapping[str, Tensor], rank: int) -> dict[str, Rows]:
 def _cut(name: str, tensor: DTensor) -> Rows:
     local = tensor.to_local().detach()
     mesh, count = tensor.device_mesh, tensor.shape[0]
-    # As torch.chunk cuts: equal parts, a smaller one, and then none.
+    # torch.chunk cuts equal parts, then a smaller one, and then none.
     part = -(-count // mesh.size())
     first = min(part * mesh.get_local_rank(), count) if mesh.ndim == 1 else 0
     if tensor.placements != (Shard(0),) or local.shape[0] != min(part, count - first):
         raise CheckpointError(
-            f"tensor {name!r} is placed as {tensor.placements} on {mesh}; checkpoints hold what is cut along the "
-            "first dimension over one dimension of processes"
+            f"tensor {name!r} is placed as {tensor.placements} on {mesh}; expected it to be cut along the first "
+            "dimension over one dimension of processes"
         )
     return Rows(local, first, tuple(tensor.shape))
 
@@ -105,11 +105,12 @@ def write_sharded(
     *,
     progress: Progress | None = None,
 ) -> Path:
-    """Write this process's part of a checkpoint, and return when the whole of it is there.
+    """Write this process's part of a checkpoint, and return when the whole checkpoint is complete.
 
-    Every process calls it with the same `folder`, `description` and session. Raises `CheckpointError` where another
-    one has failed, or has not come within the time; `folder` is then as it was. `progress` is called after each
-    block and while the process waits; what it raises ends that.
+    Every process calls this with the same `folder`, `description` and session. progress: called after each block and
+    while the process waits; an error that it raises ends the wait.
+
+    Raises `CheckpointError` if another process fails, or does not finish in time; `folder` is then unchanged.
     """
     target = Path(folder)
     work = target.with_name(f".{target.name}.{place.session}.tmp")
@@ -136,7 +137,7 @@ def write_sharded(
     except BaseException as error:
         if place.rank == 0 or not told or _has_failed(work, place):
             _give_up(work, place, error)
-        # Else the first process may be putting the parts together, this one's among them.
+        # Else the first process may be joining the parts, this one's among them.
         raise
     return target
 
@@ -151,21 +152,21 @@ def _stored(weights: Mapping[str, Rows], description: Description) -> dict[str, 
 def _write_part(
     work: Path, place: Place, parts: Mapping[str, Mapping[str, Rows]], progress: Progress | None
 ) -> Json:
-    """Write this process's files; returns what the first process has to know about them."""
+    """Write this process's files. Returns the report for the first process."""
     sha256, tables = {}, {}
     for part, pieces in parts.items():
         file = _part_name(part, place)
         values = {name: rows.values for name, rows in pieces.items()}
         sha256[file] = write_tensors(work / file, values, progress=progress)
-        tables[part] = described(pieces, file)
+        tables[part] = describe_pieces(pieces, file)
     return {"sha256": sha256, "tables": tables}
 
 
 def _complete(work: Path, reports: list[Json], description: Description, state: ShardedState | None) -> None:
-    """Write the files that are about all the others."""
+    """Write the table, the values and the manifest."""
     sha256 = {file: digest for report in reports for file, digest in report["sha256"].items()}
     parts = reports[0]["tables"]
-    table = {part: joined(report["tables"][part] for report in reports) for part in parts}
+    table = {part: join_tables(report["tables"][part] for report in reports) for part in parts}
     sha256[TABLE] = write_json(work / TABLE, table)
     if state is not None:
         sha256[STATE_VALUES] = write_json(work / STATE_VALUES, state.values, allow_nan=True)
@@ -177,7 +178,7 @@ def _complete(work: Path, reports: list[Json], description: Description, state: 
 
 
 def _everybodys(work: Path, place: Place, progress: Progress | None) -> list[Json]:
-    """The reports of all processes, in order."""
+    """Wait for the reports of all processes, and return them in order."""
     for rank in range(place.size):
         message = f"process {rank} of {place.size} has not written its part"
         _wait(lambda rank=rank: _report(work, rank).exists(), work, place, progress, message)  # type: ignore[misc]
@@ -187,14 +188,14 @@ def _everybodys(work: Path, place: Place, progress: Progress | None) -> list[Jso
 def _wait(
     done: Callable[[], bool], work: Path, place: Place, progress: Progress | None, message: str
 ) -> None:
-    """Return once something is done; raise where another process has given up, or the time is over."""
+    """Wait until `done()`. Raises `CheckpointError` if another process has given up, or the time is over."""
     end = time.monotonic() + place.seconds
     while not done():
         for rank in range(place.size):
             _refuse_failed(work, rank)
         if time.monotonic() > end:
             raise CheckpointError(
-                f"{work}: {message} within {place.seconds:g} seconds; earlier checkpoints are as they were. All "
+                f"{work}: {message} within {place.seconds:g} seconds; earlier checkpoints are unchanged. All "
                 "processes must see this folder: put the run on a disk that they share"
             )
         if progress is not None:
@@ -210,16 +211,18 @@ def _refuse_failed(work: Path, rank: int) -> None:
 
 def _check_is_there(target: Path, sha256: Mapping[str, str]) -> None:
     if not sha256.items() <= read_manifest(target).sha256.items():
-        raise CheckpointError(f"{target}: the checkpoint that is there is not the one that was written last")
+        raise CheckpointError(
+            f"{target}: holds another checkpoint than the one that was just written; check that only one run uses it"
+        )
 
 
 def _has_failed(work: Path, place: Place) -> bool:
-    """Whether some process has given up, so that nobody will complete the checkpoint."""
+    """Return whether some process has given up, so that the checkpoint will not be completed."""
     return any(_failure(work, rank).exists() for rank in range(place.size))
 
 
 def _give_up(work: Path, place: Place, error: BaseException) -> None:
-    """Make room, and tell the others. Where not even that can be written, they stop when the time is over."""
+    """Free the disk, and tell the others. If not even that can be written, they stop when the time is over."""
     with contextlib.suppress(OSError):
         for part in ("model", "state"):
             (work / _part_name(part, place)).unlink(missing_ok=True)
@@ -228,10 +231,10 @@ def _give_up(work: Path, place: Place, error: BaseException) -> None:
 
 
 def _tell(message: Path, text: str) -> None:
-    """Leave a message, whole or not at all, for processes that are running now.
+    """Leave a message, whole or not at all, for processes that are running.
 
-    The last act is the name. Nothing waits for the disk: once the others have read the message, they may rename the
-    folder that it is in.
+    The rename comes last. Nothing waits for the disk: once the others have read the message, they may rename its
+    folder.
     """
     draft = message.with_suffix(".draft")
     draft.write_bytes(text.encode())

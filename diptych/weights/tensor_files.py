@@ -1,4 +1,4 @@
-"""Files of named tensors whose names, types and shapes are known before any tensor is allocated."""
+"""Open files of named tensors; names, types and shapes are known before any tensor is allocated."""
 
 import os
 from collections.abc import Callable
@@ -32,21 +32,21 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """What a file says about one tensor."""
+    """The type and the shape of one tensor in a file."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
 
 
 class TensorFile(Protocol):
-    """A file whose table of contents has been read and checked against the file's size."""
+    """A file of tensors whose table of contents has been checked against the size of the file."""
 
     @property
     def entries(self) -> dict[str, Entry]:
-        """Every tensor's type and shape."""
+        """Return the type and the shape of every tensor."""
 
     def read(self, name: str) -> Tensor:
-        """One tensor, in memory of its own."""
+        """Read one tensor into memory of its own."""
 
 
 class SafetensorsFile:
@@ -71,7 +71,7 @@ class SafetensorsFile:
         return Entry(_DTYPES[kind], tuple(piece.get_shape()))
 
     def read(self, name: str) -> Tensor:
-        # What the library returns may be a view of the mapped file, which would change when the file does.
+        # The library may return a view of the mapped file, which would change with the file.
         tensor: Tensor = self._handle.get_tensor(name)
         return tensor.clone()
 
@@ -94,5 +94,5 @@ def _open(path: Path) -> Any:
             return opener(address, framework="pt", device="cpu")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path}: not a whole safetensors file ({error}); it is damaged or was cut short: fetch it again"
+            f"{path}: is not a whole safetensors file ({error}); it is damaged or was cut short: fetch it again"
         ) from None

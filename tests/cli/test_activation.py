@@ -42,7 +42,7 @@ def test_a_command_asks_for_the_activation(
     command = ["classify", str(folder), "--labels", "a cat,a dog", "--json", "--model", str(weights)]
     assert main(command) == 1
     assert "--activation" in capsys.readouterr().err
-    with pytest.warns(UserWarning, match="64 channels a head"):
+    with pytest.warns(UserWarning, match="64 channels per head"):
         assert main([*command, "--activation", "gelu", "--precision", "float32", "--no-cache"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 3
     assert main([*command, "--activation", "relu"]) == 2
@@ -88,4 +88,4 @@ def test_a_warning_is_one_line_without_the_place_in_the_code(weights: Path, fold
     ]
     found = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
     (line,) = (line for line in found.stderr.splitlines() if "assumed" in line)
-    assert line.startswith(f"warning: {weights}: holds weights and says nothing else; assumed: ")
+    assert line.startswith(f"warning: {weights}: holds nothing but weights; assumed: ")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diptych.errors import CheckpointError, SettingsError
-from diptych.weights.interpolation import interpolated
+from diptych.weights.interpolation import interpolate_weights
 
 FIRST = {
     "a": torch.tensor([1.0, float("inf")]),
@@ -20,25 +20,25 @@ SECOND = {
 
 def test_the_ends_are_the_models_to_the_bit_even_beside_an_infinity() -> None:
     for alpha, expected in ((0, FIRST), (1, SECOND)):
-        found = interpolated(FIRST, SECOND, alpha)
+        found = interpolate_weights(FIRST, SECOND, alpha)
         assert all(torch.equal(found[name], expected[name]) for name in expected)
         assert found["a"] is not expected["a"]
 
 
 def test_floating_numbers_are_blended_and_counters_are_not() -> None:
-    found = interpolated(
+    found = interpolate_weights(
         {"a": FIRST["a"][:1], "count": FIRST["count"]}, {"a": SECOND["a"][:1], "count": SECOND["count"]}, 0.25
     )
     assert found["a"].item() == 1.5
     assert (found["count"].item(), found["count"].dtype) == (9, torch.int64)
-    assert interpolated(FIRST, SECOND, 0.5)["h"].dtype == torch.float16
+    assert interpolate_weights(FIRST, SECOND, 0.5)["h"].dtype == torch.float16
 
 
 def test_other_tensors_other_shapes_and_other_shares_are_refused() -> None:
     with pytest.raises(CheckpointError, match="b are in one alone"):
-        interpolated(FIRST, {**SECOND, "b": torch.zeros(1)}, 0.5)
+        interpolate_weights(FIRST, {**SECOND, "b": torch.zeros(1)}, 0.5)
     with pytest.raises(CheckpointError, match="a are in one alone, or have another shape"):
-        interpolated(FIRST, {**SECOND, "a": torch.zeros(3)}, 0.5)
+        interpolate_weights(FIRST, {**SECOND, "a": torch.zeros(3)}, 0.5)
     for alpha in (-0.1, 1.1, float("nan")):
         with pytest.raises(SettingsError, match="share of the fine-tuned weights"):
-            interpolated(FIRST, SECOND, alpha)
+            interpolate_weights(FIRST, SECOND, alpha)

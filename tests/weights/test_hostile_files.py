@@ -246,12 +246,15 @@ TENSORS: dict[str, tuple[bytes, str]] = {
     "a list of sizes": (_tensor(b"]", b"K\x01\x85"), "not described"),
     "a storage that is shorter": (
         _tensor(b"K\x04\x85", b"K\x01\x85", count=b"K\x05"),
-        "should hold 5 numbers",
+        "expected 5 numbers",
     ),
-    "a storage of 2^62 numbers": (_tensor(b"K\x04\x85", b"K\x01\x85", count=_long(1 << 62)), "should hold"),
+    "a storage of 2^62 numbers": (
+        _tensor(b"K\x04\x85", b"K\x01\x85", count=_long(1 << 62)),
+        "expected 4611686018427387904 numbers",
+    ),
     "a storage of another type": (
         _tensor(b"K\x04\x85", b"K\x01\x85", kind="Double"),
-        "should hold 4 numbers of 8",
+        "expected 4 numbers of 8",
     ),
     "a quantized storage": (_tensor(b"K\x04\x85", b"K\x01\x85", kind="QInt8"), "QInt8Storage"),
     "a storage elsewhere": (_tensor(b"K\x04\x85", b"K\x01\x85", key="../data.pkl"), "is missing"),

@@ -222,7 +222,10 @@ def test_the_sizes_of_each_published_model_follow_from_its_shapes(name: str) -> 
         (lambda s: s.update(surprise=torch.zeros(2)), r"unexpected \(1\): surprise"),
         (lambda s: s.update({"visual.ln_pre.bias": torch.zeros(3)}), r"ln_pre\.bias \[3\], expected \[64\]"),
         (lambda s: s.update({"visual.ln_pre.bias": torch.zeros(64, dtype=torch.int64)}), "type that weights"),
-        (lambda s: s.update({"visual.positional_embedding": torch.zeros(19, 64)}), "one and a square number"),
+        (
+            lambda s: s.update({"visual.positional_embedding": torch.zeros(19, 64)}),
+            "one more than a square number",
+        ),
         (lambda s: s.update({"text_projection": torch.zeros(96, 16)}), "width of 96"),
         (lambda s: s.update({"text_projection": torch.zeros(64)}), "expected 2 dimensions"),
     ],

@@ -110,7 +110,7 @@ def test_a_state_dict_of_a_wrapped_model_says_what_it_is(tmp_path: Path, gelu: I
 
 def test_a_state_dict_of_a_model_made_by_hand_says_what_is_assumed(tmp_path: Path, gelu: ImageModel) -> None:
     torch.save(gelu.state_dict(), tmp_path / "model.pt")
-    with pytest.warns(AssumedWarning, match="does not say how images are prepared; assumed: OpenAI's"):
+    with pytest.warns(AssumedWarning, match="does not describe the preprocessing; assumed: OpenAI's"):
         model, preprocess = diptych.load(tmp_path / "model.pt", "cpu")
     assert model.architecture == GELU
     assert preprocess == Preprocess(32)
@@ -189,7 +189,7 @@ def test_a_file_is_read_with_the_activation_that_is_stated(tmp_path: Path, gelu:
         expected = gelu.encode_image(pixels), gelu.encode_text(tokens)
     for form, path in _files(tmp_path / "files", gelu).items():
         for name, options in ((path, {"activation": "gelu"}), (f"{path}?activation=gelu", {})):
-            with pytest.warns(AssumedWarning, match="assumed: OpenAI's preprocessing.* 64 channels a head"):
+            with pytest.warns(AssumedWarning, match="assumed: OpenAI's preprocessing.* 64 channels per head"):
                 model, preprocess = diptych.load(name, "cpu", **options)  # type: ignore[arg-type]
             assert model.architecture == GELU, form
             assert preprocess == Preprocess(32), form
@@ -209,9 +209,9 @@ def test_a_file_is_read_like_another_model(tmp_path: Path) -> None:
         diptych.load(tmp_path / "mini.safetensors", "cpu", activation="gelu")
     again = diptych.load(tmp_path / "mini.safetensors", "cpu", like="diptych-mini")
     assert fingerprint(*again) == fingerprint(mini, preprocess)
-    with pytest.raises(CheckpointError, match="tensors are not those of the architecture"):
+    with pytest.raises(CheckpointError, match="tensors do not fit the architecture"):
         diptych.load(save(openai_state(small_clip()), tmp_path / "other.pt"), "cpu", like="diptych-mini")
-    with pytest.raises(SettingsError, match="leave like out"):
+    with pytest.raises(SettingsError, match="leave out like"):
         diptych.load("diptych-mini", "cpu", like="diptych-mini")
 
 
@@ -235,7 +235,7 @@ def test_the_configuration_beside_a_file_is_used(tmp_path: Path, form: str) -> N
         shutil.copy(next((tmp_path / "later").glob("*.safetensors")), folder / "epoch_2.safetensors")
     else:
         save_file(openai_state(later), folder / "epoch_2.safetensors")
-    with pytest.warns(AssumedWarning, match=r"read as .*\.json says, because it lies beside"):
+    with pytest.warns(AssumedWarning, match=r"read as the model of .*\.json, because it lies beside"):
         found, preprocess = diptych.load(folder / "epoch_2.safetensors", "cpu")
     assert found.architecture == WIDE
     assert preprocess == OTHER
@@ -279,7 +279,7 @@ def test_a_file_with_the_hash_of_a_published_one_is_openais(
 def test_heads_that_shapes_do_not_show_are_refused(tmp_path: Path) -> None:
     wide = replace(GELU, image=replace(VIT.image, width=1280, heads=16, layers=1))
     path = save(openai_state(build_model(wide)), tmp_path / "ViT-H-14.pt")
-    with pytest.raises(CheckpointError, match="80 channels a head"):
+    with pytest.raises(CheckpointError, match="80 channels per head"):
         diptych.load(path, "cpu", activation="gelu")
 
 

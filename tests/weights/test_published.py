@@ -97,7 +97,7 @@ def test_a_cut_connection_goes_on_where_it_ended(server: Server, tmp_path: Path)
 
 def test_what_is_left_of_a_failed_download_is_used_the_next_time(server: Server, tmp_path: Path) -> None:
     server.cuts = [1000, 1000, 1000]
-    with pytest.raises(DownloadError, match=r"ended after 3000 of 1024000 bytes\)\. Run it again"):
+    with pytest.raises(DownloadError, match=r"ended after 3000 of 1024000 bytes\)\. Run the command again"):
         _fetch(server, tmp_path)
     assert not (tmp_path / "RN50.pt").exists()
     assert (tmp_path / "RN50.part").stat().st_size == 3000
@@ -164,7 +164,7 @@ def test_offline_asks_nobody_and_says_which_file_is_missing_and_where_to_put_it(
     assert f"https://openaipublic.azureedge.net/clip/models/{SHA256}/RN50.pt" in message
     assert f"(SHA-256 {SHA256}) and put it at {tmp_path / 'RN50.pt'}" in message
     (tmp_path / "RN50.pt").write_bytes(b"damaged")
-    with pytest.raises(DownloadError, match="has not the published SHA-256"):
+    with pytest.raises(DownloadError, match="does not have the published SHA-256"):
         _fetch(server, tmp_path, offline=True)
     (tmp_path / "RN50.pt").write_bytes(CONTENT)
     assert _fetch(server, tmp_path, offline=True) == tmp_path / "RN50.pt"

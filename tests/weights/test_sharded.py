@@ -189,7 +189,7 @@ ONE = torch.arange(6.0).view(3, 2)
         ([("a", 0, 2)], "rows 2 to 3 are in no file"),
         ([("b", 2, 1)], "does not fit"),  # the first rows are missing
         ([("a", 0, 2), ("a", 0, 2)], "does not fit"),  # twice
-        ([("a", 0, 2), ("c", 2, 1)], r"float64, another in torch\.float32"),
+        ([("a", 0, 2), ("c", 2, 1)], r"float64, another file in torch\.float32"),
         ([("a", 0, 2), ("d", 2, 1)], "'d'"),  # no such file
     ],
 )

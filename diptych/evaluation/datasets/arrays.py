@@ -14,7 +14,7 @@ from diptych.data.sources.opening import Source
 from diptych.errors import CheckpointError, DataError, MissingExtraError
 from diptych.evaluation.datasets.listed_images import ArrayImages, Pixels, read_lines
 from diptych.evaluation.datasets.set_files import names_of
-from diptych.weights.foreign.pickle_reader import Inert, Name, PickleReader
+from diptych.weights.foreign.pickle_reader import InertObject, Name, PickleReader
 
 _STL10_SHAPE = (-1, 3, 96, 96)  # colour, column, row
 _FER_SIDE = 48
@@ -188,7 +188,7 @@ def _array(state: Any) -> Pixels:
     return np.frombuffer(raw.encode("latin-1"), np.uint8).reshape(shape)
 
 
-class _Array(Inert):
+class _Array(InertObject):
     """An object in the place of NumPy's: its arguments and its state are kept, and nothing of it is called."""
 
     def __init__(self, arguments: tuple[Any, ...]) -> None:

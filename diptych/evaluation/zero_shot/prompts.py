@@ -16,7 +16,7 @@ from diptych.errors import DataError, SettingsError
 from diptych.evaluation.zero_shot.word_files import read_json, read_lines
 from diptych.models.image_model import ImageModel
 from diptych.pretrained import available_models, model_of_run, name_of
-from diptych.weights.formats import written_here
+from diptych.weights.formats import is_own_model
 from diptych.weights.naming import DEFAULT_MODEL, split_name
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -202,7 +202,7 @@ def templates_for(model_name: str) -> tuple[str, ...]:
     place, _ = split_name(model_name)
     path = model_of_run(Path(place))
     named = place in available_models()
-    ours = place == DEFAULT_MODEL if named else path.exists() and written_here(path)
+    ours = place == DEFAULT_MODEL if named else path.exists() and is_own_model(path)
     return TEMPLATES["plain" if ours else "photo"]
 
 

@@ -1,8 +1,8 @@
-"""PyTorch's zip archives, read without PyTorch's loaders: `torch.save` files and TorchScript modules.
+"""Read PyTorch's zip archives, `torch.save` files and TorchScript modules, without PyTorch's loaders.
 
-Both keep a pickle (`data.pkl`) that describes the tensors, and one file of raw numbers for each storage. Here
-the pickle is read by `pickle_reader`, so that a tensor is first only a description (storage, offset, sizes,
-strides), checked against the sizes of the stored files. A TorchScript module's code is never opened.
+Both contain a pickle (`data.pkl`) that describes the tensors, and one file of raw numbers for each storage. Here
+`pickle_reader` reads the pickle, so a tensor is first only a description (storage, offset, sizes, strides), which is
+checked against the sizes of the stored files. The code of a TorchScript module is never opened.
 """
 
 import sys
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diptych.errors import CheckpointError
 from diptych.models.image_model import DESCRIPTION
-from diptych.weights.foreign.pickle_reader import Builder, Inert, Name, PickleReader
+from diptych.weights.foreign.pickle_reader import Builder, InertObject, Name, PickleReader
 from diptych.weights.tensor_files import Entry
 
 _MOST_MEMBERS = 100_000
@@ -49,7 +49,7 @@ class _Storage:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor's numbers lie."""
+    """The place of a tensor's numbers in an archive."""
 
     storage: _Storage
     offset: int  # in numbers
@@ -62,10 +62,10 @@ class StoredTensor:
 
 
 class ArchivedTensors:
-    """Tensors of an archive by name, as a `TensorFile`.
+    """The tensors of an archive by name, as a `TensorFile`.
 
-    is_torchscript: whether the archive is a module of TorchScript, and not what `torch.save` wrote.
-    description: what a state dict of Diptych says about its model (JSON), where there is one.
+    is_torchscript: whether the archive is a TorchScript module, and not a file of `torch.save`.
+    description: the description of the model in a state dict of Diptych (JSON); None if there is none.
     """
 
     def __init__(self, archive: "Archive", tensors: Mapping[str, StoredTensor]) -> None:
@@ -73,11 +73,11 @@ class ArchivedTensors:
         self._tensors = tensors
         self.is_torchscript = archive.is_torchscript
         self.description = _description(archive.metadata)
-        # Many names may refer to one storage; more numbers than the file has would only fill memory.
+        # Many names may refer to one storage; more numbers than the file has would fill the memory.
         total, size = sum(stored.bytes for stored in tensors.values()), archive.path.stat().st_size
         if total > size:
             raise CheckpointError(
-                f"{archive.path}: its tensors add up to {total} bytes, but the file has {size}; refused"
+                f"{archive.path}: its tensors add up to {total} bytes, but the file has {size}; it was refused"
             )
         self.entries = {name: Entry(stored.storage.dtype, stored.shape) for name, stored in tensors.items()}
 
@@ -86,23 +86,23 @@ class ArchivedTensors:
 
 
 class Archive:
-    """An opened archive: `content` is what its pickle holds, with `StoredTensor` in place of tensors."""
+    """An open archive. content: the object in its pickle, with `StoredTensor` in place of tensors."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            # Lives as long as the archive; tensors are read when they are asked for.
+            # It stays open as long as the archive, because tensors are read on demand.
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise CheckpointError(
-                f"{path}: not a whole zip archive ({error}); it is damaged or was cut short: fetch it again"
+                f"{path}: is not a whole zip archive ({error}); it is damaged or was cut short: fetch it again"
             ) from None
         self._members = self._checked_members()
         self._root = self._find_root()
         self.is_torchscript = f"{self._root}constants.pkl" in self._members
         if self._optional(f"{self._root}byteorder", b"little") != sys.byteorder.encode():
             raise CheckpointError(
-                f"{path}: was written on a machine of the other byte order; convert it there"
+                f"{path}: was written on a machine with the other byte order; convert it there"
             )
         pickle = self._contents(f"{self._root}data.pkl", _MOST_PICKLE_BYTES)
         reader = PickleReader(pickle, f"{path}: data.pkl", self._resolve, self._persistent)
@@ -110,7 +110,7 @@ class Archive:
         self.metadata = reader.states  # of its dictionaries
 
     def read(self, stored: StoredTensor) -> Tensor:
-        """The tensor, in memory of its own."""
+        """Read a tensor into memory of its own."""
         if not prod(stored.shape):
             return torch.empty(stored.shape, dtype=stored.storage.dtype)
         member = stored.storage.member
@@ -127,12 +127,14 @@ class Archive:
         members: dict[str, zipfile.ZipInfo] = {}
         for info in infos:
             if info.filename in members:
-                raise CheckpointError(f"{self.path}: holds two members named {info.filename!r}; refused")
+                raise CheckpointError(
+                    f"{self.path}: holds two members named {info.filename!r}; it was refused"
+                )
             members[info.filename] = info
         total = sum(info.compress_size for info in infos)
         if total > size:
             raise CheckpointError(
-                f"{self.path}: its members add up to {total} bytes, more than its own {size}; refused"
+                f"{self.path}: its members add up to {total} bytes, more than the {size} of the file; it was refused"
             )
         return members
 
@@ -140,18 +142,20 @@ class Archive:
         pickles = [name for name in self._members if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise CheckpointError(
-                f"{self.path}: a zip archive, but not one of PyTorch's (expected one FOLDER/data.pkl, found "
-                f"{len(pickles)}); known: archives of torch.save and torch.jit.save, safetensors, folders"
+                f"{self.path}: is a zip archive, but not one of PyTorch's (expected one FOLDER/data.pkl, found "
+                f"{len(pickles)}); expected an archive of torch.save or torch.jit.save, safetensors, or a folder"
             )
         return pickles[0].removesuffix("data.pkl")
 
     def _contents(self, name: str, most: int) -> bytes:
         info = self._members[name]
-        # Only a script's code, which is never read, is compressed.
+        # Only the code of a script is compressed, and it is never read.
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-            raise CheckpointError(f"{self.path}: {name} is compressed, which PyTorch never does; refused")
+            raise CheckpointError(
+                f"{self.path}: {name} is compressed, which PyTorch never does; it was refused"
+            )
         if info.flag_bits & _ENCRYPTED:
-            raise CheckpointError(f"{self.path}: {name} is encrypted; refused")
+            raise CheckpointError(f"{self.path}: {name} is encrypted; it was refused")
         if info.file_size > most:
             raise CheckpointError(f"{self.path}: {name} has {info.file_size} bytes; expected at most {most}")
         try:
@@ -170,7 +174,7 @@ class Archive:
             return Name(name)
         if title not in _BUILDERS:
             raise CheckpointError(
-                f"{self.path}: data.pkl refers to {title}, which a file of weights does not need; refused, "
+                f"{self.path}: data.pkl refers to {title}, which a file of weights does not need; it was refused, "
                 "and nothing in it was run. If you trust its source, save its tensors alone with "
                 "safetensors.torch.save_file"
             )
@@ -179,34 +183,36 @@ class Archive:
     def _persistent(self, identity: Any) -> _Storage:
         tag, kind, key, _, count = identity
         if tag != "storage" or not isinstance(kind, Name) or not isinstance(key, str):
-            raise ValueError("an identity is not that of a storage")
+            raise ValueError("a persistent id is not that of a storage")
         member = f"{self._root}data/{key}"
         if member not in self._members:
-            raise CheckpointError(f"{self.path}: storage {key!r} is missing")
+            raise CheckpointError(f"{self.path}: storage {key!r} is missing; fetch the file again")
         dtype = _STORAGES[kind.title]
         found = self._members[member].file_size
         if type(count) is not int or count * dtype.itemsize != found:
             raise CheckpointError(
-                f"{self.path}: storage {key!r} should hold {count} numbers of {dtype.itemsize} bytes, "
-                f"but has {found} bytes"
+                f"{self.path}: storage {key!r} has {found} bytes; expected {count} numbers of {dtype.itemsize} bytes; "
+                "fetch the file again"
             )
         return _Storage(member, dtype, count)
 
 
 def flatten(content: Any, where: str) -> dict[str, StoredTensor]:
-    """The tensors inside nested dictionaries and modules, by their dotted names."""
+    """Return the tensors inside nested dictionaries and modules, by their dotted names."""
     found: dict[str, StoredTensor] = {}
     pending: list[tuple[str, int, Any]] = [("", 0, content)]
     visited = 0
     while pending:
         prefix, depth, value = pending.pop()
         visited += 1
-        # References may form a loop, or a tangle with more paths than there are atoms.
+        # References may form a loop, or so many paths that visiting them never ends.
         if visited > _MOST_MEMBERS or depth > _DEEPEST:
-            raise CheckpointError(f"{where}: its modules are nested deeper or wider than a model's; refused")
+            raise CheckpointError(
+                f"{where}: its modules are nested deeper or wider than a model's; it was refused"
+            )
         if isinstance(value, StoredTensor):
             found[prefix] = value
-        inner = value.state if isinstance(value, Inert) else value
+        inner = value.state if isinstance(value, InertObject) else value
         if isinstance(inner, dict):
             for name, item in reversed(inner.items()):
                 pending.append((f"{prefix}.{name}" if prefix else str(name), depth + 1, item))
@@ -214,7 +220,7 @@ def flatten(content: Any, where: str) -> dict[str, StoredTensor]:
 
 
 def _description(states: Sequence[Any]) -> str | None:
-    """What `CLIP.state_dict` put into its metadata, whatever wraps the model: a name before each key, or none."""
+    """Return the description that `CLIP.state_dict` put into its metadata, whatever wraps the model; None without."""
     for state in states:
         modules = state.get("_metadata") if isinstance(state, dict) else None
         for entry in modules.values() if isinstance(modules, dict) else ():
@@ -254,7 +260,7 @@ def _tensor(arguments: tuple[Any, ...]) -> StoredTensor:
 
 
 def _reach(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
-    """How many numbers lie between a tensor's first and its last; refuses one that uses a number twice."""
+    """Return the count of numbers from a tensor's first to its last. Raises ValueError if it uses one twice."""
     if 0 in shape:
         return 0
     reach = 1

@@ -1,7 +1,7 @@
-"""open_clip's folders: `open_clip_config.json` beside the weights.
+"""Read and write open_clip's folders: `open_clip_config.json` beside the weights.
 
-The configuration has many switches. What changes the result and is not built here is refused by its name; a
-switch that this page does not know is refused too, so that no model is ever loaded as nearly itself.
+The configuration has many switches. A switch that changes the result and is not built here is refused by its name. An
+unknown switch is refused too, so that a model is never loaded as an approximation of itself.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ WEIGHTS = "open_clip_model.safetensors"
 # In the order in which open_clip looks for them.
 _WEIGHT_FILES = (WEIGHTS, "model.safetensors", "open_clip_pytorch_model.bin", "pytorch_model.bin")
 
-# The switches that must stand where they stand in CLIP: key, and the values that mean CLIP.
+# The switches that must have CLIP's values: key, and these values.
 _TOWER: dict[str, tuple[Any, ...]] = {
     "mlp_ratio": (4, None),
     "ls_init_value": (None,),
@@ -63,7 +63,7 @@ _TEXT = {
 }
 _MODEL = {"init_logit_bias": (None,), "multimodal_cfg": (None,)}
 
-# Used below, or without effect on a trained CLIP.
+# Keys that are used below, or that have no effect on a trained CLIP.
 _KNOWN = {
     "model_cfg": {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "init_logit_scale"},
     "vision_cfg": {
@@ -79,16 +79,16 @@ _KNOWN = {
 
 
 def holds_weights(folder: Path, name: str) -> bool:
-    """Whether the file `name` has the weights that open_clip takes from `folder`."""
+    """Return whether the file `name` has the weights that open_clip takes from `folder`."""
     return name == next((known for known in _WEIGHT_FILES if (folder / known).is_file()), None)
 
 
 def read_open_clip_folder(folder: Path, weights: TensorFile | None = None) -> tuple[ImageModel, Preprocess]:
-    """The model (float32, CPU, evaluation mode) and the preprocessing of an open_clip folder.
+    """Read the model (float32, CPU, evaluation mode) and the preprocessing of an open_clip folder.
 
-    weights: of another file that the configuration describes, in place of the folder's own.
+    weights: another file that the configuration describes, in place of the folder's own.
 
-    Raises `CheckpointError` that names the key of the configuration for a model that is not a CLIP as built here.
+    Raises `CheckpointError`, with the key of the configuration, for a model that Diptych does not build.
     """
     path = folder / CONFIG
     contents = read_json(path)
@@ -154,7 +154,7 @@ def _preprocess(table: Json, architecture: Architecture, where: str) -> Preproce
         "resolution": architecture.image.resolution,
         "mean": table.get("mean") or CLIP_MEAN,
         "std": table.get("std") or CLIP_STD,
-        # "random" is for training; at use open_clip takes bicubic for it.
+        # "random" is for training; in use, open_clip replaces it by bicubic.
         "interpolation": "bilinear" if table.get("interpolation") == "bilinear" else "bicubic",
         "resize": mode,
     }
@@ -168,12 +168,12 @@ def _refuse_others(table: Json, name: str, required: Mapping[str, tuple[Any, ...
         if key in required:
             if value not in required[key]:
                 raise CheckpointError(
-                    f"{where}: {name}.{key} is {value!r}, which Diptych does not build; "
+                    f"{where}: {name}.{key} is {value!r}, which Diptych does not support; "
                     f"expected {' or '.join(map(repr, required[key]))}"
                 )
         elif key not in _KNOWN[name]:
             raise CheckpointError(
-                f"{where}: {name}.{key} is not a key that Diptych knows; it may change the model"
+                f"{where}: {name}.{key} is unknown to Diptych, and may change the model; it was refused"
             )
 
 
@@ -188,7 +188,9 @@ def _square(size: Any, where: str) -> Any:
     if not isinstance(size, list):
         return size
     if len(set(map(str, size))) != 1:
-        raise CheckpointError(f"{where}: vision_cfg.image_size is {size}; Diptych's images are square")
+        raise CheckpointError(
+            f"{where}: vision_cfg.image_size is {size}; Diptych supports only square images"
+        )
     return size[0]
 
 
@@ -198,5 +200,6 @@ def _heads(width: Any, factor: int, head_width: Any, where: str) -> int:
         if rest == 0:
             return heads
     raise CheckpointError(
-        f"{where}: vision_cfg.width {width!r} and vision_cfg.head_width {head_width!r} give no whole number of heads"
+        f"{where}: vision_cfg.width {width!r} is not a multiple of vision_cfg.head_width {head_width!r}, so the number "
+        "of heads is not a whole number"
     )

@@ -1,7 +1,7 @@
-"""OpenAI's layout: the published archives, and plain state dicts with the same names.
+"""Read OpenAI's layout: the published archives, and plain state dicts with the same names.
 
-Such a file does not say what it is; the sizes follow from the shapes, with 64 channels a head as in every published
-model. What shapes cannot show is the matter of `plain_files`.
+Such a file does not describe its model. The sizes follow from the shapes, with 64 channels per head as in every
+published model. `plain_files` finds the facts that shapes cannot show.
 """
 
 import math
@@ -16,17 +16,16 @@ from diptych.weights.assembly import Layout, Piece
 from diptych.weights.foreign.archive import Archive, ArchivedTensors, StoredTensor, flatten
 from diptych.weights.tensor_files import Entry, TensorFile
 
-# Beside the weights, the published archives keep three numbers and the causal masks, all of which follow from
-# the sizes.
+# Besides the weights, the published archives keep three numbers and the causal masks, which all follow from the sizes.
 _DERIVED = re.compile(r"(input_resolution|context_length|vocab_size)$|.*\.attn_mask$")
-# What training code wraps a state dict in, and what wrappers of the model put before each name.
+# The keys under which training code keeps a state dict, and the prefixes that wrappers of the model add.
 _WRAPPINGS = ("state_dict", "model", "model_state_dict")
 _PREFIXES = ("module.", "_orig_mod.")
 _CHANNELS_PER_HEAD = 64
 
 
 def openai_layout(text_prefix: str) -> Layout:
-    """Our names to OpenAI's: the same, but for the prefix of the text tower."""
+    """Return the layout of OpenAI's names: Diptych's, except for the prefix of the text tower."""
 
     def piece(name: str) -> Piece:
         return Piece((text_prefix + name.removeprefix("text."),) if name.startswith("text.") else (name,))
@@ -35,19 +34,19 @@ def openai_layout(text_prefix: str) -> Layout:
 
 
 def derived_names(names: Iterable[str]) -> list[str]:
-    """The names that such a file may hold and that a model does not need."""
+    """Return the names that such a file may hold and that a model does not need."""
     return [name for name in names if _DERIVED.match(name)]
 
 
 def archived_state(path: Path) -> TensorFile:
-    """The tensors of an archive: of a TorchScript module, or of the state dict, wrapped or not."""
+    """Open the tensors of an archive: of a TorchScript module, or of a state dict, wrapped or not."""
     archive = Archive(path)
     content = archive.content if archive.is_torchscript else _unwrapped(archive.content, path)
     return ArchivedTensors(archive, _without_prefixes(flatten(content, str(path))))
 
 
 def infer_architecture(entries: Mapping[str, Entry], text_prefix: str, where: str) -> Architecture:
-    """The sizes of a model in OpenAI's layout. Raises `CheckpointError` when the shapes are not a CLIP's."""
+    """Infer the sizes of a model in OpenAI's layout. Raises `CheckpointError` if the shapes are not a CLIP's."""
     if any(name.startswith("vision_model.") for name in entries):
         raise CheckpointError(
             f"{where}: has the names of a transformers model, which needs its config.json beside it: "
@@ -73,7 +72,9 @@ def infer_architecture(entries: Mapping[str, Entry], text_prefix: str, where: st
         rows = shape(name, 2)[0] - 1
         side = math.isqrt(rows)
         if side * side != rows:
-            raise CheckpointError(f"{where}: {name} has {rows + 1} rows; expected one and a square number")
+            raise CheckpointError(
+                f"{where}: {name} has {rows + 1} rows; expected one more than a square number"
+            )
         return side
 
     text_width, embed_dim = shape(f"{text_prefix}text_projection", 2)
@@ -104,7 +105,7 @@ def infer_architecture(entries: Mapping[str, Entry], text_prefix: str, where: st
         if count % _CHANNELS_PER_HEAD:
             raise CheckpointError(
                 f"{where}: the {tower} tower has a width of {count}; expected a multiple of "
-                f"{_CHANNELS_PER_HEAD}, as in this layout the number of heads follows from it"
+                f"{_CHANNELS_PER_HEAD}, from which the number of heads follows in this layout"
             )
     return Architecture(embed_dim=embed_dim, image=image, text=text)
 
@@ -115,7 +116,7 @@ def _count(entries: Mapping[str, Entry], pattern: str) -> int:
 
 
 def _unwrapped(content: Any, path: Path) -> dict[Any, Any]:
-    """The state dict inside what was saved."""
+    """Return the state dict inside a saved object."""
     for _ in range(2):
         wrapping = next((name for name in _WRAPPINGS if isinstance(content, dict) and name in content), None)
         if wrapping is not None:

@@ -1,9 +1,9 @@
-"""A reader of pickles that cannot run code: it knows data, and the few names that it is given.
+"""Read pickles without running code: only data, and the few names that the caller allows.
 
-Python's own unpickler calls what the file names, and even with a filter on names a short file can make it
-take gigabytes (a memo slot numbered two thousand million) or hours (nested tuples as dictionary keys). This
-one is a plain loop over the opcodes that `torch.save` and `torch.jit.save` write. It looks nothing up: a name
-that is not in its table ends the reading.
+Python's own unpickler calls the functions that the file names. Even with a filter on names, a short file can make it
+take gigabytes (a memo slot numbered two thousand million) or hours (nested tuples as dictionary keys). This reader is
+a plain loop over the opcodes that `torch.save` and `torch.jit.save` write. It imports nothing: a name that is not in
+its table ends the reading.
 """
 
 import struct
@@ -12,19 +12,19 @@ from typing import Any
 
 from diptych.errors import CheckpointError
 
-Builder = Callable[[tuple[Any, ...]], Any]  # takes the arguments that the file gives
+Builder = Callable[[tuple[Any, ...]], Any]  # takes the arguments in the file
 
 _MARK = object()
 
 
-class Inert:
-    """An object of a class that is not ours: its state is kept, nothing else."""
+class InertObject:
+    """An object of a foreign class, of which only the state is kept."""
 
     state: Any = None
 
 
 class Name:
-    """A class or a function that a file refers to, and what is made when the file calls it."""
+    """A class or a function that a file refers to, and the builder that runs when the file calls it."""
 
     def __init__(self, title: str, build: Builder | None = None) -> None:
         self.title = title
@@ -32,10 +32,10 @@ class Name:
 
 
 class PickleReader:
-    """Reads one pickle.
+    """A reader of one pickle.
 
-    `resolve(module, name)` gives the `Name` for a reference, or raises; `persistent(identity)` gives the
-    object for an identity that the file leaves to its reader. Errors are `CheckpointError`, `where` in front.
+    resolve(module, name): returns the `Name` for a reference, or raises. persistent(id): returns the object for a
+    persistent id. Errors are `CheckpointError` and begin with `where`.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class PickleReader:
         self._persistent = persistent
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
-        self.states: list[Any] = []  # of dictionaries: a state dict carries its metadata so
+        self.states: list[Any] = []  # of dictionaries: a state dict keeps its metadata there
 
     def read(self) -> Any:
-        """The object that the pickle holds."""
+        """Return the object in the pickle."""
         try:
             while True:
                 opcode = self._bytes(1)
@@ -64,13 +64,13 @@ class PickleReader:
                 if opcode not in _OPCODES:
                     raise CheckpointError(
                         f"{self._where}: opcode {opcode!r} at byte {self._position - 1} is not one that a "
-                        "file of tensors needs; refused, and nothing in it was run"
+                        "file of tensors needs; it was refused, and nothing in it was run"
                     )
                 _OPCODES[opcode](self)
-        # What a malformed file runs into: an empty stack, a missing memo slot, an operand of another type
+        # A malformed file causes an empty stack, a missing memo slot, or an operand of another type.
         except (IndexError, KeyError, TypeError, ValueError, AttributeError, struct.error) as error:
             raise CheckpointError(
-                f"{self._where}: not a well-formed pickle at byte {self._position} ({error!r}); "
+                f"{self._where}: is not a well-formed pickle at byte {self._position} ({error!r}); "
                 "the file is damaged: fetch it again"
             ) from None
 
@@ -153,12 +153,12 @@ class PickleReader:
         kind = self._stack.pop()
         if not isinstance(kind, Name) or kind.build is not None or arguments != ():
             raise TypeError("an object is made of something that is not a class without arguments")
-        self._stack.append(Inert())
+        self._stack.append(InertObject())
 
     def _set_state(self) -> None:
         state = self._stack.pop()
         target = self._stack[-1]
-        if isinstance(target, Inert):
+        if isinstance(target, InertObject):
             target.state = state
         elif type(target) is dict:
             self.states.append(state)
@@ -173,7 +173,7 @@ def _push(value: Callable[[PickleReader], Any]) -> Operation:
     return lambda reader: reader._stack.append(value(reader))
 
 
-# What `torch.save` (protocols 2 to 4) and `torch.jit.save` write; the names are those of pickletools.
+# The opcodes of `torch.save` (protocols 2 to 4) and `torch.jit.save`; the names are those of pickletools.
 _OPCODES: Mapping[bytes, Operation] = {
     b"\x80": lambda r: r._bytes(1),  # PROTO
     b"\x95": lambda r: r._bytes(8),  # FRAME

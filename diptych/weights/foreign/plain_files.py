@@ -1,12 +1,12 @@
-"""Files that hold weights, and where the facts about their model come from.
+"""Read files of weights alone, and find the facts about their model.
 
-Shapes give the sizes. They give neither the activation, nor the heads, nor the preprocessing. In this order those are:
+Shapes give the sizes, but not the activation, the heads, or the preprocessing. These come, in this order, from:
 
-1. what the caller gives (`like`),
-2. what a state dict of Diptych carries with it (`_metadata`, which `torch.save` keeps),
-3. the configuration that lies beside the file,
-4. OpenAI's, for a file with the SHA-256 of one of theirs and for a TorchScript archive, the form that they published,
-5. the activation that the caller gives. The rest is assumed, and a warning says so.
+1. the model that the caller gives (`like`),
+2. the description in a state dict of Diptych (`_metadata`, which `torch.save` keeps),
+3. the configuration beside the file,
+4. OpenAI's models, for a file with the SHA-256 of one of theirs, and for a TorchScript archive, their form,
+5. the activation that the caller gives. The rest is assumed, with a warning.
 
 Any other file is refused, because the wrong activation silently gives wrong features.
 """
@@ -30,17 +30,17 @@ from diptych.weights.foreign.archive import ArchivedTensors
 from diptych.weights.foreign.openai import derived_names, infer_architecture, openai_layout
 from diptych.weights.tensor_files import TensorFile
 
-# Channels a head of open_clip's vision transformers that do not have 64, by width: ViT-H/14, ViT-g/14, ViT-bigG/14.
+# Channels per head of open_clip's vision transformers that do not have 64, by width: ViT-H/14, ViT-g/14, ViT-bigG/14.
 _OTHER_HEADS = {1280: 80, 1408: 88, 1664: 104}
 
 
 class AssumedWarning(UserWarning):
-    """Something about a model was assumed, because its file does not say it."""
+    """A fact about a model was assumed, because its file does not contain it."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file of weights may not say about its model."""
+    """The facts about a model that a file of weights may lack."""
 
     architecture: Architecture
     preprocess: Preprocess
@@ -51,10 +51,10 @@ def read_plain_file(
 ) -> tuple[ImageModel, Preprocess]:
     """Return the model (float32, CPU, evaluation mode) of the tensors in `source`, and its preprocessing.
 
-    activation: the one that the weights were trained with, for a file about which nothing else says it.
+    activation: the one that the weights were trained with, for a file without any other source of it.
     like: the facts of another model of the same architecture.
 
-    Raises `CheckpointError` where the activation is unknown, and where the tensors are not those of such a model.
+    Raises `CheckpointError` if the activation is unknown, or if the tensors do not fit the model.
     """
     if like is not None:
         return _assembled(like.architecture, source, path), like.preprocess
@@ -67,7 +67,7 @@ def read_plain_file(
 
 
 def configuration_beside(path: Path) -> str | None:
-    """Return the name of the configuration that says what the weights in the folder of `path` are, if there is one."""
+    """Return the name of the configuration file that describes the weights beside `path`; None without one."""
     folder = path.parent
     for name in (checkpoint.MANIFEST, open_clip.CONFIG):
         if (folder / name).is_file():
@@ -83,7 +83,7 @@ def configuration_beside(path: Path) -> str | None:
 
 
 def _described(path: Path, source: TensorFile, description: str) -> tuple[ImageModel, Preprocess]:
-    """The model of a state dict that Diptych made."""
+    """Build the model of a state dict that Diptych made."""
     where = f"{path}: _metadata"
     try:
         values = json.loads(description)
@@ -102,15 +102,15 @@ def _described(path: Path, source: TensorFile, description: str) -> tuple[ImageM
         ) from None
     model = _assembled(architecture, source, path)
     if stated is None:
-        _warn(f"{path}: does not say how images are prepared; assumed: {_told(preprocess)}")
+        _warn(f"{path}: does not describe the preprocessing; assumed: {_summary(preprocess)}")
     return model, preprocess
 
 
 def _configured(path: Path, source: TensorFile, mark: str) -> tuple[ImageModel, Preprocess]:
-    """The model of weights that a configuration beside them describes."""
+    """Build the model of weights with a configuration beside them."""
     folder = path.parent
     _warn(
-        f"{path}: read as {folder / mark} says, because it lies beside that file; to "
+        f"{path}: was read as the model of {folder / mark}, because it lies beside that file; to "
         f"read the folder's own weights, load {folder}"
     )
     if mark == checkpoint.MANIFEST:
@@ -124,7 +124,7 @@ def _configured(path: Path, source: TensorFile, mark: str) -> tuple[ImageModel, 
 def _as_openai(
     path: Path, source: TensorFile, activation: Activation | None
 ) -> tuple[ImageModel, Preprocess]:
-    """The model of a file in OpenAI's layout, which leaves the activation open."""
+    """Build the model of a file in OpenAI's layout, which does not contain the activation."""
     where = str(path)
     prefix = _text_prefix(source)
     inferred = infer_architecture(source.entries, prefix, where)
@@ -146,14 +146,14 @@ def _as_openai(
     model = assemble(architecture, source, openai_layout(prefix), where, derived_names(source.entries))
     if assumed:
         _warn(
-            f"{path}: holds weights and says nothing else; assumed: {_told(preprocess)}, and 64 channels a head. If "
+            f"{path}: holds nothing but weights; assumed: {_summary(preprocess)}, and 64 channels per head. If "
             "the model was trained otherwise, put its configuration beside the file"
         )
     return model, preprocess
 
 
 def _assembled(architecture: Architecture, source: TensorFile, path: Path) -> ImageModel:
-    """The model, whether its text tower has a prefix, as in Diptych, or none, as in OpenAI's layout."""
+    """Build the model, with the text tower under a prefix, as in Diptych, or without one, as in OpenAI's layout."""
     layout = openai_layout(_text_prefix(source))
     return assemble(architecture, source, layout, str(path), derived_names(source.entries))
 
@@ -170,15 +170,15 @@ def _refuse_other_heads(architecture: Architecture, path: Path) -> None:
     image = architecture.image
     if image.patches and image.width in _OTHER_HEADS:
         raise CheckpointError(
-            f"{path}: an image tower of width {image.width} has {_OTHER_HEADS[image.width]} channels a head in "
-            f"open_clip and 64 elsewhere, which its shapes do not show; put {open_clip.CONFIG} beside it"
+            f"{path}: an image tower of width {image.width} has {_OTHER_HEADS[image.width]} channels per head in "
+            f"open_clip and 64 elsewhere, which the shapes do not show; put {open_clip.CONFIG} beside the file"
         )
 
 
-def _told(preprocess: Preprocess) -> str:
+def _summary(preprocess: Preprocess) -> str:
     n = preprocess.resolution
     return (
-        f"OpenAI's preprocessing (the shorter side to {n} pixels, bicubic, {n} x {n} of the middle, OpenAI's mean and "
+        f"OpenAI's preprocessing (the shorter side to {n} pixels, bicubic, the central {n} x {n}, OpenAI's mean and "
         "standard deviation)"
     )
 

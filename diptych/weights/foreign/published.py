@@ -1,7 +1,7 @@
-"""OpenAI's nine published models: where they are, what they must be, and how they get here.
+"""Download and verify OpenAI's nine published models.
 
-A file counts only once its SHA-256 is the published one. It arrives under another name (`.part`), so that a
-download that was cut goes on where it ended, and takes its own name when it is whole and right.
+A file is used only if its SHA-256 is the published one. It is downloaded under another name (`.part`), so that an
+interrupted download resumes, and gets its own name when it is whole and verified.
 """
 
 import http.client
@@ -16,11 +16,11 @@ import platformdirs
 
 from diptych.atomic import sha256_of, sync_folder
 from diptych.errors import DownloadError
-from diptych.locks import alone
+from diptych.locks import exclusive_lock
 
 BASE_URL = "https://openaipublic.azureedge.net/clip/models/"
 
-Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all where the server tells
+Progress = Callable[[int, int | None], None]  # bytes so far, and in all, if the server reports that
 
 _BLOCK = 1 << 18
 _ATTEMPTS = 3
@@ -35,7 +35,7 @@ class PublishedFile:
     sha256: str
 
     def url(self, base: str = BASE_URL) -> str:
-        """Where it is published."""
+        """Return the address of the file."""
         return f"{base}{self.sha256}/{self.name}"
 
 
@@ -65,7 +65,7 @@ FILES: dict[str, PublishedFile] = {
 
 
 def cache_folder() -> Path:
-    """Where published models are kept: `$DIPTYCH_CACHE/models`, or the user's cache folder of this system."""
+    """Return the folder of published models: `$DIPTYCH_CACHE/models`, or the user's cache folder of this system."""
     root = os.environ.get("DIPTYCH_CACHE")
     return (Path(root) if root else platformdirs.user_cache_path("diptych")) / "models"
 
@@ -78,10 +78,11 @@ def fetch(
     progress: Progress | None = None,
     base_url: str = BASE_URL,
 ) -> Path:
-    """The verified file of a published model; downloaded into `folder` when it is not on this machine.
+    """Return the verified file of a published model; it is downloaded into `folder` if it is not on this machine.
 
-    Looks in `folder` (the cache folder when not given), then where the original package keeps its files.
-    Raises `DownloadError`, which says what to fetch by hand and where to put it, when the file cannot be had.
+    It is looked for in `folder` (default: the cache folder), then in the cache of the original package.
+
+    Raises `DownloadError`, with the file to fetch by hand and its path, if the file cannot be downloaded.
     """
     published = FILES[name]
     target = (Path(folder) if folder is not None else cache_folder()) / published.name
@@ -89,19 +90,19 @@ def fetch(
         if place.is_file() and sha256_of(place) == published.sha256:
             return place
     if offline:
-        state = "has not the published SHA-256" if target.exists() else "is not on this machine"
+        state = "does not have the published SHA-256" if target.exists() else "is not on this machine"
         raise DownloadError(f"{name}: {target.name} {state}, and offline=True; {_by_hand(published, target)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with alone(target.with_suffix(".lock")):
-            # Another process may have finished it while this one waited. Where none waits, two downloads at once
-            # would spoil each other, which the hash finds out.
+        with exclusive_lock(target.with_suffix(".lock")):
+            # Another process may have finished it while this one waited. On systems without the lock, two downloads
+            # at once would spoil each other, which the hash detects.
             if not (target.is_file() and sha256_of(target) == published.sha256):
                 _download(published, target, published.url(base_url), progress)
     except (OSError, http.client.HTTPException) as error:
         raise DownloadError(
-            f"{name}: {published.url(base_url)} could not be fetched ({error}). Run it again to go on where "
-            f"it ended, or {_by_hand(published, target)}"
+            f"{name}: {published.url(base_url)} could not be fetched ({error}). Run the command again to resume the "
+            f"download, or {_by_hand(published, target)}"
         ) from None
     return target
 
@@ -114,26 +115,26 @@ def _download(published: PublishedFile, target: Path, url: str, progress: Progre
             _receive(url, part, progress)
             break
         except urllib.error.HTTPError:
-            raise  # the server's answer; the same would come again
+            raise  # the server has answered, and would answer the same again
         except (OSError, http.client.HTTPException):
             if attempt == _ATTEMPTS:
                 raise
     found = sha256_of(part)
     if found != published.sha256:
         part.unlink()
-        if resumed:  # perhaps only the old piece was wrong
+        if resumed:  # perhaps only the old part was wrong
             _download(published, target, url, progress)
             return
         raise DownloadError(
-            f"{url}: what arrived has the SHA-256 {found}, not {published.sha256}; it was deleted, unread. "
-            f"Something between here and there changes files: {_by_hand(published, target)}"
+            f"{url}: the received file has the SHA-256 {found}; expected {published.sha256}; it was deleted, unread. "
+            f"A proxy on the way may change files: {_by_hand(published, target)}"
         )
     os.replace(part, target)
     sync_folder(target.parent)
 
 
 def _receive(url: str, part: Path, progress: Progress | None) -> None:
-    """Append to `part` what is missing of the file at `url`. Raises `OSError` when the connection ends early."""
+    """Append the missing bytes of the file at `url` to `part`. Raises `OSError` if the connection ends early."""
     start = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
@@ -141,7 +142,7 @@ def _receive(url: str, part: Path, progress: Progress | None) -> None:
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
-            return  # there is nothing after what we have: the hash will tell whether it is all
+            return  # the server has no further bytes; the hash decides whether the file is whole
         raise
     with response:
         resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT

@@ -1,7 +1,6 @@
-"""The folders of Hugging Face transformers for CLIP: `config.json` with `model_type` "clip", weights, processor.
+"""Read the folders of Hugging Face transformers for CLIP: `config.json` with `model_type` "clip", weights, processor.
 
-transformers has the vision transformers only, keeps queries, keys and values apart, and transposes the two
-projections.
+transformers has only vision transformers, keeps queries, keys and values apart, and transposes the two projections.
 """
 
 from pathlib import Path
@@ -26,7 +25,7 @@ _INDEX = "model.safetensors.index.json"
 _PICKLED = "pytorch_model.bin"
 
 _BICUBIC, _BILINEAR = 3, 2  # Pillow's numbers
-# Configurations from before the number was corrected say 2, and mean the token with the largest id.
+# Old configurations say 2, and mean the token with the largest id.
 _LEGACY_END_ID = 2
 
 _TOP_LEVEL = {
@@ -56,7 +55,7 @@ _IN_BLOCK = {
 
 
 def transformers_layout(name: str) -> Piece:
-    """Our names to those of transformers."""
+    """Return the name of a tensor in transformers."""
     if name in _TOP_LEVEL:
         return _TOP_LEVEL[name]
     tower, _, _, number, rest = name.split(".", 4)
@@ -69,7 +68,7 @@ def transformers_layout(name: str) -> Piece:
 
 
 def holds_weights(folder: Path, name: str) -> bool:
-    """Whether the file `name` has the weights that transformers takes from `folder`, or a part of them."""
+    """Return whether the file `name` has the weights that transformers takes from `folder`, or a part of them."""
     if (folder / WEIGHTS).is_file():
         return name == WEIGHTS
     if (folder / _INDEX).is_file():
@@ -81,11 +80,11 @@ def holds_weights(folder: Path, name: str) -> bool:
 def read_transformers_folder(
     folder: Path, weights: TensorFile | None = None
 ) -> tuple[ImageModel, Preprocess]:
-    """The model (float32, CPU, evaluation mode) and the preprocessing of a transformers folder.
+    """Read the model (float32, CPU, evaluation mode) and the preprocessing of a transformers folder.
 
-    weights: of another file that the configuration describes, in place of the folder's own.
+    weights: another file that the configuration describes, in place of the folder's own.
 
-    Raises `CheckpointError` that names the key of the configuration for a model that is not a CLIP as built here.
+    Raises `CheckpointError`, with the key of the configuration, for a model that Diptych does not build.
     """
     path = folder / CONFIG
     try:
@@ -94,7 +93,7 @@ def read_transformers_folder(
     except SettingsError as error:
         raise CheckpointError(str(error)) from None
     source = _weights(folder) if weights is None else weights
-    # Older versions stored the numbers 0, 1, 2, ... of the positions.
+    # Older versions stored the indices 0, 1, 2, ... of the positions.
     ignored = [name for name in source.entries if name.endswith(".position_ids")]
     return assemble(architecture, source, transformers_layout, str(folder), ignored), preprocess
 
@@ -107,12 +106,14 @@ def _weights(folder: Path) -> TensorFile:
         if not isinstance(homes, dict) or not all(
             isinstance(file, str) and Path(file).name == file for file in homes.values()
         ):
-            raise CheckpointError(f"{folder / _INDEX}: expected a weight_map from tensors to files beside it")
+            raise CheckpointError(
+                f"{folder / _INDEX}: has no weight_map from tensors to files beside it; copy the folder again"
+            )
         files = {file: SafetensorsFile(folder / file) for file in sorted(set(homes.values()))}
         lost = [name for name, file in homes.items() if name not in files[file].entries]
         if lost:
             raise CheckpointError(
-                f"{folder / homes[lost[0]]}: the index says it holds {lost[0]!r}; it does not"
+                f"{folder / homes[lost[0]]}: lacks the tensor {lost[0]!r}, which {_INDEX} lists; copy the folder again"
             )
         return JoinedFiles({name: files[file] for name, file in homes.items()})
     if (folder / _PICKLED).is_file():
@@ -121,11 +122,13 @@ def _weights(folder: Path) -> TensorFile:
 
 
 def _architecture(contents: Json, where: str) -> Architecture:
-    """transformers leaves a value out where it is that of ViT-B/32."""
+    """Return the architecture of a configuration, which leaves out the values of ViT-B/32."""
     text, vision = _tower(contents, "text", where), _tower(contents, "vision", where)
     activations = {tower.get("hidden_act", "quick_gelu") for tower in (text, vision)}
     if len(activations) != 1:
-        raise CheckpointError(f"{where}: the towers have different hidden_act, {sorted(activations)}")
+        raise CheckpointError(
+            f"{where}: the towers have different hidden_act, {sorted(activations)}; expected one"
+        )
     width, text_width = vision.get("hidden_size", 768), text.get("hidden_size", 512)
     vocab_size = text.get("vocab_size", 49_408)
     if text.get("eos_token_id", _LEGACY_END_ID) not in (_LEGACY_END_ID, vocab_size - 1):
@@ -165,7 +168,7 @@ def _tower(contents: Json, name: str, where: str) -> Json:
     for key, value in required.items():
         if tower.get(key, value) != value:
             raise CheckpointError(
-                f"{where}: {name}_config.{key} is {tower[key]!r}; Diptych builds only {value!r}"
+                f"{where}: {name}_config.{key} is {tower[key]!r}; Diptych supports only {value!r}"
             )
     return tower
 
@@ -179,7 +182,7 @@ def _preprocess(folder: Path, resolution: int) -> Preprocess:
         table = read_json(path).get("image_processor")
     if not isinstance(table, dict):
         raise CheckpointError(
-            f"{folder}: has no {PROCESSOR}, so nobody knows what the model's images look like; save it there "
+            f"{folder}: has no {PROCESSOR}, so the preprocessing of the model is unknown; save it there "
             "with the processor's save_pretrained"
         )
     size, crop = table.get("size", {"shortest_edge": resolution}), table.get("crop_size", resolution)
