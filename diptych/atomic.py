@@ -1,4 +1,4 @@
-"""Files that are either the old version or the new one, whatever happens in between."""
+"""Write files that are either the old version or the new one, whatever happens in between."""
 
 import contextlib
 import ctypes
@@ -13,23 +13,23 @@ from pathlib import Path
 from typing import BinaryIO
 
 _BLOCK = 1 << 20
-# Of Linux, <fcntl.h> and <linux/fs.h>.
+# From Linux's <fcntl.h> and <linux/fs.h>.
 _AT_WORKING_FOLDER = -100
 _RENAME_EXCHANGE = 2
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file that replaces `path` only once it is whole and on the disk.
+    """Open a file that replaces `path` only when it is whole and on the disk.
 
-    The bytes go to a temporary file in the same folder, which is flushed to the disk and renamed; the folder is
-    flushed too, so that the rename survives a power cut. When the body raises, `path` is left as it was and the
-    temporary file is removed.
+    The bytes go to a temporary file in the same folder, which is flushed to the disk and renamed. The folder is flushed
+    too, so that the rename survives a power cut. If the body raises, `path` does not change, and the temporary file is
+    removed.
     """
     target = Path(path)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
     try:
-        # mkstemp makes files that only their owner may read; a result is made as `open` would make it.
+        # mkstemp makes files that only their owner may read; the result gets the mode that `open` would give it.
         os.chmod(name, 0o666 & ~_umask())
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -50,18 +50,18 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def escaped(text: str) -> bytes:
-    """`text` as UTF-8, with the bytes of file names that are none as `\\udce9`.
+    """Encode `text` as UTF-8, with bytes of file names that are not UTF-8 as `\\udce9`.
 
-    Python keeps such bytes as lone surrogates. In JSON the escape is read back as what it was.
+    Python keeps such bytes as lone surrogates. A JSON reader turns the escape back into the surrogate.
     """
     return text.encode("utf-8", "backslashreplace")
 
 
 def put_in_place(folder: Path, target: Path) -> None:
-    """Give `folder` the name `target` beside it, for good; an older folder of that name is deleted afterwards.
+    """Rename `folder` to `target` beside it, durably; an older folder of that name is deleted afterwards.
 
-    Linux exchanges the two names in one step, so that a whole folder bears the name at every moment. Where the
-    system or the file system cannot, the older one steps aside first, under `folder`'s name with the suffix `.old`.
+    Linux exchanges the two names in one step, so that a whole folder has the name at every moment. If the system or
+    the file system cannot, the older one is first moved aside, to `folder`'s name with the suffix `.old`.
     """
     older: Path | None = None
     if target.exists():
@@ -78,7 +78,7 @@ def put_in_place(folder: Path, target: Path) -> None:
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Flush a folder's list of names to the disk, where the system can (Windows cannot)."""
+    """Flush a folder's list of names to the disk; Windows cannot, and nothing happens there."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -89,7 +89,7 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def sha256_of(path: str | os.PathLike[str], progress: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file as 64 hexadecimal digits; `progress` gets the number of bytes of each block read."""
+    """Return the SHA-256 of a file: 64 hexadecimal digits. progress: receives the bytes of each block read."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(_BLOCK):
@@ -100,7 +100,7 @@ def sha256_of(path: str | os.PathLike[str], progress: Callable[[int], None] | No
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two names in one step; False where that cannot be done, with nothing changed."""
+    """Exchange two names in one step; return False, with nothing changed, if that is impossible."""
     if sys.platform != "linux":
         return False
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)

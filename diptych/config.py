@@ -1,7 +1,7 @@
-"""Settings: frozen dataclasses are the schema, TOML files hold the values, `--set section.key=value` overrides.
+"""Read settings: frozen dataclasses are the schema, TOML files hold the values, `--set section.key=value` overrides.
 
 Reading is strict: an unknown name, or a value of the wrong type, is an error that names the place and the nearest
-known name. Nothing is executed and nothing is inherited.
+known name. Nothing is executed or inherited.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ class OneOf:
 
 
 def read_toml(path: str | Path) -> Values:
-    """The tables of a TOML file as nested dictionaries."""
+    """Read the tables of a TOML file as nested dictionaries."""
     file = Path(path)
     try:
         with file.open("rb") as opened:
@@ -54,13 +54,13 @@ def read_toml(path: str | Path) -> Values:
     except IsADirectoryError:
         raise SettingsError(f"{file}: is a folder; expected a TOML file of settings") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file}: not valid TOML: {error}") from None
+        raise SettingsError(f"{file}: is not valid TOML: {error}") from None
 
 
 def override(values: Mapping[str, Any], assignments: Iterable[str]) -> Values:
-    """A copy of `values` with `section.key=value` assignments applied; the value is read as TOML.
+    """Return a copy of `values` with `section.key=value` assignments applied; the value is read as TOML.
 
-    A value that is not TOML is taken as a string, so that `--set data.train=photos/` needs no second quotes.
+    A value that is not TOML is taken as a string, so `--set data.train=photos/` needs no second quotes.
     """
     result: Values = {
         key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()
@@ -85,7 +85,7 @@ def override(values: Mapping[str, Any], assignments: Iterable[str]) -> Values:
 
 
 def build(schema: type[T], values: Mapping[str, Any], where: str) -> T:
-    """An instance of the dataclass `schema` from plain values; `where` names their origin in errors."""
+    """Build an instance of the dataclass `schema` from plain values. where: their origin, for errors."""
     if not dataclasses.is_dataclass(schema):
         raise TypeError(f"{schema!r} is not a dataclass")
     hints = typing.get_type_hints(schema, include_extras=True)
@@ -105,7 +105,7 @@ def build(schema: type[T], values: Mapping[str, Any], where: str) -> T:
         and name not in arguments
     ]
     if required:
-        raise SettingsError(f"{where}: missing setting {required[0]!r}")
+        raise SettingsError(f"{where}: the setting {required[0]!r} is missing; add it")
     try:
         return schema(**arguments)
     except SettingsError as error:
@@ -113,7 +113,7 @@ def build(schema: type[T], values: Mapping[str, Any], where: str) -> T:
 
 
 def plain(settings: Any) -> Any:
-    """Settings as JSON and TOML know them: dictionaries, lists, numbers, strings, booleans; `None` is left out."""
+    """Convert settings to dictionaries, lists, numbers, strings and booleans, for JSON and TOML; `None` is left out."""
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
         pairs = ((field.name, getattr(settings, field.name)) for field in dataclasses.fields(settings))
         return {name: plain(value) for name, value in pairs if value is not None}
@@ -125,7 +125,7 @@ def plain(settings: Any) -> Any:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: the nearest known one, or all of them."""
+    """Return a hint for an unknown name: the nearest known one, or all of them."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
@@ -179,7 +179,7 @@ def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
             return _convert(option, value, where)
         except SettingsError as error:
             reasons.append(error)
-    # A table was meant for the dataclass that shares most of its names: its complaint is the useful one.
+    # A table was meant for the dataclass that shares most of its names: the error of that dataclass helps most.
     if isinstance(value, Mapping):
         tables = [
             (len({field.name for field in dataclasses.fields(option)} & set(value)), -position)

@@ -1,8 +1,8 @@
-"""Several processes that train one model: who this one is, and how rows and sums travel between them.
+"""Identify this process among those that train one model, and exchange rows and sums between them.
 
-Everything here is the identity in a single process, so that callers need no second path. A process that torchrun
-started reads its place from the environment; gradients are summed, never averaged, so that uneven shares of a
-batch weigh as their rows do.
+Everything here is the identity in a single process, so callers need no second path. A process that torchrun started
+reads its rank from the environment. Gradients are summed, never averaged, so that uneven shares of a batch have the
+weight of their rows.
 """
 
 import contextlib
@@ -26,19 +26,19 @@ _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_sc
 
 @dataclass(frozen=True)
 class World:
-    """This process's number and how many there are."""
+    """The rank of this process, and the number of processes."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this process is the one that reports and writes."""
+        """Return whether this process is the one that reports and writes."""
         return self.rank == 0
 
 
 def world() -> World:
-    """The processes of the running group; one process where there is none."""
+    """Return the processes of the running group; one process if there is none."""
     if dist.is_available() and dist.is_initialized():
         return World(dist.get_rank(), dist.get_world_size())
     return World()
@@ -46,10 +46,10 @@ def world() -> World:
 
 @contextlib.contextmanager
 def processes(device: str) -> Iterator[World]:
-    """A context with the process group that torchrun asks for; without torchrun, a single process.
+    """Enter the process group that torchrun has prepared; without torchrun, a single process.
 
-    device: "cuda" talks over NCCL and takes the GPU of the process's local number; all else talks over gloo.
-    A group that is running already is used and left as it is.
+    device: "cuda" communicates over NCCL and takes the GPU of the process's local rank; any other uses gloo. A running
+    group is used and left as it is.
     """
     if "RANK" not in os.environ or world().size > 1 or dist.is_initialized():
         yield world()
@@ -65,34 +65,34 @@ def processes(device: str) -> Iterator[World]:
 
 
 def share(count: int, rank: int, size: int) -> range:
-    """The rows of a batch of `count` that belong to a process: contiguous; the first ones take one more."""
+    """Return the contiguous rows of a batch of `count` that belong to a process; the first ones take one more."""
     small, more = divmod(count, size)
     first = rank * small + min(rank, more)
     return range(first, first + small + (rank < more))
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
-    """The sum of everybody's `value`, of any shape, in place."""
+    """Sum the `value` of all processes, of any shape, in place."""
     if world().size > 1:
         dist.all_reduce(value)
     return value
 
 
 def max_over_processes(value: Tensor) -> Tensor:
-    """The largest of everybody's `value`, element by element, in place."""
+    """Take the maximum of the `value` of all processes, element by element, in place."""
     if world().size > 1:
         dist.all_reduce(value, op=dist.ReduceOp.MAX)
     return value
 
 
 def wait_for_all() -> None:
-    """Return once every process has come here."""
+    """Wait until every process has called this."""
     if world().size > 1:
         dist.barrier()
 
 
 def row_counts(rows: int, device: torch.device) -> list[int]:
-    """How many rows each process holds."""
+    """Return the number of rows of each process."""
     here = world()
     if here.size == 1:
         return [rows]
@@ -102,7 +102,7 @@ def row_counts(rows: int, device: torch.device) -> list[int]:
 
 
 def gather_objects(value: T) -> list[T]:
-    """Everybody's `value`, small and of plain types, in the order of the processes."""
+    """Return the `value` of all processes, small and of plain types, in the order of the ranks."""
     if world().size == 1:
         return [value]
     everybody: list[T] = [value] * world().size
@@ -112,9 +112,9 @@ def gather_objects(value: T) -> list[T]:
 
 @contextlib.contextmanager
 def everybody_fails_together() -> Iterator[None]:
-    """A part of the work, free of collectives, whose DiptychError in one process is one in all of them.
+    """Run a part without collectives; a DiptychError in one process is raised in all of them.
 
-    A process that goes on alone after another has failed would wait for it in the next collective.
+    Else a process would wait in the next collective for another that has failed.
     """
     failure: DiptychError | None = None
     try:
@@ -167,7 +167,7 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows_with_gradient(rows: Tensor, counts: Sequence[int]) -> Tensor:
-    """`gather_rows` through which every process's gradient comes back to the rows' owner, summed."""
+    """Gather rows as `gather_rows` does; the gradients of all processes return to the rows' owner, summed."""
     if len(counts) == 1:
         return rows
     gathered: Tensor = _GatherRows.apply(rows, counts)  # type: ignore[no-untyped-call]
@@ -185,7 +185,7 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 def sum_over_processes_with_gradient(value: Tensor) -> Tensor:
-    """The sum of everybody's `value`, through which the gradients of all that used it come back, summed."""
+    """Sum the `value` of all processes; the gradients of all that used the sum return, summed."""
     if world().size == 1:
         return value
     total: Tensor = _SumOverProcesses.apply(value)  # type: ignore[no-untyped-call]

@@ -26,7 +26,7 @@ from diptych.weights.naming import DEFAULT_MODEL
 if TYPE_CHECKING:
     from diptych.data.images.transforms import Preprocess
     from diptych.data.sources.opening import Source
-    from diptych.embed.embedding_files import About, Part, Written
+    from diptych.embed.embedding_files import About, EmbeddingSummary, Part
     from diptych.embed.embedding_pieces import Shard
     from diptych.models.image_model import ImageModel
 
@@ -165,7 +165,7 @@ def _load(model: str, device: str, precision: str) -> "tuple[ImageModel, Preproc
     return network, preprocess
 
 
-def _result(file: Path, model: str, written: "Written") -> dict[str, object]:
+def _result(file: Path, model: str, written: "EmbeddingSummary") -> dict[str, object]:
     return {
         "out": str(file),
         "model": model,

@@ -1,1 +1,1 @@
-"""Embeddings: images and texts to vectors, and vectors to files."""
+"""Embed images and texts as vectors, and write vectors to files."""

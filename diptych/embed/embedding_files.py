@@ -1,4 +1,4 @@
-"""Embeddings as files: Parquet, or a NumPy array with a list of its rows beside it."""
+"""Write and read files of embeddings: Parquet, or a NumPy array with a list of its rows beside it."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from diptych.embed.encode import Progress, Vectors
 from diptych.embed.source_rows import EmbeddedBatch, Skipped, none_readable
 from diptych.errors import DataError, MissingExtraError, SettingsError
 
-# Rows of a Parquet file that are read and written at a time: 8 MB of vectors of 512 dimensions.
+# The rows of a Parquet file that are read and written at once: 8 MB of vectors of 512 dimensions.
 ROW_GROUP = 4096
 
 About = dict[str, Any]
@@ -25,18 +25,18 @@ About = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a file says of one embedding."""
+    """The columns of one embedding, without its vector."""
 
     uri: str
     key: str
     caption: str | None  # the first one
     label: str | None
-    sha256: str | None  # of the image's file, where it was asked for
+    sha256: str | None  # of the image's file, if it was requested
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Consecutive rows with their vectors (len(rows), dim) float32, and what was left out among them."""
+    """Consecutive rows with their vectors (len(rows), dim) float32, and the skipped rows among them."""
 
     rows: tuple[Row, ...]
     vectors: Vectors
@@ -44,8 +44,8 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """What was written; `skipped` are the rows that were not, by reason."""
+class EmbeddingSummary:
+    """The size of a file of embeddings. skipped: the rows without an embedding, by reason."""
 
     count: int
     dim: int
@@ -53,7 +53,7 @@ class Written:
 
 
 def part_of(batch: EmbeddedBatch) -> Part:
-    """What a file keeps of a batch."""
+    """Return the rows and vectors of a batch for a file."""
     hashes = batch.sha256 or (None,) * len(batch.uris)
     rows = tuple(
         Row(uri, example.key, example.captions[0] if example.captions else None, example.label, sha256)
@@ -63,7 +63,7 @@ def part_of(batch: EmbeddedBatch) -> Part:
 
 
 def about(model: str, fingerprint: str, source: Source) -> About:
-    """What a file says of all its rows: the model and the data that they come from."""
+    """Describe the model and the data of all rows of a file."""
     return {
         "model": model,
         "fingerprint": fingerprint,
@@ -79,16 +79,17 @@ def write_embeddings(
     about: About | None = None,
     progress: Progress | None = None,
     left_out: Mapping[str, int] | None = None,
-) -> Written:
-    """Write embeddings to a `.parquet` or an `.npy` file, which appears only when whole.
+) -> EmbeddingSummary:
+    """Write embeddings to a `.parquet` or an `.npy` file, which appears only when it is whole.
 
     Parquet: columns `uri`, `key`, `caption` (the first one, or null), `label` (or null), `sha256` (of the image's file,
     or null) and `vector` (a list of embed_dim float32), with `about` in the file's metadata under `diptych`. NumPy: an
     array (n, embed_dim) of float32, and beside it `NAME.jsonl` with the other columns, row for row. File names that
-    are not UTF-8 are kept as `diptych.data.sources.stray_bytes` says. What `parts` skip is added to `left_out`.
+    are not UTF-8 are stored as in `diptych.data.sources.stray_bytes`. The rows that `parts` skip are added to
+    `left_out`.
 
     Raises:
-        SettingsError: the name ends in neither, or its folder does not exist.
+        SettingsError: the name has another ending, or its folder does not exist.
         DataError: no image could be read; no file is written.
         MissingExtraError: Parquet without pyarrow.
     """
@@ -101,11 +102,11 @@ def write_embeddings(
     else:
         first = next(good)
         count, dim = write_parquet(target, _begun(first, good), first.vectors.shape[1], about or {}, skipped)
-    return Written(count, dim, skipped)
+    return EmbeddingSummary(count, dim, skipped)
 
 
 def check_name(target: Path) -> None:
-    """Nothing, for the name of a file that can be written; SettingsError for another."""
+    """Check the name of a file of embeddings. Raises SettingsError for another ending or a missing folder."""
     if target.suffix not in (".parquet", ".npy"):
         raise SettingsError(f"{target}: expected a file name that ends in .parquet or .npy")
     if not target.parent.is_dir():
@@ -113,7 +114,7 @@ def check_name(target: Path) -> None:
 
 
 def noting(parts: Iterable[Part], skipped: LeftOut, progress: Progress | None) -> Iterator[Part]:
-    """The parts that have rows; what they left out is counted in `skipped`, and all of it goes to `progress`."""
+    """Yield the parts that have rows; count their skipped rows in `skipped`, and report all rows to `progress`."""
     for part in parts:
         for row in part.skipped:
             skipped.add(row.reason, row.uri)
@@ -126,8 +127,10 @@ def noting(parts: Iterable[Part], skipped: LeftOut, progress: Progress | None) -
 def write_parquet(
     target: Path, parts: Iterable[Part], dim: int, about: About, skipped: LeftOut
 ) -> tuple[int, int]:
-    """Write a Parquet file, also one without rows; how many rows there are, and of how many dimensions. `skipped`
-    goes to the file's metadata once `parts` have ended."""
+    """Write a Parquet file, possibly without rows. Returns the number of rows, and of dimensions.
+
+    skipped: written to the metadata of the file after `parts` have ended.
+    """
     pa, pq = _pyarrow()
     fields = [pa.field(name, pa.string()) for name in Row.__slots__]
     schema = pa.schema(
@@ -155,7 +158,7 @@ class EmbeddingsFile:
     """A Parquet file of embeddings, as `write_embeddings` makes it.
 
     Raises:
-        DataError: it is missing, damaged, or something else.
+        DataError: it is missing, damaged, or not such a file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -171,7 +174,7 @@ class EmbeddingsFile:
         except (OSError, ValueError, KeyError, AttributeError, pa.ArrowException) as error:
             reason = str(error).partition("\n")[0]
             raise DataError(
-                f"{path}: not a Parquet file of embeddings ({reason}); write one: diptych embed SOURCE --out {path}"
+                f"{path}: is not a Parquet file of embeddings ({reason}); write one: diptych embed SOURCE --out {path}"
             ) from None
         self.path = path
 
@@ -180,7 +183,7 @@ class EmbeddingsFile:
         return count
 
     def parts(self) -> Iterator[Part]:
-        """Every row, some thousands at a time."""
+        """Yield every row, some thousands at a time."""
         for found in self._file.iter_batches(batch_size=ROW_GROUP):
             columns = [
                 found.column(name).to_pylist() if name in found.schema.names else [None] * found.num_rows
@@ -195,7 +198,7 @@ class EmbeddingsFile:
 
 
 def _skipped_of(metadata: Mapping[bytes, bytes]) -> LeftOut:
-    """What the rows of a file leave out; files of earlier versions have the counts alone."""
+    """Read the skipped rows from the metadata of a file; files of earlier versions have only counts."""
     if b"diptych.left_out" in metadata:
         return LeftOut.from_json(json.loads(metadata[b"diptych.left_out"]))
     return all_left_out([json.loads(metadata.get(b"diptych.skipped", b"{}"))])
@@ -217,7 +220,7 @@ def _begun(first: Part, rest: Iterator[Part]) -> Iterator[Part]:
 
 
 def _row_groups(parts: Iterable[Part]) -> Iterator[tuple[list[Row], Vectors]]:
-    """Parts put together until they are worth a row group: one for each batch would make large files slow to open."""
+    """Join parts into row groups: a row group per batch would make large files slow to open."""
     rows: list[Row] = []
     vectors: list[Vectors] = []
     for part in parts:
@@ -235,7 +238,7 @@ def _write_npy(target: Path, parts: Iterator[Part]) -> tuple[int, int]:
     header = {"descr": "<f4", "fortran_order": False}
     # The list of rows is in place before the array that needs it.
     with atomic_write(target) as file, atomic_write(target.with_suffix(".jsonl")) as lines:
-        # numpy pads the header so that the number of rows can grow in place: it is written again at the end.
+        # numpy pads the header so that the number of rows can grow: the header is written again at the end.
         for part in parts:
             if not count:
                 dim = part.vectors.shape[1]

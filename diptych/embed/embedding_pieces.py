@@ -1,8 +1,7 @@
-"""One embedding job as many processes that know nothing of each other: each writes a piece, the last joins them.
+"""Split one embedding job among independent processes: each writes a piece, and the last joins them.
 
-Piece i of n has the rows of one stretch of the source, so that the pieces in their order are the whole. A piece appears
-only when it is whole, and says which model and which data it was made of: started again, a process whose piece is
-there has nothing to do.
+Piece i of n has the rows of one stretch of the source, so that the pieces in order are the whole. A piece appears only
+when it is whole, and records its model and its data. So a restarted process whose piece exists has nothing to do.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,8 +12,8 @@ from diptych.data.left_out import LeftOut, all_left_out
 from diptych.embed.embedding_files import (
     About,
     EmbeddingsFile,
+    EmbeddingSummary,
     Part,
-    Written,
     noting,
     write_embeddings,
     write_parquet,
@@ -37,11 +36,11 @@ class Shard:
             )
 
     def positions(self, rows: int) -> range:
-        """Its stretch of a source of so many rows; no two differ in length by more than 1."""
+        """Return its stretch of a source of `rows` rows; the lengths of two stretches differ by at most 1."""
         return range(rows * self.index // self.count, rows * (self.index + 1) // self.count)
 
     def file(self, out: Path) -> Path:
-        """Its piece of the file `out`: beside it, and always Parquet."""
+        """Return the path of its piece of the file `out`: beside it, and always Parquet."""
         return out.with_name(f"{out.stem}-{self.index:05}-of-{self.count:05}.parquet")
 
 
@@ -53,52 +52,53 @@ def write_shard(
     dim: int,
     about: About,
     progress: Progress | None = None,
-) -> Written:
-    """Write one piece of `out`; nothing is embedded when it is there already.
+) -> EmbeddingSummary:
+    """Write one piece of `out`; nothing is embedded if the piece exists.
 
-    A piece may have no rows: fewer images than pieces, or none that can be read.
+    A piece may have no rows, if there are fewer images than pieces, or if none can be read.
 
     Raises:
-        SettingsError: the piece that is there was made of another model or other data.
+        SettingsError: the existing piece was made with another model or other data.
     """
     target, about = shard.file(out), about | {"shard": [shard.index, shard.count]}
     if target.exists():
         found = EmbeddingsFile(target)
         if found.about != about:
             raise SettingsError(
-                f"{target}: was made of {_said(found.about)}, not of {_said(about)}; remove it, or choose another --out"
+                f"{target}: was made with {_described(found.about)}, not with {_described(about)}; remove it, or "
+                "choose another --out"
             )
-        return Written(len(found), found.dim, found.skipped)
+        return EmbeddingSummary(len(found), found.dim, found.skipped)
     skipped = LeftOut()
     count, dim = write_parquet(target, noting(embed(), skipped, progress), dim, about, skipped)
-    return Written(count, dim, skipped)
+    return EmbeddingSummary(count, dim, skipped)
 
 
 def missing_shards(out: Path, count: int) -> list[int]:
-    """The pieces of `out` that are not there yet."""
+    """Return the indices of the pieces of `out` that do not exist yet."""
     return [index for index in range(count) if not Shard(index, count).file(out).exists()]
 
 
-def join_shards(out: Path, count: int) -> Written:
-    """Put the pieces together into `out`, which appears only when it is whole. The pieces stay.
+def join_shards(out: Path, count: int) -> EmbeddingSummary:
+    """Join the pieces into `out`, which appears only when it is whole. The pieces stay.
 
-    Two processes may do this at a time: both write the same file.
+    Two processes may do this at the same time: both write the same file.
 
     Raises:
-        DataError: a piece is missing or damaged, or there is not one row in all of them.
-        SettingsError: two were made of different models or data.
+        DataError: a piece is missing or damaged, or no piece has a row.
+        SettingsError: two were made with different models or data.
     """
     pieces = [EmbeddingsFile(Shard(index, count).file(out)) for index in range(count)]
     whole = _without_shard(pieces[0].about)
     for piece in pieces:
         if _without_shard(piece.about) != whole or piece.dim != pieces[0].dim:
             raise SettingsError(
-                f"{piece.path}: was made of {_said(piece.about)}, and {pieces[0].path} of {_said(whole)}; remove "
-                "the one that is wrong and embed it again"
+                f"{piece.path}: was made with {_described(piece.about)}, but {pieces[0].path} with "
+                f"{_described(whole)}; remove the wrong one and embed it again"
             )
     skipped = all_left_out(piece.skipped for piece in pieces)
     if not sum(map(len, pieces)):
-        raise DataError(f"{out}: not one of its {count} pieces has an embedding; skipped: {dict(skipped)}")
+        raise DataError(f"{out}: none of its {count} pieces has an embedding; skipped: {dict(skipped)}")
     return write_embeddings(out, _rows(pieces), about=whole, left_out=skipped)
 
 
@@ -111,7 +111,7 @@ def _without_shard(about: About) -> About:
     return {name: value for name, value in about.items() if name != "shard"}
 
 
-def _said(about: About) -> str:
-    """The model and the data, told apart from others of the same name."""
+def _described(about: About) -> str:
+    """Describe the model and the data, with the fingerprints that distinguish equal names."""
     model, source = (str(about.get(name, "?"))[:12] for name in ("fingerprint", "source_fingerprint"))
     return f"the model {about.get('model')!r} ({model}) and the data {about.get('source')!r} ({source})"

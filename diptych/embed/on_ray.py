@@ -1,7 +1,7 @@
-"""Embedding on a cluster: a pool of workers of Ray Data, each with the model and the source.
+"""Embed on a cluster, with a pool of Ray Data workers, each with the model and the source.
 
-Every worker gets stretches of rows that are whole batches of the plain path, and the results come back in order: the
-same batches, the same rows. A stretch whose worker dies is done again by another.
+Every worker gets stretches of rows that are whole batches of the local path, and the results return in order: the same
+batches, the same rows. If a worker dies, another repeats its stretch.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from diptych.embed.source_rows import embed_source
 from diptych.errors import DiptychError, MissingExtraError
 from diptych.models.image_model import ImageModel
 
-# Batches of a stretch: decoding runs ahead of the model inside one, and is repeated when its worker dies.
+# The batches of a stretch: decoding runs ahead of the model inside one, and is repeated if its worker dies.
 _BATCHES = 8
-# Stretches of a whole job: Ray keeps a record of each.
+# The most stretches of a job, because Ray keeps a record of each.
 _MOST_STRETCHES = 4096
 
 Load: TypeAlias = Callable[[], tuple[ImageModel, Preprocess]]
@@ -31,7 +31,7 @@ Load: TypeAlias = Callable[[], tuple[ImageModel, Preprocess]]
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How many workers there are, and what each of them takes of the cluster."""
+    """The number of workers, and the CPUs and GPUs of each."""
 
     workers: int
     cpus: float
@@ -46,10 +46,10 @@ def embed_on_ray(
     batch_size: int = 64,
     workers: int | None = None,
 ) -> Iterator[Part]:
-    """Embeddings of a source's images, in the order of `positions` (every row when not given).
+    """Embed the images of a source, in the order of `positions` (default: every row).
 
-    `load` is called once in every worker, and `source` is sent to them: its files must be where they run. Without
-    `workers` there is one for each GPU of the cluster, or where it has none, one for every two cores. Ray is started on
+    `load` is called once in every worker. `source` is sent to the workers, and its files must exist on their machines.
+    The default of `workers` is one per GPU of the cluster, or without GPUs one for every two cores. Ray is started on
     this machine, and stopped at the end, unless it runs already or the environment names a cluster (RAY_ADDRESS).
 
     Raises:
@@ -64,9 +64,8 @@ def embed_on_ray(
         return
     with _started(ray):
         share = share_of(ray.cluster_resources(), workers)
-        everywhere = ray.put(
-            source
-        )  # named, so that it lasts: a worker that is started again asks for it again
+        # Held in a variable, so that it lives on: a restarted worker requests it again.
+        everywhere = ray.put(source)
         stretch = [{"start": part.start, "stop": part.stop} for part in stretches]
         jobs = ray.data.from_items(stretch, override_num_blocks=len(stretch))
         context = jobs.context
@@ -87,20 +86,20 @@ def embed_on_ray(
 
 
 def share_of(resources: dict[str, float], workers: int | None) -> Share:
-    """A cluster's `resources`, as Ray counts them, among so many workers."""
+    """Divide a cluster's `resources`, as Ray counts them, among the workers."""
     cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
     count = workers or gpus or max(1, cpus // 2)
-    # More workers than GPUs share them; a worker never gets several.
+    # Several workers may share a GPU; a worker never gets several GPUs.
     return Share(count, max(1, cpus // count), min(1.0, gpus / count))
 
 
 def _stretch(rows: int, batch_size: int) -> int:
-    """Rows of a stretch: whole batches."""
+    """Return the rows of a stretch: whole batches."""
     return batch_size * max(_BATCHES, -(-rows // (batch_size * _MOST_STRETCHES)))
 
 
 class _Worker:
-    """One process of the pool; Ray calls it with one stretch after the other."""
+    """One process of the pool; Ray calls it with one stretch after another."""
 
     def __init__(self, load: Load, source: Any, batch_size: int) -> None:
         self._model, self._preprocess = load()
@@ -108,7 +107,7 @@ class _Worker:
         self._batch_size = batch_size
 
     def __call__(self, stretch: dict[str, Any]) -> dict[str, Any]:
-        """`stretch` has one `start` and one `stop`; the answer one list of parts, or the error to raise."""
+        """Embed a stretch, with one `start` and one `stop`; return one list of parts, or the error to raise."""
         positions = range(int(stretch["start"][0]), int(stretch["stop"][0]))
         embedded = partial(embed_source, positions=positions, batch_size=self._batch_size, hashes=True)
         answer = np.empty(1, object)
@@ -121,11 +120,11 @@ class _Worker:
 
 @contextlib.contextmanager
 def _started(ray: Any) -> Iterator[None]:
-    """A connection to Ray: the one that there is, or one of this call."""
+    """Connect to Ray: use the existing connection, or make one for this call."""
     if ray.is_initialized():
         yield
         return
-    # No telemetry. Set before Ray starts: its processes inherit it.
+    # This turns off telemetry. It is set before Ray starts, because its processes inherit it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     where = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
     ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)

@@ -1,4 +1,4 @@
-"""The rows of a source as vectors: read and decoded ahead, batch by batch, and what cannot be read is listed."""
+"""Embed the rows of a source batch by batch, reading and decoding ahead, and list the rows that cannot be read."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ from diptych.models.capabilities import EmbedsImages
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """One row of a source that has no embedding, and why."""
+    """A row of a source without an embedding, and the reason."""
 
     position: int  # in the source
     uri: str
@@ -36,8 +36,11 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedBatch:
-    """Consecutive rows of a source. `vectors` is (len(examples), dim), row for row with the rest; of unit length
-    where it holds embeddings. `previews` and `sha256`, of the images' files, are empty where none were asked for."""
+    """Consecutive rows of a source.
+
+    vectors: (len(examples), dim), row for row with the rest; embeddings have unit length. previews, sha256: of the
+    image files; empty if they were not requested.
+    """
 
     positions: tuple[int, ...]
     examples: tuple[Example, ...]
@@ -58,12 +61,11 @@ def embed_source(
     previews: bool = False,
     hashes: bool = False,
 ) -> Iterator[EmbeddedBatch]:
-    """Embeddings of a source's images, batch by batch, in the order of `positions` (every row when not
-    given).
+    """Embed the images of a source, batch by batch, in the order of `positions` (default: every row).
 
-    A row that cannot be read, or whose image cannot, is listed in its batch's `skipped`; a batch may be empty
-    but for those. Reading and decoding run ahead in threads while the model computes. `previews` makes the
-    preview of each image too, of the same decoded pixels; `hashes` the SHA-256 of its file, of the same bytes.
+    A row that cannot be read, or whose image cannot, is listed in the `skipped` of its batch; a batch may have nothing
+    else. Reading and decoding run ahead in threads while the model computes. previews: also make a preview of each
+    image, from the same decoded pixels. hashes: also return the SHA-256 of its file, from the same bytes.
     """
 
     def encode(pixels: Sequence[Tensor]) -> Vectors:
@@ -92,9 +94,9 @@ def encode_source(
     previews: bool = False,
     hashes: bool = False,
 ) -> Iterator[EmbeddedBatch]:
-    """`embed_source` with any function of images in the model's place; `vectors` is what it returns."""
+    """Encode the images of a source like `embed_source`, with any function that returns the vectors."""
 
-    def read(position: int) -> _Read | Skipped:
+    def read(position: int) -> _DecodedRow | Skipped:
         return _read(source, preprocess, position, previews, hashes)
 
     rows = range(len(source)) if positions is None else positions
@@ -112,7 +114,7 @@ def encode_source(
 
 
 def read_row(source: Source, position: int) -> Example | Skipped:
-    """One row of a source, or why it cannot be read; nothing is decoded."""
+    """Return one row of a source, or the reason why it cannot be read; nothing is decoded."""
     try:
         return source[position]
     except DataError as error:
@@ -121,7 +123,7 @@ def read_row(source: Source, position: int) -> Example | Skipped:
 
 
 def uri_of(source: Source, example: Example) -> str:
-    """Where an image is: its absolute path, or `SOURCE#KEY` for one that lives inside something else."""
+    """Return the uri of an image: its absolute path, or `SOURCE#KEY` for one inside an archive or a table."""
     if isinstance(example.image, Path):
         return os.path.abspath(example.image)
     elsewhere = source.name.startswith(("sample:", "scenes:")) or is_address(source.name)
@@ -129,7 +131,7 @@ def uri_of(source: Source, example: Example) -> str:
 
 
 def count_reasons(skipped: Iterable[Skipped]) -> LeftOut:
-    """Count the rows that were skipped for each reason, the most frequent first; the first are named."""
+    """Count the skipped rows by reason, the most frequent first, with the first names of each."""
     found = LeftOut()
     for row in skipped:
         found.add(row.reason, row.uri)
@@ -137,15 +139,15 @@ def count_reasons(skipped: Iterable[Skipped]) -> LeftOut:
 
 
 def none_readable(skipped: Sequence[Skipped]) -> str:
-    """The message for a source of which nothing is left."""
+    """Return the message for a source without a readable image."""
     if not skipped:
         return "the source has no images"
-    return f"none of {len(skipped)} images could be read; the first: {skipped[0].detail}"
+    return f"none of {len(skipped)} images could be read; the first error: {skipped[0].detail}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """One row whose image has been decoded; `pixels` as the model takes them."""
+class _DecodedRow:
+    """A row with its decoded image. pixels: preprocessed for the model."""
 
     position: int
     example: Example
@@ -156,7 +158,7 @@ class _Read:
 
 def _read(
     source: Source, preprocess: Preprocessing, position: int, previews: bool, hashes: bool
-) -> _Read | Skipped:
+) -> _DecodedRow | Skipped:
     example = read_row(source, position)
     if isinstance(example, Skipped):
         return example
@@ -170,16 +172,16 @@ def _read(
             background = preprocess.background if isinstance(preprocess, Preprocess) else WHITE
             encoded, image = image, read_rgb(image, background)
             look = preview(image, size=_size_in_file(encoded, image))
-        return _Read(position, example, preprocess(image), look, sha256)
+        return _DecodedRow(position, example, preprocess(image), look, sha256)
     except ImageError as error:
         uri = uri_of(source, example)
-        # Bytes have no name of their own to put into the message.
+        # Bytes have no name of their own, so the message lacks one.
         named = isinstance(example.image, Path) and str(error).startswith(str(example.image))
         return Skipped(position, uri, reason_of(error), str(error) if named else f"{uri}: {error}")
 
 
 def _size_in_file(encoded: Path | bytes, pixels: Pixels) -> tuple[int, int] | None:
-    """Width and height that the file says, for an image that may have been read reduced; None where it was not."""
-    # What is read reduced is at least a quarter of the most that is decoded: else half the reduction would do.
+    """Return the width and height in the file, for an image that may have been read reduced; else None."""
+    # A reduced image has at least a quarter of the most pixels that are decoded: else half the reduction would do.
     few = pixels.shape[0] * pixels.shape[1] <= default_limits().pixels // 8
     return None if few else upright_size(encoded)

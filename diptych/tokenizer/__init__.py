@@ -1,4 +1,4 @@
-"""Text to token ids, exactly as CLIP's published models read them."""
+"""Turn text into token ids, exactly as CLIP's published models read them."""
 
 import functools
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from diptych.tokenizer.bpe import Tokenizer as Tokenizer
 
 @functools.cache
 def default_tokenizer() -> Tokenizer:
-    """The tokenizer of all published CLIP models, built when it is first asked for."""
+    """Return the tokenizer of all published CLIP models, built at the first call."""
     return Tokenizer()
 
 

@@ -1,9 +1,9 @@
 """CLIP's byte-pair tokenizer (Radford et al. 2021, section 2.4; the original is clip/simple_tokenizer.py).
 
-A text is cleaned, split into words by a regular expression, and each word becomes one or more of 49,406
-tokens. No word holds white space, so the ids of a text are the joined ids of its parts between spaces; these
-are kept, packed as bytes, in a dictionary. Most captions are printable ASCII without an ampersand, for which
-cleaning changes nothing but letter case and spacing: for them the work is a few calls that run in C.
+A text is cleaned and split into words by a regular expression, and each word becomes one or more of 49,406 tokens. No
+word contains white space, so the ids of a text are the joined ids of its parts between spaces. These are kept, packed
+as bytes, in a dictionary. Most captions are printable ASCII without an ampersand, of which cleaning changes only case
+and spaces: for them the work is a few calls that run in C.
 """
 
 import hashlib
@@ -21,17 +21,17 @@ from diptych.errors import SettingsError, TextError
 from diptych.tokenizer.cleaning import CLEANING_VERSION, clean_pieces, lone_surrogate
 from diptych.tokenizer.vocabulary import Vocabulary, read_merges
 
-# As the original, without its special tokens: user text that spells one stays ordinary text. Matching ignores
-# case although the text is lowered, because the two differ on some letters: "'" and a long s is the
+# The original expression without its special tokens: user text that spells one stays ordinary text. Matching ignores
+# case although the text is in lower case, because the two differ for some letters: "'" and a long s is the
 # contraction "'s".
 _WORDS = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+", regex.IGNORECASE)
 
 _ID = np.dtype(np.int32)
 _START, _END = 49406, 49407
 
-# Texts longer than this are read piece by piece, so that cutting a huge one is cheap.
+# Longer texts are read piece by piece, so that truncating a huge one is cheap.
 _LONG_TEXT = 1_000
-# A text that is too long has its tokens counted for the message up to this many characters.
+# The message about a text that is too long gives its number of tokens, up to this many characters.
 _COUNTED_TEXT = 100_000
 
 
@@ -44,7 +44,7 @@ def _unpack(packed: bytes | bytearray) -> npt.NDArray[np.int32]:
 
 
 def _is_plain(text: object) -> bool:
-    """Whether cleaning `text` is lowering it and splitting it at its spaces."""
+    """Return whether cleaning `text` only lowers its case and splits it at spaces."""
     return (
         isinstance(text, str)
         and len(text) <= _LONG_TEXT
@@ -56,7 +56,7 @@ def _is_plain(text: object) -> bool:
 
 def _check_text(text: object, name: str) -> None:
     if not isinstance(text, str):
-        raise TextError(f"{name} is {_shortened(text)} ({type(text).__name__}); a text must be a string")
+        raise TextError(f"{name} is {_shortened(text)} ({type(text).__name__}); expected a string")
     position = lone_surrogate(text)
     if position is not None:
         raise TextError(
@@ -73,9 +73,9 @@ def _shortened(value: object) -> str:
 
 
 class _PackedParts(dict[str, bytes]):
-    """Ids of the parts of texts between spaces, computed when first asked for and kept."""
+    """The ids of the parts of texts between spaces, computed at the first use and kept."""
 
-    # Bounds for a process that reads endless text: about 30 MB at most. Common parts are soon back.
+    # Limits for a process that reads endless text: about 30 MB at most. Common parts return soon.
     most_parts = 1 << 17
     longest_part = 64
 
@@ -92,13 +92,13 @@ class _PackedParts(dict[str, bytes]):
         return packed
 
     def ids(self, part: str) -> Iterator[int]:
-        """The same ids one by one, for a part that may be huge."""
+        """Yield the same ids one by one, for a part that may be huge."""
         for word in _WORDS.finditer(part):
             yield from self._vocabulary.encode_word(word.group().encode())
 
 
 class Tokenizer:
-    """Texts to ids and back. Cheap to make and to pickle: the tables are read at the first text."""
+    """Converts texts to ids and back. It is cheap to make and to pickle: the tables are read at the first text."""
 
     start_token = _START
     end_token = _END
@@ -109,7 +109,7 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the merges and of the version of the cleaning, in hexadecimal."""
+        """Return the SHA-256 of the merges and of the version of the cleaning, in hexadecimal."""
         return hashlib.sha256(CLEANING_VERSION.encode() + b"\n" + read_merges()).hexdigest()
 
     @cached_property
@@ -121,16 +121,16 @@ class Tokenizer:
         return _PackedParts(self._vocabulary)
 
     def encode(self, text: str) -> list[int]:
-        """All ids of `text`, without start and end token. Raises TextError as `__call__` does."""
+        """Return all ids of `text`, without start and end token. Raises TextError as `__call__` does."""
         _check_text(text, "text")
         ids: list[int] = _unpack(b"".join(self._packed(text))).tolist()
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The cleaned text that `ids` spell, one space between words, up to the end token.
+        """Return the cleaned text that `ids` spell, one space between words, up to the end token.
 
-        The spaces of the original text are not in the ids ("it's" comes back as "it 's"). Bytes that are no
-        valid UTF-8, as half a letter, become U+FFFD. Raises TextError for an id outside the vocabulary.
+        The spaces of the original text are not in the ids ("it's" becomes "it 's"). Bytes that are not valid UTF-8,
+        such as half a letter, become U+FFFD. Raises TextError for an id outside the vocabulary.
         """
         spelt = []
         for token in map(int, ids):
@@ -139,7 +139,7 @@ class Tokenizer:
             if token == _START:
                 continue
             if not 0 <= token < _START:
-                raise TextError(f"cannot decode the id {token}: ids are 0 to {_END}")
+                raise TextError(f"cannot decode the id {token}; expected an id from 0 to {_END}")
             space = b" " if self._vocabulary.ends_word[token] else b""
             spelt.append(self._vocabulary.token_bytes[token] + space)
         return b"".join(spelt).decode(errors="replace").removesuffix(" ")
@@ -147,16 +147,16 @@ class Tokenizer:
     def __call__(
         self, texts: str | Sequence[str], *, context_length: int = 77, truncate: bool = False
     ) -> torch.Tensor:
-        """Ids of one or several texts: (n, context_length), int32.
+        """Return the ids of one or several texts: (n, context_length), int32.
 
         Each row is the start token, the text's ids, the end token, then zeros. A text with more than
         `context_length` - 2 ids raises TextError, or, with `truncate`, loses its last ids.
 
-        Raises TextError, naming the text, also for what is not a string and for half a surrogate pair.
+        Raises TextError, which names the text, also for a value that is not a string and for half a surrogate pair.
         """
         if context_length < 2:
             raise SettingsError(
-                f"context_length is {context_length}; a row holds a start and an end token, so 2 is the least"
+                f"context_length is {context_length}; expected at least 2, for the start and the end token"
             )
         if isinstance(texts, str):
             texts, name = [texts], "text"
@@ -180,7 +180,7 @@ class Tokenizer:
         return torch.from_numpy(_unpack(bytearray().join(rows)).reshape(len(rows), context_length))
 
     def _packed(self, text: str) -> Iterator[bytes]:
-        """The ids of `text` in packed runs, lazily."""
+        """Yield the ids of `text` in packed runs, lazily."""
         for piece in clean_pieces(text):
             for part in piece.split(" "):
                 if len(part) <= self._parts.longest_part:
@@ -191,7 +191,7 @@ class Tokenizer:
                         yield run
 
     def _packed_up_to(self, text: str, count: int) -> bytes:
-        """At least `count` ids of `text`, packed, or all of them where there are fewer."""
+        """Return at least `count` ids of `text`, packed, or all of them if there are fewer."""
         runs = []
         missing = _ID.itemsize * count
         for run in self._packed(text):
@@ -207,6 +207,6 @@ class Tokenizer:
         else:
             size = f"more than {context_length} tokens"
         return (
-            f"{name} has {size} with its start and end, and at most {context_length} are read: "
+            f"{name} has {size} with its start and end, but the model reads at most {context_length}: "
             f"{_shortened(text)}; shorten it (in Python, truncate=True cuts it)"
         )

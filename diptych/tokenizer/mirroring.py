@@ -1,4 +1,4 @@
-"""What a mirrored picture does to its caption: left becomes right (VirTex, section 3.3)."""
+"""Exchange left and right in the captions of mirrored images (VirTex, section 3.3)."""
 
 import functools
 
@@ -9,9 +9,9 @@ from diptych.tokenizer import default_tokenizer
 
 
 def exchange_sides(tokens: Tensor) -> Tensor:
-    """The ids with the words "left" and "right" exchanged; twice is the identity.
+    """Exchange the words "left" and "right" in ids; twice is the identity.
 
-    Ids of a whole word are exchanged, so that "leftover" and "bright" stay what they are.
+    Only ids of whole words are exchanged, so "leftover" and "bright" do not change.
     """
     left, right = _sides()
     return torch.where(tokens == left, right, torch.where(tokens == right, left, tokens))

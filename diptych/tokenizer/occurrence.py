@@ -1,4 +1,4 @@
-"""Which ids a collection of texts uses: the `known` words of a model that predicts them."""
+"""Count the ids that a collection of texts uses: the `known` words of a model that predicts them."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,8 +9,10 @@ from diptych.tokenizer import default_tokenizer
 
 @dataclass(frozen=True)
 class Occurrence:
-    """known: ids that occur in enough texts, ascending. distinct: how many occur at all. covered: share of all tokens
-    that the known ones are, 0..1.
+    """The ids in a collection of texts.
+
+    known: ids that occur in enough texts, ascending. distinct: the number of different ids. covered: the fraction of
+    all tokens that are known, 0..1.
     """
 
     known: tuple[int, ...]
@@ -19,7 +21,7 @@ class Occurrence:
 
 
 def ids_in(texts: Iterable[str], least: int = 1) -> Occurrence:
-    """The ids of at least `least` of the texts, start and end token aside."""
+    """Count the ids that occur in at least `least` of the texts, without start and end token."""
     encode = default_tokenizer().encode
     holders: Counter[int] = Counter()
     tokens: Counter[int] = Counter()

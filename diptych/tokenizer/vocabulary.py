@@ -1,9 +1,8 @@
-"""CLIP's table of 48,894 merges, and the byte-pair encoding of one word with it.
+"""Encode one word with CLIP's table of 48,894 merges (byte-pair encoding).
 
-The table is the used part of `bpe_simple_vocab_16e6.txt.gz` of github.com/openai/CLIP (MIT). It numbers the
-tokens: 0..255 the single bytes, 256..511 the same bytes at the end of a word, then one token per merge in the
-order of the file. So the id that a merge makes is also its rank, and a merge can only use tokens of lower
-rank.
+The table is the used part of `bpe_simple_vocab_16e6.txt.gz` of github.com/openai/CLIP (MIT). It numbers the tokens:
+0..255 the single bytes, 256..511 the same bytes at the end of a word, then one token per merge in the order of the
+file. So the id of a merge is also its rank, and a merge can only use tokens of lower rank.
 """
 
 import gzip
@@ -12,20 +11,20 @@ from collections.abc import Iterator
 from importlib import resources
 from itertools import pairwise
 
-_NEVER = sys.maxsize  # the rank of a pair that is in no merge
+_NEVER = sys.maxsize  # the rank of a pair without a merge
 
-# Words are encoded whole up to this many bytes, longer ones window by window (see `Vocabulary.encode_word`):
-# encoding whole takes time quadratic in the length.
+# Words are encoded whole up to this many bytes, longer ones window by window (see `Vocabulary.encode_word`): encoding
+# whole takes time quadratic in the length.
 _WINDOW = 128
 
 
 def read_merges() -> bytes:
-    """The table as shipped: one merge a line, two tokens divided by a space, in order of rank."""
+    """Read the bundled table: one merge per line, two tokens divided by a space, in order of rank."""
     return gzip.decompress(resources.files(__package__).joinpath("bpe_merges.txt.gz").read_bytes())
 
 
 def _bytes_in_token_order() -> list[int]:
-    """The byte that each of the tokens 0..255 stands for.
+    """Return the byte of each of the tokens 0..255.
 
     The table spells every byte as a visible character: the printable ones of Latin-1 as themselves, which
     come first, and the others, in order, as the characters from U+0100.
@@ -37,7 +36,7 @@ def _bytes_in_token_order() -> list[int]:
 class Vocabulary:
     """The tokens and merges of CLIP.
 
-    `token_bytes[i]` is what token i spells, `ends_word[i]` whether a word ends with it.
+    `token_bytes[i]` is the spelling of token i; `ends_word[i]` says whether a word ends with it.
     """
 
     def __init__(self) -> None:
@@ -63,15 +62,15 @@ class Vocabulary:
         self._longest = max(map(len, self.token_bytes))
 
     def encode_word(self, word: bytes) -> Iterator[int]:
-        """Token ids of one word (not empty), lazily: the cost of the first k ids does not grow with the word.
+        """Yield the ids of one word (not empty), lazily: the cost of the first k ids does not grow with the word.
 
-        The encoding merges, again and again, the adjacent pair of lowest rank. A long word is done window by
-        window: `_settled` finds ids that whatever follows the window cannot change, and what comes after them
-        is then a word of its own, because no merge ever crosses the boundary where a final token ends.
+        The encoding repeatedly merges the adjacent pair of lowest rank. A long word is encoded window by window:
+        `_final_tokens` finds ids that nothing behind the window can change. The rest is then a word of its own,
+        because no merge crosses the end of a final token.
         """
         start, window = 0, _WINDOW
         while len(word) - start > window:
-            settled = self._settled(word, start, start + window)
+            settled = self._final_tokens(word, start, start + window)
             if not settled:
                 window *= 2
                 continue
@@ -79,7 +78,7 @@ class Vocabulary:
             start += sum(len(self.token_bytes[i]) for i in settled)
             window = _WINDOW
         rest = word[start:]
-        # Every token that ends a word is what its own spelling is merged into (tested for all of them).
+        # The spelling of every token that ends a word is merged into that token (tested for all of them).
         if (whole := self._ending.get(rest)) is not None:
             yield whole
             return
@@ -94,7 +93,7 @@ class Vocabulary:
         return min((get(pair, _NEVER) for pair in pairwise(symbols)), default=_NEVER)
 
     def _merged(self, symbols: list[int], rank: int) -> list[int]:
-        """`symbols` with every pair of merge `rank` replaced by its token, from left to right."""
+        """Return `symbols` with every pair of merge `rank` replaced by its token, from left to right."""
         get = self._merges.get
         out: list[int] = []
         i, last = 0, len(symbols) - 1
@@ -107,15 +106,14 @@ class Vocabulary:
                 i += 1
         return out
 
-    def _settled(self, word: bytes, start: int, stop: int) -> list[int]:
-        """Leading tokens of word[start:], as far as word[start:stop] alone decides them; stop < len(word).
+    def _final_tokens(self, word: bytes, start: int, stop: int) -> list[int]:
+        """Return the leading tokens of word[start:] that word[start:stop] alone decides; stop < len(word).
 
-        Merges happen in order of rank, since a merge can only use tokens of lower rank. What lies behind the
-        window acts on it through one door: the window's last symbol may merge with the symbol that follows.
-        `rival` is the lowest rank still to come at which that could happen, over every token that the text
-        after the last symbol could begin with. Until that rank the window evolves by itself; at that rank the
-        last symbol becomes uncertain and is given up, and the door moves one symbol to the left. What is left
-        when no merge remains is therefore final.
+        Merges happen in order of rank, because a merge can only use tokens of lower rank. The text behind the window
+        affects it in one way only: the last symbol of the window may merge with the symbol that follows. `rival` is
+        the lowest remaining rank at which that could happen, over every token that the following text could begin
+        with. Up to that rank the window evolves by itself. At that rank the last symbol becomes uncertain and is
+        dropped, and the border moves one symbol to the left. The symbols that remain after the last merge are final.
         """
         symbols = [self._of_byte[byte] for byte in word[start:stop]]
         done = -1  # all merges up to this rank have been made
@@ -135,7 +133,7 @@ class Vocabulary:
         return []
 
     def _lowest_merge_over(self, symbol: int, word: bytes, stop: int, above: int) -> int:
-        """The lowest rank over `above` that merges `symbol`, ending at `stop`, with a token spelt there."""
+        """Return the lowest rank over `above` that merges `symbol`, which ends at `stop`, with a token that follows."""
         best = _NEVER
         for end in range(stop + 1, min(stop + self._longest, len(word)) + 1):
             follower = (self._inner if end < len(word) else self._ending).get(word[stop:end], -1)
