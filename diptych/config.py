@@ -105,7 +105,7 @@ def build(schema: type[T], values: Mapping[str, Any], where: str) -> T:
         and name not in arguments
     ]
     if required:
-        raise SettingsError(f"{where}: the setting {required[0]!r} is missing; add it")
+        raise SettingsError(f"{where}: missing setting {required[0]!r}; add it")
     try:
         return schema(**arguments)
     except SettingsError as error:

@@ -1,4 +1,4 @@
-"""`diptych.load` and `diptych.save`: a model by name, by file or by folder."""
+"""Load a model by its name, file or folder, and save one: `diptych.load` and `diptych.save`."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ from diptych.weights.resize import at_resolution
 
 Precision = Literal["float32", "float16", "bfloat16"]
 
-# To be raised when the same weights, preprocessing and tokenizer would give other features than before.
+# To be raised if the same weights, preprocessing and tokenizer give other features than before.
 FEATURE_VERSION = 1
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -71,8 +71,8 @@ def load(
     A published model is downloaded on first use; its SHA-256 is verified before it is read. No file is ever executed.
 
     A file of weights alone is read with the configuration beside it. A state dict that `torch.save` wrote from a
-    model of Diptych says itself what it is. OpenAI's files and TorchScript archives have "quick_gelu". Any other
-    file needs `activation` or `like`; an `AssumedWarning` says what is then assumed.
+    model of Diptych describes its model. OpenAI's files and TorchScript archives have "quick_gelu". Any other file
+    needs `activation` or `like`; an `AssumedWarning` says what is then assumed.
 
     Args:
         name: one of `available_models()`, or the path of a file (OpenAI's archives, a state dict) or of a folder
@@ -108,11 +108,11 @@ def load(
     """
     if jit:
         raise SettingsError(
-            "jit=True: Diptych reads the weights out of a TorchScript archive and never runs the program in it; "
-            "leave jit out, the features are the same"
+            "jit=True: Diptych reads only the weights of a TorchScript archive and never runs its program; "
+            "leave out jit, the features are the same"
         )
     if precision not in _DTYPES:
-        raise SettingsError(f"precision: {precision!r} is unknown; {config.nearest(str(precision), _DTYPES)}")
+        raise SettingsError(f"unknown precision {precision!r}; {config.nearest(str(precision), _DTYPES)}")
     place, stated = split_name(with_activation(name, activation))
     chosen = usable_device(device)
     facts = None
@@ -160,7 +160,7 @@ def save(model: ImageModel, preprocess: Preprocess, folder: str | os.PathLike[st
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:
-    """Return `device`, or the best there is where it is None. Raises `SettingsError` for one that is not here."""
+    """Return `device`, or the best one if it is None. Raises `SettingsError` for one that this machine lacks."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -179,7 +179,7 @@ def usable_device(device: str | torch.device | None) -> torch.device:
 
 
 def fingerprint(model: ImageModel, preprocess: Preprocess) -> str:
-    """64 hexadecimal digits that differ where features would: for an index to know the model that filled it.
+    """Hash everything that changes features to 64 hexadecimal digits, by which an index knows its model.
 
     Covers the weights, the architecture (pooling included), the preprocessing, the tokenizer and
     `FEATURE_VERSION`. A model that was loaded in half precision has the fingerprint of its float32 twin.
@@ -195,7 +195,7 @@ def fingerprint(model: ImageModel, preprocess: Preprocess) -> str:
 
 
 def model_of_run(path: Path) -> Path:
-    """Return the model in a run's folder, of training or fine-tuning; any other path as it is."""
+    """Return the model in the folder of a run, of training or fine-tuning; any other path unchanged."""
     inside = path / _RESULT
     return inside if not (path / MANIFEST).exists() and (inside / MANIFEST).is_file() else path
 
@@ -213,7 +213,7 @@ def full_name(name: str | os.PathLike[str], activation: str | None = None) -> st
 
 
 def name_of(model: nn.Module) -> str | None:
-    """Return the full name that a model was loaded by; None for a model that was made in another way."""
+    """Return the full name by which a model was loaded; None for a model that was made in another way."""
     return _names.get(model)
 
 
@@ -244,7 +244,7 @@ def _locate(
 
 @contextmanager
 def _shown(name: str, given: Progress | None) -> Iterator[Progress | None]:
-    """The given report of a download, or a bar on the terminal, which shows itself with the first bytes."""
+    """Yield the given report of a download, or a progress bar on the terminal that appears with the first bytes."""
     if given is not None or not sys.stderr.isatty():
         yield given
         return

@@ -131,5 +131,5 @@ def test_the_statements_of_the_beginners_guide_run(capsys: pytest.CaptureFixture
 def test_a_file_with_another_hash_is_not_used(tmp_path: Path) -> None:
     # What makes the replaced hash above necessary, and therefore the test honest.
     (tmp_path / "ViT-B-32.pt").write_bytes(b"another model")
-    with pytest.raises(diptych.DownloadError, match="not the published SHA-256"):
+    with pytest.raises(diptych.DownloadError, match="does not have the published SHA-256"):
         diptych.load("ViT-B/32", download_root=tmp_path, offline=True)

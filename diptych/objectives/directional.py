@@ -8,13 +8,13 @@ from diptych.objectives.pairs import Pairs
 
 
 def convirt(pairs: Pairs, temperature: float, image_weight: float) -> tuple[Tensor, int]:
-    """Each image finds its text among all texts, each text its image; the two directions have weights of their own.
+    """Match each image with its text among all texts, and each text with its image, with a weight for each direction.
 
-    pairs: `left` are images and `right` texts, unit length. temperature: fixed, what similarities are divided by (0.1
-    in the paper). image_weight: the paper's lambda, 0..1, of the direction from images to texts (0.75); 1 - lambda is
-    the other's. There are no negatives between images, nor between texts.
+    pairs: `left` are images and `right` texts, unit length. temperature: the fixed divisor of similarities (0.1 in the
+    paper). image_weight: the paper's lambda, 0..1, of the direction from images to texts (0.75); the other direction
+    has 1 - lambda. There are no negatives between images, or between texts.
     Returns the weighted sum over this process's rows, and their number. With lambda = 1/2 it is `infonce` at the scale
-    1 / temperature. Where `pairs.groups` is given, the rows of a group are left out of each other's normalisers.
+    1 / temperature. With `pairs.groups`, the rows of a group are left out of each other's normalisers.
     """
     count = len(pairs.left)
     mine = torch.arange(pairs.first, pairs.first + count, device=pairs.left.device)

@@ -1,6 +1,6 @@
-"""What a small CLIP can learn from a large one (Yang et al. 2023, CLIP-KD; Wu et al. 2023, TinyCLIP).
+"""Distil a large CLIP into a small one (Yang et al. 2023, CLIP-KD; Wu et al. 2023, TinyCLIP).
 
-The student's and the teacher's rows are the same pairs in the same order. Gradients flow into the student alone.
+The student's and the teacher's rows are the same pairs in the same order. Gradients flow only into the student.
 Each objective returns a sum over this process's rows, and their number.
 """
 
@@ -12,10 +12,10 @@ from diptych.objectives.pairs import Pairs
 
 
 def feature_distillation(student: Pairs, teacher: Pairs) -> tuple[Tensor, int]:
-    """Squared distance of the student's embeddings from the teacher's (CLIP-KD's "FD"; there with weight 2,000).
+    """Return the squared distance of the student's embeddings from the teacher's (CLIP-KD's "FD", with weight 2,000).
 
-    Both have the teacher's width: a student of another one is mapped to it before, and normed again. The mean over the
-    dimensions of the squared difference, images and texts added.
+    Both have the teacher's width: a student of another width is mapped to it before, and normalised again. The value is
+    the mean of the squared difference over the dimensions, with images and texts added.
     """
     images = F.mse_loss(student.left, teacher.left.detach(), reduction="none").mean(dim=1).sum()
     texts = F.mse_loss(student.right, teacher.right.detach(), reduction="none").mean(dim=1).sum()
@@ -25,11 +25,12 @@ def feature_distillation(student: Pairs, teacher: Pairs) -> tuple[Tensor, int]:
 def affinity_distillation(
     student: Pairs, teacher: Pairs, student_scale: Tensor, teacher_scale: Tensor
 ) -> tuple[Tensor, int]:
-    """Cross-entropy of the student's similarities under the teacher's (TinyCLIP's affinity mimicking; CLIP-KD's "CRD").
+    """Return the cross-entropy of the student's similarities under the teacher's.
 
-    student_scale, teacher_scale: (), inverse temperatures, already exponentiated: each side has its own. The widths may
-    differ. For each image the teacher's probabilities over all texts, for each text those over all images; the mean of
-    both directions. It is the teacher's entropy where both agree.
+    It is TinyCLIP's affinity mimicking and CLIP-KD's "CRD". student_scale, teacher_scale: (), inverse temperatures,
+    already exponentiated, one per side. The widths may differ. The targets are the teacher's probabilities over all
+    texts for each image, and over all images for each text; the value is the mean of both directions. It is the
+    teacher's entropy if both agree.
     """
     total = student.left.new_zeros(())
     for rows, others, wanted, among in (
@@ -43,10 +44,10 @@ def affinity_distillation(
 
 
 def interactive_distillation(student: Pairs, teacher: Pairs, scale: Tensor) -> tuple[Tensor, int]:
-    """The student's images against the teacher's texts, and its texts against the teacher's images (CLIP-KD's "ICL").
+    """Contrast the student's images with the teacher's texts, and its texts with the teacher's images.
 
-    scale: (), the student's inverse temperature, already exponentiated. Both have the teacher's width. The mean of
-    both directions of the contrastive loss, in which the teacher's embeddings are constants.
+    It is CLIP-KD's "ICL". scale: (), the student's inverse temperature, already exponentiated. Both have the teacher's
+    width. The value is the mean of both directions of the contrastive loss, with the teacher's embeddings as constants.
     """
     count = len(student.left)
     mine = torch.arange(student.first, student.first + count, device=student.left.device)

@@ -8,13 +8,13 @@ from diptych.objectives.pairs import Pairs
 
 
 def infonce(pairs: Pairs, scale: Tensor) -> tuple[Tensor, int]:
-    """Symmetric cross-entropy of matching every row with its partner among the global batch.
+    """Return the symmetric cross-entropy of matching every row with its partner among the global batch.
 
     scale: (), the inverse temperature, already exponentiated.
-    Returns the sum over this process's rows of the mean of both directions, and the number of these rows: the sums
-    of all processes over the global count are the loss. Where `pairs.groups` is given, the target of a row is
-    uniform over the partners of its group (the supervised contrastive loss "out" of Khosla et al. 2020, between
-    two modalities); with unique ids that is CLIP's loss, to the bit.
+    Returns the sum over this process's rows of the mean of both directions, and the number of these rows: the sums of
+    all processes over the global count are the loss. With `pairs.groups`, the target of a row is uniform over the
+    partners of its group (the supervised contrastive loss "out" of Khosla et al. 2020, between two modalities). With
+    unique ids this is CLIP's loss, bit for bit.
     """
     to_right = scale * pairs.left @ pairs.all_right.T
     to_left = scale * pairs.right @ pairs.all_left.T

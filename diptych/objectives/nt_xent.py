@@ -8,16 +8,16 @@ from diptych.objectives.pairs import Pairs
 
 
 def nt_xent(views: Pairs, temperature: float) -> tuple[Tensor, int]:
-    """Cross-entropy of finding, for each view of an image, the other view of it among all other views.
+    """Return the cross-entropy of finding, for each view of an image, its other view among all other views.
 
     views: `left` is the first view of each image and `right` the second, unit length; N images in the global batch.
-    temperature: what similarities are divided by; 0.1 for ImageNet and 0.5 for CIFAR-10 in the paper.
+    temperature: the divisor of similarities; 0.1 for ImageNet and 0.5 for CIFAR-10 in the paper.
     The normaliser of a view has 2N - 1 terms: the other view of its image, and both views of the other images; only
-    the view itself is left out. Where `views.groups` is given, the other images of a group are left out as well: they
-    show the same, and are neither a positive nor a negative.
+    the view itself is left out. With `views.groups`, the other images of a group are left out as well: they show the
+    same concept, and are neither positives nor negatives.
     Returns the sum over this process's images of the mean of both views' losses, and their number: the sums of all
-    processes over the global count are the paper's mean over 2N. (The authors' code adds the two halves, which is
-    twice that.)
+    processes over the global count are the paper's mean over 2N. (The authors' code adds the two halves, which gives
+    twice that value.)
     """
     count = len(views.left)
     device = views.left.device

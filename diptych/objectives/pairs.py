@@ -1,4 +1,4 @@
-"""What an objective sees: this process's rows of a global batch, and everybody's."""
+"""The input of an objective: this process's rows of a global batch, and the rows of all processes."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ class Pairs:
     """The embeddings of one global batch of pairs, as one process sees them.
 
     left, right: (local, dim), unit length; the rows that this process encoded, through which gradients flow.
-    all_left, all_right: (global, dim); every process's rows, in the order of the processes.
-    first: the global number of this process's first row.
-    groups: (global,) integers, or None where every row is a concept of its own. Rows with an equal id show the
-        same concept: they are positives of each other.
+    all_left, all_right: (global, dim); the rows of all processes, in the order of the ranks.
+    first: the global index of this process's first row.
+    groups: (global,) integers, or None if every row is a concept of its own. Rows with equal ids show the same
+        concept: they are positives of each other.
     """
 
     left: Tensor
@@ -27,12 +27,12 @@ class Pairs:
 
     @classmethod
     def whole(cls, left: Tensor, right: Tensor, groups: Tensor | None = None) -> "Pairs":
-        """The pairs of a single process, which holds every row."""
+        """Make the pairs of a single process, which holds every row."""
         return cls(left, right, left, right, 0, groups)
 
     @classmethod
     def gathered(cls, left: Tensor, right: Tensor, groups: Tensor | None = None) -> "Pairs":
-        """The pairs of all processes, each of which calls this with its own rows; `groups`: (local,).
+        """Gather the pairs of all processes, each of which calls this with its own rows. groups: (local,).
 
         Gradients flow back to the process that owns a row, summed over all that used it.
         """

@@ -8,12 +8,12 @@ from diptych.objectives.pairs import Pairs
 
 
 def sigmoid(pairs: Pairs, scale: Tensor, bias: Tensor) -> tuple[Tensor, int]:
-    """Every pair of the global batch judged on its own: do these two belong together?
+    """Classify every pair of the global batch independently as matching or not.
 
     scale: (), the inverse temperature, already exponentiated. bias: (), added to every scaled similarity.
-    Returns the sum over this process's left rows of -log sigmoid(z (scale left . right + bias)) against every
-    right row, with z = 1 for partners and -1 otherwise, and the number of these rows. Where `pairs.groups` is
-    given, all rows of a group are partners of each other.
+    Returns the sum over this process's left rows of -log sigmoid(z (scale left . right + bias)) against every right
+    row, with z = 1 for partners and -1 otherwise, and the number of these rows. With `pairs.groups`, all rows of a
+    group are partners of each other.
     """
     logits = scale * pairs.left @ pairs.all_right.T + bias  # (local, global)
     count = len(pairs.left)

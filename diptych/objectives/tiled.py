@@ -1,14 +1,13 @@
-"""The pair objectives without their matrix of similarities: tile by tile, and one-sided between processes.
+"""Compute the pair objectives tile by tile, without the matrix of similarities, and one-sided between processes.
 
-A process holds its rows of both sides. Only the right rows are gathered; every tile of similarities is worked out
-twice, once for the normalisers and once for the gradient, and never kept. Four products of (local, global, dim)
-in all, against six of autograd with both sides gathered. Sums run in the precision of the features, float32 at
-least. Where the sum over all pairs stands, as in
+A process holds its rows of both sides. Only the right rows are gathered. Every tile of similarities is computed twice,
+once for the normalisers and once for the gradient, and never kept. This takes four products of (local, global, dim),
+against six of autograd with both sides gathered. Sums have the precision of the features, float32 at least. In
 
     softmax  1/2 sum_i log sum_j exp S_ij  +  1/2 sum_j log sum_i exp S_ij  -  sum_i (mean of S_ij over partners j)
     sigmoid  sum_ij softplus S_ij  -  (sum of S_ij over partners i, j)
 
-the partners' part is a dot product of each row with a sum over its group, so that tiles need no mask.
+the partners' term is a dot product of each row with a sum over its group, so tiles need no mask.
 """
 
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ _ROWS, _COLUMNS = 1024, 2048  # of a tile: 8 MiB in float32, which stays in the 
 
 @dataclass(frozen=True)
 class _Batch:
-    """What both objectives work on. left: (local, dim). right: (global, dim), everybody's."""
+    """The input of both objectives. left: (local, dim). right: (global, dim), of all processes."""
 
     left: Tensor
     right: Tensor
@@ -48,11 +47,11 @@ class _Batch:
 def tiled_infonce(
     left: Tensor, right: Tensor, scale: Tensor, groups: Tensor | None = None
 ) -> tuple[Tensor, int]:
-    """`infonce` in the memory of a tile.
+    """Compute `infonce` in the memory of a tile.
 
-    left, right: (local, dim), this process's rows, unit length; shares may be uneven. scale: (). groups:
-    (local,), or None. Returns this process's part of the sum, and its number of rows: the parts of all processes
-    over the global count are the loss, and so are the gradients, once those of `scale` are summed.
+    left, right: (local, dim), this process's rows, unit length; shares may be uneven. scale: (). groups: (local,), or
+    None. Returns this process's part of the sum, and its number of rows: the parts of all processes over the global
+    count are the loss. So are the gradients, after those of `scale` are summed.
     """
     return _TiledInfoNCE.apply(left, right, scale, groups), len(left)  # type: ignore[no-untyped-call]
 
@@ -60,7 +59,7 @@ def tiled_infonce(
 def tiled_sigmoid(
     left: Tensor, right: Tensor, scale: Tensor, bias: Tensor, groups: Tensor | None = None
 ) -> tuple[Tensor, int]:
-    """`sigmoid` in the memory of a tile; as `tiled_infonce`, with `bias`: ()."""
+    """Compute `sigmoid` in the memory of a tile; as `tiled_infonce`, with `bias`: ()."""
     return _TiledSigmoid.apply(left, right, scale, bias, groups), len(left)  # type: ignore[no-untyped-call]
 
 
@@ -74,7 +73,7 @@ class _TiledInfoNCE(torch.autograd.Function):
         partners = _partner_sums(batch)
         if batch.groups is not None:
             partners = partners / counts
-        # The columns' normalisers are everybody's by now: each process adds those of its own rows.
+        # The normalisers of the columns now cover all processes: each process adds those of its own rows.
         loss = (by_row.sum() + by_column[batch.mine].sum()) / 2 - _dot_products(scaled, partners).sum()
         if not any(ctx.needs_input_grad):
             return loss
@@ -138,7 +137,7 @@ def _gather(left: Tensor, right: Tensor, groups: Tensor | None) -> _Batch:
 
 
 def _keep(ctx: Any, batch: _Batch, scale: Tensor, scaled_left: Tensor, right: Tensor, *more: Tensor) -> None:
-    """Save the gradients: they are known before anything asks for them."""
+    """Save the gradients, which are known before the backward pass."""
     # d/d scale of S = scale * left . right is the sum of gradient * S / scale: the product of the rows with
     # the gradient of the scaled rows.
     of_scale = _dot_products(scaled_left, batch.left).sum().to(scale.dtype)
@@ -146,7 +145,7 @@ def _keep(ctx: Any, batch: _Batch, scale: Tensor, scaled_left: Tensor, right: Te
 
 
 def _tiles(scaled: Tensor, right: Tensor) -> Any:
-    """Each tile of similarities, with its rows and columns."""
+    """Yield each tile of similarities, with its rows and columns."""
     for top in range(0, len(scaled), _ROWS):
         rows = slice(top, min(top + _ROWS, len(scaled)))
         for start in range(0, len(right), _COLUMNS):
@@ -155,7 +154,7 @@ def _tiles(scaled: Tensor, right: Tensor) -> Any:
 
 
 def _normalisers(scaled: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """log sum exp of each local row over all columns, and of each column over everybody's rows."""
+    """Return log sum exp of each local row over all columns, and of each column over the rows of all processes."""
     by_row = scaled.new_full((len(scaled),), -torch.inf)
     by_column = scaled.new_full((len(right),), -torch.inf)
     for rows, columns, logits in _tiles(scaled, right):
@@ -168,7 +167,7 @@ def _normalisers(scaled: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _partner_sums(batch: _Batch) -> Tensor:
-    """The sum of the right rows that belong to each local left row: (local, dim)."""
+    """Return the sum of the right rows that belong to each local left row: (local, dim)."""
     if batch.groups is None:
         return batch.right[batch.mine]
     total = batch.right.new_zeros(int(batch.groups.max()) + 1, batch.right.shape[1])
@@ -176,14 +175,14 @@ def _partner_sums(batch: _Batch) -> Tensor:
 
 
 def _partner_counts(batch: _Batch) -> Tensor:
-    """How many partners each local row has: (local,)."""
+    """Return the number of partners of each local row: (local,)."""
     if batch.groups is None:
         return torch.ones_like(batch.left[:, 0])
     return torch.bincount(batch.groups)[batch.groups[batch.mine]].to(batch.left.dtype)
 
 
 def _subtract_from_partners(gradient: Tensor, batch: _Batch, left: Tensor) -> None:
-    """Take from each row of `gradient`, (global, dim), the sum of the local `left` rows that belong to it."""
+    """Subtract from each row of `gradient`, (global, dim), the sum of the local `left` rows that belong to it."""
     if batch.groups is None:
         gradient[batch.mine] -= left
         return
@@ -192,5 +191,5 @@ def _subtract_from_partners(gradient: Tensor, batch: _Batch, left: Tensor) -> No
 
 
 def _dot_products(one: Tensor, other: Tensor) -> Tensor:
-    """Of each row with its like, (rows, 1, 1), without a product of the size of both."""
+    """Return the dot product of each row with its counterpart, (rows, 1, 1), without an elementwise product."""
     return one[:, None, :] @ other[:, :, None]

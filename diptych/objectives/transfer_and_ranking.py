@@ -8,10 +8,10 @@ from diptych.objectives.pairs import Pairs
 
 
 def transfer(logits: Tensor, teacher: Tensor, present: Tensor | None = None) -> tuple[Tensor, int]:
-    """KL(g(y) || f(x)): how far a modality's classes are from those that a teacher sees in the paired image.
+    """Return KL(g(y) || f(x)), between a teacher's classes of the paired image and those of a modality.
 
     logits: (rows, classes), of any modality. teacher: (rows, classes), probabilities that sum to 1. present: (rows,),
-    bool, rows that have the modality; all when not given.
+    bool, the rows that have the modality; all by default.
     Returns the sum over this process's rows, in nats, and their number, absent ones included.
     """
     surprise = F.kl_div(logits.log_softmax(dim=1), teacher, reduction="none").sum(dim=1)
@@ -21,14 +21,14 @@ def transfer(logits: Tensor, teacher: Tensor, present: Tensor | None = None) -> 
 
 
 def cosine_ranking(pairs: Pairs, margin: float, present: Tensor | None = None) -> tuple[Tensor, int]:
-    """How much nearer than by a margin the partners of other rows are than a row's own, both ways.
+    """Return the ranking loss with a margin between a row's own partner and those of other rows, in both directions.
 
-    sum over i and j != i of max(0, margin - cos(x_i, y_i) + cos(x_i, y_j)), with x left and y right and then the other
-    way round. There is no temperature, and a pair that keeps its distance has no part in the gradient.
+    It is the sum over i and j != i of max(0, margin - cos(x_i, y_i) + cos(x_i, y_j)), with x left and y right, and then
+    exchanged. There is no temperature, and a pair beyond the margin does not contribute to the gradient.
 
-    pairs: unit length. margin: of cosines. present: (global,), bool, rows that have both modalities; all when not
-    given.
-    Where `pairs.groups` is given, rows of one group are not ranked against each other.
+    pairs: unit length. margin: of cosines. present: (global,), bool, the rows that have both modalities; all by
+    default.
+    With `pairs.groups`, rows of one group are not ranked against each other.
     Returns the sum over this process's rows and their number, absent ones included.
     """
     count = len(pairs.left)

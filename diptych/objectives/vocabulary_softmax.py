@@ -1,15 +1,15 @@
-"""The softmax over a vocabulary, without its matrix of rows and words: a few rows at a time, computed again."""
+"""Compute the softmax over a vocabulary a few rows at a time, and recompute it for the gradient, to save memory."""
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-# Logits that are in memory at a time: 16 million of float32 are 64 MB.
+# The most logits in memory at once: 16 million of float32 take 64 MB.
 _LOGITS = 1 << 24
 
 
 def log_normalisers(features: Tensor, table: Tensor, bias: Tensor) -> Tensor:
-    """log sum over the words w of exp(features . table_w + bias_w): (rows,).
+    """Return log sum over the words w of exp(features . table_w + bias_w): (rows,).
 
     features: (rows, dim). table: (words, dim). bias: (words,).
     """
@@ -30,6 +30,6 @@ def log_normalisers(features: Tensor, table: Tensor, bias: Tensor) -> Tensor:
 
 
 def log_likelihoods(features: Tensor, table: Tensor, bias: Tensor, words: Tensor) -> Tensor:
-    """log p(word | features) of one word a row under the softmax over all: (rows,), at most 0. words: (rows,) ids."""
+    """Return log p(word | features) of one word per row, (rows,), at most 0. words: (rows,) ids."""
     chosen = (features * table[words]).sum(dim=1) + bias[words]
     return chosen - log_normalisers(features, table, bias)

@@ -99,7 +99,7 @@ def test_a_surrogate_pair_is_the_character_it_stands_for(tokenizer: Tokenizer) -
 @pytest.mark.parametrize("value", [None, float("nan"), b"a dog", 7, ["a dog"]])
 def test_what_is_no_string_is_an_error_that_names_it(tokenizer: Tokenizer, value: object) -> None:
     with pytest.raises(
-        TextError, match=rf"texts\[1\] is .* \({type(value).__name__}\); a text must be a string"
+        TextError, match=rf"texts\[1\] is .* \({type(value).__name__}\); expected a string"
     ):
         tokenizer(["a dog", value])  # type: ignore[list-item]
 
