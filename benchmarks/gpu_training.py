@@ -29,7 +29,7 @@ from timing import describe_machine
 from torch import Tensor
 from trainers import Diptych, OpenClip, synthetic_batch
 
-from diptych.data.loader import Batch
+from diptych.data.batch import Batch
 from diptych.models.architectures import PUBLISHED, Architecture, TextTransformer, VisionTransformer
 from diptych.training.planning.forecast import fitting_chunks
 from diptych.training.towers import Chunking

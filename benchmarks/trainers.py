@@ -11,9 +11,9 @@ from captions import captions
 from peers import import_open_clip, open_clip_model
 from torch import Tensor, nn
 
+from diptych.data.batch import Batch
 from diptych.data.images.augmentations import CentreCrop, random_table
 from diptych.data.images.transforms import CLIP_MEAN, CLIP_STD, Preprocess
-from diptych.data.loader import Batch
 from diptych.models.architectures import Architecture
 from diptych.models.building import build_model
 from diptych.models.layers.blocks import compile_blocks

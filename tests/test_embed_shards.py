@@ -105,10 +105,10 @@ def test_a_piece_that_fails_leaves_nothing_and_the_others_stay(tmp_path: Path) -
 def test_pieces_of_other_models_or_data_are_refused(tmp_path: Path, changed: str) -> None:
     out, other = tmp_path / "x.parquet", ABOUT | {changed: "e" * 64}
     make(out, Shard(0, 2), 23)
-    with pytest.raises(SettingsError, match=r"00000-of-00002\.parquet: was made of .*eeee"):
+    with pytest.raises(SettingsError, match=r"00000-of-00002\.parquet: was made with .*eeee"):
         make(out, Shard(0, 2), 23, other)
     make(out, Shard(1, 2), 23, other)
-    with pytest.raises(SettingsError, match=r"00001-of-00002\.parquet: was made of"):
+    with pytest.raises(SettingsError, match=r"00001-of-00002\.parquet: was made with"):
         join_shards(out, 2)
     assert not out.exists()
 
@@ -142,11 +142,11 @@ def test_rows_are_read_back_in_bounded_pieces(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_embeddings_says_so(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"x\.parquet: not a Parquet file of embeddings"):
+    with pytest.raises(DataError, match=r"x\.parquet: is not a Parquet file of embeddings"):
         EmbeddingsFile(tmp_path / "x.parquet")
     table = pq.read_table(_written(tmp_path / "y.parquet"))
     pq.write_table(table.drop_columns("vector"), tmp_path / "z.parquet")
-    with pytest.raises(DataError, match=r"z\.parquet: not a Parquet file of embeddings"):
+    with pytest.raises(DataError, match=r"z\.parquet: is not a Parquet file of embeddings"):
         EmbeddingsFile(tmp_path / "z.parquet")
 
 

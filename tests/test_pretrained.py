@@ -167,7 +167,7 @@ def test_a_device_may_be_an_object_and_defaults_to_what_there_is(forms: dict[str
 
 
 def test_jit_and_unknown_precisions_are_explained(forms: dict[str, Path]) -> None:
-    with pytest.raises(SettingsError, match="never runs the program"):
+    with pytest.raises(SettingsError, match="never runs its program"):
         diptych.load(forms["diptych"], "cpu", jit=True)
     with pytest.raises(SettingsError, match="did you mean 'bfloat16'"):
         diptych.load(forms["diptych"], "cpu", precision="bfloat1")  # type: ignore[arg-type]

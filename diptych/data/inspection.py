@@ -10,9 +10,9 @@ import numpy as np
 from diptych.data.examination import Failure, Finding, examine
 from diptych.data.example import Example
 from diptych.data.images.decoding import Header, read_header
-from diptych.data.loader import group_id
 from diptych.data.sources.opening import Source
 from diptych.data.subsets.same_images import neighbouring_rows
+from diptych.data.text_sampling import group_id
 
 _SHOWN = 160  # characters of a caption among the sample rows
 

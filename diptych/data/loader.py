@@ -1,11 +1,10 @@
-"""Batches of pictures and texts for training."""
+"""Load batches of images and texts for training."""
 
 import collections
 import contextlib
-import hashlib
 import itertools
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -14,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from diptych.data.batch import Batch
 from diptych.data.example import Example
 from diptych.data.images.augmentations import random_table
 from diptych.data.images.canvas import Canvas
@@ -24,7 +24,7 @@ from diptych.data.reasons import NO_CAPTION, reason_of
 from diptych.data.sources.opening import Source
 from diptych.data.subsets.joined import parts_of
 from diptych.data.subsets.same_images import image_id
-from diptych.data.text_sampling import TextSampling, join_fields, sample_text
+from diptych.data.text_sampling import TextSampling, group_id, join_fields, sample_text
 from diptych.distributed import World, share
 from diptych.errors import DataError, SettingsError
 
@@ -32,49 +32,14 @@ Tokenize = Callable[[Sequence[str]], Tensor]
 Hear = Callable[[Example], npt.NDArray[np.float32]]
 
 _AHEAD = 3  # batches
-_LARGE = 4096  # rows of a share beyond which one batch ahead is enough, and three would be gigabytes
-_PIECE = 16  # rows that a thread reads at a time: few enough to share out, enough to make handing over cheap
-_CHANCES = 6  # random numbers of a row besides those of its view
-_FEW = 10  # bad pairs that never end a run, whatever their share
+_LARGE = 4096  # rows of a share beyond which one batch ahead is enough, and three would take gigabytes
+_PIECE = 16  # rows that a thread reads at once: few enough to divide the work, enough for a cheap hand-over
+_CHANCES = 6  # random numbers per row, besides those of its view
+_FEW = 10  # bad pairs that never end a run, whatever their fraction
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One process's share of a global batch, not augmented yet.
-
-    What is random comes from tables of the whole batch, of which these are the share's rows: a sample is drawn
-    alike however many processes there are.
-
-    canvas: (rows, channels, side, side), uint8, as the decoder made it.
-    tokens: (rows, context), ids of the sampled texts.
-    groups: (rows,), int64; equal for pairs with the same first caption.
-    mirrored: (rows,), bool; whether left and right may be exchanged.
-    chance: (rows, columns), uniform random numbers, one row a sample.
-    position: the number of samples that the run had seen before the global batch.
-    rows: (rows,), int64, the place of each example in the source; of its replacement where it could not be read.
-    seeds: (rows,), int64, see `order.row_seeds`.
-    first: the place of the share's first row in the global batch.
-    global_count: rows of the global batch.
-    sounds: (rows, frames, bands), float32, where the loader hears them; see `sounds.log_mel`.
-    images: (rows,), int64, where the loader tells images apart; equal for rows whose image files are equal.
-    """
-
-    canvas: Tensor
-    tokens: Tensor
-    groups: Tensor
-    mirrored: Tensor
-    chance: Tensor
-    position: int
-    rows: Tensor
-    seeds: Tensor
-    first: int
-    global_count: int
-    sounds: Tensor | None = None
-    images: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class _Row:
+class _DecodedRow:
     pixels: npt.NDArray[np.uint8]
     captions: tuple[str, ...]
     tags: tuple[str, ...]
@@ -85,8 +50,8 @@ class _Row:
 
 
 @dataclass(frozen=True)
-class _Bad:
-    """Why an example cannot be used: the reason to count it by, and the whole message. name: of the example."""
+class _RowFailure:
+    """An example that cannot be used: the reason to count it by, the whole message, and its name."""
 
     reason: str
     message: str
@@ -94,11 +59,11 @@ class _Bad:
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """One row of a batch but for its picture.
+class _SampledRow:
+    """One row of a batch, without its pixels.
 
-    at: the example's place in the source.
-    bad: what was wrong with the one asked for, if this is its replacement.
+    at: the index of the example in the source.
+    bad: the failure of the requested example, if this is its replacement.
     """
 
     at: int
@@ -107,31 +72,33 @@ class _Drawn:
     mirrored: bool
     sound: npt.NDArray[np.float32] | None
     image: int | None
-    bad: _Bad | None
+    bad: _RowFailure | None
 
 
-_Piece = tuple[npt.NDArray[np.uint8], list[_Drawn]]  # pictures (rows, channels, side, side), and the rest
-_Made = tuple[Batch, list[_Bad]]
+_PieceOfRows = tuple[
+    npt.NDArray[np.uint8], list[_SampledRow]
+]  # pixels (rows, channels, side, side), and the rest
+_BatchAndFailures = tuple[Batch, list[_RowFailure]]
 
 
 @dataclass
 class Loader:
-    """An endless stream of batches over a source, the same for the same seed and position.
+    """An endless stream of batches over a source, equal for equal seeds and positions.
 
-    canvas: how a picture is read.
-    tokenize: texts to ids.
+    canvas: reads an image.
+    tokenize: turns texts into ids.
     weights: (examples,), see `order.epoch_order`.
-    workers: threads that decode ahead of the consumer; 0 decodes in the consumer's own, when it asks.
-    cache: keep decoded pictures in memory.
-    most_bad: the share of pairs, 0..1, that may be bad before the run ends.
-    needs_captions: whether a picture without one counts as bad; else its text is empty.
-    hear: an example's sound to (frames, bands); DataError where it has none. Not given: sounds are not looked at.
-    tell_images: number the images of a batch by the content of their files, which costs a hash of each.
+    workers: the threads that decode ahead of the consumer; 0 decodes in the consumer's thread, on demand.
+    cache: whether to keep decoded images in memory.
+    most_bad: the fraction of bad pairs, 0..1, above which the run ends.
+    needs_captions: whether an image without a caption is bad; else its text is empty.
+    hear: turns an example's sound into (frames, bands), or raises DataError without one. By default sounds are ignored.
+    tell_images: whether to identify the images of a batch by a hash of their files.
     world: the processes among which each batch of `batch_size` is shared.
 
-    A pair that cannot be read is replaced by the next good one of the source, which is a function of its place alone.
-    Over the batches handed out so far, `asked` pairs were asked for, of which `skipped` counts the bad ones by
-    reason; the others were read. `waited` is the time in seconds that the consumer waited for them.
+    A pair that cannot be read is replaced by the next good one of the source, which depends only on its index. Over the
+    batches returned so far, `asked` counts the requested pairs, `skipped` the bad ones among them by reason, and
+    `waited` the seconds that the consumer waited for batches.
     """
 
     source: Source
@@ -151,30 +118,30 @@ class Loader:
     asked: int = field(default=0, init=False)
     skipped: collections.Counter[str] = field(default_factory=collections.Counter, init=False)
     waited: float = field(default=0.0, init=False)
-    _rows: dict[int, _Row] = field(default_factory=dict, init=False)
-    _bad: dict[int, _Bad] = field(default_factory=dict, init=False)
+    _rows: dict[int, _DecodedRow] = field(default_factory=dict, init=False)
+    _bad: dict[int, _RowFailure] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         if self.batch_size < self.world.size:
             raise SettingsError(
-                f"batch_size {self.batch_size}: fewer rows than the {self.world.size} processes; "
-                "raise it, or start fewer"
+                f"batch_size {self.batch_size}: is smaller than the number of processes, {self.world.size}; "
+                "raise it, or start fewer processes"
             )
 
     @property
     def left_out(self) -> LeftOut:
-        """What the source left out, and the examples that could not be read so far: each once, however often drawn."""
+        """Return what the source left out, and the examples that could not be read so far, each counted once."""
         bad = LeftOut()
         for _, each in sorted(self._bad.items()):
             bad.add(each.reason, each.name)
         return all_left_out([left_out_of(self.source), bad])
 
     def batches(self, position: int) -> Generator[Batch, None, None]:
-        """This process's share of the batches from the `position`-th sample of the run on.
+        """Yield this process's share of the batches, from the `position`-th sample of the run on.
 
         Raises:
             SourceTooDamagedError: more pairs are bad than `most_bad` allows.
-            DataError: not one pair of the source can be read.
+            DataError: no pair of the source can be read.
         """
         made = self._made_ahead(position) if self.workers else self._made_when_asked(position)
         with contextlib.closing(made):
@@ -186,7 +153,7 @@ class Loader:
                 yield batch
 
     def _global_batches(self, position: int) -> Iterator[tuple[Indices, int]]:
-        """The examples of every global batch from a position on, and the positions of their first ones."""
+        """Yield the examples of every global batch from a position on, and the position of the first of each."""
         stream = batches(
             self.seed,
             parts_of(self.source),
@@ -197,38 +164,40 @@ class Loader:
         )
         return ((indices, position + number * self.batch_size) for number, indices in enumerate(stream))
 
-    def _made_when_asked(self, position: int) -> Generator[_Made, None, None]:
+    def _made_when_asked(self, position: int) -> Generator[_BatchAndFailures, None, None]:
         for indices, at in self._global_batches(position):
             yield self._collate(indices, at, map)
 
-    def _made_ahead(self, position: int) -> Generator[_Made, None, None]:
+    def _made_ahead(self, position: int) -> Generator[_BatchAndFailures, None, None]:
         ahead = batches_ahead(-(-self.batch_size // self.world.size))
         collator, decoders = ThreadPoolExecutor(1, "collate"), ThreadPoolExecutor(self.workers, "decode")
-        pending: collections.deque[Future[_Made]] = collections.deque()
+        pending: collections.deque[Future[_BatchAndFailures]] = collections.deque()
         try:
             for indices, at in self._global_batches(position):
                 pending.append(collator.submit(self._collate, indices, at, decoders.map))
                 if len(pending) > ahead:
                     yield pending.popleft().result()
         finally:
-            # What was read ahead is not wanted any more: at a batch of 32,768 that would be a minute of decoding.
+            # Batches ahead are no longer needed: for a batch of 32,768 they would be a minute of decoding.
             collator.shutdown(wait=False, cancel_futures=True)
             decoders.shutdown(wait=True, cancel_futures=True)
             collator.shutdown(wait=True)
 
-    def _collate(self, indices: Indices, position: int, run: Callable[..., Iterator[_Piece]]) -> _Made:
-        """This process's rows of a batch, and what was wrong with those that were replaced.
+    def _collate(
+        self, indices: Indices, position: int, run: Callable[..., Iterator[_PieceOfRows]]
+    ) -> _BatchAndFailures:
+        """Make this process's rows of a batch; return it with the failures of replaced rows.
 
-        run: `map`, here or in threads.
+        run: `map`, in this thread or in others.
         """
         mine = share(len(indices), self.world.rank, self.world.size)
         rows = slice(mine.start, mine.stop)
         chance = np.random.default_rng((self.seed, position)).random((len(indices), _CHANCES))[rows]
         cuts = range(_PIECE, len(mine), _PIECE)
         canvas = np.empty((0, 0, 0, 0), np.uint8)
-        drawn: list[_Drawn] = []
+        drawn: list[_SampledRow] = []
         for pixels, others in run(self._draw, np.split(indices[rows], cuts), np.split(chance, cuts)):
-            # Into its place at once: a list of all pictures beside the batch would take its memory twice.
+            # Copied at once: a list of all images beside the batch would take its memory twice.
             if not drawn:
                 canvas = np.empty((len(mine), *pixels.shape[1:]), np.uint8)
             canvas[len(drawn) : len(drawn) + len(pixels)] = pixels
@@ -249,20 +218,20 @@ class Loader:
         )
         return batch, [row.bad for row in drawn if row.bad is not None]
 
-    def _draw(self, indices: Indices, chance: npt.NDArray[np.float64]) -> _Piece:
-        """A few rows of a batch. chance: (rows, 6), four numbers for the text and two for the crop."""
+    def _draw(self, indices: Indices, chance: npt.NDArray[np.float64]) -> _PieceOfRows:
+        """Read a few rows of a batch. chance: (rows, 6), four numbers for the text and two for the crop."""
         pixels, drawn = [], []
         for index, numbers in zip(indices.tolist(), chance, strict=True):
             at, row = self._read(index)
             pixels.append(self.canvas.crop(row.pixels, numbers[4:]))
             text = sample_text(row.captions, row.tags, self.text, numbers[:4])
             drawn.append(
-                _Drawn(at, text, row.group, row.mirrored, row.sound, row.image, self._bad.get(index))
+                _SampledRow(at, text, row.group, row.mirrored, row.sound, row.image, self._bad.get(index))
             )
         return np.stack(pixels), drawn
 
-    def _read(self, index: int) -> tuple[int, _Row]:
-        """An example, or the next one that can be read and is seen at all, and its place."""
+    def _read(self, index: int) -> tuple[int, _DecodedRow]:
+        """Read an example, or the next one that can be read and has a weight; return its index and its row."""
         count = len(self.source)
         for at in itertools.chain(range(index, count), range(index)):
             if at in self._bad or (at != index and self.weights[at] == 0):
@@ -276,16 +245,16 @@ class Loader:
                 name = example.key
                 row = self._row(example)
             except DataError as error:
-                self._bad[at] = _Bad(reason_of(error), str(error), error.image or name)
+                self._bad[at] = _RowFailure(reason_of(error), str(error), error.image or name)
                 continue
             if self.cache:
                 self._rows[at] = row
             return at, row
         raise DataError(
-            f"{self.source.name}: no pair of it can be read; the first: {self._bad[index].message}"
+            f"{self.source.name}: none of its pairs can be read; the first error: {self._bad[index].message}"
         )
 
-    def _row(self, example: Example) -> _Row:
+    def _row(self, example: Example) -> _DecodedRow:
         captions = (
             join_fields(example.captions, example.metadata, self.text.join)
             if self.text.join
@@ -295,7 +264,7 @@ class Loader:
             if self.needs_captions:
                 raise DataError(f"{example.key}: {NO_CAPTION}")
             captions = ("",)
-        return _Row(
+        return _DecodedRow(
             pixels=self.canvas.decode(example),
             captions=captions,
             tags=example.tags,
@@ -305,18 +274,18 @@ class Loader:
             image=image_id(example.image) if self.tell_images else None,
         )
 
-    def _count(self, rows: int, bad: Sequence[_Bad]) -> None:
-        # When a batch is handed out, not when it is read ahead: so the counts, and the batch at which a run ends,
-        # are the same whatever the threads did meanwhile.
+    def _count(self, rows: int, bad: Sequence[_RowFailure]) -> None:
+        # Counted when a batch is returned, not when it is read ahead, so that the counts, and the batch at which a run
+        # ends, do not depend on the threads.
         self.asked += rows
         self.skipped.update(each.reason for each in bad)
         total = self.skipped.total()
         if bad and total > _FEW and total > self.most_bad * self.asked:
             counts = ", ".join(f"{count:,} {reason}" for reason, count in self.skipped.most_common())
             raise SourceTooDamagedError(
-                f"{self.source.name}: {total:,} of the {self.asked:,} pairs asked for cannot be used, more than "
-                f"{self.most_bad:.0%} ({counts}); the last one: {bad[-1].message}; look with `diptych data verify`, "
-                "or raise data.most_bad"
+                f"{self.source.name}: {total:,} of the {self.asked:,} requested pairs cannot be used, more than "
+                f"{self.most_bad:.0%} ({counts}); the last error: {bad[-1].message}; check the source with "
+                "`diptych data verify`, or raise data.most_bad"
             )
 
 
@@ -326,38 +295,9 @@ def _stacked(sounds: Iterable[npt.NDArray[np.float32] | None]) -> Tensor | None:
 
 
 def batches_ahead(rows: int) -> int:
-    """How many batches are read while one is computed with. rows: of a process's share."""
+    """Return the number of batches to read ahead. rows: of a process's share."""
     return _AHEAD if rows <= _LARGE else 1
 
 
 class SourceTooDamagedError(DataError):
     """More pairs of a source are bad than a run accepts."""
-
-
-def group_id(caption: str) -> int:
-    """A number for a caption, equal for captions that differ in case and spacing only."""
-    normal = " ".join(caption.casefold().split())
-    digest = hashlib.blake2b(normal.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)
-
-
-def example_weights(
-    source: Source, key: str | None, weights: Mapping[str, float], hold_out: Mapping[str, Sequence[str]]
-) -> npt.NDArray[np.float64]:
-    """How often each example is seen in an epoch, from its metadata; in a mixture, times its source's number.
-
-    key: the metadata field that `weights` is about; what is not named has weight 1.
-    hold_out: metadata fields and the values whose examples are never seen.
-    """
-    result = np.array(getattr(source, "weights", np.ones(len(source))))
-    if key is None and not hold_out:
-        return result
-    for index in range(len(source)):
-        metadata = source[index].metadata
-        if any(str(metadata.get(name)) in values for name, values in hold_out.items()):
-            result[index] = 0.0
-        elif key is not None:
-            result[index] *= weights.get(str(metadata.get(key)), 1.0)
-    if not result.any():
-        raise DataError(f"{source.name}: every example is held out or has weight 0")
-    return result

@@ -1,5 +1,6 @@
 """Draw the text of a pair: joined fields, one of its sentences, or its tags."""
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -83,3 +84,10 @@ def sample_text(
 
 def _ended(part: str) -> str:
     return part if part[-1] in ".!?:;," else f"{part}."
+
+
+def group_id(caption: str) -> int:
+    """Hash a caption to 64 bits, equal for captions that differ only in case and spaces."""
+    normal = " ".join(caption.casefold().split())
+    digest = hashlib.blake2b(normal.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from diptych.data.example import Example
-from diptych.data.loader import group_id
 from diptych.data.subsets.labelled import label_of
+from diptych.data.text_sampling import group_id
 from diptych.doctor.check import Check, share_check
 from diptych.doctor.false_negatives import false_negatives
 from diptych.tokenizer import default_tokenizer

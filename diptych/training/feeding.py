@@ -12,10 +12,9 @@ from torch import Tensor
 
 from diptych.data.images.canvas import canvas_for
 from diptych.data.images.transforms import Preprocess
-from diptych.data.loader import Hear, Loader, Tokenize, example_weights
+from diptych.data.loader import Hear, Loader, Tokenize
 from diptych.data.scenes.sounds import hear_example
 from diptych.data.sources.opening import Source, open_source
-from diptych.data.subsets.held_out import balancing
 from diptych.data.subsets.labelled import (
     SEPARATOR,
     LabelledSource,
@@ -27,6 +26,7 @@ from diptych.data.subsets.labelled import (
 from diptych.data.subsets.mixture import open_mixture
 from diptych.data.subsets.permuted import ShuffledCaptions
 from diptych.data.subsets.split import Split, split
+from diptych.data.subsets.weighting import balancing, example_weights
 from diptych.distributed import world
 from diptych.errors import DataError
 from diptych.models.image_model import ImageModel

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diptych.data.loader import Batch
+from diptych.data.batch import Batch
 from diptych.distributed import row_counts, sum_over_processes
 from diptych.training.approaches.task import Task
 from diptych.training.optim.mixed_precision import LossScale

@@ -9,20 +9,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diptych.data.batch import Batch
 from diptych.data.example import Example
 from diptych.data.images.augmentations import Drawings, RandomCrop
 from diptych.data.images.canvas import canvas_for, drawing, random_square
 from diptych.data.images.transforms import Preprocess
-from diptych.data.loader import (
-    Batch,
-    Loader,
-    SourceTooDamagedError,
-    example_weights,
-    group_id,
-)
+from diptych.data.loader import Loader, SourceTooDamagedError
 from diptych.data.order import Indices
 from diptych.data.subsets.permuted import ShuffledCaptions
-from diptych.data.text_sampling import TextSampling, sample_text
+from diptych.data.subsets.weighting import example_weights
+from diptych.data.text_sampling import TextSampling, group_id, sample_text
 from diptych.distributed import World, share
 from diptych.errors import DataError, SettingsError
 
@@ -194,7 +190,7 @@ def test_seeds_belong_to_the_place_in_the_run() -> None:
 
 
 def test_fewer_rows_than_processes_is_an_error() -> None:
-    with pytest.raises(SettingsError, match="batch_size 2: fewer rows than the 3 processes"):
+    with pytest.raises(SettingsError, match="batch_size 2: is smaller than the number of processes, 3"):
         loader(Listed(examples(4)), 2, world=World(0, 3))
 
 
@@ -255,7 +251,7 @@ def test_the_limit_of_bad_pairs_can_be_raised() -> None:
 
 
 def test_a_source_without_any_good_pair_is_an_error() -> None:
-    with pytest.raises(DataError, match="no pair of it can be read"):
+    with pytest.raises(DataError, match="none of its pairs can be read"):
         take(loader(Listed([Example("a", b"no", ("a",))] * 3), size=2), 1)
 
 

@@ -11,10 +11,11 @@ from tar_files import pairs, png, write_tar
 from diptych.data.images.augmentations import CentreCrop
 from diptych.data.images.canvas import canvas_for
 from diptych.data.images.transforms import Preprocess
-from diptych.data.loader import Loader, example_weights
+from diptych.data.loader import Loader
 from diptych.data.sources import shards
 from diptych.data.subsets.mixture import MixtureSource, open_mixture
 from diptych.data.subsets.permuted import ShuffledCaptions
+from diptych.data.subsets.weighting import example_weights
 from diptych.errors import SettingsError
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from diptych.data.subsets.held_out import balancing, held_out
+from diptych.data.subsets.held_out import held_out
+from diptych.data.subsets.weighting import balancing
 from diptych.errors import SettingsError
 
 KEYS = [

@@ -72,7 +72,7 @@ def test_a_text_that_is_too_long_is_named_with_its_size_and_the_remedy(tokenizer
     with pytest.raises(TextError) as caught:
         tokenizer(["a dog", "one two three four"], context_length=5)
     assert str(caught.value) == (
-        "texts[1] has 6 tokens with its start and end, and at most 5 are read: 'one two three four'; "
+        "texts[1] has 6 tokens with its start and end, but the model reads at most 5: 'one two three four'; "
         "shorten it (in Python, truncate=True cuts it)"
     )
     with pytest.raises(TextError, match=r"^text has more than 77 tokens .*: '(dog ){14}d'\.\.\.; shorten it"):
@@ -98,9 +98,7 @@ def test_a_surrogate_pair_is_the_character_it_stands_for(tokenizer: Tokenizer) -
 
 @pytest.mark.parametrize("value", [None, float("nan"), b"a dog", 7, ["a dog"]])
 def test_what_is_no_string_is_an_error_that_names_it(tokenizer: Tokenizer, value: object) -> None:
-    with pytest.raises(
-        TextError, match=rf"texts\[1\] is .* \({type(value).__name__}\); expected a string"
-    ):
+    with pytest.raises(TextError, match=rf"texts\[1\] is .* \({type(value).__name__}\); expected a string"):
         tokenizer(["a dog", value])  # type: ignore[list-item]
 
 

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diptych import config
+from diptych.data.batch import Batch
 from diptych.data.images.transforms import Preprocess
 from diptych.data.images.two_views import TwoViews, random_view, view_chances
-from diptych.data.loader import Batch
 from diptych.distributed import share, world
 from diptych.models.architectures import (
     Architecture,

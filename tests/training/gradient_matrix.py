@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
+from diptych.data.batch import Batch
 from diptych.data.images.transforms import Preprocess
-from diptych.data.loader import Batch
 from diptych.distributed import share, world
 from diptych.models.architectures import (
     Architecture,

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diptych.data.loader import Batch
+from diptych.data.batch import Batch
 from diptych.objectives.infonce import infonce
 from diptych.objectives.pairs import Pairs
 from diptych.training.engine import train

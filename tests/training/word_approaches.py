@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diptych.data.batch import Batch
 from diptych.data.images.transforms import Preprocess
-from diptych.data.loader import Batch
 from diptych.models.architectures import (
     Architecture,
     Captioner,

@@ -1,4 +1,4 @@
-"""Choose a part of a dataset to hold out from training, and weights that balance classes."""
+"""Choose a part of a dataset to hold out from training."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -85,24 +85,6 @@ class _Quota:
     def without(self) -> list[str | None]:
         """Return the classes that should give some examples and have given none."""
         return [label for label, wanted in self._wanted.items() if wanted and not self.taken[label]]
-
-
-def balancing(labels: Labels, weights: npt.NDArray[np.float64], power: float) -> npt.NDArray[np.float64]:
-    """Return (n,) factors for the weights, by which classes are seen more evenly.
-
-    power: 0 changes nothing, 1 shows every class equally often; 1/2 uses the square root of the counts (Mahajan et
-    al. 2018, section 2.2). The length of an epoch does not change.
-    """
-    if not 0 <= power <= 1:
-        raise SettingsError(
-            f"[data] balance = {power}; expected 0 (unchanged) to 1 (all classes equally often)"
-        )
-    seen: Counter[str | None] = Counter()
-    for label, weight in zip(labels, weights.tolist(), strict=True):
-        seen[label] += weight
-    factors = np.array([seen[label] ** -power if seen[label] > 0 else 0.0 for label in labels])
-    total = float((weights * factors).sum())
-    return factors * (float(weights.sum()) / total) if total > 0 else factors
 
 
 def _rank(key: str) -> bytes:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from diptych.data.loader import Batch
+from diptych.data.batch import Batch
 from diptych.models import architectures
 from diptych.models.architectures import Architecture
 from diptych.models.heads.captioner import Captioner, CellTower, Direction, reversed_texts

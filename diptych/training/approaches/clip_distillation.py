@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from diptych.data.loader import Batch
+from diptych.data.batch import Batch
 from diptych.errors import SettingsError
 from diptych.models.image_model import ImageModel
 from diptych.objectives.feature_distillation import (

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from diptych.data.loader import Batch
+from diptych.data.batch import Batch
 from diptych.distributed import world
 from diptych.models.clip import CLIP
 from diptych.models.image_model import ImageModel

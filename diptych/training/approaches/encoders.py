@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from diptych.data.batch import Batch
 from diptych.data.images.augmentations import (
     Augmentation,
     CentreCrop,
@@ -14,7 +15,6 @@ from diptych.data.images.augmentations import (
     is_mirrored,
 )
 from diptych.data.images.transforms import Preprocess
-from diptych.data.loader import Batch
 from diptych.errors import SettingsError
 from diptych.models.image_model import ImageModel
 from diptych.models.layers.patch_dropout import kept_patches

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from diptych.data.loader import Batch
+from diptych.data.batch import Batch
 from diptych.errors import SettingsError
 from diptych.models.architectures import Architecture
 from diptych.models.heads.label_head import LabelHead

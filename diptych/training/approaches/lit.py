@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from diptych.data.loader import Batch
+from diptych.data.batch import Batch
 from diptych.models.image_model import ImageModel
 from diptych.training.approaches.approach import Approach, ObjectiveSettings
 from diptych.training.approaches.contrastive import MATCHED, ClipTask

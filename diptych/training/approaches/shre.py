@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from diptych.data.loader import Batch
+from diptych.data.batch import Batch
 from diptych.distributed import gather_rows, row_counts
 from diptych.errors import SettingsError
 from diptych.models import architectures

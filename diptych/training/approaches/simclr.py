@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from diptych.data.batch import Batch
 from diptych.data.images.two_views import TwoViews, random_view, view_chances
-from diptych.data.loader import Batch
 from diptych.errors import SettingsError
 from diptych.models.image_model import ImageModel
 from diptych.models.layers.global_batch_norm import norm_globally

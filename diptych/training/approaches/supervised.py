@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from diptych.data.loader import Batch
+from diptych.data.batch import Batch
 from diptych.models.architectures import Architecture
 from diptych.models.heads.label_head import LabelHead
 from diptych.models.image_model import ImageModel

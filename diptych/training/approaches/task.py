@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from diptych.data.loader import Batch
+from diptych.data.batch import Batch
 from diptych.models.image_model import ImageModel
 from diptych.training.approaches.encoders import Encoder
 from diptych.training.parallel import Forward

@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diptych.data.batch import Batch
 from diptych.data.example import Example
 from diptych.data.images.augmentations import random_table
 from diptych.data.images.canvas import canvas_for
 from diptych.data.images.decoding import Pixels
 from diptych.data.images.transforms import Preprocess
-from diptych.data.loader import Batch, batches_ahead
+from diptych.data.loader import batches_ahead
 from diptych.errors import SettingsError
 from diptych.models.building import build_model
 from diptych.models.image_model import ImageModel
