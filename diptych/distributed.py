@@ -130,7 +130,7 @@ def everybody_fails_together() -> Iterator[None]:
 
 
 def gather_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
-    """Everybody's rows in the order of the processes: (sum of counts, ...). Gradients do not flow."""
+    """Gather the rows of all processes, in the order of the ranks: (sum of counts, ...). Gradients do not flow."""
     if len(counts) == 1:
         return rows.detach()
     most = max(counts)
@@ -143,7 +143,7 @@ def gather_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
 
 
 def scatter_sum(everybody: Tensor, counts: Sequence[int]) -> Tensor:
-    """The sum over the processes of each one's `everybody`, cut to this process's rows; inverse of `gather_rows`."""
+    """Sum `everybody` over the processes, and return this process's rows: the adjoint of `gather_rows`."""
     if len(counts) == 1:
         return everybody
     most = max(counts)

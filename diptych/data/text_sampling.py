@@ -24,7 +24,7 @@ class TextSampling:
     sentence: float = 0.0  # one sentence of the caption, drawn uniformly, in place of all (ConVIRT's t_u: 1)
     most_tags: int = 3  # tags drawn at once: 1 to this many
     join: tuple[str, ...] = ()  # metadata fields whose text follows each caption (WIT)
-    # Whether texts that say left or right may have their picture mirrored; the task then exchanges the two words.
+    # Whether images whose texts say left or right may be mirrored; the task then exchanges the two words.
     exchange_sides: bool = False
 
     def __post_init__(self) -> None:

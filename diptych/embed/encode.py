@@ -1,4 +1,4 @@
-"""Images and texts to unit-length vectors: in batches, decoded ahead, and nothing dropped in silence."""
+"""Embed images and texts as unit-length vectors, in batches, decoding ahead and dropping nothing silently."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ from diptych.models.capabilities import EmbedsImages, EmbedsTexts, Runs
 from diptych.models.layers.text_packing import order_of_batches
 
 Vectors: TypeAlias = NDArray[np.float32]
-Picture: TypeAlias = str | Path | bytes | Image.Image
+ImageInput: TypeAlias = str | Path | bytes | Image.Image
 Preprocessing: TypeAlias = Callable[[Any], Tensor]
 Progress: TypeAlias = Callable[[int], None]  # gets the number of items done since the last call
 Encode: TypeAlias = Callable[[Sequence[Tensor]], Vectors]  # preprocessed images, at least one, to (n, width)
@@ -31,7 +31,7 @@ Unreadable: TypeAlias = Callable[
 def embed_images(
     model: EmbedsImages,
     preprocess: Preprocessing,
-    images: Picture | Iterable[Picture],
+    images: ImageInput | Iterable[ImageInput],
     *,
     batch_size: int = 64,
     progress: Progress | None = None,
@@ -74,7 +74,7 @@ def embed_images(
 
 def preprocessed(
     preprocess: Preprocessing,
-    images: Picture | Iterable[Picture],
+    images: ImageInput | Iterable[ImageInput],
     batch_size: int,
     unreadable: Unreadable | None = None,
 ) -> Iterator[tuple[list[Tensor], int]]:
@@ -85,7 +85,7 @@ def preprocessed(
     """
     some = [images] if isinstance(images, str | Path | bytes | Image.Image) else images
 
-    def read(image: Picture) -> Tensor | ImageError:
+    def read(image: ImageInput) -> Tensor | ImageError:
         try:
             return preprocess(image)
         except ImageError as error:
@@ -152,13 +152,13 @@ def embed_texts(
 
 
 def encode_pixels(model: EmbedsImages, pixels: Sequence[Tensor]) -> Vectors:
-    """Unit-length embeddings (n, embed_dim) of preprocessed images, at least one, in one pass."""
+    """Embed preprocessed images, at least one, in one pass: (n, embed_dim), unit length."""
     with _inference(model):
         return _unit_rows(model.encode_image(_on_device(model, pixels)))
 
 
 def encode_tokens(model: EmbedsTexts, tokens: Tensor) -> Vectors:
-    """Unit-length embeddings (n, embed_dim) of tokenized texts (n, context_length), in one pass."""
+    """Embed tokenized texts (n, context_length) in one pass: (n, embed_dim), unit length."""
     with _inference(model):
         return _unit_rows(model.encode_text(tokens.to(model.device)))
 

@@ -7,7 +7,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from diptych.embed.encode import Picture, Preprocessing, Progress
+from diptych.embed.encode import ImageInput, Preprocessing, Progress
 from diptych.errors import SettingsError
 from diptych.models.capabilities import WritesCaptions, lacks
 from diptych.models.heads.generation import beam_search, sample
@@ -26,7 +26,7 @@ class Caption(TypedDict):
 def write_captions(
     model: ImageModel,
     preprocess: Preprocessing,
-    images: Sequence[Picture],
+    images: Sequence[ImageInput],
     *,
     beams: int = 5,
     nucleus: float | None = None,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source
-from diptych.embed.encode import Picture, Vectors, embed_images, embed_texts
+from diptych.embed.encode import ImageInput, Vectors, embed_images, embed_texts
 from diptych.embed.source_rows import EmbeddedBatch, embed_source
 from diptych.models.image_model import ImageModel
 from diptych.pretrained import fingerprint
@@ -38,6 +38,6 @@ class Encoder:
         """Return unit-length embeddings (n, dim) of texts; see `embed_texts`."""
         return embed_texts(self._model, texts)
 
-    def pictures(self, pictures: Sequence[Picture]) -> Vectors:
+    def pictures(self, pictures: Sequence[ImageInput]) -> Vectors:
         """Return unit-length embeddings (n, dim) of images; see `embed_images`."""
         return embed_images(self._model, self._preprocess, pictures, batch_size=self._batch_size)

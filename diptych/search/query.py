@@ -12,7 +12,7 @@ from diptych.search.stores.filter_syntax import parse
 from diptych.search.stores.image_rows import UNKNOWN_MOMENT, Item
 
 if TYPE_CHECKING:  # it imports torch, which a query does not need
-    from diptych.embed.encode import Picture
+    from diptych.embed.encode import ImageInput
 
 # By the time when a photograph was taken; images without one come last.
 Sort = Literal["newest", "oldest"]
@@ -52,7 +52,7 @@ class QueryPart:
     """
 
     text: str | None = None
-    image: "Picture | None" = None
+    image: "ImageInput | None" = None
     id: str | None = None
     weight: float = 1.0
 

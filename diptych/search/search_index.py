@@ -8,7 +8,7 @@ from typing import Self, TypeAlias
 
 import torch
 
-from diptych.embed.encode import Picture, Vectors
+from diptych.embed.encode import ImageInput, Vectors
 from diptych.errors import CheckpointError
 from diptych.pretrained import Precision, full_name, load
 from diptych.search.encoder import Encoder
@@ -18,7 +18,7 @@ from diptych.search.query_words import check_words
 from diptych.search.searcher import Searcher
 from diptych.search.stores.image_rows import Item
 
-Term: TypeAlias = Picture | QueryPart  # a string is words, never a path
+Term: TypeAlias = ImageInput | QueryPart  # a string is words, never a path
 
 
 def open_index(
@@ -172,7 +172,7 @@ class _LazyEncoder:
     def texts(self, texts: list[str]) -> Vectors:
         return self._loaded().texts(texts)
 
-    def pictures(self, pictures: list[Picture]) -> Vectors:
+    def pictures(self, pictures: list[ImageInput]) -> Vectors:
         return self._loaded().pictures(pictures)
 
     def _loaded(self) -> Encoder:

@@ -17,7 +17,7 @@ from diptych.search.query import DEEPEST, Answer, Match, QueryPart, Question, So
 from diptych.search.stores.image_rows import Half, Hit
 
 if TYPE_CHECKING:  # it imports torch, which the answer to embedded parts does not need
-    from diptych.embed.encode import Picture
+    from diptych.embed.encode import ImageInput
 
 Vectors: TypeAlias = NDArray[np.float32]
 R = TypeVar("R", Hit, Match)
@@ -44,7 +44,7 @@ class QueryEncoder(Protocol):
         """Return (n, dim), unit length. Raises TextError for a text that cannot be tokenized."""
         ...
 
-    def pictures(self, pictures: "list[Picture]") -> Vectors:
+    def pictures(self, pictures: "list[ImageInput]") -> Vectors:
         """Return (n, dim), unit length. Raises ImageError for an image that cannot be read."""
         ...
 
@@ -152,7 +152,7 @@ class Searcher:
         return kept, _unit(known.vectors[[rows[one.item.id] for one in kept]])
 
 
-def texts_and_pictures(parts: Sequence[QueryPart]) -> "tuple[list[str], list[Picture]]":
+def texts_and_pictures(parts: Sequence[QueryPart]) -> "tuple[list[str], list[ImageInput]]":
     """Return the texts and the images of a question's parts, which a model is to embed."""
     return (
         [part.text for part in parts if part.text is not None],

@@ -41,7 +41,7 @@ def expand(location: Location, expected: str = "check the path") -> list[Place]:
 
 
 def matching(pattern: Place) -> Sequence[Place]:
-    """Return the existing files that match a pattern, sorted by name; none is no error."""
+    """Return the existing files that match a pattern, sorted by name; possibly none."""
     if isinstance(pattern, RemotePath):
         return pattern.glob()
     return [Path(name) for name in sorted(glob.glob(str(pattern), recursive=True))]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diptych.embed.encode import (
-    Picture,
+    ImageInput,
     Preprocessing,
     Progress,
     Unreadable,
@@ -44,7 +44,7 @@ class Classified(TypedDict):
 def classify(
     model: ImageModel,
     preprocess: Preprocessing,
-    images: Picture | Sequence[Picture],
+    images: ImageInput | Sequence[ImageInput],
     labels: Sequence[str] | LabelSet | None = None,
     *,
     templates: str | Sequence[str] | None = None,
@@ -91,7 +91,7 @@ def classify(
         >>> answers[0]["predictions"][0]["label"]
         'a bicycle'
     """
-    if isinstance(images, Picture):
+    if isinstance(images, ImageInput):
         images = [images]
     if labels is None:
         if templates is not None or threshold is not None or temperature != 1.0:
@@ -135,7 +135,7 @@ def _templates(model: ImageModel, given: str | Sequence[str] | None, labels: Lab
 def classify_own(
     model: ImageModel,
     preprocess: Preprocessing,
-    images: Sequence[Picture],
+    images: Sequence[ImageInput],
     *,
     top: int | None = None,
     batch_size: int = 64,
@@ -214,5 +214,5 @@ def ranked_labels(
     ]
 
 
-def _shown(image: Picture, number: int) -> str:
+def _shown(image: ImageInput, number: int) -> str:
     return str(image) if isinstance(image, str | Path) else f"image {number}"

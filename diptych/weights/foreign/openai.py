@@ -100,14 +100,17 @@ def infer_architecture(entries: Mapping[str, Entry], text_prefix: str, where: st
             layers=(stages[0], stages[1], stages[2], stages[3]),
             width=width,
         )
-    channels = {"text": text_width, "image": image.feature_width}
-    for tower, count in channels.items():
-        if count % _CHANNELS_PER_HEAD:
-            raise CheckpointError(
-                f"{where}: the {tower} tower has a width of {count}; expected a multiple of "
-                f"{_CHANNELS_PER_HEAD}, from which the number of heads follows in this layout"
-            )
+    for tower, count in (("text", text_width), ("image", image.feature_width)):
+        _check_heads(tower, count, where)
     return Architecture(embed_dim=embed_dim, image=image, text=text)
+
+
+def _check_heads(tower: str, width: int, where: str) -> None:
+    if width % _CHANNELS_PER_HEAD:
+        raise CheckpointError(
+            f"{where}: the {tower} tower has a width of {width}; expected a multiple of "
+            f"{_CHANNELS_PER_HEAD}, from which the number of heads follows in this layout"
+        )
 
 
 def _count(entries: Mapping[str, Entry], pattern: str) -> int:
