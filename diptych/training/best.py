@@ -17,19 +17,19 @@ class Best:
     value: float
 
     def beats(self, other: "Best | None") -> bool:
-        """Whether it is better: of equal ones the first is, and what is not finite is never."""
+        """Return whether this one is better. Among equal ones the first is; a value that is not finite never is."""
         if not math.isfinite(self.value) or other is None:
             return math.isfinite(self.value)
         return self.value < other.value if lower_is_better(self.metric) else self.value > other.value
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a metric is to be small: losses, errors, ranks and shares of ties. All others are to be large."""
+    """Return whether a metric should be small: losses, errors, ranks and shares of ties. All others should be large."""
     return metric.rpartition("_")[2] in _SMALL
 
 
 def best_of(metric: str, curve: Iterable[tuple[float, float]]) -> Best | None:
-    """The best of a log's (step, value) pairs, by step; None where none is finite."""
+    """Return the best of a log's (step, value) pairs, by step; None where no value is finite."""
     best: Best | None = None
     for step, value in curve:
         found = Best(metric, int(step), value)

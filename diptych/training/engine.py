@@ -226,7 +226,7 @@ class _Engine:
         return self._finish(speed, loader.left_out)
 
     def _done(self) -> bool:
-        """After the last step, or where evaluations have found nothing better for long enough."""
+        """Return whether it was the last step, or evaluations have found nothing better for long enough."""
         return self.step >= self.recipe.training.total_steps or self.evaluation.is_exhausted(self.step)
 
     def close(self) -> None:
@@ -260,7 +260,7 @@ class _Engine:
         }
 
     def _evaluate(self, saver: Saver | None) -> dict[str, float]:
-        """What the log gets; the weights are saved if they are the best so far."""
+        """Return what the log gets; save the weights if they are the best so far."""
         with to_evaluate(self.model, self.ema) as model:
             metrics = self.evaluation.measure(model, self.preprocess)
             best = self.evaluation.new_best(metrics, self.step)
@@ -270,7 +270,7 @@ class _Engine:
         return metrics
 
     def _agree(self, stop: StopRequest, seconds_since_save: float) -> tuple[int, bool]:
-        """The signal to stop for, 0 for none, and whether to save: the same in every process."""
+        """Return the signal to stop for, 0 for none, and whether to save: the same in every process."""
         settings = self.recipe.checkpoint
         by_steps = settings.every_steps is not None and self.step % settings.every_steps == 0
         by_clock = settings.every_minutes is not None and seconds_since_save > 60 * settings.every_minutes

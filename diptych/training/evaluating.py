@@ -38,25 +38,25 @@ class Evaluation:
         self._evaluate = evaluate
 
     def is_due(self, step: int) -> bool:
-        """Whether to measure after `step` steps; always after the last one."""
+        """Return whether to measure after `step` steps; always after the last one."""
         every = self._settings.every_steps
         asked = step == self._total or (every is not None and step % every == 0)
         return asked and self._evaluate is not None
 
     def is_exhausted(self, step: int) -> bool:
-        """Whether the best so far is `patience` evaluations old: a function of both steps, so that a resume agrees."""
+        """Return whether the best so far is `patience` evaluations old: by the steps alone, so that a resume agrees."""
         patience, every = self._settings.patience, self._settings.every_steps
         if patience is None or every is None or self.best is None:
             return False
         return step // every - self.best.step // every >= patience
 
     def measure(self, model: ImageModel, preprocess: Preprocess) -> dict[str, float]:
-        """What the log gets."""
+        """Return what the log gets."""
         assert self._evaluate is not None
         return dict(self._evaluate(model, preprocess))
 
     def new_best(self, metrics: Mapping[str, float], step: int) -> Best | None:
-        """The best so far, if these metrics are that; the same in every process.
+        """Return the best so far, if it is in these metrics; the same in every process.
 
         Raises SettingsError where the recipe's metric is not among them.
         """
@@ -76,7 +76,7 @@ class Evaluation:
 
 @contextlib.contextmanager
 def to_evaluate(model: ImageModel, ema: Ema | None) -> Iterator[ImageModel]:
-    """A context with the model in evaluation mode, its weights the averaged ones where there are any.
+    """Give a context with the model in evaluation mode, and with its averaged weights where it has them.
 
     Afterwards the model is as it was. Where it is cut into shards, each process gets a whole copy, in the memory of
     its weights: all processes must go through shards together, and in an evaluation each has images of its own.

@@ -38,7 +38,7 @@ from diptych.training.settings import DataSettings, Recipe
 def open_training_data(
     recipe: Recipe, model: ImageModel, preprocess: Preprocess, say: Callable[[str], None]
 ) -> Loader:
-    """The loader that the recipe asks for. say: gets one line about what was found."""
+    """Return the loader that the recipe asks for. say: gets one line about what was found."""
     data, training = recipe.data, recipe.training
     needs_captions = recipe.approach.needs_captions
     source, weights = open_examples(data, say)
@@ -71,7 +71,7 @@ def open_training_data(
 
 
 def _to_finetune(source: Source, recipe: Recipe) -> Source:
-    """The texts that a method learns from: names of classes, sentences about them, or captions as they are."""
+    """Return the texts that a method learns from: names of classes, sentences about them, or captions as they are."""
     settings, label_from = recipe.finetune, recipe.data.label_from
     assert settings is not None
     if recipe.approach.trains_classifier:
@@ -87,7 +87,7 @@ def _to_finetune(source: Source, recipe: Recipe) -> Source:
 
 
 def _hearing(model: ImageModel) -> Hear | None:
-    """How the model's sounds are read; None where it hears none."""
+    """Return how the model's sounds are read; None where it hears none."""
     encoder = model.sound_encoder
     if encoder is None:
         return None
@@ -106,7 +106,7 @@ def _ids_of(model: ImageModel, approach: Approach[Any]) -> Tokenize:
 
 
 def _numbered(classes: Sequence[str]) -> Tokenize:
-    """From names of classes to their numbers, (texts, 1); -1 for no name."""
+    """Return a function from names of classes to their indices, (texts, 1); -1 for no name."""
     numbers = {"": -1, **{name: number for number, name in enumerate(classes)}}
 
     def convert(texts: Sequence[str]) -> Tensor:
@@ -122,7 +122,7 @@ def _numbered(classes: Sequence[str]) -> Tokenize:
 
 
 def _flagged(classes: Sequence[str]) -> Tokenize:
-    """From names with `SEPARATOR` between them to a 1 for each class that is named, (texts, classes)."""
+    """Return a function from names with `SEPARATOR` between them to a 1 for each named class, (texts, classes)."""
     numbers = {name: number for number, name in enumerate(classes)}
 
     def convert(texts: Sequence[str]) -> Tensor:
@@ -152,7 +152,7 @@ def table_options(settings: DataSettings) -> dict[str, str | None]:
 
 
 def open_whole(data: DataSettings) -> tuple[Source, npt.NDArray[np.float64]]:
-    """What a recipe's `[data]` names, held-out part included, and the weights of its mixture and its metadata."""
+    """Open what `[data]` names, held-out part included. Returns it with the weights of its mixture and metadata."""
     options = table_options(data)
     if data.mixture:
         mixture = open_mixture(data.mixture, **options)
@@ -164,7 +164,7 @@ def open_whole(data: DataSettings) -> tuple[Source, npt.NDArray[np.float64]]:
 
 
 def split_of(data: DataSettings, source: Source, say: Callable[[str], None] = lambda _: None) -> Split:
-    """The held-out part of `open_whole`'s source, as `[data]` says; worked out once in a process.
+    """Return the held-out part of `open_whole`'s source, as `[data]` says; computed once in a process.
 
     say: gets what takes long, and what was found, the first time.
     """
@@ -201,7 +201,7 @@ _splits: dict[tuple[object, ...], Split] = {}
 def open_examples(
     data: DataSettings, say: Callable[[str], None] = lambda _: None
 ) -> tuple[Source, npt.NDArray[np.float64]]:
-    """What a recipe trains on, and how often each example of it is seen in an epoch. say: see `split_of`."""
+    """Open what a recipe trains on. Returns it, and how often an epoch shows each example. say: see `split_of`."""
     source, weights = open_whole(data)
     if data.validation:
         weights = np.where(split_of(data, source, say).held_out, 0.0, weights)

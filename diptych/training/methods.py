@@ -82,14 +82,14 @@ class FinetuneSettings:
 
     @property
     def begins(self) -> Literal["zero-shot", "probe", "zero"]:
-        """Where the classifier begins."""
+        """Return where the classifier begins."""
         if self.head is not None:
             return self.head
         return "probe" if self.method in ("head", "lp-ft") or self.several else "zero-shot"
 
     @property
     def share(self) -> float | Literal["best"]:
-        """The alpha of the result."""
+        """Return the alpha of the result."""
         if self.alpha is not None:
             return self.alpha
         return 0.5 if self.method == "wise-ft" else 1.0

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: a bar on a terminal, JSON lines, TensorBoard."""
+"""What a run shows while it goes on: a bar on a terminal, JSON lines, TensorBoard."""
 
 import contextlib
 import json
@@ -87,7 +87,7 @@ class Monitor:
         self._addresses.close()
 
     def step(self, step: int, record: Mapping[str, float]) -> None:
-        """One optimizer step: moves the bar."""
+        """Move the bar by one optimizer step."""
         loss = record["loss"]
         if not math.isfinite(loss):
             return
@@ -100,7 +100,7 @@ class Monitor:
             self._bar.update(self._bar_task, completed=step, description=text)
 
     def record(self, step: int, record: Mapping[str, Any]) -> None:
-        """One line of the log; numbers also go to TensorBoard."""
+        """Write one line of the log; numbers also go to TensorBoard."""
         if self._file is None:
             return
         known = {
@@ -133,7 +133,7 @@ class Monitor:
             self._board.flush()
 
     def say(self, message: str) -> None:
-        """A line for the person who watches."""
+        """Print a line for the person who watches."""
         self._console.print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 

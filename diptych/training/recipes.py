@@ -10,7 +10,7 @@ from diptych.training.unread import approach_of_method, choices, refuse_unread, 
 
 
 def load_recipe(location: str, assignments: tuple[str, ...] = ()) -> Recipe:
-    """The recipe of a file or of a shipped name, with `section.key=value` assignments applied."""
+    """Return the recipe of a file or of a shipped name, with `section.key=value` assignments applied."""
     file = Path(location)
     if not file.suffix and not file.is_file():  # a folder of that name, such as that of a run, is no recipe
         file = path(location)
@@ -29,7 +29,7 @@ def load_recipe(location: str, assignments: tuple[str, ...] = ()) -> Recipe:
 
 
 def path(name: str) -> Path:
-    """The file of a shipped recipe, such as "sample"."""
+    """Return the file of a shipped recipe, such as "sample"."""
     known = {file.stem: file for file in _folder().glob("*.toml")}
     if name not in known:
         raise SettingsError(

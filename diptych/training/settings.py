@@ -14,8 +14,8 @@ from diptych.pretrained import load
 from diptych.training.approaches import APPROACHES
 from diptych.training.approaches.approach import Approach, ObjectiveSettings
 from diptych.training.approaches.contrastive import ClipSettings
-from diptych.training.approaches.encoders import Encoding
 from diptych.training.approaches.task import Task
+from diptych.training.encoding.encoders import Encoding
 from diptych.training.methods import FinetuneSettings
 from diptych.training.optim.optimizer_settings import OPTIMIZERS, AdamWSettings, OptimizerSettings
 
@@ -153,7 +153,7 @@ class TrainingSettings:
 
     @property
     def total_steps(self) -> int:
-        """The optimizer steps of the run; samples that do not fill a batch are left out."""
+        """Return the optimizer steps of the run; samples that do not fill a batch are left out."""
         return self.steps if self.steps is not None else (self.samples or 0) // self.batch_size
 
 
@@ -227,7 +227,7 @@ class Recipe:
 
     @property
     def approach(self) -> Approach[Any]:
-        """What `[objective] name` stands for."""
+        """Return what `[objective] name` stands for."""
         return APPROACHES[self.objective.name]
 
     def make_task(self, model: ImageModel, preprocess: Preprocess) -> Task:

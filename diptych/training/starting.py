@@ -24,7 +24,7 @@ _HIDDEN = "text.hidden."  # layers of a projection head that a label head keeps
 
 
 def with_classes(recipe: Recipe) -> Recipe:
-    """The recipe with the classes of its label head, where it leaves them open: its teacher's, or those of its data."""
+    """Return the recipe with the classes of its label head filled in: its teacher's, or those of its data."""
     architecture = recipe.model.resolve()
     head = architecture.label_head
     if head is None or head.classes:
@@ -45,7 +45,7 @@ def with_classes(recipe: Recipe) -> Recipe:
 
 
 def starting_model(recipe: Recipe, say: Callable[[str], None]) -> tuple[ImageModel, Preprocess]:
-    """As `[model]` says: by `init`, and then its text tower by `text_init`. say: as `_initial_model` has it."""
+    """Return the model of `[model]`: by `init`, then its text tower by `text_init`. say: see `_initial_model`."""
     model, preprocess = _initial_model(recipe, say)
     if recipe.model.text_init is not None:
         start_text(model, recipe.model.text_init, say)
@@ -53,7 +53,7 @@ def starting_model(recipe: Recipe, say: Callable[[str], None]) -> tuple[ImageMod
 
 
 def _initial_model(recipe: Recipe, say: Callable[[str], None]) -> tuple[ImageModel, Preprocess]:
-    """As `[model]` says. say: gets a line about what was taken from another model.
+    """Return the model of `init`. say: gets a line about what was taken from another model.
 
     A checkpoint of another resolution is brought to the recipe's, its positions resized. One whose text side is of
     another kind gives its image tower (and to a label head the layers of its projection head that this keeps); a text

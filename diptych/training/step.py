@@ -48,7 +48,7 @@ def training_step(
 
     batch: this process's share of the global batch. chunking: how much of it is in memory at a time; the gradient
     does not depend on it, but for rounding and for batch norms, whose batch is a chunk. scaling: of a float16 loss.
-    Where a number is not finite, nothing is changed: neither weights, nor moments, nor batch-norm statistics.
+    Where a number is not finite, nothing is changed: neither weights, nor optimizer state, nor batch-norm statistics.
     """
     parallel = parallel if parallel is not None else Alone(task.towers)
     batch = on_device(batch, next(task.model.parameters()).device)
@@ -89,7 +89,7 @@ def training_step(
 def _sides(
     task: Task, batch: Batch, chunking: Chunking, parallel: Parallel, counts: Sequence[int]
 ) -> tuple[Side, Side]:
-    """Both sides of the batch. counts: rows of each process."""
+    """Return both sides of the batch. counts: rows of each process."""
     rows = torch.arange(len(batch.tokens), device=batch.tokens.device)
 
     def side(name: str, encode: Encode, order: Tensor, size: int | None) -> Side:
@@ -137,7 +137,7 @@ def _accuracy(correct: Tensor, looked_at: int) -> float | None:
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on a device; as bytes, which is a quarter of what the pixels will be."""
+    """Return the batch with its tensors on a device; as bytes, which is a quarter of what the pixels will be."""
     moved: dict[str, Any] = {
         field.name: value.to(device, non_blocking=True)
         for field in dataclasses.fields(batch)

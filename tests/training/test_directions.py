@@ -7,7 +7,7 @@ from diptych.data.images.transforms import Preprocess
 from diptych.models.architectures import Architecture, BagOfWords, VisionTransformer
 from diptych.models.building import build_model
 from diptych.tokenizer import tokenize
-from diptych.training.approaches.sides import unit
+from diptych.training.encoding.features import unit
 from diptych.training.recipes import load_recipe
 from diptych.training.step import training_step
 from tests.training.gradient_matrix import ROWS, batch_of

@@ -22,7 +22,7 @@ from diptych.models.heads.label_head import LabelHead as Head
 from diptych.models.image_model import ImageModel
 from diptych.training.approaches.clip_distillation import ClipDistillationTask
 from diptych.training.approaches.label_distillation import LabelDistillationTask
-from diptych.training.approaches.teacher import Teacher
+from diptych.training.encoding.teacher import Teacher
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe

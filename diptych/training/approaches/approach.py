@@ -7,8 +7,8 @@ from typing import Any, Generic, TypeVar
 from diptych.errors import SettingsError
 from diptych.models.architectures import Architecture
 from diptych.models.image_model import ImageModel
-from diptych.training.approaches.encoders import Encoding
 from diptych.training.approaches.task import Task
+from diptych.training.encoding.encoders import Encoding
 from diptych.training.positives import Positives
 
 S = TypeVar("S", bound="ObjectiveSettings")

@@ -15,9 +15,9 @@ from diptych.models.heads.word_masking import mask_words
 from diptych.models.image_model import ImageModel
 from diptych.objectives.next_word import captioning, masked_words
 from diptych.training.approaches.approach import Approach, ObjectiveSettings
-from diptych.training.approaches.encoders import Encoding, ImageEncoder
-from diptych.training.approaches.sides import guessed_words, of_kind, wide
 from diptych.training.approaches.task import Task
+from diptych.training.encoding.encoders import Encoding, ImageEncoder
+from diptych.training.encoding.features import guessed_words, of_kind, wide
 from diptych.training.optim.mixed_precision import autocast
 
 _MASKED = 0.15  # of a text's words, in masked language modelling (Devlin et al. 2018)

@@ -14,9 +14,9 @@ from diptych.models.layers.projection_head import FeatureTower
 from diptych.objectives.cross_entropy import label_likelihood
 from diptych.objectives.several_labels import several_labels
 from diptych.training.approaches.approach import Approach, ObjectiveSettings
-from diptych.training.approaches.encoders import Encoding, ImageEncoder
-from diptych.training.approaches.kept_features import KeptFeatures
 from diptych.training.approaches.task import Task
+from diptych.training.encoding.encoders import Encoding, ImageEncoder
+from diptych.training.encoding.kept_features import KeptFeatures
 
 
 @dataclass(frozen=True, kw_only=True)

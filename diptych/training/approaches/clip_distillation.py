@@ -18,9 +18,9 @@ from diptych.objectives.feature_distillation import (
 from diptych.objectives.pairs import Pairs
 from diptych.training.approaches.approach import Approach, TaughtSettings
 from diptych.training.approaches.contrastive import MATCHED, OF_PAIRS, ClipTask
-from diptych.training.approaches.encoders import Encoding
-from diptych.training.approaches.sides import unit
-from diptych.training.approaches.teacher import Teacher
+from diptych.training.encoding.encoders import Encoding
+from diptych.training.encoding.features import unit
+from diptych.training.encoding.teacher import Teacher
 from diptych.training.optim.mixed_precision import autocast
 
 

@@ -15,9 +15,9 @@ from diptych.objectives.infonce import infonce
 from diptych.objectives.pairs import Pairs
 from diptych.objectives.tiled import tiled_infonce
 from diptych.training.approaches.approach import Approach, ObjectiveSettings
-from diptych.training.approaches.encoders import Encoding, ImageEncoder, TextEncoder
-from diptych.training.approaches.sides import of_kind, ranked_first, unit
 from diptych.training.approaches.task import Task
+from diptych.training.encoding.encoders import Encoding, ImageEncoder, TextEncoder
+from diptych.training.encoding.features import of_kind, ranked_first, unit
 
 # What an accuracy counts, and what suits a model, where images and texts meet in one space.
 MATCHED = "the text of an image, among all of a batch"
@@ -84,7 +84,7 @@ def _both_towers(model: CLIP) -> tuple[nn.Module, nn.Module]:
 
 
 def is_tiled(rows: int) -> bool:
-    """Whether the loss of a global batch of so many rows is worked out in tiles."""
+    """Return whether the loss of a global batch of `rows` rows is computed in tiles."""
     return rows >= _TILED_FROM
 
 

@@ -13,7 +13,7 @@ from diptych.objectives.directional import convirt
 from diptych.objectives.pairs import Pairs
 from diptych.training.approaches.approach import Approach, ObjectiveSettings
 from diptych.training.approaches.contrastive import MATCHED, OF_PAIRS, ClipTask
-from diptych.training.approaches.encoders import Encoding
+from diptych.training.encoding.encoders import Encoding
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,10 @@ from diptych.models.heads.label_head import LabelHead
 from diptych.models.image_model import ImageModel
 from diptych.objectives.distillation import distillation, distillation_with_labels
 from diptych.training.approaches.approach import Approach, TaughtSettings
-from diptych.training.approaches.encoders import Encoding
-from diptych.training.approaches.sides import of_kind, wide
 from diptych.training.approaches.supervised import LabelsTask, loss_of_classes
-from diptych.training.approaches.teacher import Teacher
+from diptych.training.encoding.encoders import Encoding
+from diptych.training.encoding.features import of_kind, wide
+from diptych.training.encoding.teacher import Teacher
 from diptych.training.optim.mixed_precision import autocast
 
 
@@ -69,7 +69,7 @@ class LabelDistillationTask(LabelsTask):
 
 
 def _first_loss(settings: LabelDistillationSettings, _: int, architecture: Architecture) -> float | None:
-    """A new head gives all classes one probability, whatever the teacher says."""
+    """Return the loss of giving all classes one probability, as a new head does, whatever the teacher says."""
     share, labels = settings.label_weight, loss_of_classes(architecture)
     return None if labels is None else (share + (1 - share) * settings.temperature**2) * labels
 

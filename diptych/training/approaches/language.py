@@ -16,9 +16,9 @@ from diptych.models.text_transformer import TextTransformer
 from diptych.objectives.vocabulary_softmax import log_likelihoods
 from diptych.training.approaches.approach import Approach, ObjectiveSettings
 from diptych.training.approaches.contrastive import MATCHED, OF_PAIRS, ClipTask
-from diptych.training.approaches.encoders import Encoding, TextEncoder
-from diptych.training.approaches.sides import guessed_words, of_kind, unit, wide
 from diptych.training.approaches.task import Task
+from diptych.training.encoding.encoders import Encoding, TextEncoder
+from diptych.training.encoding.features import guessed_words, of_kind, unit, wide
 
 _REMEDY = "text = { width = 512, layers = 12 }"
 

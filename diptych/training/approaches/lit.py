@@ -12,8 +12,8 @@ from diptych.data.batch import Batch
 from diptych.models.image_model import ImageModel
 from diptych.training.approaches.approach import Approach, ObjectiveSettings
 from diptych.training.approaches.contrastive import MATCHED, ClipTask
-from diptych.training.approaches.encoders import Encoding
-from diptych.training.approaches.kept_features import KeptFeatures
+from diptych.training.encoding.encoders import Encoding
+from diptych.training.encoding.kept_features import KeptFeatures
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,10 @@ from diptych.objectives.pairs import Pairs
 from diptych.objectives.transfer_and_ranking import cosine_ranking, transfer
 from diptych.training.approaches.approach import Approach, TaughtSettings
 from diptych.training.approaches.contrastive import OF_PAIRS
-from diptych.training.approaches.encoders import Encoding, ImageEncoder, TextEncoder
-from diptych.training.approaches.sides import of_kind, unit, wide
 from diptych.training.approaches.task import Task
-from diptych.training.approaches.teacher import Teacher
+from diptych.training.encoding.encoders import Encoding, ImageEncoder, TextEncoder
+from diptych.training.encoding.features import of_kind, unit, wide
+from diptych.training.encoding.teacher import Teacher
 
 _REMEDY = "text = { hidden = [256, 256], classes = 48, width = 64 }"
 
@@ -124,7 +124,7 @@ def _teacher(place: str | None, encoder: SharedEncoder, student: ImageModel) -> 
 
 
 def _first_loss(settings: ShreSettings, batch_size: int, architecture: Architecture) -> float | None:
-    """Every other row of a modality is nearer than by the margin, at each layer and in both directions."""
+    """Return the loss of equal similarities: the margin for every other row, at each layer and in both directions."""
     text = architecture.text
     if settings.teacher is not None or not isinstance(text, architectures.SharedEncoder):
         return None

@@ -15,7 +15,7 @@ from diptych.objectives.sigmoid import sigmoid
 from diptych.objectives.tiled import tiled_sigmoid
 from diptych.training.approaches.approach import Approach, ObjectiveSettings
 from diptych.training.approaches.contrastive import MATCHED, OF_PAIRS, ClipTask, is_tiled
-from diptych.training.approaches.encoders import Encoding
+from diptych.training.encoding.encoders import Encoding
 
 _FIRST_BIAS = -10.0  # Zhai et al. 2023, algorithm 1
 
@@ -58,7 +58,7 @@ def _with_bias(architecture: Architecture) -> Architecture:
 
 
 def _first_loss(_: SiglipSettings, batch_size: int, architecture: Architecture) -> float:
-    """Each image has one text, for which the bias says "no", and others, for which it says so rightly."""
+    """Return the loss of a "no" to every pair, which is wrong for one text of each image and right for the others."""
     bias = _with_bias(architecture).logit_bias
     assert bias is not None
     return math.log1p(math.exp(-bias)) + (batch_size - 1) * math.log1p(math.exp(bias))

@@ -16,9 +16,9 @@ from diptych.models.layers.projection_head import FeatureTower, ProjectionHead
 from diptych.objectives.nt_xent import nt_xent
 from diptych.objectives.pairs import Pairs
 from diptych.training.approaches.approach import Approach, ObjectiveSettings
-from diptych.training.approaches.encoders import Encoding, ImageEncoder
-from diptych.training.approaches.sides import of_kind, ranked_first, unit
 from diptych.training.approaches.task import Task
+from diptych.training.encoding.encoders import Encoding, ImageEncoder
+from diptych.training.encoding.features import of_kind, ranked_first, unit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ from diptych.models.image_model import ImageModel
 from diptych.models.layers.projection_head import FeatureTower
 from diptych.objectives.cross_entropy import label_likelihood
 from diptych.training.approaches.approach import Approach, ObjectiveSettings
-from diptych.training.approaches.encoders import Encoding, ImageEncoder
-from diptych.training.approaches.sides import of_kind
 from diptych.training.approaches.task import Task
+from diptych.training.encoding.encoders import Encoding, ImageEncoder
+from diptych.training.encoding.features import of_kind
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from diptych.data.batch import Batch
 from diptych.models.image_model import ImageModel
-from diptych.training.approaches.encoders import Encoder
+from diptych.training.encoding.encoders import Encoder
 from diptych.training.parallel import Forward
 
 
@@ -25,7 +25,7 @@ class Task(ABC):
 
     @property
     def towers(self) -> Mapping[str, nn.Module]:
-        """The part of the model that each side of a pair goes through: "image", "text", or both."""
+        """Return the part of the model that each side of a pair goes through: "image", "text", or both."""
         return {side: encoder.tower for side, encoder in self._encoders.items()}
 
     def use(self, towers: Mapping[str, Forward]) -> None:

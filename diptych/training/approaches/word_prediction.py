@@ -14,9 +14,9 @@ from diptych.models.heads.word_predictor import WordPredictor, distinct_words
 from diptych.models.image_model import ImageModel
 from diptych.objectives.word_set import word_detection, word_prediction
 from diptych.training.approaches.approach import Approach, ObjectiveSettings
-from diptych.training.approaches.encoders import Encoding, ImageEncoder
-from diptych.training.approaches.sides import guessed_words, of_kind
 from diptych.training.approaches.task import Task
+from diptych.training.encoding.encoders import Encoding, ImageEncoder
+from diptych.training.encoding.features import guessed_words, of_kind
 
 _GUESSED = 128  # rows of a process whose likeliest word is looked at
 

@@ -49,11 +49,11 @@ class Ema:
             value.copy_(buffers[name])
 
     def state(self) -> dict[str, Tensor]:
-        """The averages and the buffers by the names that the model has for them; not copies."""
+        """Return the averages and the buffers, by the model's names for them; not copies."""
         return {**self._average, **self._buffers}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse of `state`; the tensors are whole, also where the model is sharded.
+        """Restore what `state` returned; the tensors are whole, also where the model is sharded.
 
         Raises CheckpointError, and changes nothing, where names or shapes differ.
         """
@@ -68,7 +68,7 @@ class Ema:
 
     @contextlib.contextmanager
     def swapped(self, model: nn.Module) -> Iterator[None]:
-        """A context in which `model` has the averaged weights, for evaluation or saving.
+        """Give a context in which `model` has the averaged weights, for evaluation or saving.
 
         Afterwards it has its own again, to the bit. Costs the memory of one more copy of the weights meanwhile.
         """

@@ -32,7 +32,7 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         trained = [
             (value, group)
             for group in self.param_groups
@@ -57,7 +57,7 @@ class LARS(torch.optim.Optimizer):
 
 
 def _trust_ratios(parameters: list[Tensor], directions: list[Tensor]) -> Tensor:
-    """|weight| / |direction| of each parameter, (parameters,); 0 where either is 0.
+    """Return |weight| / |direction| of each parameter, (parameters,); 0 where either is 0.
 
     directions: this process's parts.
     """

@@ -20,7 +20,7 @@ _GROWTH_INTERVAL = 2_000  # steps without an overflow before the scale doubles
 
 
 def autocast(device_type: str, precision: Precision) -> torch.autocast:
-    """The context in which a model with float32 weights computes in `precision`; float32 switches autocast off.
+    """Give the context in which a model with float32 weights computes in `precision`; float32 switches autocast off.
 
     device_type: "cpu", "cuda" and so on.
     """
@@ -28,7 +28,7 @@ def autocast(device_type: str, precision: Precision) -> torch.autocast:
 
 
 def loss_scale(precision: Precision) -> "LossScale":
-    """A dynamic scale for float16; for the others 1, which changes nothing and stays."""
+    """Return a dynamic scale for float16; for the others 1, which changes nothing and stays."""
     return LossScale(_FIRST_SCALE, _GROWTH_INTERVAL) if precision == "float16" else LossScale(1.0, None)
 
 
@@ -49,7 +49,7 @@ class LossScale:
         self.good_steps = 0  # since the scale changed
 
     def scaled(self, loss: Tensor) -> Tensor:
-        """What the backward pass starts from. loss: float32."""
+        """Return what the backward pass starts from. loss: float32."""
         return loss * self.scale
 
     @torch.no_grad()
@@ -79,10 +79,10 @@ class LossScale:
         return curable
 
     def state(self) -> dict[str, float]:
-        """Two numbers, for the checkpoint."""
+        """Return two numbers, for the checkpoint."""
         return {"loss_scale": self.scale, "loss_scale_good_steps": self.good_steps}
 
     def load(self, values: Mapping[str, float]) -> None:
-        """The inverse of `state`; other keys are not looked at."""
+        """Restore what `state` returned; other keys are not looked at."""
         self.scale = float(values["loss_scale"])
         self.good_steps = int(values["loss_scale_good_steps"])

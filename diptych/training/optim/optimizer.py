@@ -24,7 +24,7 @@ _MASK = 2**32 - 1
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings, seed: int = 0) -> torch.optim.Optimizer:
-    """AdamW over `parameter_groups`, fused; with `moments = "bfloat16"` a `CompactAdamW`, whose rounding has `seed`.
+    """Return a fused AdamW over `parameter_groups`; for bfloat16 moments a `CompactAdamW`, which rounds with `seed`.
 
     Or LARS, whose momentum is in float32.
     """
@@ -40,11 +40,11 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings, seed: int = 0
 
 
 def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
-    """What decays and what does not, at each distance from the top of its tower.
+    """Return groups of what decays and what does not, at each distance from the top of its tower.
 
     Gains, biases and the temperature, which have one dimension or none, do not decay. A parameter that lies d
     blocks from the top learns at `layer_decay ** d` of the rate (Clark et al. 2020; Bao et al. 2021, BEiT).
-    `numbers` are the places of a group's parameters in the model, however they are grouped.
+    `numbers` are the indices of a group's parameters in the model, however they are grouped.
     """
     lars = isinstance(settings, LarsSettings)
     if not 0 < settings.layer_decay <= 1:
@@ -108,7 +108,7 @@ class CompactAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         trained = [
             (value, number, group)
             for group in self.param_groups
@@ -129,7 +129,7 @@ class CompactAdamW(torch.optim.Optimizer):
                 self._update(value, group, int(count), number)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch, which widens the state to the parameters' precision; it becomes bfloat16 again, exactly."""
+        """Load as torch does, which widens the state to the parameters' precision; make it bfloat16 again, exactly."""
         super().load_state_dict(state_dict)
         for state in self.state.values():
             for kind in ("exp_avg", "exp_avg_sq"):
@@ -158,7 +158,7 @@ class CompactAdamW(torch.optim.Optimizer):
 def _adamw(
     weight: Tensor, gradient: Tensor, averages: tuple[Tensor, Tensor], group: dict[str, Any], count: int
 ) -> None:
-    """Algorithm 2 of Loshchilov and Hutter, in place. averages: of the gradient and of its square, float32."""
+    """Apply algorithm 2 of Loshchilov and Hutter in place. averages: of the gradient and its square, float32."""
     (beta1, beta2), rate = group["betas"], group["lr"]
     average, average_sq = averages
     gradient = gradient.float()
@@ -170,7 +170,7 @@ def _adamw(
 
 
 def stochastic_bfloat16(values: Tensor, noise: Tensor) -> Tensor:
-    """`values`, float32 and finite, rounded to a neighbour in bfloat16, so that the expectation is the value.
+    """Round `values`, float32 and finite, to a neighbour in bfloat16, so that the expectation is the value.
 
     noise: int32 of the same shape, uniform in 0..65535. What bfloat16 can hold stays as it is.
     """
@@ -179,7 +179,7 @@ def stochastic_bfloat16(values: Tensor, noise: Tensor) -> Tensor:
 
 
 def rounding_noise(shape: torch.Size, device: torch.device, key: tuple[int, ...], first: int = 0) -> Tensor:
-    """32 random bits for each element, int32: a hash of `key` and the element's number in reading order.
+    """Return 32 random bits for each element, int32: a hash of `key` and the element's index in reading order.
 
     first: the number of the first element, fewer than 2^31.
 
@@ -198,7 +198,7 @@ def rounding_noise(shape: torch.Size, device: torch.device, key: tuple[int, ...]
 
 
 def _key_halves(key: tuple[int, ...]) -> tuple[int, int]:
-    """Two signed 32-bit numbers out of the key, each of whose parts changes both: splitmix64 of them in turn."""
+    """Return two signed 32-bit numbers; each part of the key changes both: splitmix64 of them in turn."""
     state = 0
     for part in key:
         state = ((state ^ part) + 0x9E3779B97F4A7C15) % 2**64

@@ -21,7 +21,7 @@ class OptimizerSettings:
 
     @property
     def state_bytes(self) -> int:
-        """The optimizer state of one weight."""
+        """Return the bytes of one weight's optimizer state."""
         raise NotImplementedError
 
 
@@ -35,7 +35,7 @@ class AdamWSettings(OptimizerSettings):
 
     @property
     def state_bytes(self) -> int:
-        """Two moments."""
+        """Return the bytes of two moments."""
         return 4 if self.moments == "bfloat16" else 8
 
 
@@ -48,7 +48,7 @@ class LarsSettings(OptimizerSettings):
 
     @property
     def state_bytes(self) -> int:
-        """One momentum, in float32."""
+        """Return the bytes of one momentum, in float32."""
         return 4
 
 

@@ -6,7 +6,7 @@ from diptych.training.settings import ScheduleSettings
 
 
 def learning_rate(step: int, total: int, peak: float, settings: ScheduleSettings) -> float:
-    """Linear growth over `warmup_steps`, then half a cosine (Loshchilov and Hutter 2016) down to the last step.
+    """Return the rate: linear growth over `warmup_steps`, then half a cosine (Loshchilov and Hutter 2016) to the end.
 
     step: optimizer steps done before this one.
     """

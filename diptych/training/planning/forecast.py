@@ -78,7 +78,7 @@ class Memory:
 
 
 def blank_model(recipe: Recipe, device: str) -> ImageModel:
-    """The recipe's model as it trains, with zeros for weights: drawing them takes seconds, and no figure needs them."""
+    """Return the recipe's model with zeros for weights: drawing them takes seconds, and no figure needs them."""
     with torch.device("meta"):
         model = build_model(recipe.model.resolve())
     model.to_empty(device=device).train()
@@ -89,7 +89,7 @@ def blank_model(recipe: Recipe, device: str) -> ImageModel:
 
 
 def kept_bytes(model: ImageModel, recipe: Recipe) -> Kept:
-    """What a pair keeps for the backward pass, texts at their full length.
+    """Return what a pair keeps for the backward pass, texts at their full length.
 
     The backward pass begins with all that was kept, and adds gradients of the inside of the last block: for the
     MLP of a transformer, about half of what the block keeps. Where insides are computed again, one of them is
@@ -109,7 +109,7 @@ def kept_bytes(model: ImageModel, recipe: Recipe) -> Kept:
 
 
 def _lines(model: ImageModel, recipe: Recipe) -> Kept:
-    """Straight lines through two small batches: what is kept once, however large the batch, is their offset."""
+    """Fit straight lines to two small batches: what is kept once, however large the batch, is their offset."""
     task = recipe.make_task(model, Preprocess(model.architecture.image.resolution))
     few, more = PROBES
 
@@ -127,7 +127,7 @@ def _lines(model: ImageModel, recipe: Recipe) -> Kept:
 
 
 def saved_bytes(model: ImageModel, run: Callable[[], Tensor]) -> int:
-    """Bytes of every storage that autograd saves while `run` runs, each once, weights left out."""
+    """Count the bytes of every storage that autograd saves while `run` runs, each once, without the weights."""
     kept: dict[int, torch.UntypedStorage] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -143,9 +143,9 @@ def saved_bytes(model: ImageModel, run: Callable[[], Tensor]) -> int:
 
 
 def memory_of(recipe: Recipe, model: ImageModel, kept: Kept, free: int, cached_rows: int = 0) -> Memory:
-    """The memory of a training step of `recipe`, in one process.
+    """Return the memory of a training step of `recipe`, in one process.
 
-    free: bytes that chunk = "auto" may use. cached_rows: pairs whose pictures are kept decoded.
+    free: bytes that chunk = "auto" may use. cached_rows: pairs whose images are kept decoded.
     """
     training = recipe.training
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -173,7 +173,7 @@ def memory_of(recipe: Recipe, model: ImageModel, kept: Kept, free: int, cached_r
 
 
 def fitting(whole: Memory, kept: Kept, free: int) -> Memory:
-    """The largest chunk, a power of two from 16 to 1,024, with which a step fits into `free` bytes; 16 where none.
+    """Return the largest chunk, a power of two from 16 to 1,024, that fits into `free` bytes; 16 where none does.
 
     What is left holds the graphs of as many chunks as fit.
     """
@@ -186,7 +186,7 @@ def fitting(whole: Memory, kept: Kept, free: int) -> Memory:
 
 
 def fitting_chunks(recipe: Recipe, model: ImageModel, rows: int, device: str) -> Chunking:
-    """What `chunk = "auto"` stands for: how a process passes its `rows` rows through `model` in the memory there is.
+    """Return what `chunk = "auto"` means: how a process passes its `rows` rows through `model` in the free memory.
 
     A few rows are passed through the model; it is left as it was. Raises SettingsError where not even 16 rows fit, or
     the system does not say how much memory is free.
@@ -217,7 +217,7 @@ def _fits(memory: Memory, free: int) -> bool:
 
 
 def blank_canvas(recipe: Recipe) -> Pixels:
-    """A picture of nothing as the loader hands it over: (channels, side, side), uint8."""
+    """Return a blank image as the loader hands it over: (channels, side, side), uint8."""
     resolution = recipe.model.resolve().image.resolution
     file = io.BytesIO()
     Image.new("RGB", (resolution, resolution)).save(file, "png")
@@ -226,7 +226,7 @@ def blank_canvas(recipe: Recipe) -> Pixels:
 
 
 def blank_batch(recipe: Recipe, model: ImageModel, rows: int) -> Batch:
-    """Pictures of nothing and texts of the full length."""
+    """Return a batch of blank images and texts of the full length."""
     tokens = torch.zeros(rows, model.context_length, dtype=torch.long)
     tokens[:, -1] = model.vocab_size - 1  # the end token
     canvas = torch.from_numpy(blank_canvas(recipe)).expand(rows, -1, -1, -1)
@@ -234,7 +234,7 @@ def blank_batch(recipe: Recipe, model: ImageModel, rows: int) -> Batch:
 
 
 def silence(model: ImageModel, rows: int) -> Tensor | None:
-    """Sounds of nothing, (rows, frames, bands), for a model that hears."""
+    """Return silent sounds, (rows, frames, bands), for a model that hears."""
     encoder = model.sound_encoder
     return None if encoder is None else torch.zeros(rows, encoder.sound_frames, encoder.sound_bands)
 
@@ -242,7 +242,7 @@ def silence(model: ImageModel, rows: int) -> Tensor | None:
 def made_up_batch(
     canvas: Tensor, tokens: Tensor, device: torch.device, sounds: Tensor | None = None
 ) -> Batch:
-    """A whole batch of canvases (rows, channels, side, side) and their texts' tokens (rows, context), on a device.
+    """Return a batch of canvases (rows, channels, side, side) and their texts' tokens (rows, context), on a device.
 
     sounds: (rows, frames, bands), where there are any.
     """
@@ -263,7 +263,7 @@ def made_up_batch(
 
 
 def free_memory(device: str) -> int | None:
-    """Bytes that can be had on a device now: of a GPU's memory, or of the machine's; None where it does not say."""
+    """Return the free bytes of a device: of a GPU's memory, or of the machine's; None where it does not say."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
     try:
@@ -283,7 +283,7 @@ def _chunked(whole: Memory, kept: Kept, image: int, text: int, keep: int) -> Mem
 
 
 def _free_in_container(otherwise: int) -> int:
-    """What a container's limit (control groups, version 2) leaves, where there is one."""
+    """Return what a container's limit (control groups, version 2) leaves; `otherwise` where there is no limit."""
     group = Path("/sys/fs/cgroup")
     try:
         most = int((group / "memory.max").read_text("ascii"))  # without a limit it says "max"

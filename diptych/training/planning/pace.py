@@ -46,7 +46,7 @@ class Pace:
 def measure_pace(
     recipe: Recipe, model: ImageModel, source: Source, positions: Sequence[int]
 ) -> tuple[Pace, int]:
-    """Real steps on pairs of the data, more pairs each time until a step takes a while; and the most pairs of one.
+    """Time real steps on more and more pairs, until one takes a while. Returns the pace, and the pairs of the largest.
 
     positions: of pairs of the source, of which at most 64 are read.
     Raises DataError where no pair among them can be read.
@@ -88,7 +88,7 @@ def measure_pace(
 
 
 def _once(few: int, few_seconds: float, more: int, more_seconds: float) -> float:
-    """Seconds that a step takes however many rows it has, such as for the gradient of an embedding.
+    """Return the seconds that a step takes however many rows it has, such as for the gradient of an embedding.
 
     The offset of the straight line through two steps, at most half of the longer one: a noisy clock must not make
     rows free.
@@ -100,7 +100,7 @@ def _once(few: int, few_seconds: float, more: int, more_seconds: float) -> float
 def _timed_step(
     task: Task, optimizer: torch.optim.Optimizer, canvas: Tensor, tokens: Tensor
 ) -> tuple[float, float, float]:
-    """Seconds of a forward pass without a graph, of one with its backward pass, and of the update."""
+    """Return the seconds of a forward pass without a graph, of one with its backward pass, and of the update."""
     device = next(task.model.parameters()).device
     batch = made_up_batch(canvas, tokens, device, silence(task.model, len(canvas)))
     optimizer.zero_grad(set_to_none=True)
@@ -120,7 +120,7 @@ def _timed_step(
 def seconds_a_step(
     pace: Pace, recipe: Recipe, memory: Memory, device: str, read_share: float
 ) -> tuple[float, float]:
-    """Seconds of computing and of reading in a step. read_share: of the pairs that are not in the cache, 0..1.
+    """Return the seconds of computing and of reading in a step. read_share: share of pairs not in the cache, 0..1.
 
     With chunks, a pair whose graph is not kept is computed forward once more. On a CPU the two share the processors
     and add up; beside a GPU the longer one decides.
@@ -137,10 +137,10 @@ def seconds_a_step(
 def _read(
     recipe: Recipe, preprocess: Preprocess, source: Source, positions: Sequence[int], context: int
 ) -> tuple[Tensor, Tensor, float]:
-    """Canvases, tokens, and the seconds that a pair took."""
+    """Return canvases, tokens, and the seconds that a pair took."""
     canvas = canvas_for(recipe.augmentation, preprocess)
     chance = random_table(0, len(positions)).numpy()[:, :2]
-    pictures, captions = [], []
+    images, captions = [], []
     started = time.perf_counter()
     for position, numbers in zip(positions, chance, strict=True):
         try:
@@ -148,15 +148,15 @@ def _read(
             pixels = canvas.crop(canvas.decode(example), numbers)
         except (DataError, OSError):
             continue
-        pictures.append(torch.from_numpy(pixels.copy()))
+        images.append(torch.from_numpy(pixels.copy()))
         captions.append(example.captions[0] if example.captions else "")
-    if not pictures:
+    if not images:
         raise DataError(f"{source.name}: none of {len(positions)} pairs can be read")
     # The text of a model with one token is its class: here the first, whichever it is.
     tokens = torch.zeros(len(captions), 1, dtype=torch.long)
     if context > 1:
         tokens = tokenize(captions, context_length=context, truncate=True)
-    return torch.stack(pictures), tokens, (time.perf_counter() - started) / len(positions)
+    return torch.stack(images), tokens, (time.perf_counter() - started) / len(positions)
 
 
 def _now(device: torch.device) -> float:

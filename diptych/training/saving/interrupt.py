@@ -40,13 +40,13 @@ class StopRequest:
 
 
 def interruption(number: int) -> KeyboardInterrupt:
-    """The exception that stands for a signal."""
+    """Return the exception that stands for a signal."""
     return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
 
 
 @contextlib.contextmanager
 def on_interrupt() -> Iterator[StopRequest]:
-    """A context in which the first SIGINT or SIGTERM is noted for the loop to act on; the second interrupts at once.
+    """Give a context that notes the first SIGINT or SIGTERM for the loop to act on; the second interrupts at once.
 
     Outside the main thread, where Python has no signals, nothing changes.
     """

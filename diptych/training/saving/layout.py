@@ -17,12 +17,12 @@ RESULTS = (MODEL, AVERAGE, BEST)
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
-    """Where the checkpoint after `step` optimizer steps lies."""
+    """Return the folder of the checkpoint after `step` optimizer steps."""
     return run / CHECKPOINTS / f"step-{step:08d}"
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
+    """Return the checkpoints of a run, oldest first."""
     return sorted((run / CHECKPOINTS).glob("step-*"))
 
 

@@ -47,7 +47,7 @@ def refuse_other_settings(asked: Path, before: Mapping[str, Any], recipe: Recipe
 
 
 def _differences(before: Any, wanted: Any, name: str) -> Iterator[str]:
-    """`section.key was X, is now Y` for every setting that differs."""
+    """Yield `section.key was X, is now Y` for every setting that differs."""
     if name == _NO_PART:
         return
     if isinstance(before, Mapping) and isinstance(wanted, Mapping):

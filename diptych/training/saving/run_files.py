@@ -59,7 +59,7 @@ class RunFiles:
 
     @contextlib.contextmanager
     def saver(self) -> Iterator[Saver | None]:
-        """A context in which checkpoints are written behind the run's back.
+        """Give a context in which checkpoints are written while the run goes on.
 
         Every process writes its part of a sharded model; else the first one writes, and the others have no saver.
         """
@@ -104,7 +104,7 @@ class RunFiles:
         saver.save(self.folder / BEST, Snapshot(weights=model.state_dict(), description=description))
 
     def restore_best(self, saved: Mapping[str, Any] | None, say: Callable[[str], None]) -> Best | None:
-        """The evaluation that `model-best` is from. saved: that which the checkpoint knows of.
+        """Return the evaluation that `model-best` is from. saved: the one that the checkpoint notes.
 
         After a kill it may be a later one than `saved`: of a step that will be done again.
         """
@@ -135,11 +135,15 @@ class RunFiles:
         saved, _, _ = load_checkpoint(newest)
         _assign_all(model, saved.state_dict())
         tensors, values = load_state(newest)
-        moments = {name: value for name, value in tensors.items() if not name.startswith(_EMA)}
-        restore_optimizer(model, optimizer, moments)
+        optimizer_tensors = {name: value for name, value in tensors.items() if not name.startswith(_EMA)}
+        restore_optimizer(model, optimizer, optimizer_tensors)
         if ema is not None:
             ema.load(
-                {name.removeprefix(_EMA): value for name, value in tensors.items() if name not in moments}
+                {
+                    name.removeprefix(_EMA): value
+                    for name, value in tensors.items()
+                    if name not in optimizer_tensors
+                }
             )
         return dict(values)
 
@@ -193,7 +197,7 @@ def begin_run(run: Path, recipe: Recipe, *, resume: bool) -> None:
 
 
 def _session() -> str:
-    """A word for this start of the run, the same in every process."""
+    """Return a word for this start of the run, the same in every process."""
     number = torch.tensor([random.SystemRandom().getrandbits(48) if world().leads else 0])
     return f"{int(sum_over_processes(number)):012x}"
 

@@ -15,14 +15,14 @@ from diptych.weights.checkpoint import TrainingState, verify_checkpoint
 def optimizer_state(
     model: nn.Module, optimizer: torch.optim.Optimizer, values: Mapping[str, float]
 ) -> TrainingState:
-    """The moments of every parameter by name, and the run's own numbers.
+    """Return the optimizer state of every parameter by name, and the run's own numbers.
 
     The learning rate, the sample order and the randomness are functions of the step: they need no place here.
     """
     names = {id(value): name for name, value in model.named_parameters()}
     tensors: dict[str, Tensor] = {}
-    for parameter, moments in optimizer.state.items():
-        for kind, value in moments.items():
+    for parameter, state in optimizer.state.items():
+        for kind, value in state.items():
             tensors[f"{kind}.{names[id(parameter)]}"] = value.detach()
     return TrainingState(tensors, {**values, "threads": torch.get_num_threads()})
 
@@ -30,7 +30,7 @@ def optimizer_state(
 def restore_optimizer(
     model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put the moments back; the inverse of `optimizer_state`."""
+    """Put the optimizer state back; the inverse of `optimizer_state`."""
     parameters = dict(model.named_parameters())
     for key, value in tensors.items():
         kind, _, name = key.partition(".")
@@ -47,7 +47,7 @@ def restore_optimizer(
 
 
 def newest_whole(run: Path) -> tuple[Path | None, list[Path]]:
-    """The newest checkpoint whose files have the hashes written with them, and the damaged newer ones."""
+    """Return the newest checkpoint whose files have the hashes written with them, and the damaged newer ones."""
     damaged: list[Path] = []
     for folder in reversed(checkpoints(run)):
         try:

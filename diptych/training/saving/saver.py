@@ -116,7 +116,7 @@ class Saver:
         return _copy_of_whole(snapshot) if self._place is None else _copy_of_shards(snapshot, self._place)
 
     def _save(self, folder: Path, copy: _Copy) -> None:
-        """Runs in the thread."""
+        """Save; runs in the thread."""
         try:
             if self._leads:
                 self._make_way(folder)

@@ -1,4 +1,4 @@
-"""What tasks ask of a model, and what they make of the features of both sides."""
+"""What tasks ask of a model, and what they compute from the features of both sides."""
 
 from typing import TypeVar
 
@@ -28,7 +28,7 @@ def of_kind(part: nn.Module, kind: type[_Kind], objective: str, remedy: str) -> 
 
 
 def unit(features: Tensor) -> Tensor:
-    """Their directions, in float32 at least; where there is none, zeros, and no gradient.
+    """Return features at unit length, in float32 at least. Zeros stay zeros, and get no gradient.
 
     A text without words is the zero vector to a new bag of words: its direction would change without bounds.
     """
@@ -38,14 +38,14 @@ def unit(features: Tensor) -> Tensor:
 
 
 def wide(features: Tensor) -> Tensor:
-    """In float32 at least."""
+    """Return features in float32 at least."""
     return features if features.dtype == torch.float64 else features.float()
 
 
 def ranked_first(left: Tensor, right: Tensor, groups: Tensor) -> tuple[Tensor, int]:
-    """Of the first 1,024 left rows, those that rank a right row of their group first among all processes' rows.
+    """Count the first 1,024 left rows that rank a right row of their group first among all processes' rows.
 
-    left, right: (local, dim). groups: (local,), ids. Returns their number, (), and how many were looked at.
+    left, right: (local, dim). groups: (local,), ids. Returns their count, (), and how many were looked at.
     """
     counts = row_counts(len(left), left.device)
     every_right, every_group = gather_rows(right, counts), gather_rows(groups, counts)

@@ -19,7 +19,7 @@ from diptych.errors import SettingsError
 from diptych.models.image_model import ImageModel
 from diptych.models.layers.patch_dropout import kept_patches
 from diptych.tokenizer.mirroring import exchange_sides
-from diptych.training.approaches.sides import wide
+from diptych.training.encoding.features import wide
 from diptych.training.optim.mixed_precision import Precision, autocast
 from diptych.training.parallel import Forward
 

@@ -30,7 +30,7 @@ class Teacher:
         self._std = torch.tensor(preprocess.std, device=device)[:, None, None]
 
     def pixels(self, view: Tensor) -> Tensor:
-        """What the student sees, in the teacher's size and normalisation: (rows, 3, n, n).
+        """Return what the student sees, in the teacher's size and normalisation: (rows, 3, n, n).
 
         view: (rows, 3, m, m), augmented, in 0..1.
         """
