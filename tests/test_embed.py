@@ -273,7 +273,7 @@ def test_a_source_without_a_readable_image_is_an_error_and_no_file(
     folder = tmp_path / "out"
     folder.mkdir()
     unreadable = map(part_of, embed_source(tiny_clip, tiny_preprocess, photos, positions=[3, 7]))
-    with pytest.raises(DataError, match=r"none of 2 images could be read; the first: .*003\.png"):
+    with pytest.raises(DataError, match=r"none of 2 images could be read; the first error: .*003\.png"):
         write_embeddings(folder / f"out{suffix}", unreadable)
     assert list(folder.iterdir()) == []
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from diptych.embed.embedding_files import ROW_GROUP, About, EmbeddingsFile, Part, Row, write_embeddings
 from diptych.embed.embedding_pieces import Shard, join_shards, missing_shards, write_shard
-from diptych.embed.source_rows import Skipped
+from diptych.embed.source_rows import SkippedRow
 from diptych.errors import DataError, SettingsError
 
 DIM = 4
@@ -28,7 +28,7 @@ def parts(positions: range, batch_size: int = 3) -> Iterator[Part]:
         yield Part(
             tuple(Row(f"/{n}", str(n), f"caption {n}" if n % 2 else None, None, f"{n:064x}") for n in good),
             np.array([[n, 1, 2, 3] for n in good], np.float32).reshape(-1, DIM),
-            tuple(Skipped(n, f"/{n}", "unreadable image", "cut") for n in numbers if not n % 5),
+            tuple(SkippedRow(n, f"/{n}", "unreadable image", "cut") for n in numbers if not n % 5),
         )
 
 

@@ -84,7 +84,7 @@ def words(
 ) -> None:
     """List the token ids that captions and tags use, as a line of a recipe: `known` of a model that predicts words."""
     from diptych.data.sources.opening import open_source
-    from diptych.embed.source_rows import Skipped, read_row
+    from diptych.embed.source_rows import SkippedRow, read_row
     from diptych.tokenizer.occurrence import ids_in
 
     if least < 1:
@@ -94,7 +94,7 @@ def words(
         texts = []
         for position in range(len(opened)):
             row = read_row(opened, position)
-            if not isinstance(row, Skipped):
+            if not isinstance(row, SkippedRow):
                 texts.append(" ".join((*row.captions, *row.tags)))
             advance(1)
     found = ids_in(texts, least)

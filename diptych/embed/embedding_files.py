@@ -14,7 +14,7 @@ from diptych.data.left_out import LeftOut, all_left_out
 from diptych.data.sources.opening import Source
 from diptych.data.sources.stray_bytes import original, stored
 from diptych.embed.encode import Progress, Vectors
-from diptych.embed.source_rows import EmbeddedBatch, Skipped, none_readable
+from diptych.embed.source_rows import EmbeddedBatch, SkippedRow, none_readable
 from diptych.errors import DataError, MissingExtraError, SettingsError
 
 # The rows of a Parquet file that are read and written at once: 8 MB of vectors of 512 dimensions.
@@ -40,7 +40,7 @@ class Part:
 
     rows: tuple[Row, ...]
     vectors: Vectors
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,7 @@ def _skipped_of(metadata: Mapping[bytes, bytes]) -> LeftOut:
 
 
 def _not_empty(parts: Iterable[Part]) -> Iterator[Part]:
-    count, skipped = 0, list[Skipped]()
+    count, skipped = 0, list[SkippedRow]()
     for part in parts:
         count += len(part.rows)
         skipped += part.skipped

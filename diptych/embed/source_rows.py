@@ -25,7 +25,7 @@ from diptych.models.capabilities import EmbedsImages
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
+class SkippedRow:
     """A row of a source without an embedding, and the reason."""
 
     position: int  # in the source
@@ -46,7 +46,7 @@ class EmbeddedBatch:
     examples: tuple[Example, ...]
     uris: tuple[str, ...]
     vectors: Vectors
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedRow, ...]
     previews: tuple[Preview, ...] = ()
     sha256: tuple[str, ...] = ()
 
@@ -96,30 +96,30 @@ def encode_source(
 ) -> Iterator[EmbeddedBatch]:
     """Encode the images of a source like `embed_source`, with any function that returns the vectors."""
 
-    def read(position: int) -> _DecodedRow | Skipped:
+    def read(position: int) -> _DecodedRow | SkippedRow:
         return _read(source, preprocess, position, previews, hashes)
 
     rows = range(len(source)) if positions is None else positions
     for batch in in_batches(ahead(read, rows, batch_size), batch_size):
-        good = [row for row in batch if not isinstance(row, Skipped)]
+        good = [row for row in batch if not isinstance(row, SkippedRow)]
         yield EmbeddedBatch(
             positions=tuple(row.position for row in good),
             examples=tuple(row.example for row in good),
             uris=tuple(uri_of(source, row.example) for row in good),
             vectors=encode([row.pixels for row in good]) if good else np.empty((0, 0), np.float32),
-            skipped=tuple(row for row in batch if isinstance(row, Skipped)),
+            skipped=tuple(row for row in batch if isinstance(row, SkippedRow)),
             previews=tuple(row.preview for row in good if row.preview is not None),
             sha256=tuple(row.sha256 for row in good if row.sha256 is not None),
         )
 
 
-def read_row(source: Source, position: int) -> Example | Skipped:
+def read_row(source: Source, position: int) -> Example | SkippedRow:
     """Return one row of a source, or the reason why it cannot be read; nothing is decoded."""
     try:
         return source[position]
     except DataError as error:
         uri = f"{source.name}#{position}" if error.image is None else os.path.abspath(error.image)
-        return Skipped(position, uri, reason_of(error), str(error))
+        return SkippedRow(position, uri, reason_of(error), str(error))
 
 
 def uri_of(source: Source, example: Example) -> str:
@@ -130,7 +130,7 @@ def uri_of(source: Source, example: Example) -> str:
     return f"{source.name if elsewhere else os.path.abspath(source.name)}#{example.key}"
 
 
-def count_reasons(skipped: Iterable[Skipped]) -> LeftOut:
+def count_reasons(skipped: Iterable[SkippedRow]) -> LeftOut:
     """Count the skipped rows by reason, the most frequent first, with the first names of each."""
     found = LeftOut()
     for row in skipped:
@@ -138,7 +138,7 @@ def count_reasons(skipped: Iterable[Skipped]) -> LeftOut:
     return found
 
 
-def none_readable(skipped: Sequence[Skipped]) -> str:
+def none_readable(skipped: Sequence[SkippedRow]) -> str:
     """Return the message for a source without a readable image."""
     if not skipped:
         return "the source has no images"
@@ -158,9 +158,9 @@ class _DecodedRow:
 
 def _read(
     source: Source, preprocess: Preprocessing, position: int, previews: bool, hashes: bool
-) -> _DecodedRow | Skipped:
+) -> _DecodedRow | SkippedRow:
     example = read_row(source, position)
-    if isinstance(example, Skipped):
+    if isinstance(example, SkippedRow):
         return example
     try:
         image: Any = example.image
@@ -177,7 +177,7 @@ def _read(
         uri = uri_of(source, example)
         # Bytes have no name of their own, so the message lacks one.
         named = isinstance(example.image, Path) and str(error).startswith(str(example.image))
-        return Skipped(position, uri, reason_of(error), str(error) if named else f"{uri}: {error}")
+        return SkippedRow(position, uri, reason_of(error), str(error) if named else f"{uri}: {error}")
 
 
 def _size_in_file(encoded: Path | bytes, pixels: Pixels) -> tuple[int, int] | None:

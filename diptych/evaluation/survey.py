@@ -23,7 +23,7 @@ from diptych.distributed import (
 from diptych.embed.encode import Encode, Preprocessing, Progress, Vectors, encode_by
 from diptych.embed.source_rows import (
     EmbeddedBatch,
-    Skipped,
+    SkippedRow,
     embed_source,
     encode_source,
     none_readable,
@@ -44,7 +44,7 @@ class Survey(Generic[T]):
     """
 
     picked: dict[int, T]
-    skipped: list[Skipped]
+    skipped: list[SkippedRow]
     images: dict[int, int]
 
 
@@ -54,7 +54,7 @@ class EmbeddedRows:
 
     vectors: Vectors
     positions: list[int]
-    skipped: list[Skipped]
+    skipped: list[SkippedRow]
 
 
 def survey(source: Source, pick: Callable[[Example], T]) -> Survey[T]:
@@ -63,11 +63,11 @@ def survey(source: Source, pick: Callable[[Example], T]) -> Survey[T]:
     What `pick` raises comes out: a wrong label is found here, before the first image is embedded.
     """
     picked: dict[int, T] = {}
-    skipped: list[Skipped] = []
+    skipped: list[SkippedRow] = []
     seen = ImageMarks(len(source))
     for position in range(len(source)):
         row = read_row(source, position)
-        if isinstance(row, Skipped):
+        if isinstance(row, SkippedRow):
             skipped.append(row)
         else:
             picked[position] = pick(row)
@@ -144,7 +144,7 @@ def _collect(
 ) -> EmbeddedRows:
     vectors: list[Vectors] = []
     kept: list[int] = []
-    skipped: list[Skipped] = []
+    skipped: list[SkippedRow] = []
     with everybody_fails_together():
         for batch in batches:
             if batch.positions:

@@ -14,7 +14,7 @@ from diptych.data.left_out import TOO_LARGE, LeftOut, left_out_of
 from diptych.data.sources import folder as folder_module
 from diptych.data.sources.folder import FolderSource, list_folder
 from diptych.data.sources.storage import Strings
-from diptych.embed.source_rows import Skipped, read_row
+from diptych.embed.source_rows import SkippedRow, read_row
 from diptych.errors import DataError
 
 
@@ -294,7 +294,7 @@ def test_a_label_in_json_that_says_nothing_leaves_the_name_of_the_folder(tmp_pat
 def test_an_image_whose_caption_file_is_bad_is_named_itself(tmp_path: Path) -> None:
     fill(tmp_path, a_jpg="", a_json="{", b_jpg="", b_json="{}")
     row = read_row(open_source(tmp_path), 0)
-    assert isinstance(row, Skipped)
+    assert isinstance(row, SkippedRow)
     assert row.uri == str(tmp_path / "a.jpg")
 
 
@@ -303,7 +303,7 @@ def test_an_image_that_went_away_is_counted_by_its_path(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     (tmp_path / "a.jpg").unlink()
     row = read_row(source, 0)
-    assert isinstance(row, Skipped)
+    assert isinstance(row, SkippedRow)
     assert (row.uri, row.reason) == (str(tmp_path / "a.jpg"), "missing image")
 
 

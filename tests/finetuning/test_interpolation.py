@@ -35,10 +35,10 @@ def test_floating_numbers_are_blended_and_counters_are_not() -> None:
 
 
 def test_other_tensors_other_shapes_and_other_shares_are_refused() -> None:
-    with pytest.raises(CheckpointError, match="b are in one alone"):
+    with pytest.raises(CheckpointError, match="b occur in only one"):
         interpolate_weights(FIRST, {**SECOND, "b": torch.zeros(1)}, 0.5)
-    with pytest.raises(CheckpointError, match="a are in one alone, or have another shape"):
+    with pytest.raises(CheckpointError, match="a occur in only one, or have another shape"):
         interpolate_weights(FIRST, {**SECOND, "a": torch.zeros(3)}, 0.5)
     for alpha in (-0.1, 1.1, float("nan")):
-        with pytest.raises(SettingsError, match="share of the fine-tuned weights"):
+        with pytest.raises(SettingsError, match="fraction of the fine-tuned weights"):
             interpolate_weights(FIRST, SECOND, alpha)

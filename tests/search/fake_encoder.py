@@ -10,7 +10,7 @@ import numpy as np
 from diptych.data.example import Example
 from diptych.data.images.thumbnails import Preview
 from diptych.data.sources.opening import Source
-from diptych.embed.source_rows import EmbeddedBatch, Skipped, uri_of
+from diptych.embed.source_rows import EmbeddedBatch, SkippedRow, uri_of
 from diptych.errors import DataError
 
 DIM = 8
@@ -92,7 +92,7 @@ class FakeEncoder:
             example = source[position]
             assert isinstance(example.image, bytes), "a refresh hands out what it has hashed"
             if example.image == DAMAGED:
-                skipped.append(Skipped(position, "?", "unreadable image", f"{example.key}: damaged"))
+                skipped.append(SkippedRow(position, "?", "unreadable image", f"{example.key}: damaged"))
             else:
                 good.append((position, example))
                 self.embedded.append(example.key)

@@ -10,7 +10,7 @@ from torch import Tensor
 from diptych.data.example import Example
 from diptych.data.sources.opening import Source
 from diptych.embed.encode import Preprocessing, Progress, Vectors, embed_texts
-from diptych.embed.source_rows import Skipped, count_reasons
+from diptych.embed.source_rows import SkippedRow, count_reasons
 from diptych.errors import DataError
 from diptych.evaluation.metrics import Integers
 from diptych.evaluation.repeated_images import count_remark, label_remark, without_repeats
@@ -54,7 +54,7 @@ class LabelledRows(NamedTuple):
 
     rows: dict[int, LabelledRow]
     classes: LabelSet
-    skipped: list[Skipped]
+    skipped: list[SkippedRow]
     remarks: tuple[str, ...]
 
     def target(self, positions: Iterable[int]) -> Integers:

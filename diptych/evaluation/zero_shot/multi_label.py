@@ -8,7 +8,7 @@ import numpy as np
 from diptych.data.example import Example
 from diptych.data.sources.opening import Source
 from diptych.embed.encode import Preprocessing, Progress
-from diptych.embed.source_rows import Skipped, count_reasons
+from diptych.embed.source_rows import SkippedRow, count_reasons
 from diptych.errors import DataError
 from diptych.evaluation.metrics import (
     Flags,
@@ -46,7 +46,7 @@ class SeverallyLabelledRows(NamedTuple):
 
     rows: dict[int, SeveralLabels]
     classes: LabelSet
-    skipped: list[Skipped]
+    skipped: list[SkippedRow]
     remarks: tuple[str, ...]
 
     def keys(self, positions: Iterable[int]) -> tuple[str, ...]:

@@ -13,7 +13,14 @@ from diptych.data.example import Example
 from diptych.data.images.photograph import photograph
 from diptych.data.sources.opening import Source
 from diptych.embed.encode import Progress
-from diptych.embed.source_rows import EmbeddedBatch, Skipped, count_reasons, none_readable, read_row, uri_of
+from diptych.embed.source_rows import (
+    EmbeddedBatch,
+    SkippedRow,
+    count_reasons,
+    none_readable,
+    read_row,
+    uri_of,
+)
 from diptych.errors import DataError, ImageError
 from diptych.search.building.caption_rows import with_all_captions
 from diptych.search.building.catalogue import Catalogue
@@ -52,7 +59,7 @@ class Summary:
     unchanged: int = 0
     removed: int = 0  # no longer in the source
     repeated: int = 0  # rows of the source with the uri of an earlier row, which received their captions
-    skipped: list[Skipped] = field(default_factory=list)
+    skipped: list[SkippedRow] = field(default_factory=list)
     total: int = 0  # in the index, over all its sources
 
 
@@ -176,7 +183,7 @@ class _Refresh:
         """Yield the positions of images without a vector, and settle all others on the way."""
         for position in range(len(self._source)):
             example = read_row(self._source, position)
-            if isinstance(example, Skipped):
+            if isinstance(example, SkippedRow):
                 self._summary.skipped.append(example)
                 self._progress(1)
                 continue

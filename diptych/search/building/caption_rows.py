@@ -10,7 +10,7 @@ from diptych.data.example import Example
 from diptych.data.sources.folder import FolderSource
 from diptych.data.sources.opening import Source
 from diptych.data.sources.row_keys import content_key
-from diptych.embed.source_rows import Skipped, read_row
+from diptych.embed.source_rows import SkippedRow, read_row
 from diptych.search.stores.image_rows import item_id
 
 
@@ -25,7 +25,7 @@ def with_all_captions(source: Source) -> Source:
     heads = np.zeros(len(source), np.uint64)
     for position in range(len(source)):
         example = read_row(source, position)
-        if isinstance(example, Skipped):
+        if isinstance(example, SkippedRow):
             continue
         if position == 0 and isinstance(example.image, bytes) and not _is_known_by_content(example):
             return source  # its images lie in shards, where every key is unique
@@ -45,7 +45,7 @@ class _CaptionMerge:
         self._words: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
         for position in np.flatnonzero(repeated).tolist():
             example = read_row(source, position)
-            if isinstance(example, Skipped):
+            if isinstance(example, SkippedRow):
                 continue
             captions, tags = self._words.setdefault(_id(example), ({}, {}))
             captions |= dict.fromkeys(example.captions)

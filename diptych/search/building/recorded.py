@@ -12,7 +12,7 @@ from torch import Tensor
 from diptych.data.sources.opening import Source
 from diptych.embed.embedding_files import EmbeddingsFile
 from diptych.embed.encode import Vectors
-from diptych.embed.source_rows import EmbeddedBatch, Skipped, encode_source
+from diptych.embed.source_rows import EmbeddedBatch, SkippedRow, encode_source
 from diptych.errors import DataError
 from diptych.search.building.catalogue import Lookup
 from diptych.search.stores.image_rows import Half
@@ -70,7 +70,7 @@ class RecordedEmbeddings:
         rows = [next(self._rows.find(bytes.fromhex(one)[:16]), None) for one in batch.sha256]
         kept = [place for place, row in enumerate(rows) if row is not None]
         absent = tuple(
-            Skipped(batch.positions[place], uri, NOT_RECORDED, f"{uri}: has no embedding in {self._path}")
+            SkippedRow(batch.positions[place], uri, NOT_RECORDED, f"{uri}: has no embedding in {self._path}")
             for place, uri in enumerate(batch.uris)
             if rows[place] is None
         )
