@@ -37,7 +37,7 @@ def test_floating_numbers_are_blended_and_counters_are_not() -> None:
 def test_other_tensors_other_shapes_and_other_shares_are_refused() -> None:
     with pytest.raises(CheckpointError, match="b occur in only one"):
         interpolate_weights(FIRST, {**SECOND, "b": torch.zeros(1)}, 0.5)
-    with pytest.raises(CheckpointError, match="a occur in only one, or have another shape"):
+    with pytest.raises(CheckpointError, match="a occur in only one, or differ in shape"):
         interpolate_weights(FIRST, {**SECOND, "a": torch.zeros(3)}, 0.5)
     for alpha in (-0.1, 1.1, float("nan")):
         with pytest.raises(SettingsError, match="fraction of the fine-tuned weights"):
