@@ -28,7 +28,7 @@ from timing import alternate, describe_machine, median_ratio
 
 from diptych.data.images.decoding import read_rgb
 from diptych.serving.guard.connections import GuardedConfig
-from diptych.serving.guard.decoding import DecodingPool
+from diptych.serving.guard.decoding_pool import DecodingPool
 
 SIZES = ((256, 256), (640, 480), (2000, 1500), (4000, 3000))
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

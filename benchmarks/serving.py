@@ -48,7 +48,7 @@ from diptych.search.manifest import FORMAT_VERSION, Manifest, next_table, write_
 from diptych.search.stores.connect import connect
 from diptych.search.stores.image_rows import Batch
 from diptych.search.stores.protocol import Database
-from diptych.serving.guard.decoding import DecodingPool
+from diptych.serving.guard.decoding_pool import DecodingPool
 from diptych.serving.server import address_of, build_server, build_service, listening
 from diptych.serving.server_settings import Settings
 

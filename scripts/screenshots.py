@@ -21,7 +21,7 @@ from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
 from diptych.search.image_index import Index
 from diptych.search.stores.connect import connect
-from diptych.serving.guard.decoding import DecodingPool
+from diptych.serving.guard.decoding_pool import DecodingPool
 from diptych.serving.server import address_of, build_server, build_service, listening
 from diptych.serving.server_settings import Settings
 

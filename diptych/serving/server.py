@@ -9,11 +9,11 @@ from diptych.errors import SettingsError
 from diptych.models.image_model import ImageModel
 from diptych.search.image_index import Index
 from diptych.serving.app import create_app
-from diptych.serving.encoders import Decode, Towers
 from diptych.serving.guard.connections import ConnectionLimits, GuardedConfig
-from diptych.serving.guard.decoding import DecodingPool
+from diptych.serving.guard.decoding_pool import DecodingPool
 from diptych.serving.lifecycle import GracefulServer
 from diptych.serving.prometheus import Metrics
+from diptych.serving.served_model import Decode, Towers
 from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
 

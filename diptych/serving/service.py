@@ -25,9 +25,9 @@ from diptych.search.stores.filters import columns_of
 from diptych.search.stores.image_rows import Item
 from diptych.serving import uploads
 from diptych.serving.batching import Room
-from diptych.serving.encoders import Towers
 from diptych.serving.originals import Original, read_original
 from diptych.serving.prometheus import Metrics
+from diptych.serving.served_model import Towers
 from diptych.serving.server_settings import Settings
 
 P = ParamSpec("P")

@@ -11,7 +11,7 @@ import pytest
 
 from diptych.embed.encode import Vectors
 from diptych.models.image_model import ImageModel
-from diptych.serving import encoders
+from diptych.serving import served_model
 
 
 class SlowTexts:
@@ -21,9 +21,9 @@ class SlowTexts:
         self.sizes: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
-        self._encode = encoders.encode_tokens
+        self._encode = served_model.encode_tokens
         self._seconds = seconds
-        monkeypatch.setattr(encoders, "encode_tokens", self._slowly)
+        monkeypatch.setattr(served_model, "encode_tokens", self._slowly)
 
     def _slowly(self, model: ImageModel, tokens: Any) -> Vectors:
         self.sizes.append(len(tokens))

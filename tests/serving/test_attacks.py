@@ -30,7 +30,7 @@ from diptych.search.encoder import Encoder
 from diptych.search.image_index import Index
 from diptych.serving.app import create_app
 from diptych.serving.guard import headers
-from diptych.serving.guard.decoding import DecodingPool
+from diptych.serving.guard.decoding_pool import DecodingPool
 from diptych.serving.guard.tokens import Scope, Tokens
 from diptych.serving.page import static as page_static
 from diptych.serving.server import build_service

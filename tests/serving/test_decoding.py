@@ -22,8 +22,8 @@ from PIL import Image
 
 from diptych.data.images.decoding import Limits, Pixels, read_rgb
 from diptych.errors import ImageError
-from diptych.serving.guard import decoding
-from diptych.serving.guard.decoding import DecodingLimits, DecodingPool
+from diptych.serving.guard import decoding_pool
+from diptych.serving.guard.decoding_pool import DecodingLimits, DecodingPool
 
 SMALL = DecodingLimits(
     image=Limits(file_bytes=2_000_000, pixels=4_000_000, side=65_535, formats=("JPEG", "PNG", "WebP", "GIF")),
@@ -406,7 +406,7 @@ def alive(pool: DecodingPool) -> list[int]:
     return [child._process.pid for child in list_of(pool) if child._process.poll() is None]
 
 
-def list_of(pool: DecodingPool) -> list[decoding._Child]:
+def list_of(pool: DecodingPool) -> list[decoding_pool._Child]:
     children = [pool._idle.get() for _ in range(pool._idle.qsize())]
     for child in children:
         pool._idle.put(child)
@@ -432,7 +432,7 @@ def test_no_child_outlives_its_pool() -> None:
 def test_no_child_outlives_a_server_that_is_killed() -> None:
     program = (
         "import asyncio, os, signal\n"
-        "from diptych.serving.guard.decoding import DecodingPool\n"
+        "from diptych.serving.guard.decoding_pool import DecodingPool\n"
         "pool = DecodingPool().__enter__()\n"
         "print(*[pool._idle.get()._process.pid for _ in range(2)], flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -1,4 +1,4 @@
-"""The process that decodes foreign pictures for `decoding`: one socket, some shared memory, nothing else.
+"""The process that decodes foreign pictures for `decoding_pool`: one socket, some shared memory, nothing else.
 
 Started as `python -m diptych.serving.guard.decoding_child SOCKET MEMORY LIMITS`, two descriptors and JSON. Before it
 reads its first image it gives up whatever decoding does not need: more memory, new files and sockets, writing to files,
