@@ -20,6 +20,7 @@ from diptych.runs.sweep_tpe import propose
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe
 from diptych.training.saving.layout import CHECKPOINTS, RECIPE, RESULTS
+from diptych.training.saving.resuming import as_written_now
 from diptych.training.settings import Recipe
 
 # A recipe, the folder of its run, whether to go on with it, the device, and where to tell about it.
@@ -110,6 +111,7 @@ def _begin(folder: Path, sweep: Sweep, planned: Sequence[Mapping[str, Any]]) -> 
         return trials
     known = read_sweep(folder)
     before, now = json.loads((folder / SWEEP).read_text("utf-8"))["asked"], _asked(sweep)
+    before["recipe"] = json.loads(json.dumps(as_written_now(before["recipe"], folder / SWEEP)))
     changed = [name for name in now | before if now.get(name) != before.get(name)]
     if changed:
         raise SettingsError(

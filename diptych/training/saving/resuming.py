@@ -28,11 +28,7 @@ def refuse_other_settings(asked: Path, before: Mapping[str, Any], recipe: Recipe
     asked: the file with the settings before, which may be of an older version: what it lacks has its default, and
         what only other approaches and optimizers read, which older versions wrote too, does not count.
     """
-    wanted = plain(recipe)
-    # Where a setting is gone, it is named as one that differs.
-    with contextlib.suppress(SettingsError):
-        before = plain(build(Recipe, without_unread(before, before), str(asked)))
-    found = list(_differences(before, wanted, ""))
+    found = list(_differences(as_written_now(before, asked), plain(recipe), ""))
     if found:
         more = f", and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
         hint = (
@@ -44,6 +40,16 @@ def refuse_other_settings(asked: Path, before: Mapping[str, Any], recipe: Recipe
             f"{asked}: the run was started with other settings: {'; '.join(found[:_MOST_NAMED])}{more}{hint}. Resume "
             "with the recipe that it was started with, or name another folder with --out"
         )
+
+
+def as_written_now(before: Mapping[str, Any], place: Path) -> Mapping[str, Any]:
+    """Return plain settings, which an older version may have written to `place`, as this version writes them.
+
+    A setting that is gone stays in them, as one that differs.
+    """
+    with contextlib.suppress(SettingsError):
+        return plain(build(Recipe, without_unread(before, before), str(place)))
+    return before
 
 
 def _differences(before: Any, wanted: Any, name: str) -> Iterator[str]:
