@@ -267,3 +267,11 @@ def test_a_damaged_image_is_refused_by_name(tmp_path: Path) -> None:
 
     with pytest.raises(ImageError, match=r"cut\.jpg"):
         Preprocess(32)(path)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((40, 3), np.uint8), np.zeros((3, 40, 40), np.uint8), np.zeros((40, 40, 3), np.float32)]
+)
+def test_an_array_that_is_not_8_bit_rgb_is_refused(array: np.ndarray[Any, Any]) -> None:
+    with pytest.raises(ImageError, match=r"expected 8-bit RGB \(height, width, 3\)"):
+        Preprocess(16)(array)

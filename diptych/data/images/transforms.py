@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from diptych.data.images.decoding import WHITE, Colour, ImageSource, Pixels, read_rgb
-from diptych.errors import SettingsError
+from diptych.errors import ImageError, SettingsError
 
 Interpolation: TypeAlias = Literal["bicubic", "bilinear"]
 ResizeMode: TypeAlias = Literal["shortest", "squash", "longest"]
@@ -71,7 +71,18 @@ class Preprocess:
         return values.div_(255).sub_(mean).div_(std)
 
     def pixels(self, image: ImageSource | Pixels) -> Pixels:
-        """Return the square that the model sees, as 8-bit RGB; from an image, or from the array of `read_rgb`."""
+        """Return the square that the model sees, as 8-bit RGB; from an image, or from the array of `read_rgb`.
+
+        Raises:
+            ImageError: the image cannot be read, or an array is not 8-bit RGB.
+        """
+        if isinstance(image, np.ndarray) and (
+            image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3
+        ):
+            raise ImageError(
+                f"an array of {image.dtype} and shape {image.shape}: expected 8-bit RGB (height, width, 3); several "
+                "images are a list of arrays, paths or Pillow images"
+            )
         whole = image if isinstance(image, np.ndarray) else read_rgb(image, self.background)
         size = self.scaled_size(whole.shape[1], whole.shape[0])
         kept = (min(size[0], self.resolution), min(size[1], self.resolution))
