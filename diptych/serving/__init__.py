@@ -1,1 +1,1 @@
-"""An index served over HTTP: the API, and the page for people."""
+"""Serve an index over HTTP: the API and the search page."""

@@ -1,4 +1,4 @@
-"""The application: routes, errors, and the layers that every request passes."""
+"""The ASGI application: its routes, errors and middleware."""
 
 import contextlib
 import sys
@@ -23,7 +23,7 @@ from diptych.serving.service import Service
 
 
 def create_app(service: Service, settings: Settings) -> FastAPI:
-    """The API and the page over one service, which starts and stops with the application."""
+    """Build the API and the page over one service. The service starts and stops with the application."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -32,14 +32,14 @@ def create_app(service: Service, settings: Settings) -> FastAPI:
 
     app = _Api(
         title="Diptych",
-        summary="Search one's own pictures with words and pictures.",
+        summary="Search an image collection by text and by image.",
         version=diptych.__version__,
         lifespan=lifespan,
-        # They load their scripts from elsewhere, which the page's policy forbids.
+        # These pages load scripts from other sites, which the content security policy forbids.
         docs_url=None,
         redoc_url=None,
         middleware=[
-            # The outermost first: every answer is logged and has its headers, also one that is refused on the way in.
+            # The outermost first: refused requests are logged and get the security headers too.
             Middleware(AccessLog, stream=sys.stderr),
             Middleware(RequestMetrics, metrics=service.metrics),
             Middleware(SecurityHeaders),
@@ -66,8 +66,7 @@ def create_app(service: Service, settings: Settings) -> FastAPI:
 
 
 class _Api(FastAPI):
-    """FastAPI, whose OpenAPI document says what the routes share: how to prove who one is, what a problem looks
-    like."""
+    """FastAPI with an OpenAPI document that describes authentication and the form of a problem."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -78,9 +77,9 @@ class _Api(FastAPI):
             for name in (
                 "HTTPValidationError",
                 "ValidationError",
-            ):  # FastAPI's own form, which is not used here
+            ):  # FastAPI's own forms, which this server does not send
                 schemas.pop(name, None)
             document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-            document["security"] = [{"bearer": []}, {}]  # {}: on loopback a server may have no tokens
+            document["security"] = [{"bearer": []}, {}]  # {}: a server on loopback may have no tokens
             self.openapi_schema = document
         return self.openapi_schema

@@ -17,22 +17,22 @@ from diptych.serving.prometheus import Metrics
 
 T = TypeVar("T")
 
-# A batch waits this many times its `wait` where more and more keep coming.
+# A batch waits at most this many times its `wait`, even if new items keep coming.
 _LONGEST = 4
 
 
 class OverloadedError(DiptychError):
-    """A queue is full; `retry_after` is in whole seconds."""
+    """A queue is full. `retry_after`: whole seconds."""
 
     def __init__(self, queue: str, limit: int, retry_after: int = 1) -> None:
         super().__init__(
-            f"{limit} {queue} are waiting already, the most that this server takes; ask again in {retry_after} s"
+            f"the queue of {queue} is full (this server holds at most {limit}); try again in {retry_after} s"
         )
         self.retry_after = retry_after
 
 
 class Room:
-    """How much work of a kind may be in the server at a time. Whoever does not fit is told at once."""
+    """Limit how much work of one kind is in the server at a time. Work over the limit is refused at once."""
 
     def __init__(self, name: str, limit: int, metrics: Metrics) -> None:
         """name: a plural, for messages and metrics."""
@@ -45,7 +45,7 @@ class Room:
         """Hold `count` places during the body.
 
         Raises:
-            OverloadedError: there are not as many.
+            OverloadedError: fewer places are free.
         """
         if self.taken + count > self.limit:
             self._metrics.refused.labels(self.name).inc()
@@ -61,8 +61,8 @@ class Room:
         self._metrics.queue_depth.labels(self.name).set(self.taken)
 
 
-class _Waiting(Generic[T]):
-    """One item and the answer that somebody waits for."""
+class _Entry(Generic[T]):
+    """One item of the queue, and the future of its answer."""
 
     __slots__ = ("answer", "item")
 
@@ -71,15 +71,15 @@ class _Waiting(Generic[T]):
 
 
 class Batcher(Generic[T]):
-    """Runs items of many requests through one function, up to `most` at a time, in the order of their arrival.
+    """Run the items of many requests through one function, at most `most` at a time, first come first served.
 
-    A batch begins when the model is free and something waits; it takes what has come by then. Clients that were
-    answered ask again soon. So it waits until as many items are there as at the end of the batch before it, as long as
-    no `wait` seconds pass without a new one, and at most 4 times that in all. Who is alone never waits. `model` is held
-    during a pass: batchers that share it take turns, so that each fills up while the others compute. Items of requests
-    that were cancelled are dropped before their turn. An item that the function refuses fails alone.
+    A batch begins when the model is free and items wait. Clients that were answered ask again soon, so a batch first
+    waits for as many items as there were at the end of the last batch. It stops waiting after `wait` seconds without
+    a new item, and after 4 times `wait` in all. A single client never waits. The lock `model` is held during a pass:
+    batchers that share it take turns, and each fills up while the others compute. Items of cancelled requests are
+    dropped before their turn. If the function refuses an item, only that item fails.
 
-    Used from one event loop, between `start` and `stop`.
+    Use it from one event loop, between `start` and `stop`.
     """
 
     def __init__(
@@ -94,11 +94,11 @@ class Batcher(Generic[T]):
         executor: Executor,
         metrics: Metrics,
     ) -> None:
-        """function: n items to (n, dim), called in `executor`."""
+        """Args: `function` maps n items to (n, dim); it is called in `executor`."""
         self.room = room
         self._modality, self._function, self._most, self._wait = modality, function, most, wait
         self._model, self._executor, self._metrics = model, executor, metrics
-        self._waiting: deque[_Waiting[T]] = deque()
+        self._waiting: deque[_Entry[T]] = deque()
         self._arrived = asyncio.Event()
         self._company = 0  # items that were computed or waiting when the last batch ended
         self._task: asyncio.Task[None] | None = None
@@ -108,7 +108,7 @@ class Batcher(Generic[T]):
         self._task = asyncio.create_task(self._serve(), name=f"batches of {self._modality}")
 
     async def stop(self) -> None:
-        """Stop; who still waits is told that the request was cancelled."""
+        """Stop, and cancel the requests that still wait."""
         if self._task is None:
             return
         self._task.cancel()
@@ -118,16 +118,16 @@ class Batcher(Generic[T]):
             self._waiting.popleft().answer.cancel()
 
     def retry_after(self) -> int:
-        """Whole seconds until what is in the server now will have been computed."""
+        """Estimate the whole seconds until all present items are computed, 1 to 60."""
         return max(1, min(60, math.ceil(self._seconds_per_item * self.room.taken)))
 
     async def run(self, items: Sequence[T]) -> Vectors:
-        """(n, dim) for n items, at least one. The caller holds as many places of `room`."""
+        """Compute (n, dim) for n items, at least one. The caller holds n places of `room`."""
         loop = asyncio.get_running_loop()
-        entries = [_Waiting(item, loop.create_future()) for item in items]
+        entries = [_Entry(item, loop.create_future()) for item in items]
         self._waiting.extend(entries)
         self._arrived.set()
-        # gather cancels what it waits for when the request is cancelled, or when one of its items fails.
+        # gather cancels the other futures when the request is cancelled, or when one of its items fails.
         return np.stack(await asyncio.gather(*(entry.answer for entry in entries)))
 
     async def _serve(self) -> None:
@@ -135,14 +135,14 @@ class Batcher(Generic[T]):
             await self._arrived.wait()
             await self._gather()
             async with self._model:
-                # Taken when the model is free, not before: whatever came meanwhile goes along.
+                # Take the batch once the model is free, so that items that came meanwhile are in it.
                 batch = self._take()
                 if batch:
                     await self._compute(batch)
                     self._company = len(batch) + len(self._waiting)
 
     async def _gather(self) -> None:
-        """Wait for those who are likely to come."""
+        """Wait for the items that are likely to come."""
         clock = asyncio.get_running_loop().time
         end = clock() + _LONGEST * self._wait
         while len(self._waiting) < min(self._company, self._most) and (left := end - clock()) > 0:
@@ -152,8 +152,8 @@ class Batcher(Generic[T]):
             except TimeoutError:
                 return
 
-    def _take(self) -> list[_Waiting[T]]:
-        batch: list[_Waiting[T]] = []
+    def _take(self) -> list[_Entry[T]]:
+        batch: list[_Entry[T]] = []
         while self._waiting and len(batch) < self._most:
             entry = self._waiting.popleft()
             if not entry.answer.done():
@@ -164,14 +164,14 @@ class Batcher(Generic[T]):
             self._arrived.set()
         return batch
 
-    async def _compute(self, batch: list[_Waiting[T]]) -> None:
+    async def _compute(self, batch: list[_Entry[T]]) -> None:
         try:
             rows = await self._pass([entry.item for entry in batch])
         except Exception as error:
             if len(batch) == 1:
                 _fail(batch[0], error)
                 return
-            for entry in batch:  # whichever item it was, the others are not to suffer for it
+            for entry in batch:  # one by one: only the bad item may fail
                 await self._compute([entry])
             return
         for entry, row in zip(batch, rows, strict=True):
@@ -191,6 +191,6 @@ class Batcher(Generic[T]):
         return rows
 
 
-def _fail(entry: _Waiting[T], error: Exception) -> None:
+def _fail(entry: _Entry[T], error: Exception) -> None:
     if not entry.answer.done():
         entry.answer.set_exception(error)

@@ -1,4 +1,4 @@
-"""The end of requests and of servers: nothing is computed for a client that has left, and nobody is cut off."""
+"""How requests and servers end: cancel the work of clients that left, and finish requests under way before stopping."""
 
 import asyncio
 import contextlib
@@ -15,11 +15,11 @@ from diptych.serving.prometheus import Metrics
 
 
 class GracefulServer(uvicorn.Server):
-    """uvicorn that ends well on SIGTERM and SIGINT: no new connection is taken, every request under way is
-    answered, and then `run` returns. A second signal ends it at once.
+    """Run uvicorn and end it in order on SIGTERM and SIGINT.
 
-    `stopping` is called with the first signal. (uvicorn itself would send itself the signal again in the end, and so
-    turn an orderly exit into a death by signal.)
+    On the first signal `stopping` is called, new connections are refused and all requests under way are answered; then
+    `run` returns. A second signal ends the server at once. (uvicorn would raise the signal again at the end, and the
+    process would seem killed.)
     """
 
     def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
@@ -32,7 +32,7 @@ class GracefulServer(uvicorn.Server):
         self.stop()
 
     def stop(self) -> None:
-        """What a signal does; from any thread."""
+        """Stop as a signal does. Any thread may call it."""
         self._stopping()
         self.should_exit = True
 
@@ -52,7 +52,7 @@ class GracefulServer(uvicorn.Server):
 
 
 class CancelWhenGone:
-    """ASGI middleware: a request whose client closes the connection is cancelled, and its work leaves the queues."""
+    """ASGI middleware that cancels a request, and its queued work, when the client closes the connection."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -61,7 +61,7 @@ class CancelWhenGone:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        # One message ahead of the application, no more: a body is not to pile up here.
+        # At most one message ahead of the application, so that a body does not pile up here.
         messages: asyncio.Queue[Message | Exception] = asyncio.Queue(1)
         gone = False
 
@@ -80,9 +80,7 @@ class CancelWhenGone:
             while not gone:
                 try:
                     message = await receive()
-                except (
-                    Exception
-                ) as error:  # a body that is too large, or what else a layer outside objects to
+                except Exception as error:  # an outer layer refuses: a body that is too large, for example
                     await messages.put(error)
                     return
                 if message["type"] == "http.disconnect":
@@ -96,7 +94,7 @@ class CancelWhenGone:
         try:
             await answering
         except asyncio.CancelledError:
-            if not gone:  # it is the server that cancels
+            if not gone:  # the server cancels, not the client
                 answering.cancel()
                 raise
         finally:
@@ -104,7 +102,7 @@ class CancelWhenGone:
 
 
 class RequestMetrics:
-    """ASGI middleware that times requests by the template of their route, which is all that is kept of a path."""
+    """ASGI middleware that times requests by the template of their route. Paths themselves are not recorded."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -114,7 +112,7 @@ class RequestMetrics:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start, status = time.perf_counter(), 499  # nginx's number for a client that left
+        start, status = time.perf_counter(), 499  # nginx's status for a client that left
 
         async def noting(message: Message) -> None:
             nonlocal status
@@ -126,7 +124,7 @@ class RequestMetrics:
             await self.app(scope, receive, noting)
         finally:
             path = getattr(scope.get("route"), "path", "none")
-            # Anybody can make up a method; each would be a series of its own.
+            # A client can invent methods, and each would be a time series of its own.
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self.metrics.request_seconds.labels(method, path, str(status)).observe(
                 time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""The pictures themselves: the bytes of the file that an index has recorded, and of no other."""
+"""Original image files: only the bytes that the index recorded are sent."""
 
 import hashlib
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from diptych.data.images.decoding import DEFAULT_LIMITS, format_of
 from diptych.search.stores.image_rows import Item
 
-# Every format that is read.
+# Every format that Diptych reads.
 _TYPES = {
     "JPEG": "image/jpeg",
     "PNG": "image/png",
@@ -24,24 +24,23 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """The file of a picture."""
+    """An image file."""
 
     data: bytes
-    content_type: str  # by its first bytes, not by its name
+    content_type: str  # from its first bytes, not from its name
     sha256: str
 
 
 def read_original(item: Item) -> Original | None:
-    """The file that `item` was made of; None where there is none: it has gone or changed, or lies inside another file.
+    """Read the file of `item`. Return None if it is missing, has changed, or lies inside another file.
 
-    The hash decides. So whatever a path leads to by now, a link or a device, only the bytes that somebody put into the
-    index leave the machine.
+    The hash decides. A path may lead to a link or a device by now; only bytes that were indexed leave the machine.
     """
     path = Path(item.uri)
     if item.mtime_ns is None or not path.is_absolute() or item.size > DEFAULT_LIMITS.file_bytes:
         return None
     try:
-        # Not blocking: a path may have become a pipe, on which opening would wait for ever.
+        # Non-blocking: if the path has become a pipe, a plain open would wait for ever.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):

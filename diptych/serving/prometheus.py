@@ -1,4 +1,4 @@
-"""What a server counts and measures, for Prometheus."""
+"""The metrics of a server, for Prometheus."""
 
 import contextlib
 import time
@@ -24,53 +24,53 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    """The measurements of one server, in a registry of its own."""
+    """Hold the metrics of one server, in a registry of its own."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self.request_seconds = Histogram(
             "diptych_request_seconds",
-            "Time to answer a request, by its route.",
+            "Seconds to answer a request, by route.",
             ("method", "route", "status"),
             buckets=_SECONDS,
             registry=self._registry,
         )
         self.batch_size = Histogram(
             "diptych_batch_size",
-            "Texts or pictures in one pass through the model.",
+            "Texts or images in one pass through the model.",
             ("modality",),
             buckets=_SIZES,
             registry=self._registry,
         )
         self.encode_seconds = Histogram(
             "diptych_encode_seconds",
-            "Time of one pass through the model.",
+            "Seconds of one pass through the model.",
             ("modality",),
             buckets=_SECONDS,
             registry=self._registry,
         )
         self.index_seconds = Histogram(
             "diptych_index_seconds",
-            "Time of one operation of the index.",
+            "Seconds of one operation of the index.",
             ("operation",),
             buckets=_SECONDS,
             registry=self._registry,
         )
         self.queue_depth = Gauge(
             "diptych_queue_depth",
-            "Work that waits or is being done.",
+            "Items that wait or are being computed, by queue.",
             ("queue",),
             registry=self._registry,
         )
         self.refused = Counter(
             "diptych_refused",
-            "Requests answered 429, by the queue that was full.",
+            "Requests refused with status 429, by the queue that was full.",
             ("queue",),
             registry=self._registry,
         )
         self.cached_texts = Counter(
             "diptych_text_cache",
-            "Texts looked up in the cache of vectors.",
+            "Texts looked up in the cache of vectors, by result.",
             ("result",),
             registry=self._registry,
         )
@@ -85,16 +85,16 @@ class Metrics:
             self.index_seconds.labels(operation).observe(time.perf_counter() - start)
 
     def watch_index(self, stats: Callable[[], "Stats"]) -> None:
-        """Report how the index lies in its place, asked whenever the page of metrics is."""
+        """Report the size and state of the index. `stats` is called on each request for the metrics."""
         self._registry.register(_IndexCollector(stats))
 
     def page(self) -> bytes:
-        """Everything, in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
 class _IndexCollector(Collector):
-    """Gauges of `Stats`; where the index cannot be read, only that it cannot."""
+    """Collect gauges from `Stats`. If the index cannot be read, only `diptych_index_up` is reported, as 0."""
 
     def __init__(self, stats: Callable[[], "Stats"]) -> None:
         self._stats = stats
@@ -109,16 +109,16 @@ class _IndexCollector(Collector):
             yield GaugeMetricFamily("diptych_index_up", "Whether the index can be read.", 0)
             return
         yield GaugeMetricFamily("diptych_index_up", "Whether the index can be read.", 1)
-        yield GaugeMetricFamily("diptych_index_rows", "Pictures in the index.", stats.rows)
+        yield GaugeMetricFamily("diptych_index_rows", "Images in the index.", stats.rows)
         yield GaugeMetricFamily(
             "diptych_index_unindexed_rows",
-            "Pictures that an approximate search compares one by one.",
+            "Images outside the approximate index, which a search compares one by one.",
             stats.unindexed,
         )
         yield GaugeMetricFamily(
-            "diptych_index_fragments", "Pieces of the table that a search visits.", stats.fragments
+            "diptych_index_fragments", "Fragments of the table that a search reads.", stats.fragments
         )
         yield GaugeMetricFamily(
-            "diptych_index_versions", "States of the table that can be read.", stats.versions
+            "diptych_index_versions", "Versions of the table that can be read.", stats.versions
         )
-        yield GaugeMetricFamily("diptych_index_bytes", "Size of the table.", stats.bytes)
+        yield GaugeMetricFamily("diptych_index_bytes", "Bytes of the table.", stats.bytes)

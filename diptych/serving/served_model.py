@@ -1,4 +1,4 @@
-"""The model behind a server: texts and pictures of many requests, in batches, to vectors."""
+"""The model of a server: embeds the texts and images of many requests in batches."""
 
 import asyncio
 from collections import OrderedDict
@@ -23,17 +23,16 @@ from diptych.serving.batching import Batcher, Room
 from diptych.serving.prometheus import Metrics
 from diptych.serving.server_settings import Settings
 
-# From the bytes of an encoded picture to its pixels (height, width, 3); ImageError for what is none.
+# The bytes of an image file to pixels (height, width, 3). Raises ImageError.
 Decode: TypeAlias = Callable[[bytes], Awaitable[Pixels]]
 
 R = TypeVar("R")
 
 
 class Towers:
-    """Both towers of one model, each behind a batcher; `async with` starts and stops them.
+    """Run both towers of one model, each behind a batcher; `async with` starts and stops them.
 
-    All passes run in one thread, one after the other: two at a time would share the same cores, and each take twice
-    as long.
+    All passes run one after the other in one thread: two at a time would share the cores and take twice as long each.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class Towers:
     ) -> None:
         self.encoder = Encoder(model, preprocess, name)
         self.name, self.fingerprint, self.dim = name, self.encoder.fingerprint, self.encoder.dim
-        self.head = model.class_head  # of classes that the model has learned from labels
+        self.head = model.class_head  # of the classes that the model was fine-tuned on
         self.logit_scale = float(model.logit_scale.detach().float().exp())
         self._decode = decode
         self._model, self._preprocess = model, preprocess
@@ -85,7 +84,7 @@ class Towers:
         self._pictures = batcher(
             "image", lambda rows: encode_pixels(self._model, rows), settings.picture_batch, pictures
         )
-        self._seen = batcher(
+        self._class_features = batcher(
             "classified",
             encode_by(self._model, self._model.class_features),
             settings.picture_batch,
@@ -93,22 +92,22 @@ class Towers:
         )
         self._texts.start()
         self._pictures.start()
-        self._seen.start()
+        self._class_features.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._texts.stop()
         await self._pictures.stop()
-        await self._seen.stop()
+        await self._class_features.stop()
         self._worker.shutdown()
         self._preprocessors.shutdown()
 
     async def texts(self, texts: Sequence[str], *, truncate: bool = False) -> Vectors:
-        """(n, dim) for n texts, at least one; those that were asked for lately are not computed again.
+        """Embed n texts, at least one: (n, dim). Recent texts come from a cache.
 
         Raises:
             TextError: a text is too long and `truncate` is off, or is not valid Unicode.
-            OverloadedError: too many are waiting.
+            OverloadedError: too many texts are waiting.
         """
         found = {text: self._recall((text, truncate)) for text in dict.fromkeys(texts)}
         new = [text for text, vector in found.items() if vector is None]
@@ -122,33 +121,33 @@ class Towers:
         return np.stack([found[text] for text in texts])  # type: ignore[misc]
 
     async def decode(self, data: bytes) -> Pixels:
-        """The pixels (height, width, 3) of an encoded picture.
+        """Decode an image file to pixels (height, width, 3).
 
         Raises:
-            ImageError: it cannot be read.
-            OverloadedError: too many are waiting.
+            ImageError: the file cannot be read.
+            OverloadedError: too many images are waiting.
         """
         with self._room_for([data]):
             return await self._decode(data)
 
     async def pictures(self, pictures: Sequence[bytes]) -> Vectors:
-        """(n, dim) for n encoded pictures, at least one.
+        """Embed n image files, at least one: (n, dim).
 
         Raises:
-            ImageError: one cannot be read; of several, its number is in the message, from 0.
-            OverloadedError: too many are waiting.
+            ImageError: a file cannot be read; among several, the message has its index, from 0.
+            OverloadedError: too many images are waiting.
         """
-        # The places are taken before decoding, so that what lies in memory is bounded.
+        # Take the places before decoding, so that the pixels in memory are bounded.
         with self._room_for(pictures):
             return await self._run(await self._decoded(pictures), self._pictures)
 
-    async def seen(self, pictures: Sequence[bytes]) -> Vectors:
-        """(n, width) for n encoded pictures: what `head`, which must be there, sees. It raises what `pictures` does."""
+    async def class_features(self, pictures: Sequence[bytes]) -> Vectors:
+        """Return the features (n, width) of n image files that `head` classifies. Raises as `pictures` does."""
         with self._room_for(pictures):
-            return await self._run(await self._decoded(pictures), self._seen)
+            return await self._run(await self._decoded(pictures), self._class_features)
 
     async def pictures_with_previews(self, pictures: Sequence[bytes]) -> tuple[Vectors, list[Preview]]:
-        """The same, and what an index shows of each picture."""
+        """Embed n image files and make the preview of each. Raises as `pictures` does."""
         with self._room_for(pictures):
             decoded = await self._decoded(pictures)
             previews = [await self._in_thread(preview, pixels) for pixels in decoded]
@@ -158,11 +157,11 @@ class Towers:
         return self._pictures.room.taking(len(pictures), retry_after=self._pictures.retry_after())
 
     async def _decoded(self, pictures: Sequence[bytes]) -> list[Pixels]:
-        # All are waited for, also after a failure: until then their pixels lie in memory, and hold their places.
+        # Wait for all, also after a failure: their pixels are in memory until then, and hold their places.
         found = await asyncio.gather(*map(self._decode, pictures), return_exceptions=True)
         for number, one in enumerate(found):
             if isinstance(one, ImageError) and len(found) > 1:
-                raise ImageError(f"picture {number}: {one}") from one
+                raise ImageError(f"image {number}: {one}") from one
             if isinstance(one, BaseException):
                 raise one
         return cast(list[Pixels], found)
@@ -177,7 +176,7 @@ class Towers:
     def _tokens(self, text: str, truncate: bool) -> Tensor:
         if len(text) > self._settings.text_characters:
             raise TextError(
-                f"text of {len(text):,} characters, beginning {text[:40]!r}: this server reads at most "
+                f"text of {len(text):,} characters, beginning {text[:40]!r}: expected at most "
                 f"{self._settings.text_characters:,}; shorten it"
             )
         return tokenizer.tokenize([text], context_length=self._model.context_length, truncate=truncate)[0]

@@ -1,4 +1,4 @@
-"""From an index and a model to a server that listens, and ends well."""
+"""Serve an index and a model: bind the port, build the application, run until a signal."""
 
 import asyncio
 import socket
@@ -27,13 +27,13 @@ def serve(
     *,
     announce: Callable[[str], None],
 ) -> None:
-    """Serve an index until SIGTERM or SIGINT; `announce` gets the address once it answers.
+    """Serve an index until SIGTERM or SIGINT. `announce` is called with the address once the server answers.
 
     Raises:
-        SettingsError: the address cannot be listened on.
+        SettingsError: the server cannot listen on the address.
         SearchIndexError: the index was filled by another model.
     """
-    # The port first: whoever is told that it is taken has not waited for anything.
+    # Bind the port first: a port that is taken is reported before anything slow.
     with listening(settings.host, settings.port) as listener, DecodingPool() as decoding:
         service = build_service(index, model, preprocess, name, settings, decode=decoding.decode)
         server = build_server(service, settings)
@@ -52,14 +52,14 @@ def serve(
 def build_service(
     index: Index, model: ImageModel, preprocess: Preprocess, name: str, settings: Settings, *, decode: Decode
 ) -> Service:
-    """The service of one index; `decode` reads the pictures of requests."""
+    """Build the service of one index. `decode` reads the images of requests."""
     metrics = Metrics()
     towers = Towers(model, preprocess, name, decode=decode, settings=settings, metrics=metrics)
     return Service(index, towers, settings, metrics)
 
 
 def build_server(service: Service, settings: Settings) -> GracefulServer:
-    """The server of a service; its `serve` takes the listening socket."""
+    """Build the server of a service. Its `serve` takes the listening socket."""
     limits = ConnectionLimits(drain_seconds=int(settings.drain_seconds))
     config = GuardedConfig(create_app(service, settings), settings.host, settings.port, limits)
 
@@ -70,10 +70,10 @@ def build_server(service: Service, settings: Settings) -> GracefulServer:
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that is bound to an address; the server begins to listen on it.
+    """Return a socket bound to an address; the server starts to listen on it.
 
     Raises:
-        SettingsError: there is no such address here, or another program has the port.
+        SettingsError: this machine does not have the address, or another program uses the port.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -88,12 +88,13 @@ def listening(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         raise SettingsError(
-            f"{host}:{port}: cannot be listened on ({error.strerror or error}); choose another with --host and --port"
+            f"{host}:{port}: cannot listen here ({error.strerror or error}); choose another address with --host and "
+            "--port"
         ) from error
     return bound
 
 
 def address_of(listener: socket.socket) -> str:
-    """Where a browser finds a server."""
+    """Return the URL of a server for a browser."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

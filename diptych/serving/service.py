@@ -1,4 +1,4 @@
-"""What a server can do, for the API and the page alike: search, look at pictures, embed, classify, change the index."""
+"""The operations of a server, for the API and the page: search, show images, embed, classify, change the index."""
 
 import asyncio
 import dataclasses
@@ -35,16 +35,16 @@ R = TypeVar("R")
 
 
 class NotFoundError(SearchIndexError):
-    """A picture that is named by its id is not in the index."""
+    """The index has no image with the id that a request names."""
 
 
 class ForbiddenError(SettingsError):
-    """The server was started without what a request needs."""
+    """The server was started without an option that a request needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """The small copy of a picture."""
+    """A small JPEG copy of an image."""
 
     data: bytes  # JPEG
     version: str  # changes with the bytes
@@ -52,17 +52,17 @@ class Thumbnail:
 
 @dataclass(frozen=True, slots=True)
 class NewPicture:
-    """A picture to be added."""
+    """An image to add to the index."""
 
     data: bytes  # of the file
     caption: str | None = None
 
 
 class Service:
-    """One index and its model, being served; `async with` starts and stops it.
+    """Serve one index and its model; `async with` starts and stops the threads.
 
-    The model runs in a thread of `towers`, the index is read in threads of its own, and changed in one more.
-    Every kind of work has bounded room: OverloadedError from any call that finds it taken.
+    The model runs in a thread of `towers`. Other threads read the index, and one thread changes it. Each kind of work
+    has a limit; a call over the limit raises OverloadedError.
     """
 
     def __init__(self, index: Index, towers: Towers, settings: Settings, metrics: Metrics) -> None:
@@ -70,7 +70,7 @@ class Service:
         SearchIndexError: the index was filled by another model.
         """
         self.index, self.towers, self.settings, self.metrics = index, towers, settings, metrics
-        self.draining = False  # whether the server is on its way out
+        self.draining = False  # whether the server is shutting down
         self._searcher = Searcher(index, towers.encoder)
         self._questions = Room("questions", settings.index_queue, metrics)
         self._changes = Room("changes", settings.index_threads, metrics)
@@ -80,7 +80,7 @@ class Service:
         self._readers = ThreadPoolExecutor(self.settings.index_threads, thread_name_prefix="index")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         await self.towers.__aenter__()
-        # The first pass of a model and the first search of an index take many times as long as the others.
+        # Warm up: the first pass of a model and the first search of an index take many times as long as later ones.
         vectors = await self.towers.texts(["a picture"])
         await self._read("search", lambda: list(self.index.search(vectors[0], count=1)))
         return self
@@ -91,16 +91,16 @@ class Service:
         self._writer.shutdown()
 
     async def search(self, question: Question) -> Answer:
-        """The answer to a question. Pictures in it are the bytes of their files, never paths.
+        """Answer a query. Its images are the bytes of files, never paths.
 
         Raises:
-            SettingsError, TextError, ImageError: a part of it cannot be used; the message says which, and why.
-            NotFoundError: it names a picture that is not in the index.
+            SettingsError, TextError, ImageError: a part of the query cannot be used; the message says which, and why.
+            NotFoundError: the query names an image that is not in the index.
             SearchIndexError: the index cannot be read.
         """
         loop = asyncio.get_running_loop()
         start = loop.time()
-        vectors = await self._embedded(question)
+        vectors = await self._embed(question)
         seconds = loop.time() - start
         try:
             self._check_filter(question.filter)
@@ -119,7 +119,7 @@ class Service:
         return Answer(found, answer.more, seconds, answer.seconds_searching)
 
     async def item(self, id_: str) -> Item | None:
-        """One picture of the index."""
+        """Return one image of the index; None if it is not there."""
         found = await self._read("get", self.index.get, [id_])
         return self._shown(found.items[0]) if found.items else None
 
@@ -132,11 +132,12 @@ class Service:
         after: str = "",
         sort: Sort | None = None,
     ) -> tuple[list[Item], int]:
-        """`count` pictures in the order of their ids or of `sort`, those after the id `after`, without the first
-        `offset`; and how many meet the filter in all.
+        """List `count` images and count all that match the filter.
+
+        The order is by id, or by `sort`. The list begins after the id `after` and leaves out the first `offset`.
 
         Raises:
-            SettingsError: the filter is not well formed. ForbiddenError: it asks for places, which are not told.
+            SettingsError: the filter has a mistake. ForbiddenError: it asks for places, which this server hides.
         """
         self._check_filter(filter_)
 
@@ -147,31 +148,31 @@ class Service:
         return await self._read("list", both)
 
     async def thumbnail(self, id_: str) -> Thumbnail | None:
-        """The small copy of a picture; None where there is none."""
+        """Return the thumbnail of an image; None if it has none."""
         data = await self._read("thumbnail", self.index.thumbnail, id_)
         return None if data is None else Thumbnail(data, hashlib.sha256(data).hexdigest()[:32])
 
     async def picture(self, id_: str) -> Original | None:
-        """The picture itself, if its file still is what the index recorded.
+        """Return an image's file if its bytes are still those that the index recorded; otherwise None.
 
         Raises:
-            ForbiddenError: this server hands out none.
+            ForbiddenError: this server sends thumbnails only.
         """
         if not self.settings.originals:
-            raise ForbiddenError("this server hands out thumbnails only; it was started with --no-originals")
+            raise ForbiddenError("this server sends thumbnails only; it was started with --no-originals")
         item = await self.item(id_)
         return None if item is None else await self._read("original", read_original, item)
 
     async def decode(self, data: bytes) -> Pixels:
-        """The pixels (height, width, 3) of an encoded picture; see `Towers.decode`."""
+        """Decode an image file to pixels (height, width, 3); see `Towers.decode`."""
         return await self.towers.decode(data)
 
     async def texts(self, texts: Sequence[str], *, truncate: bool = False) -> Vectors:
-        """(n, dim) of unit length for n texts; see `Towers.texts`."""
+        """Embed n texts: (n, dim), unit length; see `Towers.texts`."""
         return await self.towers.texts(texts, truncate=truncate)
 
     async def pictures(self, pictures: Sequence[bytes]) -> Vectors:
-        """(n, dim) of unit length for n encoded pictures; see `Towers.pictures`."""
+        """Embed n image files: (n, dim), unit length; see `Towers.pictures`."""
         return await self.towers.pictures(pictures)
 
     async def classify(
@@ -186,11 +187,11 @@ class Service:
 
         Raises:
             SettingsError: fewer than two labels, one twice, too many prompts, or a template without `{}`.
-            TextError, ImageError: a prompt or a picture cannot be read.
+            TextError, ImageError: a prompt or an image cannot be read.
         """
         if len(labels) < 2 or len(set(labels)) != len(labels):
             raise SettingsError(
-                f"labels: {len(labels)}, of which {len(set(labels))} differ; expected at least two, each once"
+                f"labels: found {len(labels)}, {len(set(labels))} of them different; expected at least two, each once"
             )
         check_templates(templates, "templates")
         prompts = class_prompts(labels, templates)
@@ -208,29 +209,29 @@ class Service:
     async def classify_own(
         self, pictures: Sequence[bytes], *, top: int | None = None
     ) -> list[list[Prediction]]:
-        """The same of the classes that the model has learned from labels.
+        """Return the `top` classes of each image, among the classes that the model was fine-tuned on.
 
         Raises:
-            SettingsError: it has not learned any. ImageError: a picture cannot be read.
+            SettingsError: the model was not fine-tuned on classes. ImageError: an image cannot be read.
         """
         head = self.towers.head
         if head is None:
             raise SettingsError(
-                "labels: this server's model has no classes of its own; name the labels to choose from"
+                "labels: none given, and this server's model was not fine-tuned on classes; send labels to choose from"
             )
-        return ranked_classes(head, torch.from_numpy(await self.towers.seen(pictures)), top)
+        return ranked_classes(head, torch.from_numpy(await self.towers.class_features(pictures)), top)
 
     async def add(self, pictures: Sequence[NewPicture]) -> list[Item]:
-        """Add pictures to the index; when this returns they are kept, and within a second they are found.
+        """Add images to the index. They are on disk when this returns; searches find them within a second.
 
         Raises:
             ForbiddenError: this server has no folder for uploads.
-            TextError: a caption is longer than a text may be. ImageError: a picture cannot be read.
+            TextError: a caption is too long. ImageError: an image cannot be read.
             SearchIndexError: another process is writing to the index.
         """
         folder = self.settings.uploads
         if folder is None:
-            raise ForbiddenError("this server takes no pictures; start it with --uploads FOLDER")
+            raise ForbiddenError("this server takes no uploads; start it with --uploads FOLDER")
         for picture in pictures:
             if picture.caption is not None and len(picture.caption) > self.settings.text_characters:
                 limit = self.settings.text_characters
@@ -240,18 +241,18 @@ class Service:
                 [picture.data for picture in pictures]
             )
             new = [
-                uploads.Uploaded(picture.data, picture.caption, look, vector)
+                uploads.EncodedUpload(picture.data, picture.caption, look, vector)
                 for picture, look, vector in zip(pictures, previews, vectors, strict=True)
             ]
             return await self._write("add", uploads.add, self.index, self.towers.encoder, folder, new)
 
     async def remove(self, id_: str) -> bool:
-        """Take a picture out of the index; whether it was there."""
+        """Remove an image from the index. Return whether it was there."""
         with self._changes.taking():
             return await self._write("remove", uploads.discard, self.index, self.settings.uploads, id_)
 
     async def ready(self) -> str | None:
-        """Why the server cannot answer questions now; None where it can."""
+        """Return the reason why the server cannot answer queries now; None if it can."""
         if self.draining:
             return "the server is shutting down"
         try:
@@ -261,34 +262,36 @@ class Service:
         return None
 
     def _check_filter(self, filter_: str | None) -> None:
-        """Refuse a filter by places where they are not told: its answers would tell them."""
+        """Refuse a filter by place on a server that hides places: its answers would reveal them."""
         if filter_ is None or self.settings.originals:
             return
         if columns_of(parse(filter_)) & {"latitude", "longitude"}:
             raise ForbiddenError(
-                "filter: this server does not tell where pictures were taken; it was started with --no-originals"
+                "filter: this server hides where images were taken; it was started with --no-originals"
             )
 
     def _shown(self, item: Item) -> Item:
-        """The item without its place, unless its file, whose EXIF has the place as well, is handed out."""
+        """Return the item without its place. A server that sends files keeps it: their EXIF has the place anyway."""
         if self.settings.originals:
             return item
         return dataclasses.replace(item, latitude=None, longitude=None)
 
-    async def _embedded(self, question: Question) -> Vectors:
-        """The vectors (n, dim) of the question's texts and pictures, in the order of its parts."""
+    async def _embed(self, question: Question) -> Vectors:
+        """Embed the texts and images of a query: (n, dim), in the order of its parts."""
         texts, pictures = texts_and_pictures(question.parts)
         if not all(isinstance(picture, bytes) for picture in pictures):
-            raise TypeError("a question to a server holds a picture's bytes; found something else")
+            raise TypeError(
+                "query: an image is not bytes; a query to a server holds the bytes of image files"
+            )
         return in_order(
             question.parts,
             *await asyncio.gather(
-                self.towers.texts(texts) if texts else self._nothing(),
-                self.towers.pictures(cast(list[bytes], pictures)) if pictures else self._nothing(),
+                self.towers.texts(texts) if texts else self._no_vectors(),
+                self.towers.pictures(cast(list[bytes], pictures)) if pictures else self._no_vectors(),
             ),
         )
 
-    async def _nothing(self) -> Vectors:
+    async def _no_vectors(self) -> Vectors:
         return np.empty((0, self.towers.dim), np.float32)
 
     async def _read(

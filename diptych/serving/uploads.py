@@ -1,4 +1,4 @@
-"""Pictures that come over the network into an index: kept in a folder, so that they outlive the index."""
+"""Uploaded images: stored in a folder, so that they outlive the index, and added to the index."""
 
 import dataclasses
 import hashlib
@@ -26,8 +26,8 @@ from diptych.search.stores.image_rows import Batch, Item
 
 
 @dataclass(frozen=True, slots=True)
-class Uploaded:
-    """A picture that was sent, with what was computed of it."""
+class EncodedUpload:
+    """An uploaded image, with its preview and its vector."""
 
     data: bytes  # of the file
     caption: str | None
@@ -35,23 +35,22 @@ class Uploaded:
     vector: Vectors  # (dim,), unit length
 
 
-def add(index: Index, model: Embedder, folder: Path, pictures: Sequence[Uploaded]) -> list[Item]:
-    """Keep the pictures in `folder` and write them to the index; their items, in order. All are kept when this
-    returns.
+def add(index: Index, model: Embedder, folder: Path, pictures: Sequence[EncodedUpload]) -> list[Item]:
+    """Store the images in `folder`, write them to the index and return their items, in order.
 
-    A file's name is the hash of its bytes, its caption stands beside it: `diptych index FOLDER` finds exactly what
-    is here. The same picture again replaces itself, and its caption.
+    All are on disk when this returns. The name of a file is the hash of its bytes; its caption lies beside it. So
+    `diptych index FOLDER` finds the same images. The same image sent again replaces itself and its caption.
 
     Raises:
-        SearchIndexError: another process is writing to the index, or it is another model's.
+        SearchIndexError: another process is writing to the index, or another model filled it.
     """
-    items = [_kept(folder, picture) for picture in pictures]
-    last = {item.id: place for place, item in enumerate(items)}  # one request may hold a picture twice
+    items = [_store(folder, picture) for picture in pictures]
+    last = {item.id: place for place, item in enumerate(items)}  # one request may hold an image twice
     places = sorted(last.values())
     with index.database.writing():
         manifest = read_manifest(index.database)
         if manifest is None:
-            raise SearchIndexError(f"{index.place}: no index here any more; build it again")
+            raise SearchIndexError(f"{index.place}: the index is gone; build it again with diptych index")
         require(index.place, manifest.current, model)
         drop_leftovers(index.database, manifest)
         manifest = upgrade_format(index.database, manifest)
@@ -67,8 +66,9 @@ def add(index: Index, model: Embedder, folder: Path, pictures: Sequence[Uploaded
 
 
 def discard(index: Index, folder: Path | None, id_: str) -> bool:
-    """Take a picture out of the index, and its file out of the folder for uploads, if it lies there; whether it was in
-    the index. Pictures elsewhere are not touched."""
+    """Remove an image from the index. Return whether it was there.
+
+    Its file is deleted only if it lies in the folder for uploads."""
     items = index.get([id_]).items
     try:
         remove(index.database, condition("id", "=", id_))
@@ -82,11 +82,11 @@ def discard(index: Index, folder: Path | None, id_: str) -> bool:
     return True
 
 
-def _kept(folder: Path, picture: Uploaded) -> Item:
-    """The picture's file and its caption on the disk, and what the index is to say of it."""
+def _store(folder: Path, picture: EncodedUpload) -> Item:
+    """Store an image and its caption on disk. Return its item for the index."""
     sha256 = hashlib.sha256(picture.data).hexdigest()
     kind = format_of(picture.data)
-    assert kind is not None, "it has been decoded, in a child process; here it is not parsed"
+    assert kind is not None, "the file was decoded in a child process before; here it is not parsed"
     folder.mkdir(parents=True, exist_ok=True)
     path = Path(os.path.abspath(folder)) / f"{sha256[:32]}.{kind.lower()}"
     if not path.exists():

@@ -215,7 +215,7 @@ def test_a_full_room_refuses_at_once_and_is_free_again_afterwards() -> None:
     with room.taking(2):
         with (
             pytest.raises(
-                OverloadedError, match=r"3 texts are waiting already.* ask again in 7 s"
+                OverloadedError, match=r"queue of texts is full .*at most 3.* try again in 7 s"
             ) as refused,
             room.taking(2, retry_after=7),
         ):
@@ -281,7 +281,7 @@ def test_a_cut_text_is_not_taken_for_a_whole_one(service: Service) -> None:
 
 def test_a_picture_that_cannot_be_read_is_named_by_its_number(service: Service) -> None:
     async def body() -> None:
-        with pytest.raises(ImageError, match=r"picture 1: .*not an image"):
+        with pytest.raises(ImageError, match=r"image 1: .*not an image"):
             await service.pictures([png(), b"not a picture"])
         assert (await service.pictures([png()])).shape == (1, 24)
 

@@ -90,7 +90,7 @@ async def decode_here(data: bytes) -> Pixels:
 def test_a_model_without_classes_of_its_own_asks_for_labels(client: TestClient) -> None:
     answer = client.post("/v1/classify", json={"images": [data_uri(png())]})
     assert answer.status_code == 400
-    assert "name the labels to choose from" in answer.json()["detail"]
+    assert "send labels to choose from" in answer.json()["detail"]
     for more in ({"threshold": 0.2}, {"templates": ["{}"]}):
         answer = client.post("/v1/classify", json={"images": [data_uri(png())], **more})
         assert (answer.status_code, "they go with labels" in answer.json()["detail"]) == (400, True)
@@ -119,7 +119,7 @@ def test_the_shape_of_hugging_face_gives_the_same(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("change", "status", "detail"),
     [
-        ({"labels": ["a", "a"]}, 400, "labels: 2, of which 1 differ"),
+        ({"labels": ["a", "a"]}, 400, "labels: found 2, 1 of them different"),
         (
             {"labels": [f"label {number}" for number in range(200)], "templates": ["{}", "a {}"]},
             400,

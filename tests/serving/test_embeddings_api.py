@@ -74,7 +74,7 @@ def test_a_text_that_is_too_long_is_cut_only_when_asked(client: TestClient) -> N
 @pytest.mark.parametrize(
     ("body", "status", "detail"),
     [
-        ({"input": "a", "dimensions": 12}, 400, "dimensions: 12; expected 24"),
+        ({"input": "a", "dimensions": 12}, 400, "dimensions: found 12; expected 24"),
         ({"input": "a", "model": "other"}, 400, "model: 'other' is not served here; expected 'tiny'"),
         ({"input": "x" * 5000}, 400, "text of 5,000 characters"),
         ({"input": [{"image": "data:image/png,plain"}]}, 400, "input.0: begins with 'data:image/png'"),
@@ -82,7 +82,7 @@ def test_a_text_that_is_too_long_is_cut_only_when_asked(client: TestClient) -> N
         ({"input": [{"image": "aGVsbG8="}]}, 400, "not an image"),
         ({"input": [{"image": "https://example.org/a.png"}]}, 403, "--allow-url-fetch"),
         ({"input": [3]}, 422, "body.input.0: found 3; Input should be a text"),
-        ({"input": [[3, 4]]}, 422, "tokens are not taken"),
+        ({"input": [[3, 4]]}, 422, "token ids are not supported"),
         ({"input": []}, 422, "body.input: found []"),
         ({"input": ["a"] * 65}, 422, "body.input"),
         ({"input": "a", "encoding_format": "hex"}, 422, "body.encoding_format: found 'hex'"),

@@ -38,7 +38,7 @@ def test_openai_gets_the_librarys_vectors(served: str, served_clip: ImageModel) 
 
 def test_openai_understands_why_it_is_refused(served: str) -> None:
     with openai.OpenAI(base_url=f"{served}/v1", api_key="none", max_retries=0) as client:
-        with pytest.raises(openai.BadRequestError, match="dimensions: 12; expected 24"):
+        with pytest.raises(openai.BadRequestError, match="dimensions: found 12; expected 24"):
             client.embeddings.create(model="tiny", input="a", dimensions=12)
         with pytest.raises(openai.UnprocessableEntityError, match=r"body\.input"):
             client.embeddings.create(model="tiny", input=[])

@@ -46,7 +46,7 @@ def offered(
     for answer in answers:
         if answer.status == 429:
             assert int(answer.headers["retry-after"]) >= 1
-            assert b"8 texts are waiting already" in answer.body
+            assert b"the queue of texts is full" in answer.body
     return Counter(answer.status for answer in answers), grown, service
 
 

@@ -124,7 +124,7 @@ def test_similar_is_a_search_by_id(client: TestClient) -> None:
         ({"query": [{"id": "0" * 32}]}, 404, "no image of the index has the id"),
         ({"query": [{"image": "AAAA"}]}, 400, "not an image"),
         ({"query": [{"id": "../../etc/passwd"}]}, 422, "body.query.0.id: found '../../etc/passwd'"),
-        ({"query": 3}, 422, "body.query: found 3; Input should be words, or a list of parts"),
+        ({"query": 3}, 422, "body.query: found 3; Input should be a text, or a list of parts"),
         (
             {"query": "a", "limit": 201},
             422,

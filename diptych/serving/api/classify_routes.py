@@ -1,4 +1,4 @@
-"""Classification: which of one's own labels a picture shows, or which class that the model was fine-tuned on."""
+"""Classification: among the labels of a request, or among the classes that the model was fine-tuned on."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from diptych.errors import SettingsError
-from diptych.serving.api.image_inputs import PIXEL, WHOLE, Picture, Served, Strict, read_picture
+from diptych.serving.api.image_inputs import PIXEL, WHOLE, CurrentService, Picture, Strict, read_picture
 from diptych.serving.api.problems import responses
 
 router = APIRouter(prefix="/v1", tags=["classification"])
@@ -17,67 +17,71 @@ Template = Annotated[str, Field(min_length=2, max_length=300, pattern=r"\{\}")]
 
 
 class ClassifyIn(Strict):
-    """Pictures, and the labels to choose from."""
+    """Images, and the labels to choose from."""
 
     images: list[Picture] = Field(min_length=1, max_length=64)
     labels: Labels | None = Field(
         default=None,
-        description="Without them: the classes that the model was fine-tuned on. `templates` and `threshold` go with "
-        "labels.",
+        description="The labels to choose from. Without labels: the classes that the model was fine-tuned on. "
+        "`templates` and `threshold` need labels.",
         examples=[["heart", "star"]],
     )
     templates: list[Template] = Field(
         default=["{}"],
         min_length=1,
         max_length=64,
-        description="Words around the label, with {} in its place; several are averaged. Labels times templates: at "
-        "most 256.",
+        description="Prompt templates; {} stands for the label. The vectors of several templates are averaged. Labels "
+        "times templates: at most 256.",
         examples=[["a drawing of a {}."]],
     )
     top: Annotated[int, Field(ge=1), WHOLE] | None = Field(
-        default=None, description="Labels in the answer; all without it."
+        default=None, description="How many labels to return; all by default."
     )
     threshold: float | None = Field(
         default=None,
         ge=-1,
         le=1,
         allow_inf_nan=False,
-        description="Similarity below which it is none of these.",
+        description="`none_of_these` is true if the best label is less similar than this.",
     )
 
 
 class PredictionOut(BaseModel):
-    """One label of one picture."""
+    """One label of one image."""
 
     label: str = Field(examples=["heart"])
     probability: float = Field(
-        description="Among all labels; of each by itself where several may hold.", examples=[0.93]
+        description="Over all labels; of each label alone if the classes can hold together.", examples=[0.93]
     )
-    similarity: float = Field(description="Cosine, -1..1: comparable between pictures.", examples=[0.28])
+    similarity: float = Field(
+        description="Cosine similarity, -1..1; comparable between images.", examples=[0.28]
+    )
 
 
 class ClassifiedOut(BaseModel):
-    """One picture, its labels from the most to the least probable."""
+    """The labels of one image, most probable first."""
 
     predictions: list[PredictionOut]
-    none_of_these: bool | None = Field(description="Null without a threshold.", examples=[None])
+    none_of_these: bool | None = Field(
+        description="Whether no label fits; null without a threshold.", examples=[None]
+    )
 
 
 class ClassifyOut(BaseModel):
-    """The pictures in their order."""
+    """One result an image, in the order of the request."""
 
     results: list[ClassifiedOut]
 
 
 class HuggingFaceParameters(BaseModel, strict=True):
-    """Labels, and the words around them."""
+    """Labels and their prompt template."""
 
     candidate_labels: Labels
     hypothesis_template: Template = "This is a photo of {}."
 
 
 class HuggingFaceIn(BaseModel, strict=True):
-    """What Hugging Face's clients send for `zero_shot_image_classification`."""
+    """The request of Hugging Face's clients for `zero_shot_image_classification`."""
 
     inputs: Picture = Field(examples=[PIXEL])
     parameters: HuggingFaceParameters = Field(examples=[{"candidate_labels": ["heart", "star"]}])
@@ -90,11 +94,13 @@ class HuggingFaceLabel(BaseModel):
     score: float
 
 
-@router.post("/classify", summary="Choose among labels", responses=responses(400, 413))
-async def classify(service: Served, wanted: ClassifyIn) -> ClassifyOut:
-    """A probability only compares the labels with one another: it is high for the best of bad ones too."""
+@router.post("/classify", summary="Classify images", responses=responses(400, 413))
+async def classify(service: CurrentService, wanted: ClassifyIn) -> ClassifyOut:
+    """A probability only compares the labels with each other: if none fits, the best of them still gets a high one."""
     if wanted.labels is None and wanted.model_fields_set & {"templates", "threshold"}:
-        raise SettingsError("templates, threshold: they go with labels; name the labels, or leave them out")
+        raise SettingsError(
+            "templates, threshold: found without labels; send labels too, or leave these fields out"
+        )
     pictures = [
         await read_picture(image, service, f"images.{number}") for number, image in enumerate(wanted.images)
     ]
@@ -112,11 +118,13 @@ async def classify(service: Served, wanted: ClassifyIn) -> ClassifyOut:
 
 @router.post(
     "/huggingface/zero-shot-image-classification",
-    summary="The same, in Hugging Face's shape",
+    summary="Classify one image, in Hugging Face's format",
     responses=responses(400, 413),
 )
-async def zero_shot_image_classification(service: Served, wanted: HuggingFaceIn) -> list[HuggingFaceLabel]:
-    """For clients of Hugging Face's inference API, with this address in place of the model."""
+async def zero_shot_image_classification(
+    service: CurrentService, wanted: HuggingFaceIn
+) -> list[HuggingFaceLabel]:
+    """Clients of Hugging Face's inference API use this address in place of the model's name."""
     picture = await read_picture(wanted.inputs, service, "inputs")
     parameters = wanted.parameters
     (row,) = await service.classify([picture], parameters.candidate_labels, [parameters.hypothesis_template])

@@ -1,4 +1,4 @@
-"""Embeddings in OpenAI's shape, of texts and of pictures; clients written for that API work with a base URL."""
+"""Embeddings of texts and images in OpenAI's format; clients of that API need only another base URL."""
 
 import base64
 from typing import Annotated, Any, Literal
@@ -8,7 +8,15 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 
 from diptych.embed.encode import Vectors
 from diptych.errors import SettingsError
-from diptych.serving.api.image_inputs import PIXEL, WHOLE, Picture, Served, Strict, form_of, read_picture
+from diptych.serving.api.image_inputs import (
+    PIXEL,
+    WHOLE,
+    CurrentService,
+    Picture,
+    Strict,
+    form_of,
+    read_picture,
+)
 from diptych.serving.api.problems import responses
 from diptych.serving.service import Service
 
@@ -25,7 +33,7 @@ class TextInput(Strict):
 
 
 class PictureInput(Strict):
-    """A picture among other inputs."""
+    """An image among other inputs."""
 
     image: Picture
 
@@ -35,50 +43,53 @@ Input = Annotated[
     | Annotated[TextInput, Tag("<object>")]
     | Annotated[PictureInput, Tag("<image>")],
     Discriminator(
-        form_of, "form", 'Input should be a text, {"text": ...} or {"image": ...}; tokens are not taken'
+        form_of,
+        "form",
+        'Input should be a text, {"text": ...} or {"image": ...}; token ids are not supported',
     ),
 ]
 
 
 class EmbeddingsIn(Strict):
-    """What to embed."""
+    """The texts and images to embed."""
 
     input: Annotated[
         Annotated[Text, Tag("<text>")]
         | Annotated[list[Input], Field(min_length=1, max_length=_MOST), Tag("<list>")],
-        Discriminator(form_of, "form", "Input should be a text, or a list of texts and pictures"),
+        Discriminator(form_of, "form", "Input should be a text, or a list of texts and images"),
     ] = Field(
-        description="A text, or a list of texts and pictures in any order.",
+        description="A text, or a list of texts and images in any order.",
         examples=["a red heart", ["a red heart", {"image": PIXEL}]],
     )
     model: str | None = Field(
         default=None,
-        description="The server's model, as /v1/models names it; it has no other.",
+        description="The name of the server's one model, as /v1/models gives it.",
         examples=[None],
     )
     encoding_format: Literal["float", "base64"] = Field(
-        default="float", description="base64: little-endian float32, a third of the size."
+        default="float", description="base64: little-endian float32, about a third of the size."
     )
     dimensions: Annotated[int, Field(ge=1), WHOLE] | None = Field(
-        default=None, description="Only the model's own number: a shortened vector would find other pictures."
+        default=None,
+        description="Only the model's own dimension is accepted: a shortened vector would find other images.",
     )
     modality: Literal["text", "image"] = Field(
-        default="text", description="What plain strings are; `image`: data URIs, base64, or addresses."
+        default="text", description="What plain strings are. `image`: data URIs, base64 or URLs."
     )
-    truncate: bool = Field(default=False, description="Cut a text that is too long, in place of refusing it.")
-    user: str | None = Field(default=None, description="Not used.")
+    truncate: bool = Field(default=False, description="Cut a text that is too long instead of refusing it.")
+    user: str | None = Field(default=None, description="Ignored.")
 
 
 class Embedding(BaseModel):
     """One vector of unit length."""
 
     object: Literal["embedding"] = "embedding"
-    index: int = Field(description="Of the input.", examples=[0])
+    index: int = Field(description="The index of the input.", examples=[0])
     embedding: list[float] | str = Field(examples=[[0.6, 0.8]])
 
 
 class Usage(BaseModel):
-    """Nothing is counted; the shape asks for it."""
+    """Always 0: tokens are not counted. OpenAI's format requires the fields."""
 
     prompt_tokens: int = 0
     total_tokens: int = 0
@@ -98,34 +109,38 @@ class ModelOut(BaseModel):
 
     id: str = Field(examples=["diptych-mini"])
     object: Literal["model"] = "model"
-    created: int = Field(default=0, description="Not known.")
+    created: int = Field(default=0, description="Unknown; always 0.")
     owned_by: str = "diptych"
     dimensions: int = Field(examples=[256])
-    fingerprint: str = Field(description="Differs where vectors would.", examples=["5f4dcc3b5aa765d6"])
+    fingerprint: str = Field(
+        description="Differs between models whose vectors differ.", examples=["5f4dcc3b5aa765d6"]
+    )
 
 
 class ModelsOut(BaseModel):
-    """Every model of the server: one."""
+    """The models of the server: always one."""
 
     object: Literal["list"] = "list"
     data: list[ModelOut]
 
 
-@router.get("/models", summary="The model", responses=responses())
-async def models(service: Served) -> ModelsOut:
+@router.get("/models", summary="Show the model", responses=responses())
+async def models(service: CurrentService) -> ModelsOut:
     towers = service.towers
     return ModelsOut(data=[ModelOut(id=towers.name, dimensions=towers.dim, fingerprint=towers.fingerprint)])
 
 
-@router.post("/embeddings", summary="Embed texts and pictures", responses=responses(400, 413))
-async def embeddings(service: Served, wanted: EmbeddingsIn) -> EmbeddingsOut:
-    """The vectors with which the index is searched, of unit length."""
+@router.post("/embeddings", summary="Embed texts and images", responses=responses(400, 413))
+async def embeddings(service: CurrentService, wanted: EmbeddingsIn) -> EmbeddingsOut:
+    """The vectors have unit length. They are the ones that search uses."""
     towers = service.towers
     if wanted.model not in (None, towers.name):
-        raise SettingsError(f"model: {wanted.model!r} is not served here; expected {towers.name!r}")
+        raise SettingsError(
+            f"model: {wanted.model!r} is not served here; expected {towers.name!r}: send it, or leave the field out"
+        )
     if wanted.dimensions not in (None, towers.dim):
         raise SettingsError(
-            f"dimensions: {wanted.dimensions}; expected {towers.dim}, the model's own: leave the field out"
+            f"dimensions: found {wanted.dimensions}; expected {towers.dim}, the model's own; leave the field out"
         )
     vectors = await _embed(wanted, service)
     return EmbeddingsOut(

@@ -1,4 +1,4 @@
-"""Pictures inside requests: data URIs, base64, or addresses where the server may fetch."""
+"""Images in requests: data URIs, base64, or URLs if the server may fetch them."""
 
 import base64
 import binascii
@@ -18,7 +18,7 @@ PIXEL = (
 
 
 class Strict(BaseModel):
-    """A part of a request: an unknown field is an error, not passed over, and so are "5" or false for a number."""
+    """A part of a request. An unknown field is an error, and so is "5" or false for a number."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -27,13 +27,14 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-# 10.0 is an integer to JSON, and false is none. After the bounds, which the schema would lose otherwise.
+# JSON counts 10.0 as an integer, and false not. It must follow the bounds, which the schema would lose otherwise.
 WHOLE = BeforeValidator(_whole)
 
 
 def form_of(value: object) -> str | None:
-    """Which of a field's forms a value has: the tag of a `Union` that is told apart by it, so that an error is about
-    the form that was meant. Tags stand in angle brackets, which problems leave out of a field's name."""
+    """Return the tag of the form that a value has, for a discriminated `Union`: errors then concern that form alone.
+
+    Tags have angle brackets, so that problems can leave them out of a field's name."""
     if isinstance(value, str):
         return "<text>"
     if isinstance(value, list):
@@ -49,28 +50,28 @@ Picture = Annotated[
     str,
     Field(
         min_length=1,
-        description="A picture (JPEG, PNG, WebP or GIF) as a data URI or as bare base64. Its address "
-        "(https://...), where the server was started with --allow-url-fetch.",
+        description="An image (JPEG, PNG, WebP or GIF) as a data URI or as base64. Also its URL (https://...), if the "
+        "server was started with --allow-url-fetch.",
         examples=[PIXEL],
     ),
 ]
 
 
 def service_of(request: Request) -> Service:
-    """The service that a request is for."""
+    """Return the service that answers a request."""
     service: Service = request.app.state.service
     return service
 
 
-Served = Annotated[Service, Depends(service_of)]
+CurrentService = Annotated[Service, Depends(service_of)]
 
 
 async def read_picture(text: str, service: Service, field: str) -> bytes:
-    """The bytes of an encoded picture; `field` is where it stands in the request.
+    """Return the bytes of an image file in a request. `field` is its place in the request, for messages.
 
     Raises:
-        ImageError: it is not well formed, or cannot be fetched.
-        ForbiddenError: it is an address, and this server fetches none.
+        ImageError: it is not valid base64 or not a valid data URI, or cannot be fetched.
+        ForbiddenError: it is a URL, and this server does not fetch URLs.
     """
     if text.startswith("data:"):
         header, comma, text = text.partition(",")
@@ -79,8 +80,8 @@ async def read_picture(text: str, service: Service, field: str) -> bytes:
     elif "://" in text[:32]:
         if not service.settings.allow_url_fetch:
             raise ForbiddenError(
-                f"{field}: an address; this server fetches none: send the picture itself as a data URI, or start the "
-                "server with --allow-url-fetch"
+                f"{field}: found a URL, which this server does not fetch; send the image itself as a data URI, or "
+                "start the server with --allow-url-fetch"
             )
         return await fetch(text)
     try:

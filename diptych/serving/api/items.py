@@ -1,4 +1,4 @@
-"""The pictures of the index: listed, one by one, their thumbnails, their files; added and removed."""
+"""The images of the index: list, show, add and remove them; send their thumbnails and files."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from diptych.search.query import DEEPEST, Sort
 from diptych.search.stores.image_rows import Item
-from diptych.serving.api.image_inputs import WHOLE, Picture, Served, Strict, read_picture
+from diptych.serving.api.image_inputs import WHOLE, CurrentService, Picture, Strict, read_picture
 from diptych.serving.api.problems import responses
 from diptych.serving.service import NewPicture, NotFoundError
 
@@ -17,87 +17,94 @@ _YEAR = 31_536_000  # seconds
 
 router = APIRouter(prefix="/v1/items", tags=["items"])
 
-Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="The picture's id.", examples=[ID])]
+Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="The image's id.", examples=[ID])]
 Filter = Annotated[
     str,
     Field(
         min_length=1,
         max_length=4096,
-        description="Conditions on what is known of a picture; docs/search.md has the language.",
+        description="Conditions on the fields of an image; docs/search.md describes the filter language.",
         examples=['width >= 1000 and caption contains "sea"'],
     ),
 ]
 Limit = Annotated[
-    int, Field(ge=1, le=200, description="The most pictures in one answer.", examples=[10]), WHOLE
+    int, Field(ge=1, le=200, description="The largest number of images in one answer.", examples=[10]), WHOLE
 ]
 Offset = Annotated[
-    int, Field(ge=0, lt=DEEPEST - 200, description="Pictures to leave out at the beginning."), WHOLE
+    int, Field(ge=0, lt=DEEPEST - 200, description="How many images to skip at the beginning."), WHOLE
 ]
 SortBy = Annotated[
     Sort | None,
-    Field(description="By the time when pictures were taken; those without one come last.", examples=[None]),
+    Field(
+        description="Order by the time when images were taken; those without a time come last.",
+        examples=[None],
+    ),
 ]
-IfNoneMatch = Annotated[str | None, Header(description="The ETag of what the client has already.")]
+IfNoneMatch = Annotated[str | None, Header(description="The ETag of the client's copy.")]
 
 
 class ItemOut(BaseModel):
-    """One picture of the index."""
+    """One image of the index."""
 
     id: str = Field(examples=[ID])
-    uri: str = Field(description="Where it lies: a path, or SOURCE#KEY.", examples=["/pictures/heart.png"])
+    uri: str = Field(
+        description="Where the image lies: a path, or SOURCE#KEY.", examples=["/pictures/heart.png"]
+    )
     caption: str | None = Field(description="The first caption.", examples=["a red heart"])
     captions: list[str] = Field(description="Every caption.", examples=[["a red heart", "love"]])
     label: str | None = Field(examples=[None])
     tags: list[str] = Field(examples=[["love"]])
     metadata: dict[str, Any] = Field(examples=[{"author": "Ann"}])
-    width: int | None = Field(description="Pixels, upright; null where it is not known.", examples=[640])
+    width: int | None = Field(description="Pixels, upright; null if unknown.", examples=[640])
     height: int | None = Field(examples=[480])
-    bytes: int = Field(description="Of its file.", examples=[48_213])
-    modified: str | None = Field(description="Of its file, UTC.", examples=["2026-05-31T12:00:00+00:00"])
+    bytes: int = Field(description="Size of its file.", examples=[48_213])
+    modified: str | None = Field(
+        description="Last change of its file, UTC.", examples=["2026-05-31T12:00:00+00:00"]
+    )
     taken: str | None = Field(
-        description="When it was taken, by the camera's clock; with the offset from UTC where the camera recorded one.",
+        description="When it was taken, by the camera's clock, with the offset from UTC if the camera recorded one.",
         examples=["2024-06-01T14:30:05+02:00"],
     )
     camera: str | None = Field(description="Maker and model.", examples=["Apple iPhone 15"])
     latitude: float | None = Field(
-        description="Degrees, WGS 84. Null also where the server hands out no originals.", examples=[47.377]
+        description="Degrees, WGS 84. Null also if the server does not send originals.", examples=[47.377]
     )
     longitude: float | None = Field(examples=[8.542])
     thumbnail: str | None = Field(
-        description="The address of a small copy (JPEG). It changes when the picture does.",
+        description="The address of a small copy (JPEG). It changes when the image changes.",
         examples=[f"/v1/items/{ID}/thumbnail?v=0123"],
     )
 
 
 class ItemPage(BaseModel):
-    """Pictures in the order of their ids, or of `sort`."""
+    """Images in the order of their ids, or of `sort`."""
 
     items: list[ItemOut]
-    total: int = Field(description="Pictures that meet the filter, on all pages.", examples=[500])
+    total: int = Field(description="How many images match the filter, over all pages.", examples=[500])
     next: str | None = Field(description="`after` of the next page; null on the last one.", examples=[None])
 
 
 class NewItem(Strict):
-    """A picture to be added."""
+    """An image to add."""
 
     image: Picture
     caption: str | None = Field(default=None, max_length=4000, examples=["a red heart"])
 
 
 class NewItems(Strict):
-    """Pictures to be added."""
+    """Images to add."""
 
     items: list[NewItem] = Field(min_length=1, max_length=64)
 
 
 class AddedItems(BaseModel):
-    """The pictures that were added, in order."""
+    """The added images, in the order of the request."""
 
     items: list[ItemOut]
 
 
 def item_out(item: Item) -> ItemOut:
-    """A picture as the API shows it."""
+    """Convert an item of the index to its form in the API."""
     moment = None if item.mtime_ns is None else datetime.fromtimestamp(item.mtime_ns / 1e9, UTC)
     version = (item.thumbnail or "").partition("-")[2]
     return ItemOut(
@@ -120,13 +127,13 @@ def item_out(item: Item) -> ItemOut:
     )
 
 
-@router.get("", summary="List pictures", responses=responses(400))
+@router.get("", summary="List images", responses=responses(400))
 async def list_items(
-    service: Served,
+    service: CurrentService,
     filter: Annotated[Filter | None, Query()] = None,
     limit: Annotated[Limit, Query()] = 50,
     after: Annotated[
-        str | None, Query(pattern="^[0-9a-f]{32}$", description="The last page's `next`.")
+        str | None, Query(pattern="^[0-9a-f]{32}$", description="`next` of the page before.")
     ] = None,
     sort: Annotated[SortBy, Query()] = None,
 ) -> ItemPage:
@@ -139,10 +146,10 @@ async def list_items(
     )
 
 
-@router.post("", status_code=201, summary="Add pictures", responses=responses(400, 413))
-async def add_items(service: Served, new: NewItems) -> AddedItems:
-    """Needs the scope `write`, and a server with a folder for uploads. The pictures are kept when the answer comes, and
-    found within a second."""
+@router.post("", status_code=201, summary="Add images", responses=responses(400, 413))
+async def add_items(service: CurrentService, new: NewItems) -> AddedItems:
+    """Needs the scope `write` and a server with a folder for uploads. The images are on disk when the answer comes, and
+    searches find them within a second."""
     pictures = [
         NewPicture(await read_picture(one.image, service, f"items.{number}.image"), one.caption or None)
         for number, one in enumerate(new.items)
@@ -150,17 +157,17 @@ async def add_items(service: Served, new: NewItems) -> AddedItems:
     return AddedItems(items=[item_out(item) for item in await service.add(pictures)])
 
 
-@router.get("/{id}", summary="One picture", responses=responses(404))
-async def get_item(service: Served, id: Id) -> ItemOut:
+@router.get("/{id}", summary="Show an image's entry", responses=responses(404))
+async def get_item(service: CurrentService, id: Id) -> ItemOut:
     item = await service.item(id)
     if item is None:
         raise _absent(id)
     return item_out(item)
 
 
-@router.delete("/{id}", status_code=204, summary="Remove a picture", responses=responses(404))
-async def delete_item(service: Served, id: Id) -> Response:
-    """Needs the scope `write`. The picture is found no more; its file goes only if it was uploaded here."""
+@router.delete("/{id}", status_code=204, summary="Remove an image", responses=responses(404))
+async def delete_item(service: CurrentService, id: Id) -> Response:
+    """Needs the scope `write`. The file of the image is deleted only if it was uploaded to this server."""
     if not await service.remove(id):
         raise _absent(id)
     return Response(status_code=204)
@@ -168,37 +175,40 @@ async def delete_item(service: Served, id: Id) -> Response:
 
 @router.get(
     "/{id}/thumbnail",
-    summary="The small copy of a picture",
+    summary="Send an image's thumbnail",
     response_class=Response,
     responses={200: {"content": {"image/jpeg": {}}}, 304: {"description": "Not Modified"}, **responses(404)},
 )
 async def get_thumbnail(
-    service: Served,
+    service: CurrentService,
     id: Id,
     v: Annotated[
-        str | None, Query(max_length=64, description="The version, as the item's address has it.")
+        str | None, Query(max_length=64, description="The version, as in the item's `thumbnail`.")
     ] = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     thumbnail = await service.thumbnail(id)
     if thumbnail is None:
-        raise NotFoundError(f"no picture of the index with the id {id!r} has a thumbnail")
-    # An address with the version is never used for other bytes; one without may be, and is asked for again.
+        raise NotFoundError(f"no image in the index with the id {id!r} has a thumbnail; check the id")
+    # An address with a version always has the same bytes; one without may change, so clients ask again.
     lasting = f"private, max-age={_YEAR}, immutable" if v == thumbnail.version else "private, no-cache"
     return _bytes(thumbnail.data, "image/jpeg", thumbnail.version, if_none_match, lasting)
 
 
 @router.get(
     "/{id}/picture",
-    summary="The picture itself",
+    summary="Send an image's original file",
     response_class=Response,
     responses={200: {"content": {"image/*": {}}}, 304: {"description": "Not Modified"}, **responses(404)},
 )
-async def get_picture(service: Served, id: Id, if_none_match: IfNoneMatch = None) -> Response:
-    """The file that the index has recorded; 404 when it has changed since, has gone, or lies inside another file."""
+async def get_picture(service: CurrentService, id: Id, if_none_match: IfNoneMatch = None) -> Response:
+    """Status 404 if the file has changed since it was indexed, is missing, or lies inside another file."""
     original = await service.picture(id)
     if original is None:
-        raise NotFoundError(f"the file of the picture {id!r} is not there as the index recorded it")
+        raise NotFoundError(
+            f"the file of the image {id!r} is missing, has changed since it was indexed, or lies inside another file; "
+            "its thumbnail is at /v1/items/ID/thumbnail"
+        )
     return _bytes(
         original.data, original.content_type, original.sha256[:32], if_none_match, "private, no-cache"
     )
@@ -218,7 +228,7 @@ def _bytes(data: bytes, media_type: str, version: str, if_none_match: str | None
 
 
 def _plain(value: Any) -> Any:
-    """`value` without what is no Unicode, which JSON cannot hold: a question mark in its place."""
+    """Replace what is not valid Unicode by question marks, in all texts of `value`: JSON cannot hold it."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):

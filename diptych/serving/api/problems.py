@@ -1,9 +1,9 @@
-"""What went wrong, as application/problem+json (RFC 9457): the field, the value, what was expected, what to do.
+"""Errors as application/problem+json (RFC 9457): the field, the value, what was expected, what to do.
 
-400  well formed, but cannot be used: a damaged picture, a text that is too long, a filter with a mistake
-404  no such picture, or route
-403  the server was started without what the request needs, or the token is for reading
-422  not of the documented form
+400  a value cannot be used: a damaged image, a text that is too long, a filter with a mistake
+403  the server was started without an option that the request needs, or the token only allows reading
+404  no such image or route
+422  the request does not have the documented form
 429  a queue is full; Retry-After says when to ask again
 503  the index cannot be read or written at the moment
 """
@@ -25,10 +25,10 @@ from diptych.errors import DiptychError, ImageError, SearchIndexError, SettingsE
 from diptych.serving.batching import OverloadedError
 from diptych.serving.service import ForbiddenError, NotFoundError
 
-_LONGEST_VALUE = 80  # characters of a value that are repeated
+_LONGEST_VALUE = 80  # characters of a value that a message repeats
 _WRITE_AGAIN = "5"  # seconds: another writer commits at least as often
 
-# From the most special to the most general; everything else is a mistake of ours.
+# From the most specific to the most general; any other error is a fault of the server.
 _STATUS: dict[type[DiptychError], int] = {
     OverloadedError: 429,
     NotFoundError: 404,
@@ -41,15 +41,17 @@ _STATUS: dict[type[DiptychError], int] = {
 
 
 class FieldProblem(BaseModel):
-    """One field that is not as it should be."""
+    """One field with a mistake."""
 
-    field: str = Field(description="Where it stands, with dots between the levels.", examples=["body.limit"])
-    value: str = Field(description="What was found there, shortened.", examples=["1000"])
+    field: str = Field(
+        description="Its place in the request, with dots between the levels.", examples=["body.limit"]
+    )
+    value: str = Field(description="The value that was found, shortened.", examples=["1000"])
     expected: str = Field(examples=["Input should be less than or equal to 200"])
 
 
 class Problem(BaseModel):
-    """Why a request was not answered as asked."""
+    """Why a request failed."""
 
     type: str = "about:blank"
     title: str = Field(examples=["Bad Request"])
@@ -57,14 +59,14 @@ class Problem(BaseModel):
     detail: str = Field(examples=["filter: unknown field 'widht'; did you mean 'width'?"])
     message: str = Field(
         default="",
-        description="`detail` once more, where OpenAI's clients look for it.",
+        description="The same as `detail`, in the field where OpenAI's clients look.",
         examples=["filter: ..."],
     )
-    errors: list[FieldProblem] = Field(default=[], description="The fields, where the form is wrong.")
+    errors: list[FieldProblem] = Field(default=[], description="The fields with mistakes, for status 422.")
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The problems that a route of the API can answer with: the given ones, and those that any may."""
+    """Describe the problems of a route for OpenAPI: the given statuses, and those that any route may answer."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         status: {"description": http.HTTPStatus(status).phrase, "content": content, "model": None}
@@ -79,7 +81,7 @@ def problem(
     errors: list[FieldProblem] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """A response."""
+    """Build the response for a problem."""
     title = http.HTTPStatus(status).phrase
     body = Problem(
         title=title, status=status, detail=detail, message=detail, errors=errors or []
@@ -90,14 +92,14 @@ def problem(
 
 
 class _Ascii(JSONResponse):
-    """JSON in ASCII: what is no Unicode in somebody's input comes back as an escape."""
+    """JSON in ASCII: input that is not valid Unicode comes back as an escape."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content).encode()
 
 
 def add_problems(app: FastAPI) -> None:
-    """Answer errors with problems."""
+    """Make the application answer errors with problems."""
     app.add_exception_handler(DiptychError, _diptych_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _not_of_the_form)
@@ -118,13 +120,13 @@ async def _http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        # Starlette names the methods of the first route of that path alone.
+        # Starlette names only the methods of the first route with that path.
         headers["Allow"] = ", ".join(sorted(_methods(request)))
     return problem(error.status_code, str(error.detail), headers=headers)
 
 
 def _methods(request: Request) -> set[str]:
-    """The methods that the path of a request has."""
+    """Return the methods that the path of a request allows."""
     found: set[str] = set()
     for route in iter_route_contexts(request.app.routes):
         if route.path and compile_path(route.path)[0].match(request.scope["path"]):
@@ -143,15 +145,13 @@ async def _not_of_the_form(request: Request, error: Exception) -> JSONResponse:
         for one in error.errors()[:20]
     ]
     first = errors[0]
-    detail = (
-        f"{first.field}: found {first.value}; {first.expected}; the form of each request is in /openapi.json"
-    )
+    detail = f"{first.field}: found {first.value}; {first.expected}; /openapi.json describes the form of each request"
     return problem(422, detail, errors=errors)
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    # What it was stands in the server's log; it may hold what is nobody's business.
-    return problem(500, "a mistake of the server's; the server's log has the details")
+    # The details are in the server's log only: they may be private.
+    return problem(500, "internal error of the server; its log has the details")
 
 
 def _shown(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Questions to the index."""
+"""Search the index by texts, images and ids."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 
 from diptych.errors import SettingsError
 from diptych.search.query import LARGEST_WEIGHT, MOST_PARTS, Answer, QueryPart, Question
-from diptych.serving.api.image_inputs import Picture, Served, Strict, form_of, read_picture
+from diptych.serving.api.image_inputs import CurrentService, Picture, Strict, form_of, read_picture
 from diptych.serving.api.items import Filter, Id, ItemOut, Limit, Offset, SortBy, item_out
 from diptych.serving.api.problems import responses
 from diptych.serving.service import Service
@@ -18,7 +18,7 @@ Words = Annotated[str, Field(min_length=1, max_length=4000, examples=["a red hea
 
 
 class PartIn(Strict):
-    """What a picture shall be like: exactly one of a text, a picture, and a picture of the index by its id."""
+    """One part of a query: exactly one of a text, an image, and the id of an image in the index."""
 
     text: Words | None = None
     image: Picture | None = None
@@ -28,19 +28,19 @@ class PartIn(Strict):
         ge=-LARGEST_WEIGHT,
         le=LARGEST_WEIGHT,
         allow_inf_nan=False,
-        description="How much it counts among the parts; negative, such as -0.2: what it shall not be like.",
+        description="The weight of this part. Negative, such as -0.2: results should not be like it.",
     )
 
 
 class SearchIn(Strict):
-    """A question to the index."""
+    """A query to the index."""
 
     query: Annotated[
         Annotated[Words, Tag("<text>")]
         | Annotated[list[PartIn], Field(min_length=1, max_length=MOST_PARTS), Tag("<list>")],
-        Discriminator(form_of, "form", "Input should be words, or a list of parts"),
+        Discriminator(form_of, "form", "Input should be a text, or a list of parts"),
     ] = Field(
-        description="Words, or several parts with weights.",
+        description="A text, or several parts with weights.",
         examples=["a red heart", [{"text": "a red heart"}, {"text": "a face", "weight": -0.2}]],
     )
     filter: Filter | None = None
@@ -51,51 +51,55 @@ class SearchIn(Strict):
         ge=-1,
         le=1,
         allow_inf_nan=False,
-        description="Leave out pictures with a smaller cosine.",
+        description="Leave out images with a smaller cosine similarity.",
     )
     unique: bool = Field(
-        default=False, description="Group near duplicates; the best of each group stands for it."
+        default=False, description="Group near duplicates; the best image of each group represents it."
     )
     diversity: float = Field(
         default=0.0,
         ge=0,
         le=1,
         allow_inf_nan=False,
-        description="0: by score alone. 1: as unlike as possible.",
+        description="0 returns the best matches; 1 returns the most varied ones.",
     )
     exact: bool = Field(
-        default=False, description="Compare with every picture, also where an index would do."
+        default=False, description="Compare with every image, instead of using the approximate index."
     )
     sort: SortBy = None
 
 
 class FoundOut(ItemOut):
-    """A picture that was found."""
+    """An image that was found."""
 
-    score: float = Field(description="Its cosine with the question, -1..1.", examples=[0.31])
-    duplicates: list[ItemOut] = Field(default=[], description="What `unique` has grouped with it.")
+    score: float = Field(description="Cosine similarity with the query, -1..1.", examples=[0.31])
+    duplicates: list[ItemOut] = Field(
+        default=[], description="Near duplicates that `unique` grouped with it."
+    )
 
 
 class Seconds(BaseModel):
-    """What the answer took."""
+    """Seconds that the search took."""
 
     embedding: float = Field(examples=[0.012])
     searching: float = Field(examples=[0.004])
 
 
 class SearchOut(BaseModel):
-    """The pictures found, the best first."""
+    """The images found, best first."""
 
     results: list[FoundOut]
-    next_offset: int | None = Field(description="`offset` of the next page; null on the last.", examples=[10])
+    next_offset: int | None = Field(
+        description="`offset` of the next page; null on the last one.", examples=[10]
+    )
     seconds: Seconds
 
 
-@router.post("/v1/search", summary="Find pictures", responses=responses(400, 404, 413))
-async def search(service: Served, question: SearchIn) -> SearchOut:
-    """By words, by pictures, by pictures of the index, by all of them together, with weights; negative ones too.
+@router.post("/v1/search", summary="Search for images", responses=responses(400, 404, 413))
+async def search(service: CurrentService, question: SearchIn) -> SearchOut:
+    """Search by texts, images, ids of images in the index, or all together, with weights that may be negative.
 
-    A picture of the index that the question names by its id is not among the results.
+    An image that the query names by its id is not among the results.
     """
     parts = [PartIn(text=question.query)] if isinstance(question.query, str) else question.query
     return _shown(
@@ -117,10 +121,10 @@ async def search(service: Served, question: SearchIn) -> SearchOut:
 
 
 @router.get(
-    "/v1/items/{id}/similar", summary="Pictures like one", responses=responses(400, 404), tags=["items"]
+    "/v1/items/{id}/similar", summary="Find similar images", responses=responses(400, 404), tags=["items"]
 )
 async def similar(
-    service: Served,
+    service: CurrentService,
     id: Id,
     *,
     filter: Annotated[Filter | None, Query()] = None,

@@ -1,6 +1,6 @@
-"""Which token a request needs, decided before anything else is read of it.
+"""Decide which token a request needs, before anything else of it is read.
 
-Deny by default: what is not listed here needs the scope for writing, and so does a route that somebody adds.
+Deny by default: a route that is not listed here, such as a new one, needs the scope `write`.
 """
 
 from starlette.datastructures import Headers
@@ -10,12 +10,11 @@ from starlette.types import Scope as Connection
 from diptych.serving.guard.headers import refuse
 from diptych.serving.guard.tokens import CHALLENGE, Scope, Tokens
 
-# Health is for whoever watches the server. The way to sign in, the page's own files and the choice of its colours say
-# nothing about the pictures.
+# Health checks are for monitoring. Sign-in, the page's own files and its colour theme reveal nothing about the images.
 PUBLIC = frozenset({"/healthz", "/readyz", "/login", "/theme"})
 PUBLIC_FILES = "/static/"
 PUBLIC_BY_POST = frozenset({"/login"})
-# Questions that are too long for an address.
+# Queries, which may be too long for a URL.
 READ_BY_POST = frozenset(
     {
         "/",
@@ -28,7 +27,7 @@ READ_BY_POST = frozenset(
 
 
 def scope_needed(method: str, path: str) -> Scope | None:
-    """The scope that a request needs; None where everybody may ask."""
+    """Return the scope that a request needs; None if anyone may send it."""
     if method in ("GET", "HEAD"):
         return None if path in PUBLIC or path.startswith(PUBLIC_FILES) else Scope.READ
     if method == "POST" and path in PUBLIC_BY_POST:
@@ -37,9 +36,9 @@ def scope_needed(method: str, path: str) -> Scope | None:
 
 
 class Access:
-    """ASGI middleware: 401 without a known token, 403 with one whose scope is too small.
+    """ASGI middleware: status 401 without a known token, 403 if the scope of the token is too small.
 
-    A server without tokens answers only this machine: who asks may read, and nobody may write.
+    A server without tokens answers only this machine: anyone may read, and no one may write.
     """
 
     def __init__(self, app: ASGIApp, tokens: Tokens) -> None:
@@ -57,18 +56,18 @@ class Access:
         if not self.tokens:
             held: Scope | None = Scope.READ
         else:
-            # Two headers could mean one thing to a proxy and another here.
+            # A proxy and this server could read two headers differently.
             given = Headers(scope=connection).getlist("authorization")
             held = self.tokens.scope_of(given[0]) if len(given) == 1 else None
         if held is None:
-            detail = "no known token; send the header Authorization: Bearer TOKEN"
+            detail = "no valid token found; send the header Authorization: Bearer TOKEN"
             await refuse(send, 401, "Unauthorized", detail, www_authenticate=CHALLENGE)
             return False
         if held < needed:
             detail = (
-                "this token is for reading; use one with the scope write"
+                "this token only allows reading; use a token with the scope write"
                 if self.tokens
-                else "this server has no tokens, and so nobody may change the index; start it with --token-file"
+                else "a server without tokens does not change its index; start it with --token-file"
             )
             await refuse(send, 403, "Forbidden", detail)
             return False

@@ -1,15 +1,15 @@
-"""One line of JSON for each request that was answered, without what was asked for.
+"""The access log: one line of JSON a request, without its contents.
 
-time        when the answer was complete, UTC, ISO 8601
+time        end of the answer, UTC, ISO 8601
 method      GET, POST, ...
-route       the template of the route, such as /v1/items/{id}; null where none matched
-status      of the response; 499 where the client left before there was one
+route       template of the route, such as /v1/items/{id}; null if none matched
+status      status of the response; 499 if the client left before it
 seconds     from the request's headers to the end of the answer
-bytes_in    of the request's body, as far as it was read
-bytes_out   of the response's body
-request     its id, also in the response's header X-Request-ID; the client's own where it sent a plain one
+bytes_in    bytes of the request's body that were read
+bytes_out   bytes of the response's body
+request     id of the request, also in the header X-Request-ID; the client's own id if it sent a plain one
 
-Paths, query strings, headers and addresses are not written: they hold queries, names of files, and people.
+Paths, query strings, headers and addresses are not logged: they contain queries, file names and people.
 """
 
 import datetime
@@ -24,11 +24,11 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_LEFT_BEFORE_AN_ANSWER = 499  # nginx's number
+_LEFT_BEFORE_AN_ANSWER = 499  # nginx's status
 
 
 class AccessLog:
-    """ASGI middleware that writes a line a request to `stream`; the outermost, so that it sees every answer."""
+    """ASGI middleware that writes one line a request to `stream`. It must be the outermost, to see every answer."""
 
     def __init__(self, app: ASGIApp, stream: TextIO) -> None:
         self.app = app
@@ -76,7 +76,7 @@ class AccessLog:
 
 
 def _template(scope: Scope) -> str | None:
-    """The path of the route as it was declared, below the prefix that it was mounted on."""
+    """Return the declared path of the route, with the prefix where it is mounted."""
     route = scope.get("route")
     if route is None:
         return None

@@ -1,8 +1,7 @@
-"""Connections that cost little: deadlines for what a client sends and takes, a cap that stays fair, bounded bodies.
+"""Limits on connections: deadlines for sending and receiving, a fair limit on their number, limits on bodies.
 
-uvicorn alone waits for ever for headers and bodies, and keeps any number of bytes of them. Here a connection
-that does not deliver in time is closed, and a full server closes the connection that asks for nothing rather than
-turning away one that does.
+uvicorn alone waits for ever for headers and bodies, and stores any number of their bytes. Here a connection that is too
+slow is closed. A full server closes a connection without a request, instead of refusing a new one with a request.
 """
 
 import asyncio
@@ -21,21 +20,21 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from diptych.serving.guard.headers import refuse
 
-_BACKLOG = 256  # connections that the kernel holds until they are accepted, all of them at once
-_SPARE_FILES = 128 + _BACKLOG  # descriptors that may be needed beside those of connections
+_BACKLOG = 256  # connections that the kernel holds until they are accepted, possibly all at once
+_SPARE_FILES = 128 + _BACKLOG  # descriptors for other uses than connections
 _ANSWER_CHECK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """How long a client may take, and how much it may hold."""
+    """Limits on the time and the resources of a client."""
 
     header_seconds: float = 10.0  # from the connection, or from a request's first byte, to its last header
     body_seconds: float = (
-        30.0  # from the last header to the end of the body; and more for what really arrived:
+        30.0  # from the last header to the end of the body, plus time for the bytes that arrived:
     )
-    body_rate: int = 100_000  # bytes a second; a large upload over a slow line is no attack
-    send_seconds: float = 30.0  # without the client taking a single byte of its answer
+    body_rate: int = 100_000  # bytes a second; a large upload over a slow line is not an attack
+    send_seconds: float = 30.0  # in which the client takes no byte of its answer
     idle_seconds: int = 15  # between two requests of one connection
     drain_seconds: int = 10  # for requests under way when the server is told to stop
     header_bytes: int = 32_768  # of one request
@@ -43,10 +42,10 @@ class ConnectionLimits:
 
 
 class GuardedConfig(uvicorn.Config):
-    """uvicorn's settings for an application on `host` and `port`, under `limits`.
+    """Configure uvicorn for an application on `host` and `port`, under `limits`.
 
-    counts: what happened to connections, by `opened`, `evicted` (closed to make room), `refused` (no room), and
-    `late_headers`, `late_body`, `late_answer` (deadlines).
+    Attributes: `counts` counts connections by `opened`, `evicted` (closed to make room), `refused` (no room), and
+    `late_headers`, `late_body`, `late_answer` (missed deadlines).
     """
 
     def __init__(self, app: ASGIApp, host: str, port: int, limits: ConnectionLimits | None = None) -> None:
@@ -63,20 +62,19 @@ class GuardedConfig(uvicorn.Config):
             h11_max_incomplete_event_size=self.limits.header_bytes,
             timeout_keep_alive=self.limits.idle_seconds,
             timeout_graceful_shutdown=self.limits.drain_seconds,
-            access_log=False,  # uvicorn's has query strings
+            access_log=False,  # uvicorn's log has query strings
             server_header=False,
-            proxy_headers=False,  # a client could write them itself
+            proxy_headers=False,  # a client could send these headers itself
             log_level="warning",
         )
 
 
 class GuardedProtocol(H11Protocol):
-    """One connection. It is idle, sends headers, sends a body, or is answered; only the last keeps it safe.
+    """One connection. Its phase is idle, headers, body or answer; only a connection being answered is never evicted.
 
-    When the server is full, the address that holds the most connections loses the one that has waited longest
-    without a request: idle ones first, then those that still send headers, then those that still send a body. On
-    one machine all share an address, and a request that arrives in one piece is still served beside any number of
-    half-open connections.
+    When the server is full, the address with the most connections loses one: an idle one first, then one that still
+    sends headers, then one that still sends a body; among these the oldest. Clients on one machine share an address.
+    Even so a request that arrives in one piece is served beside any number of half-open connections.
     """
 
     config: GuardedConfig
@@ -84,13 +82,13 @@ class GuardedProtocol(H11Protocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._limits = self.config.limits
-        self._address = ""  # whom this connection counts for
+        self._address = ""  # the address or network that this connection counts for
         self._timer: asyncio.TimerHandle | None = None
         self._since = 0.0  # loop time at which the present phase began
         self._phase = "headers"
         self._received = 0  # bytes in the present phase
         self._unsent = 0  # bytes of the answer that waited at the last look
-        self._taken = 0.0  # loop time at which the client was last seen to have taken some
+        self._taken = 0.0  # loop time when the client last took some
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -113,7 +111,7 @@ class GuardedProtocol(H11Protocol):
     def handle_events(self) -> None:
         super().handle_events()
         if self.transport.is_closing():
-            # The last bytes of an answer may still wait for the client to take them.
+            # The client may still have to take the last bytes of an answer.
             self._enter("answer", _ANSWER_CHECK_SECONDS)
         elif self.conn.their_state is h11.SEND_BODY:
             self._enter("body", self._limits.body_seconds)
@@ -122,7 +120,7 @@ class GuardedProtocol(H11Protocol):
         elif self.conn.trailing_data[0]:
             self._enter("headers", self._limits.header_seconds)
         elif self._phase != "headers":
-            # uvicorn closes idle connections by itself, but waits for ever until the last answer is taken.
+            # uvicorn closes idle connections itself, but waits for ever for a client to take the last answer.
             self._enter("idle", _ANSWER_CHECK_SECONDS)
 
     def _enter(self, phase: str, seconds: float) -> None:
@@ -138,7 +136,7 @@ class GuardedProtocol(H11Protocol):
             self._timer = None
 
     def _look(self) -> None:
-        """The timer of the present phase went off: close the connection, or look again later."""
+        """Handle the timer of the present phase: close the connection, or check again later."""
         now = self.loop.time()
         if self._phase in ("headers", "body"):
             seconds = self._limits.header_seconds
@@ -160,11 +158,11 @@ class GuardedProtocol(H11Protocol):
             self._timer = self.loop.call_later(again, self._look)
 
     def _make_room(self) -> bool:
-        """Close one connection that nobody answers. False where all are being answered."""
+        """Close one connection that is not being answered. Return False if all are."""
         others = [one for one in self.connections if isinstance(one, GuardedProtocol) and one is not self]
         open_ones = [one for one in others if not one.transport.is_closing()]
         if len(open_ones) < self._limits.connections:
-            return True  # some are on their way out already
+            return True  # some are closing already
         waiting = [one for one in open_ones if one._phase != "answer"]
         if not waiting:
             return False
@@ -172,14 +170,14 @@ class GuardedProtocol(H11Protocol):
         order = ("idle", "headers", "body")
         victim = min(waiting, key=lambda one: (-held[one._address], order.index(one._phase), one._since))
         if held[victim._address] < held[self._address]:
-            return False  # the newcomer's address holds the most, and all of its requests are being answered
+            return False  # the new connection's address holds the most, and all of its requests are being answered
         self.config.counts["evicted"] += 1
         victim.transport.abort()
         return True
 
 
 def _counted_as(address: str) -> str:
-    """An IPv4 address itself; the network of an IPv6 address, all of which one customer gets."""
+    """Return an IPv4 address, or the /64 network of an IPv6 address, which one customer has as a whole."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:  # a socket of this machine has no address
@@ -188,13 +186,14 @@ def _counted_as(address: str) -> str:
 
 
 class BodyLimit:
-    """ASGI middleware: bodies are bounded one by one (status 413) and all together (status 503).
+    """ASGI middleware that limits each body (status 413) and all bodies together (status 503).
 
-    one: bytes of one body. A length that is announced is refused before a byte is read; a body that turns out
-    longer raises `HTTPException`, which the application answers as it answers its own.
-    together: bytes of the bodies of all requests under way.
-    elements: commas and opening brackets of a body that is no form. Reading JSON takes time by its elements, not by
-    its bytes, of which pictures have many; and nothing else is answered meanwhile.
+    Args:
+        one: bytes of one body. A larger announced length is refused before a byte is read. A body that turns out
+            larger raises `HTTPException`, which the application answers like its own.
+        together: bytes of the bodies of all requests under way.
+        elements: commas and opening brackets of a body that is not a form. The time to parse JSON grows with its
+            elements, not with its bytes (images have many), and blocks all other requests.
     """
 
     def __init__(
@@ -230,10 +229,11 @@ class BodyLimit:
                 elements += body.count(b",") + body.count(b"[") + body.count(b"{")
                 if elements > self.elements:
                     raise HTTPException(
-                        413, f"a request may hold {self.elements:,} elements; send fewer at once"
+                        413,
+                        f"body: too many elements; expected at most {self.elements:,}; send fewer at once",
                     )
             if self.held > self.together:
-                busy = "too many uploads at once; send it again"
+                busy = "the server is receiving too many uploads; send this request again later"
                 raise HTTPException(503, busy, headers={"Retry-After": "1"})
             return message
 
@@ -244,11 +244,11 @@ class BodyLimit:
 
     @property
     def _too_large(self) -> str:
-        return f"a request may hold {self.one:,} bytes; send fewer pictures, or smaller ones"
+        return f"body: too large; expected at most {self.one:,} bytes; send fewer images, or smaller ones"
 
 
 def _within_open_files(limits: ConnectionLimits) -> ConnectionLimits:
-    """`limits` with no more connections than this process may open files."""
+    """Return `limits` with no more connections than this process may open files."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most == resource.RLIM_INFINITY:
         return limits

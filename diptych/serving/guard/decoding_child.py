@@ -1,8 +1,8 @@
-"""The process that decodes foreign pictures for `decoding_pool`: one socket, some shared memory, nothing else.
+"""The child process that decodes untrusted images for `decoding_pool`: one socket, shared memory, nothing else.
 
-Started as `python -m diptych.serving.guard.decoding_child SOCKET MEMORY LIMITS`, two descriptors and JSON. Before it
-reads its first image it gives up whatever decoding does not need: more memory, new files and sockets, writing to files,
-core dumps. A decoder that is led astray can crash this process, or give wrong pixels.
+It is started as `python -m diptych.serving.guard.decoding_child SOCKET MEMORY LIMITS`: two descriptors and JSON. Before
+the first image it gives up what decoding does not need: more memory, new files and sockets, writing to files, core
+dumps. A hijacked decoder can only crash this process or return wrong pixels.
 """
 
 import json
@@ -22,15 +22,15 @@ from diptych.data.images.decoding import Limits, Pixels, read_rgb
 from diptych.errors import ImageError
 
 REQUEST = struct.Struct("!Q")  # bytes of the file, at the beginning of the shared memory
-# What came of it. PIXELS: width and height of 8-bit RGB at the beginning of the shared memory. REFUSED: bytes of a
-# text there, and 0. READY: waiting for the first picture, 0 and 0.
+# The reply: a kind and two numbers. PIXELS: width and height of 8-bit RGB at the beginning of the shared memory.
+# REFUSED: the bytes of a text there, and 0. READY: waits for the first image; 0 and 0.
 REPLY = struct.Struct("!BII")
 READY, PIXELS, REFUSED = range(3)
 LONGEST_REASON = 2000  # bytes of a text
 
 
 def main(arguments: list[str]) -> None:
-    """Answer pictures until the other end closes the socket."""
+    """Decode images until the other end closes the socket."""
     connection = socket.socket(fileno=int(arguments[0]))
     shared = np.frombuffer(mmap.mmap(int(arguments[1]), 0), np.uint8)
     os.close(int(arguments[1]))
@@ -45,17 +45,17 @@ def main(arguments: list[str]) -> None:
 
 
 def _answer(shared: Pixels, count: int, limits: Limits, memory_bytes: int) -> bytes:
-    """Replace the file in the shared memory with its pixels, or with the reason why there are none."""
+    """Replace the file in the shared memory by its pixels, or by the reason why it cannot be decoded."""
     try:
         pixels = read_rgb(shared[:count].tobytes(), limits=limits)
         height, width, _ = pixels.shape
         np.copyto(shared[: pixels.size].reshape(pixels.shape), pixels)
         return REPLY.pack(PIXELS, width, height)
     except (ImageError, MemoryError) as error:
-        # Decoders report their own want of memory as one more way of being unreadable.
+        # Decoders report a lack of memory as one more kind of unreadable file.
         short = isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError)
         reason = (
-            f"image of {count:,} bytes: needs more than {memory_bytes:,} bytes of memory to decode; make a smaller copy"
+            f"image of {count:,} bytes: decoding needs more than {memory_bytes:,} bytes of memory; save a smaller copy"
             if short
             else str(error)
         )
@@ -68,10 +68,10 @@ def _give_up_the_rest(memory_bytes: int) -> None:
     limits = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: 0,
-        resource.RLIMIT_NPROC: 0,  # threads included; does not hold for root
-        resource.RLIMIT_NOFILE: 0,  # none further; the open socket stays open
+        resource.RLIMIT_NPROC: 0,  # includes threads; not enforced for root
+        resource.RLIMIT_NOFILE: 0,  # no new ones; the open socket stays open
     }
-    held = Path("/proc/self/statm")  # pages of address space; Linux only, as is a limit on them that holds
+    held = Path("/proc/self/statm")  # pages of address space; only Linux has it and enforces the limit
     if held.exists():
         pages = int(held.read_text("ascii").split()[0])
         limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + memory_bytes
@@ -80,7 +80,7 @@ def _give_up_the_rest(memory_bytes: int) -> None:
 
 
 def _allow_processor_time(seconds: int) -> None:
-    """The next picture may take this many seconds; then the kernel ends this process with SIGXCPU."""
+    """Allow this many seconds for the next image; then the kernel ends this process with SIGXCPU."""
     limit = math.ceil(time.process_time()) + seconds
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
 

@@ -1,8 +1,8 @@
-"""Foreign pictures are decoded in other processes, which may take little and whose death costs one picture.
+"""Decode untrusted images in child processes with tight limits; a crash costs one image.
 
-Image decoders are large programs in C that meet whatever a stranger sends. Here they run in children with limits on
-memory, processor time, wall time, pixels and bytes; the server itself only ever sees pixels of a known size.
-The children are started by `exec`, never forked from the server, whose threads would not survive it.
+Image decoders are large C programs that read whatever a stranger sends. Here they run in children with limits on
+memory, processor time, wall time, pixels and bytes. The server itself only sees pixels of a known size. Children are
+started with `exec`, never forked from the server, because its threads would not survive a fork.
 """
 
 import asyncio
@@ -26,15 +26,17 @@ from diptych.data.images.decoding import Limits, Pixels
 from diptych.errors import ImageError
 from diptych.serving.guard.decoding_child import LONGEST_REASON, PIXELS, READY, REFUSED, REPLY, REQUEST
 
-_KEPT_BYTES = 48 << 20  # of shared memory, 16 megapixels; what a larger picture took goes back to the system
+_KEPT_BYTES = (
+    48 << 20
+)  # shared memory to keep: 16 megapixels; memory of larger images goes back to the system
 _START_SECONDS = 60.0  # a child imports numpy and Pillow: half a second, unless the machine is very busy
 
 
 @dataclass(frozen=True, slots=True)
 class DecodingLimits:
-    """What one picture may cost, and how many are decoded at once."""
+    """Limits of one image, and how many are decoded at once."""
 
-    # The four formats that browsers make; the decoders of other formats never run on a stranger's bytes.
+    # The four formats that browsers produce; decoders of other formats never run on untrusted bytes.
     image: Limits = field(
         default_factory=lambda: Limits(
             file_bytes=25_000_000,
@@ -45,15 +47,15 @@ class DecodingLimits:
         )
     )
     memory_bytes: int = (
-        1_300_000_000  # of one child, beyond its libraries; 50 megapixels with transparency fit
+        1_300_000_000  # of one child, beyond its libraries; enough for 50 megapixels with transparency
     )
     cpu_seconds: int = 10  # whole seconds of processor time
-    wall_seconds: float = 30.0  # a wait for a processor included
-    children: int = 2  # processes, and so pictures at once
+    wall_seconds: float = 30.0  # includes waiting for a processor
+    children: int = 2  # processes, and so images at once
 
 
 class DecodingPool:
-    """A few children that decode pictures. A context manager: leaving it ends them.
+    """A few children that decode images. A context manager: leaving it ends them.
 
     with DecodingPool() as pool:
         pixels = await pool.decode(data)
@@ -75,36 +77,36 @@ class DecodingPool:
             self._idle.get().end()
 
     async def decode(self, data: bytes) -> Pixels:
-        """The upright pixels (height, width, 3), 8-bit RGB, of an image file; `Preprocess` and `preview` take them.
+        """Decode an image file to upright pixels (height, width, 3), 8-bit RGB, for `Preprocess` and `preview`.
 
         Raises:
-            ImageError: it is no image, too large, damaged, or takes too much time or memory to decode.
+            ImageError: the file is not an image, is too large or damaged, or takes too much time or memory to decode.
         """
         if len(data) > self.limits.image.file_bytes:
             raise ImageError(
-                f"image of {len(data):,} bytes: larger than {self.limits.image.file_bytes:,} bytes, the most that "
-                "is read; save a smaller copy"
+                f"image of {len(data):,} bytes: expected at most {self.limits.image.file_bytes:,} bytes; save a "
+                "smaller copy"
             )
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, data)
 
     def _decode(self, data: bytes) -> Pixels:
-        child = self._idle.get()  # at once: there are as many threads as children
+        child = self._idle.get()  # never waits: there are as many threads as children
         try:
             return child.decode(data)
         finally:
             if not child.alive:
                 child.end()
-                # Its successor starts while nobody waits for it.
+                # Start its successor now, before the next image needs it.
                 child = _Child(self.limits)
             self._idle.put(child)
 
 
 class _ChildFailedError(Exception):
-    """The child did not keep to the protocol; its socket is of no more use."""
+    """The child broke the protocol; its socket cannot be used any more."""
 
 
 class _Child:
-    """One process of `decoding_child`, used by one thread at a time."""
+    """A process of `decoding_child`, used by one thread at a time."""
 
     def __init__(self, limits: DecodingLimits) -> None:
         self._limits = limits
@@ -131,7 +133,7 @@ class _Child:
             stderr=subprocess.DEVNULL,
             cwd="/",
             env=_environment(),
-            start_new_session=True,  # an interrupt at the terminal is for the server, which ends its children
+            start_new_session=True,  # an interrupt at the terminal goes to the server, which ends its children
         )
 
     def decode(self, data: bytes) -> Pixels:
@@ -142,7 +144,7 @@ class _Child:
             self._connection.settimeout(self._limits.wall_seconds)
             self._connection.sendall(REQUEST.pack(len(data)))
             kind, first, second = self._reply()
-            # What a child says is as foreign as the picture it read.
+            # The reply of a child is as untrusted as the image.
             if kind == PIXELS and 0 < first * second <= self._limits.image.pixels:
                 return self._pixels(first, second)
             if kind == REFUSED and first <= LONGEST_REASON:
@@ -170,7 +172,7 @@ class _Child:
         self._is_ready = True
 
     def _reply(self) -> tuple[int, int, int]:
-        # The child sends a reply in one piece; half a one is the end of it.
+        # A child sends its reply in one piece; a partial reply means that it died.
         reply = self._connection.recv(REPLY.size, socket.MSG_WAITALL)
         if len(reply) != REPLY.size:
             raise _ChildFailedError
@@ -179,7 +181,7 @@ class _Child:
 
     def _pixels(self, width: int, height: int) -> Pixels:
         count = 3 * width * height
-        # A copy: the memory is the child's to change.
+        # Copy, because the child can change the shared memory.
         pixels = np.frombuffer(self._memory, np.uint8, count).reshape(height, width, 3).copy()
         if count > _KEPT_BYTES and hasattr(mmap, "MADV_REMOVE"):
             self._memory.madvise(mmap.MADV_REMOVE, _KEPT_BYTES)
@@ -187,19 +189,19 @@ class _Child:
 
     def _verdict(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):
-            return f"not decoded within {self._limits.wall_seconds:g} seconds; make a smaller copy"
+            return f"decoding took more than {self._limits.wall_seconds:g} seconds; save a smaller copy"
         try:
             code = self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:
-            return "its decoder failed; save it again as JPEG or PNG"
+            return "the decoder failed; save the image again as JPEG or PNG"
         if code == -signal.SIGXCPU:
-            return f"takes more than {self._limits.cpu_seconds} seconds to decode; make a smaller copy"
-        return f"its decoder crashed (exit status {code}); save it again as JPEG or PNG"
+            return f"decoding took more than {self._limits.cpu_seconds} seconds of processor time; save a smaller copy"
+        return f"the decoder crashed (exit status {code}); save the image again as JPEG or PNG"
 
 
 def _shared_file(size: int) -> IO[bytes]:
-    """A file in memory of `size` bytes, which the other side cannot shorten under our feet."""
-    if sys.platform != "linux":  # a child that was led astray could shorten this one, and so stop the server
+    """Create a file of `size` bytes in memory. On Linux the child cannot shorten it."""
+    if sys.platform != "linux":  # a hijacked child could shorten this file, and so stop the server
         file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         file.truncate(size)
         return file
@@ -210,10 +212,10 @@ def _shared_file(size: int) -> IO[bytes]:
 
 
 def _environment() -> dict[str, str]:
-    """Where this process finds its modules, and nothing else that it knows: tokens stay here."""
+    """Return the environment of a child: the module path, and no tokens or other secrets."""
     return {
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        # Threads would count against the limit on memory, 64 MB of address space each.
+        # Each thread would count 64 MB of address space against the memory limit.
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
     }

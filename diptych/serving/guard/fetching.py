@@ -1,10 +1,10 @@
-"""Pictures from addresses, for servers that allow it: no stranger's URL leads to this network.
+"""Fetch images from URLs, on servers that allow it, without reaching the server's own network (SSRF).
 
-A URL that a client gives is a request that the server makes from where it stands, behind the firewall, beside
-cloud metadata. So every URL, and every redirect again, goes through the same gate: plain syntax that all parsers
-read alike, http or https, no credentials, a permitted port, and a name whose every address is public. The name is
-resolved once, and the connection goes to that very address, so that a second answer of the name server is never
-asked for. Bytes, time, redirects and content types are bounded. Proxies, cookies and environments are not used.
+The server makes the request of a client's URL from its own place: behind the firewall, beside cloud metadata. So every
+URL, and every redirect again, must pass the same checks: syntax that all parsers read alike, http or https, no
+credentials, a permitted port, and a host name with public addresses only. The name is resolved once and the connection
+goes to that address, so a second answer of the name server cannot matter. Bytes, time, redirects and content types are
+limited. Proxies, cookies and environment variables are not used.
 """
 
 import asyncio
@@ -28,21 +28,23 @@ Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]  # name, por
 
 @dataclass(frozen=True, slots=True)
 class FetchLimits:
-    """What may be fetched, and what it may cost."""
+    """Limits on what is fetched."""
 
-    bytes: int = 10_000_000  # of one picture
-    seconds: float = 5.0  # from the name to the last byte, redirects included
+    bytes: int = 10_000_000  # of one image
+    seconds: float = 5.0  # from the name lookup to the last byte, redirects included
     redirects: int = 3
     ports: tuple[int, ...] = (80, 443)
     content_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/webp", "image/gif")
-    hosts: tuple[str, ...] = ()  # only these names, where any are given
-    networks: tuple[str, ...] = ()  # besides public addresses: a picture store of one's own, "10.2.0.0/16"
+    hosts: tuple[str, ...] = ()  # if given, only these names
+    networks: tuple[
+        str, ...
+    ] = ()  # allowed beside public addresses, such as your own image store "10.2.0.0/16"
 
 
 DEFAULT_LIMITS = FetchLimits()
 
-# What IANA's special-purpose registries (RFC 6890 and its updates) keep from the public, plus what leads into a
-# network by another way: relays and translators that carry an IPv4 address inside, and Azure's metadata service.
+# Networks that IANA's special-purpose registries (RFC 6890 and its updates) list as not public, and other ways into a
+# network: relays and translators that contain an IPv4 address, and Azure's metadata service.
 _NOT_PUBLIC = tuple(
     ip_network(network)
     for network in (
@@ -58,7 +60,7 @@ _PUBLIC_IPV6 = ip_network("2000::/3")
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})+", re.IGNORECASE)
-# WHATWG's rule: a name that ends in a number is an address in one of IPv4's many spellings (0x7f.1, 2130706433).
+# WHATWG: a name that ends in a number is an IPv4 address in one of its many spellings (0x7f.1, 2130706433).
 _ENDS_IN_A_NUMBER = re.compile(r"(?:^|\.)(?:0x[0-9a-f]*|[0-9]+)$", re.IGNORECASE)
 _URL = re.compile(
     r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]{1,2048}"
@@ -75,32 +77,32 @@ class _Target:
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """The addresses of a name, by the system's resolver, in its order."""
+    """Resolve a name with the system's resolver. Return its addresses in that order."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(entry[4][0]) for entry in found]
 
 
 async def fetch(url: str, limits: FetchLimits = DEFAULT_LIMITS, resolve: Resolve = resolve) -> bytes:
-    """The bytes of the picture at `url`; what they hold is for `DecodingPool` to judge.
+    """Fetch the image at `url` and return its bytes. `DecodingPool` checks their contents later.
 
     Raises:
-        ImageError: the URL is refused, does not answer in time, or answers with something else than a picture of
-            at most `limits.bytes`. The message does not tell what the name leads to.
+        ImageError: the URL is refused, the server does not answer in time, or the answer is not an image of at most
+            `limits.bytes`. The message does not reveal where the name leads.
     """
     try:
         async with asyncio.timeout(limits.seconds):
             return await _follow(url, limits, resolve)
     except TimeoutError as error:
         raise ImageError(
-            f"URL: no picture within {limits.seconds:g} seconds; upload the file instead"
+            f"URL: no image within {limits.seconds:g} seconds; upload the file instead"
         ) from error
     except (OSError, h11.ProtocolError) as error:
-        # One message for every failure, or a client could map the network by them.
+        # One message for all failures: a client could map the network by different ones.
         raise ImageError("URL: the server does not answer as expected; upload the file instead") from error
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the public internet, reached without passing through a translator."""
+    """Return whether an address belongs to the public internet and is not reached through a translator."""
     if isinstance(address, IPv6Address) and address not in _PUBLIC_IPV6:
         return False
     return not any(address in network for network in _NOT_PUBLIC if network.version == address.version)
@@ -117,16 +119,16 @@ async def _follow(url: str, limits: FetchLimits, resolve: Resolve) -> bytes:
         onward = urljoin(url, location)
         if target.scheme == "https" and not onward.lower().startswith("https:"):
             raise ImageError(
-                "URL: redirects from https to something less; give the address of the picture itself"
+                "URL: redirects from https to an unencrypted address; give the address of the image itself"
             )
         url = onward
-    raise ImageError(f"URL: more than {limits.redirects} redirects; give the address of the picture itself")
+    raise ImageError(f"URL: more than {limits.redirects} redirects; give the address of the image itself")
 
 
 def _parse(url: str, limits: FetchLimits) -> _Target:
     if not _URL.fullmatch(url):
         raise ImageError(
-            "URL: expected at most 2,048 of the characters that RFC 3986 allows; encode the others with %"
+            "URL: expected at most 2,048 characters, all allowed by RFC 3986; encode other characters with %"
         )
     try:
         parts = urlsplit(url)
@@ -134,24 +136,24 @@ def _parse(url: str, limits: FetchLimits) -> _Target:
     except ValueError as error:
         raise ImageError("URL: not a valid URL; expected https://name/path") from error
     if parts.scheme not in ("http", "https"):
-        raise ImageError("URL: expected a scheme of http or https")
+        raise ImageError("URL: expected one that begins with http:// or https://")
     if "@" in parts.netloc:
-        raise ImageError("URL: holds a name or a password; give one without")
+        raise ImageError("URL: contains a user name or a password; give a URL without them")
     host = (parts.hostname or "").lower()
     port = port if port is not None else {"http": 80, "https": 443}[parts.scheme]
     if port not in limits.ports:
         permitted = ", ".join(map(str, limits.ports))
         raise ImageError(f"URL: port {port} is not permitted; expected one of {permitted}")
     if limits.hosts and host not in limits.hosts:
-        raise ImageError("URL: this server fetches from named hosts only, and this is none of them")
+        raise ImageError("URL: this server does not fetch from this host; upload the file instead")
     if _literal(host, parts.netloc) is None and (not _NAME.fullmatch(host) or _ENDS_IN_A_NUMBER.search(host)):
-        raise ImageError("URL: expected the full name of a host, or its address in the usual spelling")
+        raise ImageError("URL: expected the full name of a host, or its IP address in the standard form")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return _Target(parts.scheme, host, port, path)
 
 
 def _literal(host: str, netloc: str) -> Address | None:
-    """The address that a URL spells out, in the one spelling that everybody reads alike."""
+    """Return the IP address that a URL contains, if it is in standard form; otherwise None."""
     try:
         address = ip_address(host)
     except ValueError:
@@ -162,7 +164,7 @@ def _literal(host: str, netloc: str) -> Address | None:
 
 
 async def _address_of(target: _Target, limits: FetchLimits, resolve: Resolve) -> str:
-    """The one address that is connected to. A name with any address inside a network is refused as a whole."""
+    """Return the address to connect to. Refuse a name if any of its addresses is not public."""
     literal = _literal(target.host, f"[{target.host}]" if ":" in target.host else target.host)
     try:
         found = (
@@ -187,14 +189,14 @@ async def _connected(
     try:
         yield reader, writer
     finally:
-        # Not `close`, which would wait for the other side.
+        # `close` would wait for the other side.
         writer.transport.abort()
 
 
 async def _get(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: _Target, limits: FetchLimits
 ) -> tuple[str | None, bytes]:
-    """Where the answer redirects to and nothing, or None and its body."""
+    """Send the request. Return the address of a redirect and no bytes, or None and the body."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=65_536)
     default_port = {"http": 80, "https": 443}[target.scheme]
     name = f"[{target.host}]" if ":" in target.host else target.host
@@ -230,7 +232,7 @@ async def _get(
 
 
 def _location(response: h11.Response, limits: FetchLimits) -> str | None:
-    """Where a response redirects to; None for a picture. Raises `ImageError` for anything else."""
+    """Return the address of a redirect; None for an image. Raise ImageError for any other response."""
     headers = {name: value.decode("latin-1") for name, value in response.headers}
     if response.status_code in _REDIRECTS and b"location" in headers:
         return headers[b"location"]
@@ -239,10 +241,10 @@ def _location(response: h11.Response, limits: FetchLimits) -> str | None:
     kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
     if kind not in limits.content_types:
         raise ImageError(
-            f"URL: not a picture of a kind that is fetched; expected {', '.join(limits.content_types)}"
+            f"URL: the content type is not an image format that is fetched; expected {', '.join(limits.content_types)}"
         )
     if headers.get(b"content-encoding", "identity").lower() != "identity":
-        raise ImageError("URL: the picture comes compressed a second time; upload the file instead")
+        raise ImageError("URL: the server compressed the image a second time; upload the file instead")
     if int(headers.get(b"content-length", "0")) > limits.bytes:  # h11 has checked that these are digits
         raise _too_large(limits)
     return None
@@ -250,5 +252,5 @@ def _location(response: h11.Response, limits: FetchLimits) -> str | None:
 
 def _too_large(limits: FetchLimits) -> ImageError:
     return ImageError(
-        f"URL: larger than {limits.bytes:,} bytes, the most that is fetched; save a smaller copy"
+        f"URL: the image is too large; expected at most {limits.bytes:,} bytes; save a smaller copy"
     )

@@ -1,8 +1,8 @@
-"""Headers against hostile pages: what every response carries, and which requests are refused by theirs.
+"""Protection against hostile web pages, by the headers of requests and responses.
 
-A server on this machine can be reached by every page in this machine's browsers. `TrustedHosts` keeps out names
-that were made to lead here (DNS rebinding), `SameSite` keeps out requests that foreign pages make, and
-`SecurityHeaders` tells browsers to run, frame and share nothing that is not ours. All three are ASGI middleware.
+Every page in a browser on this machine can reach a server on this machine. `TrustedHosts` refuses host names that an
+attacker pointed here (DNS rebinding). `SameSite` refuses requests that pages of other sites make. `SecurityHeaders`
+forbids browsers to run, frame or share foreign content. All three are ASGI middleware.
 """
 
 import ipaddress
@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from diptych.serving.guard.tokens import is_loopback
 
-# No inline script or style, nothing from another origin, no plug-in, no frame. `blob:` is what a page calls a picture
-# that was dropped on it, and `data:` a small picture in a style sheet; neither can run a script.
+# No inline script or style, nothing from another origin, no plug-in, no frame. `blob:` is for an image that was dropped
+# on the page, `data:` for a small image in a style sheet; neither can run a script.
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -42,14 +42,14 @@ HEADERS: Mapping[str, str] = {
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "x-robots-tag": "noindex, nofollow",
 }
-PRIVATE = "no-store"  # Cache-Control of whatever does not say otherwise: answers hold someone's pictures
+PRIVATE = "no-store"  # the default Cache-Control: answers contain private images
 
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class SecurityHeaders:
-    """Adds `HEADERS` to every response, and `PRIVATE` where a response does not name its own caching."""
+    """Add `HEADERS` to every response, and `PRIVATE` to a response without its own Cache-Control."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -67,11 +67,11 @@ class SecurityHeaders:
 
 
 def trusted_hosts(host: str, names: Collection[str] = ()) -> frozenset[str] | None:
-    """The values of the header Host that a server on `host` answers to, without their ports; None for any.
+    """Return the values of the header Host that a server on `host` accepts, without ports; None for any value.
 
-    names: further names of the server, such as that of the reverse proxy in front of it. A server that others can
-    reach demands a token, which a browser does not give to a name that was made to lead here: such a server
-    answers to any name unless it was told its names.
+    Args: `names` are more names of the server, such as that of a reverse proxy. A server that other machines can reach
+    needs a token, and a browser does not send it to a name that an attacker pointed here. So such a server accepts any
+    name unless `names` are given.
     """
     given = frozenset(name.lower() for name in names)
     if is_loopback(host):
@@ -80,7 +80,7 @@ def trusted_hosts(host: str, names: Collection[str] = ()) -> frozenset[str] | No
 
 
 class TrustedHosts:
-    """Refuses requests for another server: a foreign, missing or repeated header Host. Status 421."""
+    """Refuse requests with an unknown, missing or repeated header Host: status 421."""
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str] | None) -> None:
         self.app = app
@@ -90,20 +90,18 @@ class TrustedHosts:
         if scope["type"] == "http" and self.hosts is not None:
             found = Headers(scope=scope).getlist("host")
             if len(found) != 1 or without_port(found[0]) not in self.hosts:
-                detail = (
-                    "this server does not answer to that name; start it with the name among its trusted hosts"
-                )
+                detail = "this server does not answer to the name in the header Host; start it with --name NAME"
                 await refuse(send, 421, "Misdirected Request", detail)
                 return
         await self.app(scope, receive, send)
 
 
 class SameSite:
-    """Refuses requests that a foreign page makes in a visitor's browser. Status 403.
+    """Refuse requests that a page of another site makes in a visitor's browser: status 403.
 
-    A link from elsewhere may be followed. Everything else that a browser says comes from elsewhere is refused:
-    pictures and scripts (Fetch Metadata), and forms and programs (Origin) where a method can change something.
-    Programs that are no browsers send neither header, and are not concerned.
+    Following a link from another site is allowed. Other requests from another site are refused: images and scripts
+    (by Fetch Metadata), and forms and scripts (by Origin) if the method can change something. Programs other than
+    browsers send neither header and are not affected.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -111,7 +109,12 @@ class SameSite:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and _is_foreign(scope["method"], Headers(scope=scope)):
-            await refuse(send, 403, "Forbidden", "this request was made by a page of another site")
+            await refuse(
+                send,
+                403,
+                "Forbidden",
+                "a page of another site sent this request; open this server's own address",
+            )
             return
         await self.app(scope, receive, send)
 
@@ -119,19 +122,19 @@ class SameSite:
 def _is_foreign(method: str, headers: Headers) -> bool:
     site = headers.get("sec-fetch-site")
     if site is not None:
-        # No page can set this header, and it decides alone: with our Referrer-Policy a browser sends `Origin: null`
-        # with the forms of our own page.
+        # No page can set this header, so it decides alone. Origin would not do: with our Referrer-Policy a browser
+        # sends `Origin: null` with the forms of our own page.
         followed = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
         return site not in ("same-origin", "none") and not (followed and method in ("GET", "HEAD"))
     origin = headers.get("origin")
     if origin is None or method in _SAFE_METHODS:
         return False
-    # The scheme is not compared: behind a proxy that ends TLS the server does not know it.
+    # Do not compare the scheme: behind a proxy that ends TLS, the server does not know it.
     return origin.partition("://")[2].lower() != headers.get("host", "").lower()
 
 
 async def refuse(send: Send, status: int, title: str, detail: str, **headers: str) -> None:
-    """Sends a problem (RFC 9457); underscores in the names of `headers` stand for hyphens."""
+    """Send a problem (RFC 9457). Underscores in the names of `headers` stand for hyphens."""
     body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()
     raw: list[Any] = [
         (b"content-type", b"application/problem+json"),
@@ -143,13 +146,13 @@ async def refuse(send: Send, status: int, title: str, detail: str, **headers: st
 
 
 def without_port(host: str) -> str:
-    """The name in a header Host: `[::1]` of `[::1]:8000`, in small letters."""
+    """Return the lower-case name in a header Host without its port: `[::1]` for `[::1]:8000`."""
     name, colon, port = host.lower().rpartition(":")
     return name if colon and (port.isdigit() or not port) else host.lower()
 
 
 def _in_header(host: str) -> str:
-    """How the header Host writes an address to listen on."""
+    """Return an address to listen on as the header Host writes it."""
     try:
         return f"[{host}]" if ipaddress.ip_address(host).version == 6 else host
     except ValueError:

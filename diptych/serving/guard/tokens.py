@@ -1,7 +1,7 @@
-"""Who may ask the server what: bearer tokens with a scope, and the rule that a public address demands one.
+"""Bearer tokens with scopes, and the rule that a public address needs one.
 
-Tokens come from a file that only its owner can read, or from the environment; never from the command line, which
-every user of a machine can list. Only keyed hashes of them are kept.
+Tokens come from a file that only its owner can read, or from the environment. They never come from the command line,
+which every user of a machine can list. Only keyed hashes of them are stored.
 """
 
 import base64
@@ -22,10 +22,10 @@ from diptych.errors import SettingsError
 VARIABLE = "DIPTYCH_TOKENS"
 CHALLENGE = 'Bearer realm="diptych", Basic realm="diptych"'  # the header WWW-Authenticate of a 401
 
-_SHORTEST = 32  # characters: 128 bits even where they are hexadecimal digits
-_LONGEST_HEADER = 4096  # characters; what is longer is not worth hashing
+_SHORTEST = 32  # characters: 128 bits even if all are hexadecimal digits
+_LONGEST_HEADER = 4096  # characters; longer headers are not hashed
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 section 2.1
-_MAKE_ONE = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+_MAKE_ONE = "create one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
 
 class Scope(enum.IntEnum):
@@ -36,44 +36,46 @@ class Scope(enum.IntEnum):
 
 
 class Tokens:
-    """The tokens of a server. An empty set knows nobody."""
+    """The tokens of a server. An empty set accepts no one."""
 
     def __init__(self, tokens: Iterable[tuple[Scope, str]] = ()) -> None:
-        # A key that nobody else has: the digests are worth nothing outside this process.
+        # A random key, so that the digests are useless outside this process.
         self._key = secrets.token_bytes(32)
         self._known = [(self._digest(token), scope) for scope, token in tokens]
 
     @classmethod
     def from_file(cls, path: Path) -> "Tokens":
-        """The tokens of a file with one `read TOKEN` or `write TOKEN` a line; `#` begins a comment.
+        """Read a file with one `read TOKEN` or `write TOKEN` a line; `#` begins a comment.
 
         Raises:
-            SettingsError: the file cannot be read, others than its owner can read or change it, or a line is wrong.
+            SettingsError: the file cannot be read, others can read or change it, or a line has a mistake.
         """
         try:
-            # Looked at through the open file, so that nobody can exchange it in between.
+            # Check the open file, so that it cannot be exchanged in between.
             with path.open("rb") as file:
                 status = os.fstat(file.fileno())
                 text = file.read(1_000_000).decode()
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{path}: the file of tokens cannot be read ({error})") from error
+            raise SettingsError(
+                f"{path}: cannot read the token file ({error}); check its path and owner"
+            ) from error
         if not stat.S_ISREG(status.st_mode):
-            raise SettingsError(f"{path}: not a file; expected a file of tokens")
+            raise SettingsError(f"{path}: not a regular file; expected a text file of tokens")
         if status.st_uid not in (0, os.geteuid()):
-            raise SettingsError(f"{path}: the file of tokens belongs to another user; make it your own")
+            raise SettingsError(f"{path}: the token file belongs to another user; use chown to own it")
         if status.st_mode & 0o077:
             mode = f"{stat.S_IMODE(status.st_mode):03o}"
             raise SettingsError(
-                f"{path}: others can read the tokens or change them (mode {mode}); run: chmod 600 {path}"
+                f"{path}: other users can read or change the token file (mode {mode}); run: chmod 600 {path}"
             )
         return cls(_parse(text, str(path)))
 
     @classmethod
     def from_environment(cls) -> "Tokens":
-        """The tokens of the variable DIPTYCH_TOKENS: the lines of a file, parted by newlines, commas or semicolons.
+        """Read the variable DIPTYCH_TOKENS: the lines of a token file, separated by newlines, commas or semicolons.
 
         Raises:
-            SettingsError: an entry is wrong.
+            SettingsError: an entry has a mistake.
         """
         return cls(_parse(re.sub("[,;]", "\n", os.environ.get(VARIABLE, "")), f"${VARIABLE}"))
 
@@ -81,10 +83,10 @@ class Tokens:
         return len(self._known)
 
     def scope_of(self, authorization: str | None) -> Scope | None:
-        """The scope of the header `Authorization`: `Bearer TOKEN`, or `Basic` with the token as the password.
+        """Return the scope of the header `Authorization`: `Bearer TOKEN`, or `Basic` with the token as the password.
 
-        Browsers ask for the second kind by themselves. None for no header, another kind, or a token that is
-        not known; every known token is compared with, in a time that does not depend on how much of it is right.
+        Browsers offer the second kind by themselves. None without the header, for another kind, or an unknown token.
+        All known tokens are compared, in a time that does not depend on how many characters are right.
         """
         token = _token_in(authorization)
         if token is None:
@@ -100,21 +102,21 @@ class Tokens:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server that listens on `host`."""
+    """Return whether only this machine can reach a server that listens on `host`."""
     if host.lower() == "localhost":
         return True
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:  # a name: where it leads today says nothing about tomorrow
+    except ValueError:  # a name: its address may change
         return False
 
 
 def check_exposure(host: str, tokens: Tokens) -> None:
-    """Raises `SettingsError` where others could reach a server on `host` without a token."""
+    """Raise SettingsError if other machines could reach a server on `host` without a token."""
     if not is_loopback(host) and not len(tokens):
         raise SettingsError(
-            f"host {host!r}: other machines can reach it, and there is no token; keep to 127.0.0.1, or give a file "
-            f"with a line 'read TOKEN' or set {VARIABLE}; {_MAKE_ONE}"
+            f"host {host!r}: other machines can reach it, and there is no token; use 127.0.0.1, or give --token-file "
+            f"with a line 'read TOKEN', or set {VARIABLE}; {_MAKE_ONE}"
         )
 
 
@@ -124,9 +126,11 @@ def _parse(text: str, place: str) -> list[tuple[Scope, str]]:
         words = line.partition("#")[0].split()
         if not words:
             continue
-        # The line itself never goes into a message: messages are printed and kept.
+        # The line itself is never in a message: messages are printed and logged.
         if len(words) != 2 or words[0].upper() not in Scope.__members__:
-            raise SettingsError(f"{place}, line {number}: expected 'read TOKEN' or 'write TOKEN'")
+            raise SettingsError(
+                f"{place}, line {number}: expected 'read TOKEN' or 'write TOKEN'; correct the line"
+            )
         if not _TOKEN.fullmatch(words[1]) or len(words[1]) < _SHORTEST:
             raise SettingsError(
                 f"{place}, line {number}: a token of {len(words[1])} characters; expected at least {_SHORTEST} of "

@@ -1,4 +1,4 @@
-"""Results as files."""
+"""Write results as JSON and CSV files."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from diptych.search.query import Match, result_of
 from diptych.search.stores.image_rows import Item
 from diptych.serving.page.page_state import State
 
-# Enough for a contact sheet or a first data set; more is the API's work.
+# Enough for a contact sheet or a first data set; use the API for more.
 MOST = 1000
 
 _COLUMNS = (
@@ -22,20 +22,20 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def as_json(state: State, found: Sequence[Match]) -> str:
-    """The question as its query string says it, and the results as `diptych search --json` prints them."""
+    """Write the query string of the search, and its results as `diptych search --json` prints them."""
     return json.dumps(
         {"query": state.query().removeprefix("?"), "results": [result_of(one) for one in found]}, indent=1
     )
 
 
 def as_csv(found: Sequence[Match]) -> str:
-    """A row a result, the best first; texts cannot become formulas of a spreadsheet."""
+    """Write one row a result, best first. Texts cannot become spreadsheet formulas."""
     file = io.StringIO(newline="")
     rows = csv.writer(file)
     rows.writerow(_COLUMNS)
     for one in found:
         rows.writerow(_row(one.item, one.score))
-    # A file name may hold what is no Unicode.
+    # A file name may not be valid Unicode.
     return file.getvalue().encode("utf-8", "replace").decode("utf-8")
 
 

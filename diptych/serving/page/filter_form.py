@@ -1,4 +1,4 @@
-"""What a person fills in, as a filter: fields of a form into the language of `diptych.search.stores.filter_syntax`."""
+"""Translate the fields of the filter form into the language of `diptych.search.stores.filter_syntax`."""
 
 import datetime
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ SHAPES = ("landscape", "portrait", "square")
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """The fields, as they were typed; empty where nothing was."""
+    """The fields of the form as they were typed; empty if not filled in."""
 
     name: str = ""  # part of the path
     caption: str = ""  # part of the caption
     label: str = ""
-    tags: str = ""  # separated by commas; a picture has all of them
+    tags: str = ""  # separated by commas; an image must have all of them
     shape: str = ""  # one of SHAPES
     width: str = ""  # pixels, at least
     height: str = ""
@@ -33,11 +33,11 @@ class Filters:
         return any(getattr(self, field.name) for field in fields(self))
 
     def active(self) -> dict[str, str]:
-        """The fields that are filled in."""
+        """Return the fields that are filled in."""
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name))}
 
     def text(self) -> str | None:
-        """All conditions together in the filter language; None where there is none.
+        """Combine all conditions in the filter language; None if there are none.
 
         Raises:
             SettingsError: a field cannot be read; the message begins with its name.
@@ -61,7 +61,7 @@ class Filters:
                 day = _day(name, value) if is_first else _day_after(name, value)
                 yield f"{field} {'>=' if is_first else '<'} {day.isoformat()}"
         if self.filter:
-            # Alone first: `a) or (b` would be well formed between the parentheses.
+            # Parse it alone first: `a) or (b` would be valid inside the parentheses.
             parse(self.filter)
             yield f"({self.filter})"
 
@@ -87,7 +87,7 @@ _DAYS = {
 
 
 def quoted(value: str) -> str:
-    """`value` as a text of the filter language."""
+    """Quote `value` for the filter language."""
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
@@ -96,11 +96,11 @@ def _day(field: str, value: str) -> datetime.date:
         return datetime.date.fromisoformat(value)
     except ValueError:
         raise SettingsError(
-            f"filter: {field}: {value!r} is not a day; expected one such as 2024-05-31"
+            f"filter: {field}: {value!r} is not a date; expected a date such as 2024-05-31"
         ) from None
 
 
 def _day_after(field: str, value: str) -> datetime.date:
     day = _day(field, value)
-    # The last day that there is has no day after it, and no picture either.
+    # The last date that Python knows has no day after it.
     return min(day, datetime.date.max - datetime.timedelta(1)) + datetime.timedelta(1)

@@ -1,7 +1,7 @@
-"""Signing in to a server that demands a token: a form that puts the token into a cookie.
+"""Sign in to a server that needs a token: a form stores the token in a cookie.
 
-The cookie stands for the header `Authorization`. Scripts cannot read it (HttpOnly), and a browser sends it with no
-request that another site makes (SameSite=Strict). It ends with the browser's session.
+The cookie replaces the header `Authorization`. Scripts cannot read it (HttpOnly), and browsers do not send it with
+requests that other sites make (SameSite=Strict). It ends with the browser's session.
 """
 
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -17,8 +17,9 @@ COOKIE = "diptych_token"
 
 
 class SignIn:
-    """ASGI middleware around the check of tokens: the cookie of a browser that has signed in becomes the header
-    `Authorization`, and a browser that may not see a page is shown the form."""
+    """ASGI middleware that lets browsers sign in. It stands outside the check of tokens.
+
+    It turns the cookie into the header `Authorization`, and sends browsers without access to the form."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -32,14 +33,14 @@ class SignIn:
             token = cookie_parser(headers.get("cookie", "")).get(COOKIE)
             if token is not None:
                 given = (b"authorization", f"Bearer {token}".encode("latin-1", "replace"))
-                # In place: layers outside read from this scope which route was found.
+                # In place: outer layers read the matched route from this scope.
                 scope["headers"] = [*scope["headers"], given]
         asks_for_page = scope["method"] == "GET" and "text/html" in headers.get("accept", "")
         await self.app(scope, receive, _to_form(scope, receive, send) if asks_for_page else send)
 
 
 def _to_form(scope: Scope, receive: Receive, send: Send) -> Send:
-    """`send`, with the way to the form in the place of a 401."""
+    """Wrap `send`: redirect to the form instead of answering 401."""
     refused = False
 
     async def send_or_lead(message: Message) -> None:
@@ -58,21 +59,21 @@ def _to_form(scope: Scope, receive: Receive, send: Send) -> Send:
 
 
 def signed_in(token: str, next_: str, *, secure: bool) -> Response:
-    """Onwards to `next_`, with the cookie; `secure` where the browser came by TLS."""
+    """Redirect to `next_` and set the cookie. `secure`: whether the browser came by TLS."""
     response = RedirectResponse(own_address(next_), 303)
     response.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=secure, path="/")
     return response
 
 
 def signed_out() -> Response:
-    """Back to the form, without the cookie."""
+    """Redirect to the form and delete the cookie."""
     response = RedirectResponse("/login", 303)
     response.delete_cookie(COOKIE, httponly=True, samesite="strict", path="/")
     return response
 
 
 def own_address(address: str) -> str:
-    """The same address, if it is one of this page's; else the page as it first opens. Never another site."""
+    """Return the address if it belongs to this page, otherwise `/`. Never another site."""
     try:
         parts = urlsplit(address)
     except ValueError:

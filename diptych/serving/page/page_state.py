@@ -1,19 +1,18 @@
-"""What the page shows, as its address says it: everything stands in the query string, so that a link is enough.
+"""The state of the page, as its address describes it: all of it is in the query string, so a link is enough.
 
     ?q=red+heart&q=balloon&q_weight=1&q_weight=0.5&not=stop+sign&like=ID&tags=toy&min=0.3&offset=48
 
-    q, not            words that a picture shall be like, or not; may be repeated
-    like, unlike      the same with pictures of the index, by id
-    picture, notpicture  the same with pictures that were uploaded a while ago (`diptych.serving.page.query_images`)
-    X_weight          the weights of the X, in their order; where they are missing 1, and 0.2 of what is not wanted
+    q, not            texts that results should be like, or unlike; may be repeated
+    like, unlike      the same with images of the index, by id
+    picture, notpicture  the same with uploaded images (`diptych.serving.page.query_images`)
+    X_weight          the weights of the field X, in order; default 1, or 0.2 for what is unwanted
     name ... filter   the fields of `diptych.serving.page.filter_form.Filters`
     min, hide         matches below this score are weak; hide=1 leaves them out
-    unique, variety   duplicates as one stack; 0..100 of rearranging for unlike results
-    sort              newest or oldest: by the time when pictures were taken, and then without variety
-    offset            results before the first one shown
+    unique, variety   group duplicates; 0 (best matches) to 100 (most varied)
+    sort              newest or oldest, by the time when images were taken; turns variety off
+    offset            number of results before the first one shown
 
-`State.read` takes what a form sends, and `State.query` writes the one short form of it: reading that gives the same
-state again.
+`State.read` takes what a form sends. `State.query` writes its one short form; reading that gives the same state.
 """
 
 import math
@@ -47,7 +46,7 @@ _FILTERS = tuple(field.name for field in fields(Filters))
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One part of the question. `value` is words, the id of a picture, or the token of an uploaded one."""
+    """One part of the query. `value` is a text, the id of an image, or the token of an uploaded image."""
 
     kind: Kind
     value: str
@@ -55,21 +54,21 @@ class Term:
 
     @property
     def name(self) -> str:
-        """Of its field in the query string."""
+        """Return the name of its field in the query string."""
         return self.kind if self.weight > 0 else _NEGATIVE[self.kind]
 
     @property
     def strength(self) -> str:
-        """The weight without its sign, as short as it can be written."""
+        """Return the weight without its sign, in its shortest form."""
         return shortest(abs(self.weight))
 
     @property
     def is_usual(self) -> bool:
-        """Whether the weight is the one that it has where none is given."""
+        """Return whether the weight is the default."""
         return self.weight == _usual(self.weight)
 
     def turned(self) -> "Term":
-        """The same, not wanted instead of wanted or the other way round; a usual weight becomes the other usual one."""
+        """Return the term with its sign turned. A default weight becomes the other default."""
         return replace(self, weight=_usual(-self.weight) if self.is_usual else -self.weight)
 
 
@@ -88,9 +87,9 @@ class State:
 
     @classmethod
     def read(cls, pairs: Sequence[tuple[str, str]]) -> tuple["State", tuple[str, ...]]:
-        """The state that a query string or a form says, and what of it could not be read; that part is left out.
+        """Read the state from a query string or a form. Return it with a list of the mistakes.
 
-        Fields that the page does not know are passed over.
+        Fields with mistakes are left out; unknown fields are ignored.
         """
         reader = _Reader(pairs)
         filters = Filters(**{name: reader.one(name) for name in _FILTERS})
@@ -108,7 +107,7 @@ class State:
         return state, tuple(reader.problems)
 
     def pairs(self) -> list[tuple[str, str]]:
-        """The fields of the query string, in their one order; none that says nothing."""
+        """Return the fields of the query string in a fixed order, without empty ones."""
         found: list[tuple[str, str]] = []
         for name in _NAMES:
             terms = [term for term in self.terms if term.name == name]
@@ -133,14 +132,14 @@ class State:
         return found
 
     def query(self) -> str:
-        """The query string, with its `?`; empty for the page as it first opens."""
+        """Return the query string with its `?`; empty for the start page."""
         return f"?{encoded}" if (encoded := urlencode(self.pairs(), errors="replace")) else ""
 
     def first_page(self) -> "State":
         return replace(self, offset=0)
 
     def with_term(self, term: Term) -> "State":
-        """With one more part, in place of one that says the same."""
+        """Return the state with one more part, which replaces a part with the same value."""
         others = [one for one in self.terms if (one.kind, one.value) != (term.kind, term.value)]
         return replace(self, terms=(*others, term), offset=0)
 
@@ -148,21 +147,21 @@ class State:
         return replace(self, terms=tuple(one for one in self.terms if one != term), offset=0)
 
     def similar_to(self, id_: str) -> "State":
-        """Pictures like that one, in the same part of the index; words and other examples are left behind."""
+        """Return the search for images similar to one, with the same filters and without the other parts."""
         return State(terms=(Term("like", id_),), filters=self.filters, unique=self.unique)
 
     def excluding(self, id_: str) -> "State":
-        """Without that picture, and with its like further down."""
+        """Return the search without that image, with similar images ranked lower."""
         return self.with_term(Term("like", id_, UNWANTED))
 
 
 def shortest(number: float) -> str:
-    """A number to three decimals, without zeros at the end."""
+    """Format a number with up to three decimals."""
     return f"{number:.3f}".rstrip("0").rstrip(".")
 
 
 class _Reader:
-    """Fields by name, and what was wrong with them."""
+    """Read fields by name and collect their mistakes."""
 
     def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
         self._values: dict[str, list[str]] = {}
@@ -171,7 +170,7 @@ class _Reader:
         self.problems: list[str] = []
 
     def one(self, name: str) -> str:
-        """The last value that is not empty."""
+        """Return the last value that is not empty."""
         value = next((value for value in reversed(self._values.get(name, [])) if value), "")
         return value if self._fits(name, value) else ""
 
@@ -198,7 +197,7 @@ class _Reader:
         found = dict.fromkeys(term for name in _NAMES for term in self._named(name))
         if len(found) > MOST_PARTS:
             self.problems.append(
-                f"a question of {len(found)} parts; expected at most {MOST_PARTS}: the first are used"
+                f"query: found {len(found)} parts; expected at most {MOST_PARTS}: only the first {MOST_PARTS} are used"
             )
         return tuple(found)[:MOST_PARTS]
 
@@ -218,25 +217,27 @@ class _Reader:
         if 0 < number <= LARGEST_WEIGHT:
             return sign * number
         self.problems.append(
-            f"weight of {name}: {_quoted(value)}; expected a number above 0, up to {LARGEST_WEIGHT:g}; "
-            f"{shortest(abs(usual))} is used"
+            f"weight of {name}: {_quoted(value)}; expected a number above 0 and at most {LARGEST_WEIGHT:g}; "
+            f"{shortest(abs(usual))} is used instead"
         )
         return usual
 
     def _fits(self, name: str, value: str) -> bool:
         if len(value) <= MOST_CHARACTERS:
             return True
-        self.problems.append(f"{name}: {len(value):,} characters; expected at most {MOST_CHARACTERS:,}")
+        self.problems.append(
+            f"{name}: {len(value):,} characters; expected at most {MOST_CHARACTERS:,}; shorten it"
+        )
         return False
 
 
 def _usual(sign: float) -> float:
-    """The weight of a part that is wanted, or that is not, where none is given."""
+    """Return the default weight of a wanted (positive sign) or an unwanted part."""
     return WANTED if sign > 0 else UNWANTED
 
 
 def _float(value: str) -> float:
-    """NaN, which is in no range, for what is no number."""
+    """Return the number, or NaN, which is in no range, for a text that is not a number."""
     try:
         return float(value)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Pictures that people search with, kept in memory for a while, so that a result has an address."""
+"""Store uploaded query images in memory for a while, so that a page of results has an address."""
 
 import secrets
 import time
@@ -6,24 +6,24 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# An hour is a long session; 64 MB are some hundred photographs from a telephone's gallery, or a few from a camera.
+# One hour is a long session; 64 MB hold about a hundred photos of a phone's gallery, or a few of a camera.
 SECONDS = 3600.0
 BYTES = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A picture as it came, and the small copy that a page may show."""
+    """An uploaded image, and its small copy for the page."""
 
     data: bytes
-    thumbnail: bytes  # of `diptych.data.images.thumbnails.MEDIA_TYPE`, made of nothing but pixels
+    thumbnail: bytes  # of `diptych.data.images.thumbnails.MEDIA_TYPE`, encoded anew from pixels
 
 
 class Uploads:
-    """The last pictures, by tokens that cannot be guessed. Nothing is written to a disk.
+    """Store the last images by tokens that cannot be guessed. Nothing is written to disk.
 
-    A result's address names its picture by the token: it can be reloaded, paged and passed on until the picture is
-    forgotten, because it is old, because newer ones need the room, or because the server was started again.
+    The address of a page of results names its image by the token. It can be reloaded, paged and shared until the image
+    is dropped: when it is old, when newer ones need the room, or when the server restarts.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Uploads:
         return len(self._kept)
 
     def put(self, upload: Upload) -> str:
-        """Keep a picture; its token."""
+        """Store an image and return its token."""
         token = secrets.token_urlsafe(16)
         self._kept[token] = self._clock(), upload
         self._bytes += _size(upload)
@@ -49,7 +49,7 @@ class Uploads:
         return token
 
     def get(self, token: str) -> Upload | None:
-        """The picture of a token; None when it has been forgotten."""
+        """Return the image of a token; None if it was dropped."""
         self._forget()
         found = self._kept.get(token)
         return None if found is None else found[1]
@@ -58,7 +58,7 @@ class Uploads:
         now = self._clock()
         while self._kept:
             kept_at, upload = next(iter(self._kept.values()))
-            # The newest stays, however large: the server has let it in.
+            # The newest stays, however large: the server accepted it.
             crowded = self._bytes > self._most_bytes and len(self._kept) > 1
             if not crowded and now - kept_at < self._seconds:
                 return

@@ -1,4 +1,5 @@
-"""The page for people: every view is rendered here, and works without a script; `static/page.js` makes it quicker."""
+"""The routes of the search page. The server renders every view; the page works without a script, and
+`static/page.js` makes it faster."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -60,7 +61,7 @@ def add_page(app: FastAPI, service: "Service", settings: Settings) -> None:
 
 
 class _Page:
-    """The routes, and what they share: the service, the uploaded pictures, the templates."""
+    """The routes and what they share: the service, the uploaded images, the templates."""
 
     def __init__(self, service: "Service", settings: Settings) -> None:
         try:
@@ -70,7 +71,7 @@ class _Page:
             raise MissingExtraError(str(error.name), "serve", "the search page") from None
         self._service, self._settings = service, settings
         self._uploads, self._static = Uploads(), StaticFiles()
-        # Every name and caption is escaped; a value that a template misspells is an error, not a blank.
+        # All values are escaped; a name that a template misspells is an error, not a blank.
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(TEMPLATES),
             autoescape=True,
@@ -82,12 +83,12 @@ class _Page:
     async def search(self, request: Request) -> Response:
         state, problems = State.read(request.query_params.multi_items())
         if not problems and f"?{request.url.query}" != (state.query() or "?"):
-            # A form sends every field, the empty ones too: the address that people share has none of those.
+            # A form sends empty fields too. Redirect to the address without them, which people share.
             return RedirectResponse(f"/{state.query()}", 303)
-        return await self._shown(request, state, problems)
+        return await self._render_results(request, state, problems)
 
     async def upload(self, request: Request) -> Response:
-        """Keep the pictures of a form, and on to the address that searches by them."""
+        """Store the images of a form, and redirect to the address that searches by them."""
         fields: list[tuple[str, str]] = []
         tokens: list[str] = []
         problems: tuple[str, ...] = ()
@@ -97,7 +98,7 @@ class _Page:
                     fields.append((name, value))
                 elif name == "file" and (value.filename or value.size):
                     try:
-                        tokens.append(await self._kept(value))
+                        tokens.append(await self._store(value))
                     except ImageError as error:
                         problems += (f"{value.filename or 'picture'}: {error}",)
         state, unread = State.read(fields)
@@ -105,18 +106,18 @@ class _Page:
             state = state.with_term(Term("picture", token))
         problems += unread
         if problems:
-            return await self._shown(request, state, problems)
+            return await self._render_results(request, state, problems)
         return RedirectResponse(f"/{state.query()}", 303)
 
     async def uploaded(self, request: Request) -> Response:
-        """The small copy of an uploaded picture."""
+        """Send the small copy of an uploaded image."""
         upload = self._uploads.get(request.path_params["token"])
         if upload is None:
-            raise HTTPException(404, "this picture is no longer kept; upload it again")
+            raise HTTPException(404, "this picture is no longer stored; upload it again")
         return Response(upload.thumbnail, media_type=MEDIA_TYPE)
 
     async def picture(self, request: Request) -> Response:
-        """One picture, with what is known of it."""
+        """Show one image with its fields."""
         state, _ = State.read(request.query_params.multi_items())
         try:
             state, _ = await self._without_gone(state)
@@ -145,15 +146,15 @@ class _Page:
         )
 
     async def results_json(self, request: Request) -> Response:
-        state, found = await self._found(request)
+        state, found = await self._search_for_download(request)
         return _file(as_json(state, found), "application/json", "diptych-results.json")
 
     async def results_csv(self, request: Request) -> Response:
-        _, found = await self._found(request)
+        _, found = await self._search_for_download(request)
         return _file(as_csv(found), "text/csv; charset=utf-8", "diptych-results.csv")
 
     async def theme(self, request: Request) -> Response:
-        """Remember light or dark, and back to where the button was."""
+        """Set the cookie for light or dark, and redirect back to the page of the button."""
         theme = request.query_params.get("theme")
         response = RedirectResponse(own_address(request.query_params.get("next", "")), 303)
         if theme in THEMES:
@@ -162,7 +163,7 @@ class _Page:
         return response
 
     async def login(self, request: Request) -> Response:
-        """The form for a token; sent with one, signs in; sent without, signs out."""
+        """Show the form; sign in when it is sent with a token, sign out when it is sent without."""
         tokens, next_, problem = self._settings.tokens, request.query_params.get("next", ""), ""
         if not tokens:
             return RedirectResponse("/", 303)
@@ -173,37 +174,37 @@ class _Page:
                 return signed_out()
             if tokens.scope_of(f"Bearer {token}") is not None:
                 return signed_in(token, next_, secure=request.url.scheme == "https")
-            problem = "The server does not know this token. Check that all of it was copied."
+            problem = "The server does not know this token. Check that you copied all of it."
         status = 401 if problem else 200
         return self._html(request, "login.html", status, next=own_address(next_), problem=problem)
 
     async def static_file(self, request: Request) -> Response:
         return self._static.answer(request.path_params["version"], request.path_params["name"])
 
-    async def _kept(self, file: UploadFile) -> str:
-        """The token of a picture that is kept from now on. ImageError for what is no picture."""
+    async def _store(self, file: UploadFile) -> str:
+        """Store an uploaded image and return its token. Raises ImageError if it cannot be read."""
         data = await file.read()
         pixels = await self._service.decode(data)
         small = await run_in_threadpool(preview, pixels)
         return self._uploads.put(Upload(data, small.thumbnail))
 
-    async def _shown(self, request: Request, state: State, problems: tuple[str, ...]) -> Response:
-        """The results of a state, or why there are none."""
+    async def _render_results(self, request: Request, state: State, problems: tuple[str, ...]) -> Response:
+        """Render the results of a state, or the reason why there are none."""
         status = 400 if problems else 200
         headers: dict[str, str] = {}
         shown: dict[str, Any]
         try:
             state, gone = await self._without_gone(state)
             problems += gone
-            shown = await self._answered(state)
+            shown = await self._results_or_message(state)
         except DiptychError as error:
             message, status, headers = explained(error, state)
             shown = {"message": message}
         context = await self._context(state, problems=problems, **shown)
         return self._html(request, "search.html", status, headers, **context)
 
-    async def _answered(self, state: State) -> dict[str, Any]:
-        """Results, or the message for an answer without any."""
+    async def _results_or_message(self, state: State) -> dict[str, Any]:
+        """Search or list images. Return the results, or a message if there are none, for the template."""
         filter_ = state.filters.text()
         if state.terms:
             answer = await self._service.search(self._question(state, PAGE))
@@ -220,12 +221,12 @@ class _Page:
             else empty_index(self._service.index.place)
         }
 
-    async def _found(self, request: Request) -> tuple[State, Any]:
-        """Everything that a download holds."""
+    async def _search_for_download(self, request: Request) -> tuple[State, Any]:
+        """Search for a download: all matches up to `MOST`."""
         state, problems = State.read(request.query_params.multi_items())
         if problems or not state.terms:
             raise HTTPException(
-                400, problems[0] if problems else "nothing to search for; give words: ?q=WORDS"
+                400, problems[0] if problems else "no query found; add one to the address: ?q=WORDS"
             )
         try:
             answer = await self._service.search(self._question(state.first_page(), MOST))
@@ -257,7 +258,7 @@ class _Page:
         return QueryPart(image=upload.data, weight=term.weight)
 
     async def _without_gone(self, state: State) -> tuple[State, tuple[str, ...]]:
-        """The state without pictures that are no longer there, and a sentence for each kind of those."""
+        """Return the state without images that are gone, and a sentence for each kind of them."""
         wanted = [term.value for term in state.terms if term.kind == "like"]
         known = {item.id for item in await self._items_of(wanted)}
         kept = tuple(
@@ -268,20 +269,20 @@ class _Page:
             or (term.kind == "picture" and self._uploads.get(term.value) is not None)
         )
         gone = {term.kind for term in state.terms if term not in kept}
-        sentences = {"like": "A picture of this question is no longer in the index.", "picture": FORGOTTEN}
+        sentences = {"like": "A picture of this search is no longer in the index.", "picture": FORGOTTEN}
         return replace(state, terms=kept), tuple(sentences[kind] for kind in sorted(gone))
 
     async def _items_of(self, ids: Iterable[str]) -> list[Item]:
-        """Those pictures of the index that are there."""
+        """Return the images with these ids that are in the index."""
         found = await asyncio.gather(*(self._service.item(id_) for id_ in ids))
         return [item for item in found if item is not None]
 
     async def _context(self, state: State, **more: Any) -> dict[str, Any]:
-        """What the templates of a search need: the form, and headings in words."""
+        """Return what the search templates need: the form and the headings."""
         liked = [term.value for term in state.terms if term.kind == "like"]
         try:
             thumbnails = {("like", item.id): view.thumbnail_of(item) for item in await self._items_of(liked)}
-        except DiptychError:  # what the page then says instead of results; the question is shown in words
+        except DiptychError:  # the page shows a message instead of results, and the query without thumbnails
             thumbnails = {}
         uploads = [term.value for term in state.terms if term.kind == "picture"]
         thumbnails |= {("picture", token): f"/uploads/{token}" for token in uploads}
@@ -320,7 +321,7 @@ class _Page:
             signed_in=COOKIE in request.cookies and bool(self._settings.tokens),
             **context,
         )
-        # Whatever slipped through: what is no Unicode cannot be sent.
+        # What is not valid Unicode cannot be sent; replace what is left of it.
         return HTMLResponse(view.shown(text), status, headers)
 
 

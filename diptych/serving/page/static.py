@@ -1,4 +1,4 @@
-"""The page's own files: read once, served from memory under an address that changes with their contents."""
+"""Serve the page's own files from memory, under an address that changes with their contents."""
 
 import hashlib
 from pathlib import Path
@@ -15,12 +15,12 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# An address names these very bytes: a browser never needs to ask again.
+# The address contains the hash of the files, so a browser never needs to ask again.
 _FOREVER = "public, max-age=31536000, immutable"
 
 
 class StaticFiles:
-    """The files of one folder, and the palette of the package. No path of a request ever reaches the disk."""
+    """Hold the files of one folder and the palette of the package. No path of a request reaches the disk."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         files = [*sorted(folder.iterdir()), PALETTE]
@@ -32,13 +32,13 @@ class StaticFiles:
 
     @property
     def base(self) -> str:
-        """What stands before a file's name in its address."""
+        """Return the part of the address before the file name."""
         return f"/static/{self.version}"
 
     def answer(self, version: str, name: str) -> Response:
-        """The file; 404 for another name, or the version of another build."""
+        """Return the file. Status 404 for an unknown name, or the version of another build."""
         data = self._files.get(name)
         if data is None or version != self.version:
-            raise HTTPException(404, f"no file {name[:80]!r} of the page; load the page again")
+            raise HTTPException(404, f"the page has no file {name[:80]!r}; reload the page")
         headers = {"Cache-Control": _FOREVER}
         return Response(data, media_type=_TYPES[Path(name).suffix], headers=headers)

@@ -1,4 +1,4 @@
-"""What the templates show, worked out: cards, chips, links. No HTML here, and no decisions in the templates."""
+"""Compute what the templates show: cards, chips, links. No HTML is here, and no decision is in the templates."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,19 +13,19 @@ from diptych.serving.page.filter_form import Filters
 from diptych.serving.page.page_state import PAGE, State, Term, shortest
 from diptych.wording import file_size
 
-# A picture up to this many pixels a side is shown at no more than twice its size.
+# An image up to this many pixels a side is shown at no more than twice its size.
 SMALL = 160
-STACKED = 12  # of a picture's duplicates, named in its card's details
+STACKED = 12  # the most duplicates that a card names
 
-_PICTURES = {"like": "a chosen picture", "picture": "your picture"}
+_PICTURES = {"like": "the chosen picture", "picture": "your picture"}
 _FILTER_NAMES = {
     "name": "name",
     "caption": "caption",
     "label": "label",
     "tags": "tags",
     "shape": "shape",
-    "width": "at least wide",
-    "height": "at least high",
+    "width": "width at least",
+    "height": "height at least",
     "taken_from": "taken from",
     "taken_to": "taken until",
     "camera": "camera",
@@ -38,7 +38,7 @@ _FILTER_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """A picture beneath another one, and the address of its page."""
+    """A duplicate of another image, and the address of its page."""
 
     name: str
     page: str
@@ -46,21 +46,21 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One picture of the grid."""
+    """One image of the grid."""
 
     id: str
     name: str
     caption: str
     alt: str
-    score: str  # empty where nothing was searched for
-    taken: str  # the day; empty where the order is another one, or it is not known
+    score: str  # empty without a query
+    taken: str  # the day; empty if unknown, or if the order is not by time
     weak: bool
-    thumbnail: str  # its address; empty where the index has none
+    thumbnail: str  # its address; empty if there is none
     width: int
     height: int
     small: bool
-    stacked: int  # duplicates beneath it
-    duplicates: tuple["Duplicate", ...]  # the first of them
+    stacked: int  # number of duplicates
+    duplicates: tuple["Duplicate", ...]  # the first `STACKED`
     page: str  # addresses
     similar: str
     exclude: str
@@ -68,7 +68,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """One part of the question. `thumbnail` is empty for words."""
+    """One part of the query. `thumbnail` is empty for a text."""
 
     name: str  # of its field
     value: str
@@ -76,13 +76,13 @@ class Chip:
     strength: str
     negative: bool
     thumbnail: str
-    without: str  # addresses of the same question without this part, and with its sign turned
+    without: str  # addresses of the query without this part, and with its sign turned
     turned: str
 
 
 @dataclass(frozen=True, slots=True)
 class Pill:
-    """One filter that is set, and the address without it."""
+    """One active filter, and the address without it."""
 
     words: str
     without: str
@@ -90,7 +90,7 @@ class Pill:
 
 @dataclass(frozen=True, slots=True)
 class Slider:
-    """The threshold: its range, where it stands, and a line for each score, 0..100 from the left."""
+    """The threshold: its range, its value, and a mark for each score, 0..100 from the left."""
 
     least: str
     most: str
@@ -100,25 +100,25 @@ class Slider:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """The pictures of one page of results."""
+    """One page of results."""
 
     cards: tuple[Card, ...]
-    first_weak: int | None  # place of the first card below the threshold
+    first_weak: int | None  # index of the first card below the threshold
     slider: Slider | None
     summary: str
-    seconds: str  # empty where nothing was searched for
-    previous: str  # addresses; empty where there is none
+    seconds: str  # empty without a query
+    previous: str  # addresses; empty if there is no such page
     next: str
-    suggestions: tuple[tuple[str, str], ...] = ()  # words and address
+    suggestions: tuple[tuple[str, str], ...] = ()  # text and address
 
 
 def shown(text: str) -> str:
-    """`text` as it can be sent: what is no Unicode in a file name becomes a question mark."""
+    """Replace what is not valid Unicode, in a file name for example, by question marks, so that it can be sent."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def name_of(item: Item) -> str:
-    """The last part of a picture's path."""
+    """Return the last part of an image's path."""
     return shown(item.uri.rstrip("/").rsplit("/", 1)[-1].rsplit("#", 1)[-1] or item.uri)
 
 
@@ -127,29 +127,30 @@ def thumbnail_of(item: Item) -> str:
 
 
 def original_of(item: Item) -> str:
-    """The address of the picture itself; empty for one that is no file of its own."""
+    """Return the address of the original file; empty if the image is not a file of its own."""
     return f"/v1/items/{item.id}/picture" if item.mtime_ns is not None and item.uri.startswith("/") else ""
 
 
 def shows_in_browsers(item: Item) -> bool:
-    """Whether browsers show a file of that name, and need not be sent a copy."""
+    """Return whether browsers can show the original file, by its name."""
     return item.uri.lower().endswith((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".avif"))
 
 
 def tags(item: Item) -> tuple[tuple[str, str], ...]:
-    """A picture's tags, each with the address of the pictures that have it."""
-    known = dict.fromkeys(tag for tag in item.tags if "," not in tag)  # the form parts them by commas
+    """Return an image's tags, each with the address of the images that have it."""
+    known = dict.fromkeys(tag for tag in item.tags if "," not in tag)  # the form separates tags by commas
     return tuple((shown(tag), f"/{State(filters=Filters(tags=tag)).query()}") for tag in known)
 
 
 def browsed_heading(state: State, total: int) -> str:
-    """What the page is about, where nothing was asked."""
+    """Return the heading of the page without a query."""
     kind = "picture" if total == 1 else "pictures"
-    return f"{total:,} {kind} that meet the filters" if state.filters else f"Search {total:,} {kind}"
+    match = "matches" if total == 1 else "match"
+    return f"{total:,} {kind} {match} the filters" if state.filters else f"Search {total:,} {kind}"
 
 
 def heading(state: State) -> str:
-    """What the page is about, in words."""
+    """Return the heading of the page for a query."""
     wanted = [_words(term) for term in state.terms if term.weight > 0]
     unwanted = [_words(term) for term in state.terms if term.weight < 0]
     like = f"Pictures like {' and '.join(wanted)}" if wanted else "Pictures"
@@ -161,7 +162,7 @@ def _words(term: Term) -> str:
 
 
 def card(state: State, item: Item, score: float | None = None, duplicates: Sequence[Item] = ()) -> Card:
-    """The card of one picture as it stands in the results of `state`."""
+    """Return the card of one image in the results of `state`."""
     caption = shown(item.caption or "")
     return Card(
         id=item.id,
@@ -184,10 +185,10 @@ def card(state: State, item: Item, score: float | None = None, duplicates: Seque
 
 
 def found_results(state: State, answer: Answer) -> Results:
-    """A page of an answer. The order is by score, unless variety was asked for; so the weak ones come last."""
+    """Return one page of an answer. Weak matches come last."""
     ordered = answer.found
     if state.min_score is not None:
-        # Variety may bring a weak one forward; beneath the divider it still is in its place among the weak.
+        # Variety may rank a weak match high; move it below the divider, in order.
         ordered = tuple(sorted(ordered, key=lambda one: one.score < (state.min_score or 0)))
     cards = tuple(card(state, one.item, one.score, one.duplicates) for one in ordered)
     weak = next((place for place, one in enumerate(cards) if one.weak), None)
@@ -204,7 +205,7 @@ def found_results(state: State, answer: Answer) -> Results:
 
 
 def browsed_results(state: State, items: Sequence[Item], *, total: int) -> Results:
-    """Pictures that nothing was asked of, `PAGE` at most; `total`, of all that meet the filters."""
+    """Return one page of images without a query, at most `PAGE`. `total` counts all that match the filters."""
     end = state.offset + len(items)
     kind = "picture" if total == 1 else "pictures"
     where = f"{state.offset + 1:,} to {end:,} of " if state.offset or end < total else ""
@@ -221,13 +222,13 @@ def browsed_results(state: State, items: Sequence[Item], *, total: int) -> Resul
 
 
 def suggestions(items: Sequence[Item]) -> tuple[tuple[str, str], ...]:
-    """Some captions to begin with, short ones, each with the address that searches for it."""
+    """Return up to four short captions, each with the address that searches for it."""
     words = dict.fromkeys(shown(item.caption) for item in items if item.caption and len(item.caption) <= 28)
     return tuple((text, f"/{State(terms=(Term('q', text),)).query()}") for text in islice(words, 4))
 
 
 def slider(state: State, found: Sequence[Match]) -> Slider | None:
-    """The threshold's range is that of the scores on this page, and wide enough for where it stands."""
+    """Return the threshold's slider. Its range covers the scores on this page and the present threshold."""
     scores = [one.score for one in found]
     if not scores:
         return None
@@ -243,7 +244,7 @@ def slider(state: State, found: Sequence[Match]) -> Slider | None:
 
 
 def chips(state: State, thumbnails: Mapping[tuple[str, str], str]) -> tuple[Chip, ...]:
-    """Every part of the question but the words in the search box. `thumbnails`: by kind and value, for pictures."""
+    """Return the parts of the query, except the text in the search box. `thumbnails`: addresses by kind and value."""
     main = search_box(state)
     return tuple(
         Chip(
@@ -262,12 +263,12 @@ def chips(state: State, thumbnails: Mapping[tuple[str, str], str]) -> tuple[Chip
 
 
 def search_box(state: State) -> Term | None:
-    """The words that stand in the search box: the first that are wanted."""
+    """Return the part in the search box: the first text with a positive weight."""
     return next((term for term in state.terms if term.kind == "q" and term.weight > 0), None)
 
 
 def pills(state: State) -> tuple[Pill, ...]:
-    """The filters that are set."""
+    """Return the active filters."""
     return tuple(
         Pill(
             words=f"{_FILTER_NAMES[name]}: {shown(value)}",
@@ -278,12 +279,12 @@ def pills(state: State) -> tuple[Pill, ...]:
 
 
 def without(filters: Filters, name: str) -> Filters:
-    """The other fields. By a function: `replace` cannot tell what a name that varies stands for."""
+    """Return the filters without one field. (`replace` cannot be typed with a variable name.)"""
     return Filters(**{key: value for key, value in filters.active().items() if key != name})
 
 
 def facts(item: Item) -> tuple[tuple[str, str], ...]:
-    """What is known of a picture, name and value, for people."""
+    """Return the fields of an image for people: name and value."""
     known: list[tuple[str, str]] = [("File", shown(item.uri)), ("Source", shown(item.source))]
     if item.width:
         known.append(("Size", f"{item.width:,} by {item.height:,} pixels, {file_size(item.size)}"))
@@ -326,7 +327,7 @@ def _moment(nanoseconds: int) -> str:
 
 
 def _clock(taken: str) -> str:
-    """The time by the camera's clock to the second, with the offset from UTC where it is known."""
+    """Format the camera's time to the second, with its offset from UTC if known."""
     moment = datetime.fromisoformat(taken)
     offset = moment.strftime("%z")
     return f"{moment:%Y-%m-%d %H:%M:%S}" + (f" (UTC{offset[:3]}:{offset[3:]})" if offset else "")

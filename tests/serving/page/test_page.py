@@ -109,10 +109,10 @@ def test_a_weight_that_is_none_is_named_and_the_usual_one_is_used(weight: str) -
     state, problems = State.read([("q", "pig"), ("q_weight", weight)])
     assert state.terms == (Term("q", "pig"),)
     assert problems[0].startswith("weight of q: ")
-    assert problems[0].endswith("; 1 is used")
+    assert problems[0].endswith("; 1 is used instead")
     state, problems = State.read([("not", "pig"), ("not_weight", weight)])
     assert state.terms == (Term("q", "pig", UNWANTED),)
-    assert problems[0].endswith("; 0.2 is used")
+    assert problems[0].endswith("; 0.2 is used instead")
 
 
 def test_similar_begins_anew_and_exclude_goes_on() -> None:
@@ -172,8 +172,8 @@ def test_the_fields_become_one_filter() -> None:
         ("filter", "widht > 3", "did you mean 'width'"),
         ("width", "wide", "width: 'wide'"),
         ("shape", "round", "shape"),
-        ("after", "yesterday", "after: 'yesterday' is not a day"),
-        ("before", "2024-02-30", "before: '2024-02-30' is not a day"),
+        ("after", "yesterday", "after: 'yesterday' is not a date"),
+        ("before", "2024-02-30", "before: '2024-02-30' is not a date"),
     ],
 )
 def test_a_field_with_a_mistake_is_named(field: str, value: str, said: str) -> None:
@@ -331,7 +331,7 @@ def test_an_uploaded_picture_has_an_address_until_it_is_forgotten(
         assert read_rgb(thumbnail.content).shape == (64, 64, 3)
         now[0] = 3601.0
         page = html.get(address).text
-        assert "no longer kept" in page
+        assert "no longer stored" in page
         assert html.get(thumbnail.url.path).status_code == 404
 
 
@@ -460,7 +460,7 @@ def test_nothing_found_has_a_way_out(html: TestClient) -> None:
     text = html.get("/?q=clock&tags=nothing&min=0.99&hide=1").text
     assert "No matches" in text
     assert 'href="/?q=clock&amp;min=0.99&amp;hide=1">Without the filters' in text
-    assert 'href="/?q=clock&amp;tags=nothing&amp;min=0.99">Show weaker matches' in text
+    assert 'href="/?q=clock&amp;tags=nothing&amp;min=0.99">Show weak matches' in text
 
 
 # ---- Signing in ----------------------------------------------------------------------------------------------

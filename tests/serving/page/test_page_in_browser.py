@@ -85,7 +85,7 @@ def test_a_chosen_picture_and_words_are_one_question(open_page: Any, gallery: An
 def test_what_is_no_picture_is_said_and_changes_nothing(open_page: Any, complaints: Any) -> None:
     page = open_page("/?q=house")
     give(page, "drop", b"some text", "text/plain")
-    expect(page.get_by_role("alert")).to_contain_text("That is no picture")
+    expect(page.get_by_role("alert")).to_contain_text("This file is not a picture")
     expect(page).to_have_url(re.compile(r"\?q=house$"))
     complaints.expect("Failed to load resource: the server responded with a status of 400")
     give(page, "drop", b"GIF89a and then nothing")

@@ -1,5 +1,5 @@
-// What a script adds to a page that works without one. The server renders every state; this module fetches the same
-// addresses, puts the parts that changed in place, and keeps the address bar true. It holds no state of its own.
+// Makes the page faster; it works without this script. The server renders every state. This module fetches the same
+// addresses, replaces what changed and updates the address bar. It holds no state of its own.
 
 const find = (selector, root = document) => root.querySelector(selector);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -7,12 +7,12 @@ const form = () => find("#search");
 const lightbox = find("#lightbox");
 
 history.scrollRestoration = "manual";
-let underneath = location.href; // the address of what #page shows; the lightbox has one of its own
+let underneath = location.href; // the address of what #page shows; the lightbox has its own
 let request = new AbortController();
 
 // ---- Fetching a page and showing it ----------------------------------------------------------------------------
 
-// After this long without an answer the pictures give way to their outlines; most answers come sooner.
+// Milliseconds without an answer before outlines replace the pictures; most answers come sooner.
 const PATIENCE = 150;
 
 async function fetched(address, options = {}) {
@@ -28,7 +28,7 @@ async function fetched(address, options = {}) {
 function reason(response, text) {
   const wait = response.headers.get("retry-after");
   if (response.status === 429) return `The server is busy. Try again in ${wait ?? "a few"} s.`;
-  if (response.status === 413) return "This picture is too large for the server. Try a smaller copy of it.";
+  if (response.status === 413) return "This picture is too large for the server. Try a smaller copy.";
   try {
     return JSON.parse(text).detail;
   } catch {
@@ -94,18 +94,18 @@ function fields() {
   return data;
 }
 
-// ---- Pictures as questions -------------------------------------------------------------------------------------
+// ---- Searching with pictures -----------------------------------------------------------------------------------
 
 function searchBy(files) {
   const pictures = [...files].filter((file) => file.type.startsWith("image/"));
-  if (!pictures.length) return complain("That is no picture. Drop or paste a JPEG, PNG, WebP or GIF file.");
+  if (!pictures.length) return complain("This file is not a picture. Drop or paste a JPEG, PNG, WebP or GIF file.");
   const body = form() ? fields() : new FormData();
   for (const picture of pictures) body.append("file", picture);
   return go("/", { method: "POST", body });
 }
 
 const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
-let depth = 0; // of elements that a drag has entered and not left
+let depth = 0; // number of elements that a drag has entered and not left
 document.addEventListener("dragenter", (event) => {
   if (carriesFiles(event)) document.body.classList.toggle("dragging", ++depth > 0);
 });
@@ -123,7 +123,7 @@ document.addEventListener("drop", (event) => {
   searchBy(event.dataTransfer.files);
 });
 document.addEventListener("paste", (event) => {
-  // Office programs put a picture of the words beside the words: into a field go the words.
+  // Office programs copy a text also as a picture of it; into a field, paste the text.
   const words = event.target.matches("input") && event.clipboardData.types.includes("text/plain");
   if (words || !event.clipboardData.files.length) return;
   event.preventDefault();
@@ -147,7 +147,7 @@ document.addEventListener("change", (event) => {
   if (field.id === "file") searchBy(field.files);
   else if (field.id === "shortcuts") localStorage.setItem("shortcuts", field.checked ? "on" : "off");
   else if (field.id === "slider") submit({ how: "replace", scroll: scrollY });
-  // Words are searched for when they are sent; numbers, choices and dates at once.
+  // A text is searched for when the form is sent; numbers, choices and dates take effect at once.
   else if (field.form === form() && field.matches("select, [type=number], [type=checkbox], [type=range], [type=date]"))
     submit({ scroll: scrollY });
 });
@@ -163,7 +163,7 @@ document.addEventListener("click", (event) => {
   } else if (address.pathname === "/") {
     event.preventDefault();
     const fromKeys = event.detail === 0 && link.closest(".card");
-    // From the lightbox, the results take the place of its picture: going back leads to the grid, not into it.
+    // From the lightbox, replace its entry in the history, so that going back leads to the grid.
     const how = history.state?.above ? "replace" : "push";
     shut();
     go(link.href, { how, focus: fromKeys ? ".open" : "" });
@@ -181,7 +181,7 @@ addEventListener("popstate", () => {
 function paint(theme) {
   document.documentElement.dataset.theme = theme;
   find("meta[name=color-scheme]").content = theme;
-  // A cookie, so that the server can send the next page in the right colours from its first byte.
+  // A cookie, so that the server can send the next page in the right colours.
   document.cookie = `diptych_theme=${theme}; path=/; max-age=31536000; samesite=strict`;
   find(theme === "dark" ? ".light-on" : ".dark-on").focus();
 }
@@ -201,16 +201,16 @@ function divide(least) {
   const cards = all(".card");
   for (const card of cards) card.classList.toggle("weak", least !== null && Number(card.dataset.score) < least);
   const first = cards.findIndex((card) => card.classList.contains("weak"));
-  // With variety the weak ones may stand anywhere: then the server sorts them when the slider is let go.
+  // With variety, weak matches may be anywhere; then the server sorts them when the slider is released.
   if (first < 0 || !cards.slice(first).every((card) => card.classList.contains("weak"))) return;
   const divider = Object.assign(document.createElement("li"), { className: "divider", id: "divider" });
-  divider.append("Weaker matches, below ", Object.assign(document.createElement("span"), { textContent: least }));
+  divider.append("Weak matches, below ", Object.assign(document.createElement("span"), { textContent: least }));
   cards[first].before(divider);
 }
 
-// ---- The grid, by keys -----------------------------------------------------------------------------------------
+// ---- Keyboard control of the grid ------------------------------------------------------------------------------
 
-// One stop for the Tab key, the card that was last in use; arrows move between cards (a "roving tabindex").
+// The Tab key stops at one card, the last one used; arrow keys move between cards (a "roving tabindex").
 function makeCurrent(card) {
   for (const link of all("#grid a, #grid summary")) link.tabIndex = card.contains(link) ? 0 : -1;
 }
@@ -263,7 +263,7 @@ let showing = ""; // the address of the picture in the lightbox
 
 async function open(address, how = lightbox.open ? "replace" : "push") {
   const before = showing;
-  showing = address; // at once: a second step that is taken while this one loads goes on from here
+  showing = address; // set at once: a second step during loading continues from here
   let found;
   try {
     found = await fetched(address);
@@ -295,7 +295,7 @@ function beside(step) {
   return place < 0 ? undefined : links[place + step];
 }
 
-// Takes the dialog away, and the focus back to the picture that was looked at last; the address is the caller's.
+// Closes the dialog and focuses the picture that was shown last. The caller sets the address.
 function shut() {
   if (!lightbox.open) return;
   const link = beside(0);
@@ -303,7 +303,7 @@ function shut() {
   (link ?? find("#heading"))?.focus();
 }
 
-// Going back is what opened it, the other way round; then `popstate` shuts it.
+// Opening added an entry to the history. Go back; then `popstate` closes the dialog.
 const close = () => history.back();
 
 function turn(step) {
@@ -331,7 +331,7 @@ lightbox.addEventListener("click", (event) => {
   if (event.target === lightbox) close(); // the backdrop
 });
 
-// A file may have gone since it was indexed; its small copy has not.
+// If a file is gone since it was indexed, show its small copy.
 document.addEventListener(
   "error",
   ({ target }) => {
