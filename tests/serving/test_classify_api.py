@@ -93,7 +93,7 @@ def test_a_model_without_classes_of_its_own_asks_for_labels(client: TestClient) 
     assert "send labels to choose from" in answer.json()["detail"]
     for more in ({"threshold": 0.2}, {"templates": ["{}"]}):
         answer = client.post("/v1/classify", json={"images": [data_uri(png())], **more})
-        assert (answer.status_code, "they go with labels" in answer.json()["detail"]) == (400, True)
+        assert (answer.status_code, "found without labels" in answer.json()["detail"]) == (400, True)
 
 
 def test_the_best_are_kept_and_a_threshold_says_none_of_these(client: TestClient) -> None:

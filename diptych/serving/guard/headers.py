@@ -90,7 +90,9 @@ class TrustedHosts:
         if scope["type"] == "http" and self.hosts is not None:
             found = Headers(scope=scope).getlist("host")
             if len(found) != 1 or without_port(found[0]) not in self.hosts:
-                detail = "this server does not answer to the name in the header Host; start it with --name NAME"
+                detail = (
+                    "this server does not answer to the name in the header Host; start it with --name NAME"
+                )
                 await refuse(send, 421, "Misdirected Request", detail)
                 return
         await self.app(scope, receive, send)
