@@ -377,7 +377,9 @@ def test_a_child_can_do_nothing_but_decode(astray: Start) -> None:
     ]
     found = dict(zip(acts, map(reason, decode(astray(), *(act.encode() for act in acts))), strict=True))
     assert found.pop("shrink") == "failed: PermissionError"
-    assert found.pop("memory").startswith("image of 6 bytes: decoding needs more than 200,000,000 bytes of memory")
+    assert found.pop("memory").startswith(
+        "image of 6 bytes: decoding needs more than 200,000,000 bytes of memory"
+    )
     assert len(found.pop("long")) == 2000
     assert set(found.values()) == {"failed: OSError"}
 
