@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from tiny_model import preprocessing, random_clip
 
 import diptych
 from diptych.data.images.transforms import Preprocess
@@ -20,6 +19,7 @@ from diptych.embed.encode import embed_images, embed_texts
 from diptych.embed.source_rows import count_reasons, embed_source, uri_of
 from diptych.errors import CheckpointError, DataError, ImageError, SettingsError, TextError
 from diptych.models.image_model import ImageModel
+from tests.tiny_model import preprocessing, random_clip
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_model import preprocessing, random_clip
 
 from diptych.data.example import Example
 from diptych.data.images.transforms import Preprocess
@@ -19,6 +18,7 @@ from diptych.embed.on_ray import Share, embed_on_ray, share_of
 from diptych.embed.source_rows import embed_source
 from diptych.errors import CheckpointError
 from diptych.models.image_model import ImageModel
+from tests.tiny_model import preprocessing, random_clip
 
 COUNT = 70
 
@@ -28,7 +28,8 @@ def environment() -> Iterator[None]:
     """Of the workers, which import this file."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        environment.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        for folder in Path(__file__).parents[:2]:
+            environment.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         yield
 
 

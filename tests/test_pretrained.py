@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 import verify_weights
-from foreign_folders import write_open_clip_folder, write_transformers_folder
 from PIL import Image
 
 import diptych
@@ -24,6 +23,7 @@ from diptych.pretrained import fingerprint
 from diptych.weights.checkpoint import save_checkpoint
 from diptych.weights.foreign.openai import openai_layout
 from diptych.weights.foreign.published import FILES, PublishedFile, cache_folder
+from tests.foreign_folders import write_open_clip_folder, write_transformers_folder
 
 ARCHITECTURE = Architecture(
     embed_dim=32,

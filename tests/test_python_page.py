@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_readme import blocks, same_output
 
 import diptych
+from tests.test_readme import blocks, same_output
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "python.md"

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import Outcome, Run
 from PIL import Image
 
 from diptych import config
@@ -13,6 +12,7 @@ from diptych.data.images.transforms import Preprocess
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
 from diptych.models.building import build_model
 from diptych.weights.checkpoint import save_checkpoint
+from tests.cli.command_line import Outcome, Run
 
 TINY = Architecture(
     embed_dim=16,

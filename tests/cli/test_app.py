@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import Run
 
 import diptych
 from diptych.cli import classify as classify_verb
 from diptych.cli.__main__ import INTERRUPTED, PIPE_CLOSED
 from diptych.cli.verbs import VERBS
 from diptych.errors import DataError
+from tests.cli.command_line import Run
 
 HEAVY = ("torch", "numpy", "PIL", "pyarrow", "scipy", "sklearn", "tensorboard", "jinja2", "matplotlib")
 

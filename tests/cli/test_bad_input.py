@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import Outcome, Run
+
+from tests.cli.command_line import Outcome, Run
 
 RECIPE = """
 [model.architecture]

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from command_line import Run
 
 from diptych.data.sources.opening import open_source
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe
+from tests.cli.command_line import Run
 
 
 @pytest.fixture(scope="module")

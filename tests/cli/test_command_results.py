@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import Run
 
 import diptych
 from diptych import embed_images, embed_texts, load
 from diptych.evaluation.zero_shot.prompts import TEMPLATES, templates_for
+from tests.cli.command_line import Run
 
 RECIPE = """
 [model.architecture]

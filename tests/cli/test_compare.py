@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import Run
 from PIL import Image
-from tiny_model import preprocessing, random_clip
 
 from diptych import config
 from diptych.evaluation.comparison import exact_mcnemar, holm
 from diptych.evaluation.suite.suite_files import read_result
 from diptych.models.building import build_model
 from diptych.weights.checkpoint import save_checkpoint
+from tests.cli.command_line import Run
+from tests.tiny_model import preprocessing, random_clip
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
 SUITE = """

@@ -2,11 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import Run
 from PIL import Image
 
 from diptych.data import open_source
 from diptych.tokenizer import default_tokenizer
+from tests.cli.command_line import Run
 
 
 @pytest.fixture

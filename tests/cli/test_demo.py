@@ -6,12 +6,12 @@ import math
 from pathlib import Path
 
 import pytest
-from command_line import Run
 
 from diptych.reports.demo_page import page
 from diptych.runs import demo_run
 from diptych.runs.demo_story import Accuracy, DemoAnswer, DemoImage, DemoSearch, Story
 from diptych.wording import minutes
+from tests.cli.command_line import Run
 
 PICTURE = DemoImage(b"\x00\x01", "image/webp", "<b>a & b</b>", "someone (MIT)")
 STORY = Story(

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from command_line import Run
 from PIL import Image
 
 from diptych.data.subsets.same_images import neighbouring_rows
@@ -23,6 +22,7 @@ from diptych.models.architectures import PUBLISHED
 from diptych.models.building import build_model
 from diptych.training.planning.pace import Pace
 from diptych.wording import duration
+from tests.cli.command_line import Run
 
 RECIPE = """
 [model.architecture]

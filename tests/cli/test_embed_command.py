@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from command_line import Run
+
+from tests.cli.command_line import Run
 
 
 def test_pieces_are_joined_by_whoever_is_last(tiny: Path, pictures: Path, run: Run) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import Run
 from PIL import Image
-from test_report import checked, words
 
 from diptych.evaluation.suite.suite_files import Result
 from diptych.evaluation.task_report import Outcomes, Report, Scores
 from diptych.reports.page_parts import Picture
 from diptych.reports.suite_page import page
+from tests.cli.command_line import Run
+from tests.cli.test_report import checked, words
 
 SUITE = """
 [[tasks]]

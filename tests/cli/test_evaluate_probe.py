@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import Run
 from PIL import Image
 
 from diptych.evaluation.probes.logistic_regression import Fit, LogisticRegression
+from tests.cli.command_line import Run
 
 MEANS = {"dark": 50, "light": 200}
 FAILED, USAGE = 1, 2

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Run
 
 from diptych.evaluation.robustness.effective import bootstrap, fit_line
+from tests.cli.command_line import Run
 
 STANDARD = {"small": (0.55, 0.30), "middle": (0.65, 0.42), "large": (0.72, 0.50), "larger": (0.75, 0.55)}
 OTHERS = {"zero-shot": (0.68, 0.66), "tuned": (0.79, 0.60)}

@@ -5,9 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import Run
 from PIL import Image
-from processes import run_processes
+
+from tests.cli.command_line import Run
+from tests.processes import run_processes
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import Run
 from PIL import Image
 from safetensors.torch import load_file
 
 import diptych
+from tests.cli.command_line import Run
 from tests.training.label_pictures import write_pictures
 
 QUICK = (

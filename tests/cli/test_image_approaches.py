@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from command_line import Run
 
+from tests.cli.command_line import Run
 from tests.training.label_pictures import write_pictures
 
 SMALL = (

@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import Run
-from photograph_files import exif_of, photograph_file
+
+from tests.cli.command_line import Run
+from tests.photograph_files import exif_of, photograph_file
 
 
 def photos(folder: Path, count: int) -> Path:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
-from command_line import Run
 from PIL import Image
-from test_command_results import RECIPE
 
 from diptych.embed.embedding_files import EmbeddingsFile
+from tests.cli.command_line import Run
+from tests.cli.test_command_results import RECIPE
 
 STRANGE = os.fsdecode(b"caf\xe9")  # Latin-1, not UTF-8
 

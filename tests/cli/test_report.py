@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Run
 
 from diptych.reports.run_page import page
 from diptych.runs.run_summary import read_run
+from tests.cli.command_line import Run
 
 RECIPE = {
     "model": {"architecture": {"embed_dim": 16}},

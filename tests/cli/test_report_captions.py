@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import Run
 
 from diptych.data.sources.opening import open_source
 from diptych.reports.caption_gallery import COUNT, Captioned, Gallery
 from diptych.reports.render import render_page
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe
+from tests.cli.command_line import Run
 
 CARD = re.compile(
     r'<figure class="panel"><img src="data:image/jpeg;base64,(.+?)" alt="(.*?)">.*?<b>(.*?)</b>.*?</figure>'

@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import Outcome, Run
 
 from diptych.search.image_index import Index
 from diptych.search.query import UNWANTED
+from tests.cli.command_line import Outcome, Run
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from command_line import Run
 
 from diptych.runs.sweep_folder import read_sweep
+from tests.cli.command_line import Run
 
 RECIPE = """
 [model.architecture]

@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import Run
 
 from diptych.runs.evaluations import evaluation_of, open_tasks
 from diptych.training.feeding import open_whole
 from diptych.training.recipes import load_recipe
+from tests.cli.command_line import Run
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 from pathlib import Path
 
 import pytest
-from image_files import drawing, encoded
-from tar_files import write_tar
 
 from diptych.data import Source, open_source
 from diptych.data.examination import Failure, Finding, examine, verify_source
@@ -10,6 +8,8 @@ from diptych.data.images.decoding import read_header
 from diptych.data.inspection import Range, inspect_source
 from diptych.data.sources import shards
 from diptych.errors import ImageError
+from tests.data.image_files import drawing, encoded
+from tests.data.tar_files import write_tar
 
 
 @pytest.fixture(autouse=True)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_files import chunk, drawing, encoded, heic, patched, png, tiff
 from PIL import Image
 
 from diptych.data.images import decoding
 from diptych.data.images.decoding import Pixels, open_image, read_rgb, to_rgb
 from diptych.errors import ImageError
+from tests.data.image_files import chunk, drawing, encoded, heic, patched, png, tiff
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 

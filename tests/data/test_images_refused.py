@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_files import drawing, encoded, heic, patched, png, tiff
 from PIL import Image
 
 from diptych.data.images.decoding import Limits, open_image, read_rgb
 from diptych.errors import ImageError, SettingsError
+from tests.data.image_files import drawing, encoded, heic, patched, png, tiff
 
 
 def bombs(width: int, height: int) -> dict[str, bytes]:

@@ -7,11 +7,11 @@ from typing import Any
 import pyarrow
 import pytest
 from pyarrow import parquet
-from tar_files import png, write_tar
 
 from diptych.data import Source, open_source
 from diptych.data.sources import shards
 from diptych.errors import DataError
+from tests.data.tar_files import png, write_tar
 
 
 @pytest.fixture(autouse=True)

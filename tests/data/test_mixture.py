@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tar_files import pairs, png, write_tar
 
 from diptych.data.images.augmentations import CentreCrop
 from diptych.data.images.canvas import canvas_for
@@ -17,6 +16,7 @@ from diptych.data.subsets.mixture import MixtureSource, open_mixture
 from diptych.data.subsets.permuted import ShuffledCaptions
 from diptych.data.subsets.weighting import example_weights
 from diptych.errors import SettingsError
+from tests.data.tar_files import pairs, png, write_tar
 
 
 @pytest.fixture(autouse=True)

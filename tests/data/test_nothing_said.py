@@ -6,13 +6,13 @@ from typing import Any
 
 import pyarrow
 import pytest
-from image_files import drawing, encoded
 from pyarrow import parquet
-from tar_files import write_tar
 
 from diptych.data import Example, open_source
 from diptych.data.left_out import left_out_of
 from diptych.data.sources.columns import written_list
+from tests.data.image_files import drawing, encoded
+from tests.data.tar_files import write_tar
 
 NAN = float("nan")
 NOTHING: list[Any] = [None, NAN, "", "  "]

@@ -13,9 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
-from image_files import drawing, encoded
 from PIL import Image
-from tar_files import pairs, write_tar
 
 from diptych.atomic import sha256_of
 from diptych.data import Source, open_source, packing
@@ -23,6 +21,8 @@ from diptych.data.images.decoding import read_header
 from diptych.data.packing import Pack, pack_source, read_pack
 from diptych.data.sources import shards
 from diptych.errors import DataError, SettingsError
+from tests.data.image_files import drawing, encoded
+from tests.data.tar_files import pairs, write_tar
 
 WORDS = {
     "captions": ["one", "zwei \N{CAT}"],

@@ -6,11 +6,11 @@ import struct
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from image_files import drawing, encoded, heic
-from photograph_files import MAKE, TIMES, exif_of, photograph_file, table
 from PIL import Image
 
 from diptych.data.images.photograph import Photograph, photograph
+from tests.data.image_files import drawing, encoded, heic
+from tests.photograph_files import MAKE, TIMES, exif_of, photograph_file, table
 
 FULL = {
     "taken": "2024:06:01 14:30:05",

@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from image_files import drawing, encoded, heic, png, tiff
-from tar_files import write_tar
 
 from diptych.data import Example, open_source
 from diptych.data.examination import verify_source
@@ -23,6 +21,8 @@ from diptych.data.loader import Loader
 from diptych.data.reasons import _REASONS, NO_CAPTION, reason_of
 from diptych.data.sources import shards
 from diptych.errors import DataError, ImageError
+from tests.data.image_files import drawing, encoded, heic, png, tiff
+from tests.data.tar_files import write_tar
 
 GOOD = encoded(drawing(), "PNG")
 

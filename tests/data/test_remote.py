@@ -12,13 +12,13 @@ import fsspec
 import pyarrow
 import pytest
 from pyarrow import parquet
-from tar_files import pairs, png, write_tar
 
 from diptych.data import Source, open_source
 from diptych.data.files import places
 from diptych.data.files.remote import RemoteFile, RemotePath
 from diptych.data.sources import shards
 from diptych.errors import DataError, SettingsError
+from tests.data.tar_files import pairs, png, write_tar
 
 ROOT = "memory://bucket"
 

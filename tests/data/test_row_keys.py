@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
-from tar_files import png
 
 from diptych.data import open_source
 from diptych.data.sources.row_keys import NamedPaths, content_key, path_key
+from tests.data.tar_files import png
 
 Write = Callable[[Path, Sequence[str]], str]
 

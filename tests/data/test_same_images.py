@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
-from tar_files import png, write_tar
 
 from diptych.data import Example, Source, open_source
 from diptych.data.sources import shards
 from diptych.data.subsets.same_images import image_id, neighbouring_rows, run_length, same_images
+from tests.data.tar_files import png, write_tar
 
 
 @pytest.fixture(autouse=True)

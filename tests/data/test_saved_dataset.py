@@ -6,11 +6,11 @@ from typing import Any
 
 import pyarrow
 import pytest
-from tar_files import png
 
 from diptych.data import Example, open_source
 from diptych.data.sources.row_keys import content_key
 from diptych.errors import DataError, SettingsError
+from tests.data.tar_files import png
 
 IMAGES = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tar_files import pairs, png, write_tar
 
 from diptych.data.example import Example
 from diptych.data.sources import shards
@@ -20,6 +19,7 @@ from diptych.data.sources.shards import ShardSource, index_shard
 from diptych.data.sources.storage import OpenFile
 from diptych.data.sources.tar import read_members
 from diptych.errors import DataError
+from tests.data.tar_files import pairs, png, write_tar
 
 
 @pytest.fixture(autouse=True)

@@ -4,13 +4,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tar_files import pairs, write_tar
 
 from diptych.data import Source, open_source
 from diptych.data.files import patterns
 from diptych.data.files.patterns import expand
 from diptych.data.sources import opening, shards
 from diptych.errors import DataError, SettingsError
+from tests.data.tar_files import pairs, write_tar
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from image_files import drawing, encoded
 
 from diptych.data.example import Example
 from diptych.data.images.augmentations import CentreCrop
@@ -14,6 +13,7 @@ from diptych.data.loader import Loader
 from diptych.data.text_sampling import TextSampling, join_fields, sample_text, split_sentences
 from diptych.errors import SettingsError
 from diptych.tokenizer import tokenize
+from tests.data.image_files import drawing, encoded
 
 REPORT = "No fracture. Is there fluid? There is none!\nHeart of normal size"
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_files import drawing, encoded
 from PIL import Image
 
 from diptych import config
@@ -22,6 +21,7 @@ from diptych.data.images import decoding, transforms
 from diptych.data.images.decoding import Pixels
 from diptych.data.images.transforms import CLIP_MEAN, CLIP_STD, Preprocess
 from diptych.errors import ImageError, SettingsError
+from tests.data.image_files import drawing, encoded
 
 
 def photograph(width: int, height: int, seed: int = 0) -> Image.Image:

@@ -1,12 +1,12 @@
 """Distinguish files that end too early from damaged ones, in every format."""
 
 import pytest
-from image_files import drawing, encoded, patched, tiff
 
 from diptych.data.images.decoding import read_rgb
 from diptych.data.images.truncation import is_cut
 from diptych.data.reasons import reason_of
 from diptych.errors import ImageError
+from tests.data.image_files import drawing, encoded, patched, tiff
 
 WHOLE = {
     "JPEG": encoded(drawing(), "JPEG"),

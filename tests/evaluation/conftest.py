@@ -1,8 +1,8 @@
 import pytest
-from tiny_model import preprocessing, random_clip
 
 from diptych.data.images.transforms import Preprocess
 from diptych.models.image_model import ImageModel
+from tests.tiny_model import preprocessing, random_clip
 
 
 @pytest.fixture(scope="session")

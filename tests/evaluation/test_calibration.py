@@ -9,7 +9,6 @@ from PIL import Image
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn import metrics as sklearn
-from tiny_model import random_clip
 
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import open_source
@@ -29,6 +28,7 @@ from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
 from diptych.evaluation.zero_shot.own_labels import classify
 from diptych.evaluation.zero_shot.reliability import bins_of_equal_width, expected_calibration_error
 from diptych.models.image_model import ImageModel
+from tests.tiny_model import random_clip
 
 
 def drawn(count: int, sharpness: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

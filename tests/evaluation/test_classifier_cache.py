@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_model import random_clip
 
 from diptych.data.images.transforms import Preprocess
 from diptych.evaluation.zero_shot import classifier_cache
@@ -14,6 +13,7 @@ from diptych.evaluation.zero_shot.classifier_cache import cache_folder, cached_c
 from diptych.evaluation.zero_shot.prompts import TEMPLATES
 from diptych.models.image_model import ImageModel
 from diptych.weights.half_precision import to_half
+from tests.tiny_model import random_clip
 
 LABELS = (("cat",), ("kit fox", "swift fox"), ("dog",))
 TEMPLATES_80 = TEMPLATES["imagenet"]

@@ -7,7 +7,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from probe_digits import labelled_digits
 from scipy import stats
 
 from diptych.errors import DataError, SettingsError
@@ -19,6 +18,7 @@ from diptych.evaluation.probes.few_shot import (
     sample,
     t_interval,
 )
+from tests.evaluation.probe_digits import labelled_digits
 
 TARGET = np.random.default_rng(5).permutation(np.repeat(np.arange(7), [20, 30, 16, 40, 17, 50, 99]))
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from probe_digits import labelled_digits
 from sklearn.linear_model import LogisticRegression as ReferenceRegression
 from sklearn.metrics import log_loss, recall_score, roc_auc_score
 
@@ -30,6 +29,7 @@ from diptych.evaluation.probes.strength_sweep import (
 )
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.models.image_model import ImageModel
+from tests.evaluation.probe_digits import labelled_digits
 
 CPU = torch.device("cpu")
 

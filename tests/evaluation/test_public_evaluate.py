@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_model import preprocessing, random_clip
 
 import diptych
 from diptych.cli.__main__ import main
 from diptych.evaluation.retrieval import evaluate_retrieval
 from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
 from diptych.evaluation.zero_shot.prompts import TEMPLATES
+from tests.tiny_model import preprocessing, random_clip
 
 
 @pytest.fixture(scope="module")

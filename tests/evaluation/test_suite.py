@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_model import preprocessing, random_clip
 
 from diptych.embed.encode import Progress
 from diptych.errors import DataError, SettingsError
@@ -34,6 +32,7 @@ from diptych.models.architectures import Classifier
 from diptych.models.building import build_model
 from diptych.reports.suite_markdown import described, markdown
 from tests.processes import run_processes
+from tests.tiny_model import preprocessing, random_clip
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
 
@@ -338,17 +337,16 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-sys.path[:0] = {path!r}
-from tiny_model import preprocessing, random_clip
+from tests.tiny_model import preprocessing, random_clip
 from diptych.distributed import processes
 from diptych.evaluation.suite.suite_run import SuiteSubject
 from diptych.evaluation.tasks import ZeroShot, Retrieval
-from test_suite import Diary
+from tests.evaluation.test_suite import Diary
 from diptych.evaluation.suite.suite_run import run_suite
 out, classes, captioned, absent = sys.argv[1:]
 with processes("cpu") as here:
     subject = SuiteSubject(model=random_clip(), preprocess=preprocessing(), name="tiny", fingerprint="f" * 64,
-                      precision="float32", templates=("{{}}",))
+                      precision="float32", templates=("{}",))
     tasks = [ZeroShot(name="colours", data=classes), Retrieval(name="absent", data=absent),
              Retrieval(name="pairs", data=captioned)]
     diary = Diary()
@@ -364,10 +362,7 @@ def test_two_processes_measure_what_one_does_and_the_first_one_writes(
 ) -> None:
     alone, _ = run(tasks, subject, tmp_path / "alone")
     out = tmp_path / "two"
-    script = SCRIPT.format(
-        path=[str(Path(__file__).parent), *(entry for entry in sys.path if "tests" in entry)]
-    )
-    arguments = ["-c", script, str(out), str(classes), str(captioned), str(tmp_path / "nowhere")]
+    arguments = ["-c", SCRIPT, str(out), str(classes), str(captioned), str(tmp_path / "nowhere")]
     told = []
     for _ in range(2):
         ended = run_processes(2, arguments)

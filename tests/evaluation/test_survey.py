@@ -1,28 +1,25 @@
 """The rows of a source in memory: on one process, and shared over several."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import run_processes
-from tiny_model import preprocessing, random_clip
 
 from diptych.data.sources.opening import open_source
 from diptych.errors import DataError
 from diptych.evaluation.survey import EmbeddedRows, embed_rows, encoded_rows, feature_rows
+from tests.processes import run_processes
+from tests.tiny_model import preprocessing, random_clip
 
 _TORN = (3, 4)  # rows of the source below that are no images
 
 _ONE_OF_SEVERAL = """
-import sys
 import numpy as np
 from pathlib import Path
-sys.path[:0] = {path!r}
 from diptych.distributed import processes
 from diptych.data.sources.opening import open_source
 from diptych.evaluation.survey import embed_rows
-from tiny_model import preprocessing, random_clip
+from tests.tiny_model import preprocessing, random_clip
 with processes("cpu") as here:
     rows = embed_rows(
         random_clip(), preprocessing(), open_source({folder!r}), {positions!r}, batch_size=2, progress=None
@@ -58,7 +55,6 @@ def _rows(folder: Path, positions: list[int]) -> EmbeddedRows:
 def test_two_processes_get_the_rows_of_one(folder: Path, tmp_path: Path, positions: list[int]) -> None:
     alone = _rows(folder, positions)
     script = _ONE_OF_SEVERAL.format(
-        path=[entry for entry in sys.path if "tests" in entry],
         folder=str(folder),
         positions=positions,
         out=str(tmp_path),
@@ -74,13 +70,11 @@ def test_two_processes_get_the_rows_of_one(folder: Path, tmp_path: Path, positio
 
 
 _ONE_FAILS = """
-import sys
-sys.path[:0] = {path!r}
 from diptych.distributed import processes
 from diptych.data.sources.opening import open_source
 from diptych.errors import DiptychError
 from diptych.evaluation.survey import encoded_rows, embed_rows
-from tiny_model import preprocessing, random_clip
+from tests.tiny_model import preprocessing, random_clip
 import torch
 model, source = random_clip(), open_source({folder!r})
 def encode(pixels):
@@ -98,7 +92,7 @@ with processes("cpu") as here:
 
 
 def test_what_fails_in_one_process_fails_in_all_and_the_next_task_goes_on(folder: Path) -> None:
-    script = _ONE_FAILS.format(path=[entry for entry in sys.path if "tests" in entry], folder=str(folder))
+    script = _ONE_FAILS.format(folder=str(folder))
     (code, first, errors), (_, second, _) = run_processes(2, ["-c", script], seconds=120)
     assert code == 0, errors
     assert first.splitlines() == ["process 1: the second one is broken", "5"]

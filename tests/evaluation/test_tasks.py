@@ -11,7 +11,6 @@ from typing import Annotated, Literal, get_type_hints
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_model import preprocessing, random_clip
 
 from diptych.cli.evaluate import evaluate_app
 from diptych.embed.encode import Progress
@@ -24,6 +23,7 @@ from diptych.evaluation.task_report import Report, Scores
 from diptych.evaluation.tasks import TASKS, EvaluationTask, FewShot, Option, TaskSettings, read_task
 from diptych.runs.evaluations import evaluation_of
 from diptych.training.recipes import load_recipe
+from tests.tiny_model import preprocessing, random_clip
 
 DOCS = Path(__file__).parents[2] / "docs"
 

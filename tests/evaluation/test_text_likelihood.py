@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_model import RESOLUTION
 
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import open_source
@@ -29,6 +28,7 @@ from diptych.models.heads.captioner import CellTower
 from diptych.models.image_model import ImageModel
 from diptych.tokenizer import tokenize
 from diptych.weights.half_precision import to_half
+from tests.tiny_model import RESOLUTION
 
 PREPROCESS = Preprocess(RESOLUTION)
 KNOWN = tuple(

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from messy_pictures import READ, Fate
+from tests.messy.messy_pictures import READ, Fate
 
 NOT_UTF8 = "text is not UTF-8"
 INVALID_JSON = "invalid JSON"

@@ -1,7 +1,7 @@
 """Run commands one after another in this process, and write down what each came to.
 
-`python messy_commands.py PLAN`: a JSON file with `model` (a folder to write a tiny model to), `pile` (the messy
-folder), `commands` (name to arguments), `seconds` (of one command) and `results` (the file to write).
+`python -m tests.messy.messy_commands PLAN`: a JSON file with `model` (a folder to write a tiny model to), `pile`
+(the messy folder), `commands` (name to arguments), `seconds` (of one command) and `results` (the file to write).
 
 It is a process of its own, so that it can be bounded and found hanging, and one for all commands, because importing
 everything takes longer than most of them.
@@ -18,12 +18,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from messy_model import tiny_checkpoint
-
 from diptych.cli.__main__ import main as diptych
 from diptych.data.examination import verify_source
 from diptych.data.sources.folder import list_folder
 from diptych.data.sources.opening import open_source
+from tests.messy.messy_model import tiny_checkpoint
 
 _MOST_MEMORY = 8 << 30  # bytes of addresses; an endless file would take all of a machine otherwise
 

@@ -5,7 +5,9 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from messy_pictures import (
+from PIL import Image
+
+from tests.messy.messy_pictures import (
     DAMAGED,
     EMPTY,
     FORMAT_NOT_READ,
@@ -25,7 +27,6 @@ from messy_pictures import (
     seeds,
     uniform_jpeg,
 )
-from PIL import Image
 
 _TAILS = {"jpg": 2, "progressive.jpg": 2, "png": 24, "palette.png": 24, "gif": 2, "avif": 0}
 """Bytes at the end of a format that the picture may do without."""

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from messy_captions import caption_files
-from messy_damage import (
+from tests.messy.messy_captions import caption_files
+from tests.messy.messy_damage import (
     bombs,
     cut_files,
     empty_files,
@@ -29,7 +29,7 @@ from messy_damage import (
     solid,
     wrong_suffixes,
 )
-from messy_pictures import READ, Fate, Picture, heic_pictures, whole_pictures
+from tests.messy.messy_pictures import READ, Fate, Picture, heic_pictures, whole_pictures
 
 CAPTION = "caption file"  # used with the image beside it, and so neither read nor left out as an image
 MISSING = "missing image"

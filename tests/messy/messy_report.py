@@ -1,12 +1,12 @@
-"""Write what every command made of the messy folder: `python tests/messy/messy_report.py docs/results/messy.md`."""
+"""Write what every command made of the messy folder: `python -m tests.messy.messy_report docs/results/messy.md`."""
 
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from messy_folder import CAPTION, NIGHTLY
-from messy_pictures import READ
-from messy_run import MessyRun, messy_run
+from tests.messy.messy_folder import CAPTION, NIGHTLY
+from tests.messy.messy_pictures import READ
+from tests.messy.messy_run import MessyRun, messy_run
 
 _PAGE = """\
 # A messy folder
@@ -16,7 +16,7 @@ _PAGE = """\
 Read, used as a caption and left out add up to all files; what is passed over as a whole, such as a folder that cannot
 be listed, counts as one. Images whose reason is not the expected one: {wrong}.
 
-Written by `python tests/messy/messy_report.py docs/results/messy.md`.
+Written by `python -m tests.messy.messy_report docs/results/messy.md`.
 
 | kind | files | read | caption files | left out, by reason |
 |---|---:|---:|---:|---|

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from messy_folder import NIGHTLY, Truth, permit, without_privileges, write_classes, write_pile
+from tests.messy.messy_folder import NIGHTLY, Truth, permit, without_privileges, write_classes, write_pile
 
-_COMMANDS = Path(__file__).with_name("messy_commands.py")
 _SECONDS = 300  # of one command, before it counts as hanging
 
 _RECIPE = """
@@ -188,10 +187,11 @@ def _run(folder: Path, pile: Truth, classes: Truth, chosen: Mapping[str, list[st
         "XDG_CACHE_HOME": str(folder / "cache"),
         "DIPTYCH_CACHE": str(folder / "cache"),
         "TMPDIR": str(folder / "cache"),
+        "PYTHONPATH": os.pathsep.join(sys.path),
     }
     environment.pop("DIPTYCH_DATA", None)
     done = subprocess.run(
-        [sys.executable, str(_COMMANDS), str(folder / "plan.json")],
+        [sys.executable, "-m", "tests.messy.messy_commands", str(folder / "plan.json")],
         cwd=folder / "here",
         env=environment,
         preexec_fn=without_privileges,

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from messy_damage import plain
-from messy_model import tiny_checkpoint
-from messy_pictures import seeds
 
 from diptych.cli.__main__ import main
 from diptych.data.sources import opening
+from tests.messy.messy_damage import plain
+from tests.messy.messy_model import tiny_checkpoint
+from tests.messy.messy_pictures import seeds
 
 KEPT = 12
 

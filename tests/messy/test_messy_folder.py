@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from messy_folder import AWKWARD_NAMES, CAPTION, NIGHTLY
-from messy_pictures import READ
-from messy_run import MessyRun, messy_run
+
+from tests.messy.messy_folder import AWKWARD_NAMES, CAPTION, NIGHTLY
+from tests.messy.messy_pictures import READ
+from tests.messy.messy_run import MessyRun, messy_run
 
 FEW = 300
 

@@ -4,13 +4,21 @@ import hashlib
 
 import numpy as np
 import pytest
-from messy_damage import cut_files, large_pictures
-from messy_folder import pictures
-from messy_pictures import READ, Picture, drawing, heic_pictures, seeds, uniform_jpeg, whole_pictures
 
 from diptych.data.images.decoding import read_rgb
 from diptych.data.reasons import reason_of
 from diptych.errors import DataError
+from tests.messy.messy_damage import cut_files, large_pictures
+from tests.messy.messy_folder import pictures
+from tests.messy.messy_pictures import (
+    READ,
+    Picture,
+    drawing,
+    heic_pictures,
+    seeds,
+    uniform_jpeg,
+    whole_pictures,
+)
 
 
 def fate(picture: Picture) -> str:

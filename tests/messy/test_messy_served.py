@@ -7,9 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from memory_store import MemoryDatabase
-from messy_folder import permit, write_pile
-from messy_model import PREPROCESS, tiny_clip
 from starlette.testclient import TestClient
 
 from diptych.data.images.decoding import read_rgb
@@ -20,6 +17,9 @@ from diptych.search.image_index import Index
 from diptych.serving.app import create_app
 from diptych.serving.server import build_service
 from diptych.serving.server_settings import Settings
+from tests.memory_store import MemoryDatabase
+from tests.messy.messy_folder import permit, write_pile
+from tests.messy.messy_model import PREPROCESS, tiny_clip
 
 
 async def decode(data: bytes) -> object:

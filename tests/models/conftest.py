@@ -1,7 +1,8 @@
 """Tests that take an image tower or a text tower run once for each kind."""
 
 import pytest
-from small_models import IMAGE_TOWERS, TEXT_TOWERS
+
+from tests.models.small_models import IMAGE_TOWERS, TEXT_TOWERS
 
 
 @pytest.fixture(params=[*IMAGE_TOWERS])

@@ -4,11 +4,18 @@ import re
 
 import pytest
 import torch
-from small_models import CONTEXT, IMAGE_TOWERS, TEXT_TOWERS, VOCABULARY, random_texts, small_model
 
 from diptych.errors import SettingsError
 from diptych.models.architectures import Architecture, ModifiedResNet, TextTransformer, VisionTransformer
 from diptych.models.building import build_model
+from tests.models.small_models import (
+    CONTEXT,
+    IMAGE_TOWERS,
+    TEXT_TOWERS,
+    VOCABULARY,
+    random_texts,
+    small_model,
+)
 
 
 def test_public_methods_give_the_documented_shapes(image_tower: str, text_tower: str) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_models import random_texts, small_model
 from torch import Tensor
 from torch._dynamo.utils import counters
 
@@ -14,6 +13,7 @@ from diptych.errors import SettingsError
 from diptych.models.image_model import ImageModel
 from diptych.models.layers import blocks
 from diptych.models.layers.blocks import compile_blocks, set_recompute
+from tests.models.small_models import random_texts, small_model
 
 # PyTorch hides this warning of its own by a filter for loggers, which does not see that this suite raises it.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from small_models import CONTEXT, TEXT_TOWERS, VOCABULARY, random_texts, small_model
 from torch import Tensor, nn
 
 from diptych.errors import SettingsError
@@ -13,6 +12,7 @@ from diptych.models.bag_of_words import BagOfWords
 from diptych.models.modified_resnet import AttentionPool, Bottleneck
 from diptych.models.text_transformer import sinusoidal_positions
 from diptych.models.transformer import Attention, LayerNorm, QuickGELU
+from tests.models.small_models import CONTEXT, TEXT_TOWERS, VOCABULARY, random_texts, small_model
 
 
 def with_random_weights(module: nn.Module) -> None:

@@ -4,7 +4,6 @@ from typing import cast
 
 import pytest
 import torch
-from small_models import CONTEXT, VOCABULARY, random_texts, small_model
 from torch import Tensor
 
 from diptych.models import vision_transformer
@@ -12,6 +11,7 @@ from diptych.models.architectures import TextTransformer as TextTransformerSize
 from diptych.models.layers.text_packing import pack
 from diptych.models.text_transformer import TextTransformer
 from diptych.models.vision_transformer import VisionTransformer
+from tests.models.small_models import CONTEXT, VOCABULARY, random_texts, small_model
 
 TRANSFORMERS = ["transformer", "sinusoidal", "narrow-embedding"]
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}

@@ -6,12 +6,12 @@ from typing import cast
 import pytest
 import torch
 from scipy.stats import chisquare
-from small_models import small_model
 from torch import Tensor
 
 from diptych.errors import SettingsError
 from diptych.models.layers.patch_dropout import kept_patches, splitmix64
 from diptych.models.vision_transformer import VisionTransformer
+from tests.models.small_models import small_model
 
 
 def slow_splitmix64(number: int) -> int:

@@ -4,7 +4,6 @@ from typing import cast
 
 import pytest
 import torch
-from small_models import random_texts, small_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -13,6 +12,7 @@ from diptych.models.layers.batch_statistics import frozen_running_statistics
 from diptych.models.layers.blocks import set_recompute
 from diptych.models.layers.patch_dropout import kept_patches
 from diptych.models.modified_resnet import ModifiedResNet
+from tests.models.small_models import random_texts, small_model
 
 RESNETS = ["resnet", "resnet-stem-stride-2"]
 SIDES = {"vit": 32, "resnet": 64, "resnet-stem-stride-2": 64}

@@ -5,12 +5,12 @@ from typing import cast
 
 import pytest
 import torch
-from small_models import CONTEXT, TEXT_TOWERS, VOCABULARY, random_texts, small_model
 from torch import Tensor
 
 from diptych.models import text_transformer
 from diptych.models.layers.text_packing import Packing, order_of_batches, pack
 from diptych.models.text_transformer import TextTransformer
+from tests.models.small_models import CONTEXT, TEXT_TOWERS, VOCABULARY, random_texts, small_model
 
 START, END = VOCABULARY - 2, VOCABULARY - 1
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_folders import write_open_clip_folder, write_transformers_folder
 from torch import nn
 
 from diptych.data.images.transforms import Preprocess
@@ -24,6 +23,7 @@ from diptych.models.architectures import (
 from diptych.models.image_model import ImageModel
 from diptych.weights.foreign.openai import openai_layout
 from diptych.weights.formats import load_path
+from tests.foreign_folders import write_open_clip_folder, write_transformers_folder
 from tests.parity.random_models import Features, distance, features, random_inputs, random_model, small
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
-from memory_store import MemoryDatabase
-from tiny_model import preprocessing, random_clip
 
 from diptych.data.images.transforms import Preprocess
 from diptych.models.image_model import ImageModel
 from diptych.search.stores.connect import connect
 from diptych.search.stores.protocol import Database
+from tests.memory_store import MemoryDatabase
+from tests.tiny_model import preprocessing, random_clip
 
 Options: TypeAlias = dict[str, str]
 _NUMBERS = itertools.count()

@@ -6,8 +6,6 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from fake_encoder import Contained, FakeEncoder
-from memory_store import MemoryStore
 
 from diptych.search.building.build import refresh
 from diptych.search.image_index import Index
@@ -16,6 +14,8 @@ from diptych.search.stores import lance, pgvector
 from diptych.search.stores.filter_syntax import parse
 from diptych.search.stores.image_rows import Batch, Item, item_id
 from diptych.search.stores.protocol import Database
+from tests.memory_store import MemoryStore
+from tests.search.fake_encoder import Contained, FakeEncoder
 
 DIM = 16
 ROWS = 600

@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import pytest
-from fake_encoder import FakeEncoder
-from memory_store import MemoryDatabase
 
 from diptych.data.example import Example
 from diptych.data.sources.opening import open_source
@@ -13,6 +11,8 @@ from diptych.search.building.build import refresh
 from diptych.search.building.caption_rows import with_all_captions
 from diptych.search.image_index import Index
 from diptych.search.query import Match, result_of
+from tests.memory_store import MemoryDatabase
+from tests.search.fake_encoder import FakeEncoder
 
 
 @pytest.fixture

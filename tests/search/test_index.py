@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_encoder import DIM, Contained, FakeEncoder
-from memory_store import MemoryDatabase
 
 from diptych.errors import SearchIndexError, SettingsError
 from diptych.search.building.build import refresh
 from diptych.search.image_index import Index
 from diptych.search.manifest import read_manifest, write_manifest
+from tests.memory_store import MemoryDatabase
+from tests.search.fake_encoder import DIM, Contained, FakeEncoder
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from index_story import MODES, batch, item_id, thumbnail_of, wrong
 
 from diptych.search.image_index import Index
 from diptych.search.integrity import verify
 from diptych.search.stores.connect import connect
+from tests.search.index_story import MODES, batch, item_id, thumbnail_of, wrong
 
 State = dict[int, int]  # number of a picture to its generation
 
@@ -25,7 +25,7 @@ class Process:
     """A process of `index_story.py`, which is loaded and waits for `go`."""
 
     def __init__(self, *arguments: object) -> None:
-        command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("index_story.py"))]
+        command = [sys.executable, "-W", "ignore", "-m", "tests.search.index_story"]
         self._process = subprocess.Popen(
             [*command, *map(str, arguments)],
             stdin=subprocess.PIPE,

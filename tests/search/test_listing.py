@@ -4,12 +4,12 @@ from collections.abc import Callable
 from contextlib import closing
 
 import pytest
-from fake_encoder import Contained, FakeEncoder
-from index_places import PLACES
 
 from diptych.search.building.build import refresh
 from diptych.search.image_index import Index
 from diptych.search.stores.protocol import Database
+from tests.search.fake_encoder import Contained, FakeEncoder
+from tests.search.index_places import PLACES
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -5,8 +5,6 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from fake_encoder import Contained, FakeEncoder, vector_of
-from photograph_files import exif_of, photograph_file
 
 from diptych.data.example import Example
 from diptych.data.images.photograph import Photograph
@@ -20,6 +18,8 @@ from diptych.search.manifest import FORMAT_VERSION, read_manifest
 from diptych.search.stores import image_rows
 from diptych.search.stores.connect import connect
 from diptych.search.stores.filter_syntax import parse
+from tests.photograph_files import exif_of, photograph_file
+from tests.search.fake_encoder import Contained, FakeEncoder, vector_of
 
 NAME = "memory://box"
 PICTURES = {f"{number:02}": f"picture {number}".encode() for number in range(6)}

@@ -7,10 +7,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from fake_encoder import Contained, FakeEncoder, FakeQuestions, Folder
-from index_places import PLACES
-from memory_store import MemoryDatabase
-from photograph_files import exif_of, photograph_file
 
 from diptych.errors import SettingsError
 from diptych.search.building.build import refresh
@@ -21,6 +17,10 @@ from diptych.search.stores.filter_syntax import parse
 from diptych.search.stores.filters import matches
 from diptych.search.stores.image_rows import Item, item_id
 from diptych.search.stores.protocol import Database
+from tests.memory_store import MemoryDatabase
+from tests.photograph_files import exif_of, photograph_file
+from tests.search.fake_encoder import Contained, FakeEncoder, FakeQuestions, Folder
+from tests.search.index_places import PLACES
 
 ZURICH, SYDNEY, SUVA = (47.376887, 8.541694), (-33.856784, 151.215297), (-18.1416, 178.4419)
 

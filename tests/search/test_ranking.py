@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from fake_encoder import DIM, Contained, FakeEncoder
-from memory_store import MemoryDatabase, MemoryStore
 
 from diptych.search.building.build import refresh
 from diptych.search.image_index import Index
 from diptych.search.stores.filters import Filter
 from diptych.search.stores.image_rows import Hit
 from diptych.search.stores.protocol import Query
+from tests.memory_store import MemoryDatabase, MemoryStore
+from tests.search.fake_encoder import DIM, Contained, FakeEncoder
 
 COUNT = 1_200
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from memory_store import MemoryDatabase
 from PIL import Image
 
 from diptych.data.images.transforms import Preprocess
@@ -20,6 +19,7 @@ from diptych.search.building.build import refresh
 from diptych.search.building.recorded import NOT_RECORDED, RecordedEmbeddings
 from diptych.search.encoder import Encoder
 from diptych.search.image_index import Index
+from tests.memory_store import MemoryDatabase
 
 
 @pytest.fixture

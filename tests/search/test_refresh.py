@@ -11,8 +11,6 @@ from typing import TypeAlias
 import numpy as np
 import pyarrow
 import pytest
-from fake_encoder import DAMAGED, Contained, FakeEncoder, Folder, preview_of, vector_of
-from memory_store import MemoryDatabase
 from pyarrow import parquet
 
 from diptych.data import Example, Source, open_source
@@ -25,6 +23,8 @@ from diptych.search.manifest import read_manifest, write_manifest
 from diptych.search.stores.connect import connect
 from diptych.search.stores.image_rows import item_id
 from diptych.search.stores.protocol import Database
+from tests.memory_store import MemoryDatabase
+from tests.search.fake_encoder import DAMAGED, Contained, FakeEncoder, Folder, preview_of, vector_of
 
 Place: TypeAlias = Path | Database
 
@@ -467,7 +467,7 @@ def test_an_index_past_this_machine_is_kept_like_one_in_a_folder(
 DISK_FULL = """
 import resource, sys
 from pathlib import Path
-from fake_encoder import Contained, FakeEncoder
+from tests.search.fake_encoder import Contained, FakeEncoder
 from diptych.errors import SearchIndexError
 from diptych.search.building.build import refresh
 from diptych.search.image_index import Index

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_encoder import FakeEncoder, Folder, preview_of, vector_of
-from index_places import PLACES
 
 from diptych.errors import DataError, SearchIndexError
 from diptych.search.building.build import refresh
@@ -18,6 +16,8 @@ from diptych.search.manifest import read_manifest
 from diptych.search.stores.connect import connect
 from diptych.search.stores.filter_syntax import parse
 from diptych.search.stores.protocol import Database
+from tests.search.fake_encoder import FakeEncoder, Folder, preview_of, vector_of
+from tests.search.index_places import PLACES
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_model import preprocessing, random_clip
 
 import diptych
 from diptych import pretrained
 from diptych.search import search_index
 from diptych.search.query import Match
+from tests.tiny_model import preprocessing, random_clip
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from fake_encoder import DIM, Contained, FakeEncoder, FakeQuestions, vector_of
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from memory_store import MemoryDatabase
 
 from diptych.errors import SearchIndexError, SettingsError
 from diptych.search.building.build import refresh
@@ -22,6 +20,8 @@ from diptych.search.stores.filter_fields import condition
 from diptych.search.stores.filter_syntax import parse
 from diptych.search.stores.filters import matches
 from diptych.search.stores.image_rows import Batch, Item
+from tests.memory_store import MemoryDatabase
+from tests.search.fake_encoder import DIM, Contained, FakeEncoder, FakeQuestions, vector_of
 
 COUNT = 130
 

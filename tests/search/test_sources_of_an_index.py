@@ -6,8 +6,6 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from fake_encoder import FakeEncoder
-from memory_store import MemoryDatabase
 
 from diptych.data.sources.folder import FolderSource, list_folder
 from diptych.data.sources.opening import Source
@@ -16,6 +14,8 @@ from diptych.search.building.build import Summary, refresh
 from diptych.search.building.origin import MissingSource
 from diptych.search.building.vanished import LostImagesError
 from diptych.search.image_index import Index
+from tests.memory_store import MemoryDatabase
+from tests.search.fake_encoder import FakeEncoder
 
 
 def write(folder: Path, *names: str) -> Path:

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from index_places import PLACES
-from memory_store import MemoryStore
 
 from diptych.errors import SearchIndexError
 from diptych.search.stores.filter_syntax import parse
 from diptych.search.stores.filters import matches
 from diptych.search.stores.image_rows import Batch, Item, item_id
 from diptych.search.stores.protocol import Database, VectorStore
+from tests.memory_store import MemoryStore
+from tests.search.index_places import PLACES
 
 DIM = 16
 HOSTILE = [

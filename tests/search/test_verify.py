@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fake_encoder import Contained, FakeEncoder
 
 from diptych.errors import SearchIndexError
 from diptych.search.building.build import refresh
 from diptych.search.integrity import verify
 from diptych.search.stores.ledger import Ledger
+from tests.search.fake_encoder import Contained, FakeEncoder
 
 TABLE = "images-000001.lance"
 

@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import pytest
-from memory_store import MemoryDatabase
 from starlette.testclient import TestClient
-from tiny_model import preprocessing, random_clip
 
 from diptych.data.example import Example
 from diptych.data.images.decoding import Pixels, read_rgb
@@ -22,6 +20,8 @@ from diptych.serving.app import create_app
 from diptych.serving.server import address_of, build_server, build_service, listening
 from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
+from tests.memory_store import MemoryDatabase
+from tests.tiny_model import preprocessing, random_clip
 
 PICTURES = 60
 MODEL = "tiny"

@@ -14,14 +14,11 @@ import chromium
 import jinja2
 import pytest
 from fastapi import FastAPI
-from memory_store import MemoryDatabase
-from pictures_for_requests import data_uri, png
 from playwright.sync_api import Browser, Page, sync_playwright
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message
-from tiny_model import preprocessing
 
 from diptych.data.example import Example
 from diptych.models.image_model import ImageModel
@@ -36,6 +33,9 @@ from diptych.serving.page import static as page_static
 from diptych.serving.server import build_service
 from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
+from tests.memory_store import MemoryDatabase
+from tests.serving.pictures_for_requests import data_uri, png
+from tests.tiny_model import preprocessing
 
 HARMLESS = "harmless"
 

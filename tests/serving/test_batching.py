@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from pictures_for_requests import png
 
 from diptych.data.images.decoding import read_rgb
 from diptych.embed.encode import embed_images, embed_texts
@@ -17,6 +16,7 @@ from diptych.models.image_model import ImageModel
 from diptych.serving.batching import Batcher, OverloadedError, Room
 from diptych.serving.prometheus import Metrics
 from diptych.serving.service import Service
+from tests.serving.pictures_for_requests import png
 
 # Of a float32 feature from one batch to another: sums are in another order.
 TOLERANCE = 2e-6

@@ -6,10 +6,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from memory_store import MemoryDatabase
-from pictures_for_requests import data_uri, png
 from starlette.testclient import TestClient
-from tiny_model import preprocessing
 
 from diptych.data.images.decoding import Pixels, read_rgb
 from diptych.data.sources.opening import open_source
@@ -24,6 +21,9 @@ from diptych.search.image_index import Index
 from diptych.serving.app import create_app
 from diptych.serving.server import build_service
 from diptych.serving.server_settings import Settings
+from tests.memory_store import MemoryDatabase
+from tests.serving.pictures_for_requests import data_uri, png
+from tests.tiny_model import preprocessing
 
 LABELS = ["a heart", "a star", "a very long river"]
 

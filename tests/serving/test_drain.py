@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from slow_model import SlowTexts, ask, host_and_port, read_answer, request_of
-from tiny_model import preprocessing
 
 from diptych import config
 from diptych.data.sources.opening import open_source
@@ -21,6 +19,8 @@ from diptych.search.encoder import Encoder
 from diptych.serving.server import address_of, build_server, listening
 from diptych.serving.service import Service
 from diptych.weights.checkpoint import save_checkpoint
+from tests.serving.slow_model import SlowTexts, ask, host_and_port, read_answer, request_of
+from tests.tiny_model import preprocessing
 
 
 def test_requests_under_way_are_answered_and_new_ones_are_refused(

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from pictures_for_requests import data_uri, png
 from starlette.testclient import TestClient
 
 from diptych.embed.encode import embed_images, embed_texts
@@ -16,6 +15,7 @@ from diptych.serving.api import image_inputs
 from diptych.serving.app import create_app
 from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
+from tests.serving.pictures_for_requests import data_uri, png
 
 
 def vectors(client: TestClient, **body: object) -> np.ndarray:

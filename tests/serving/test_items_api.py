@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memory_store import MemoryDatabase
-from pictures_for_requests import data_uri, png
 from PIL import Image
 from starlette.testclient import TestClient
-from tiny_model import preprocessing
 
 from diptych.data.images.decoding import DEFAULT_LIMITS
 from diptych.data.sources.opening import open_source
@@ -23,6 +20,9 @@ from diptych.serving.app import create_app
 from diptych.serving.guard.tokens import Scope, Tokens
 from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
+from tests.memory_store import MemoryDatabase
+from tests.serving.pictures_for_requests import data_uri, png
+from tests.tiny_model import preprocessing
 
 WRITE = "w" * 40
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-from memory_store import MemoryDatabase
-from pictures_for_requests import data_uri, png
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
@@ -13,6 +11,8 @@ from diptych.serving.guard.tokens import Scope, Tokens
 from diptych.serving.page.login import COOKIE
 from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
+from tests.memory_store import MemoryDatabase
+from tests.serving.pictures_for_requests import data_uri, png
 
 
 def measured(client: TestClient) -> dict[str, float]:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 import numpy as np
 import openai
 import pytest
-from pictures_for_requests import data_uri, png
 
 from diptych.embed.encode import embed_texts
 from diptych.models.image_model import ImageModel
 from diptych.serving.guard.tokens import Scope, Tokens
 from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
+from tests.serving.pictures_for_requests import data_uri, png
 
 READ = "r" * 40
 

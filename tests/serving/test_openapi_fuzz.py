@@ -11,11 +11,8 @@ from contextlib import AbstractContextManager
 import pytest
 import schemathesis
 from fastapi import FastAPI
-from memory_store import MemoryDatabase
-from pictures_for_requests import png
 from schemathesis import engine
 from schemathesis.engine import events
-from tiny_model import preprocessing
 
 from diptych.data.sources.opening import open_source
 from diptych.models.image_model import ImageModel
@@ -26,6 +23,9 @@ from diptych.serving.app import create_app
 from diptych.serving.guard.tokens import Scope, Tokens
 from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
+from tests.memory_store import MemoryDatabase
+from tests.serving.pictures_for_requests import png
+from tests.tiny_model import preprocessing
 
 WRITE = "w" * 40
 

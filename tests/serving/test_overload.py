@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from slow_model import SlowTexts, ask, ask_all, host_and_port, request_of
 
 from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
+from tests.serving.slow_model import SlowTexts, ask, ask_all, host_and_port, request_of
 
 Serve = Callable[[Service], AbstractContextManager[str]]
 

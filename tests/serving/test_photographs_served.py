@@ -5,10 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memory_store import MemoryDatabase
-from photograph_files import exif_of, photograph_file
 from starlette.testclient import TestClient
-from tiny_model import preprocessing
 
 from diptych.data.sources.opening import open_source
 from diptych.models.image_model import ImageModel
@@ -19,6 +16,9 @@ from diptych.serving.page.filter_form import Filters
 from diptych.serving.page.page_state import State
 from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
+from tests.memory_store import MemoryDatabase
+from tests.photograph_files import exif_of, photograph_file
+from tests.tiny_model import preprocessing
 
 NEAR = 'place near "47.4, 8.5, 20 km"'
 HIDDEN = ["latitude > 0", "not longitude > 7", NEAR, f"label = x or ({NEAR})"]

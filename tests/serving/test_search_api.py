@@ -4,15 +4,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures_for_requests import data_uri, png
 from starlette.testclient import TestClient
-from tiny_model import preprocessing
 
 from diptych.models.image_model import ImageModel
 from diptych.search.encoder import Encoder
 from diptych.search.query import QueryPart, Question
 from diptych.search.searcher import Searcher
 from diptych.serving.service import Service
+from tests.serving.pictures_for_requests import data_uri, png
+from tests.tiny_model import preprocessing
 
 
 @pytest.fixture

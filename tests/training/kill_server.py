@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
-from test_engine import tiny
 
 from diptych.data.loader import Loader
 from diptych.tokenizer import tokenize
@@ -33,6 +32,7 @@ from diptych.training.settings import Recipe
 from diptych.weights.checkpoint import STATE_TENSORS, WEIGHTS, read_manifest, write_manifest
 from diptych.weights.checkpoint import Description as Described
 from diptych.weights.folders import write_tensors
+from tests.training.test_engine import tiny
 
 STEPS = 40
 TIMING = ("samples_per_second", "seconds", "data_share")

@@ -14,17 +14,12 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1] / "weights")
-)  # a script finds the files of its own folder only
-
-from fault_points import Faults
-from kill_server import in_child, traces, warm, weights_hash
-from test_engine import tiny
-
 from diptych.training.saving import saver
 from diptych.training.saving.run_files import RunFiles
 from diptych.training.saving.saver import Saver
+from tests.training.kill_server import in_child, traces, warm, weights_hash
+from tests.training.test_engine import tiny
+from tests.weights.fault_points import Faults
 
 STEPS = 3
 RECIPE = tiny(

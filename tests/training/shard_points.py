@@ -17,12 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1] / "weights")
-)  # a script finds the files of its own folder only
-
-from fault_points import KEEP, Faults, Story, snapshot_of
-
 from diptych.atomic import write_text
 from diptych.errors import CheckpointError
 from diptych.tokenizer import default_tokenizer
@@ -33,6 +27,7 @@ from diptych.weights import sharded
 from diptych.weights.folders import read_json
 from diptych.weights.pieces import Rows
 from diptych.weights.sharded import Place
+from tests.weights.fault_points import KEEP, Faults, Story, snapshot_of
 
 PROCESSES = 2
 ENOUGH = 0.25  # seconds that the whole process waits for the broken one; a save takes a tenth of that

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("kill_server.py")
+SCRIPT = "tests.training.kill_server"
 
 
 def experiments(scratch: Path, kills: int, *names: str) -> dict[str, Any]:
     """What `kill_server.py` found, in a process of its own without threads of torch."""
-    command = [sys.executable, str(SCRIPT), str(scratch), str(kills), *names]
+    command = [sys.executable, "-m", SCRIPT, str(scratch), str(kills), *names]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert result.returncode == 0, result.stderr

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("run_points.py")
+SCRIPT = "tests.training.run_points"
 
 
 def killed_at(scratch: Path, twin: str, every: int) -> dict[str, Any]:
     """What `run_points.py` found, in a process of its own without threads of torch."""
     result = subprocess.run(
-        [sys.executable, str(SCRIPT), str(scratch), twin, str(every)],
+        [sys.executable, "-m", SCRIPT, str(scratch), twin, str(every)],
         capture_output=True,
         text=True,
         check=False,

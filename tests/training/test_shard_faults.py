@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("shard_points.py")
+SCRIPT = "tests.training.shard_points"
 KINDS = ("killed", "full", "failed", "short")
 
 
@@ -17,7 +17,7 @@ def broken_at_every_point(scratch: Path, twin: str, *faults: str) -> dict[str, A
     """What `shard_points.py` found, in a process of its own without threads of torch."""
     cases = json.dumps({"found": (twin, faults)})
     result = subprocess.run(
-        [sys.executable, str(SCRIPT), str(scratch), cases],
+        [sys.executable, "-m", SCRIPT, str(scratch), cases],
         capture_output=True,
         text=True,
         check=False,

@@ -26,7 +26,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from small_clip import same_weights, small_clip
 
 from diptych import atomic
 from diptych.config import plain
@@ -49,6 +48,7 @@ from diptych.weights.checkpoint import (
     write_checkpoint,
 )
 from diptych.weights.folders import sweep
+from tests.weights.small_clip import same_weights, small_clip
 
 TINY = Architecture(
     embed_dim=8,

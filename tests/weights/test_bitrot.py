@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_sharded import TINY, moments, tiny_model, write_together
 
 from diptych import config
 from diptych.data.images.transforms import Preprocess
@@ -24,6 +23,7 @@ from diptych.weights.checkpoint import (
     save_checkpoint,
     verify_checkpoint,
 )
+from tests.weights.test_sharded import TINY, moments, tiny_model, write_together
 
 
 def whole(folder: Path) -> Path:

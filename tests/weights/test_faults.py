@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("fault_points.py")
+SCRIPT = "tests.weights.fault_points"
 KINDS = ("killed", "full", "failed", "short")
 
 # Name of the case: what is broken about the writer itself, and the faults that it meets.
@@ -27,7 +27,7 @@ Found = dict[str, dict[str, Any]]
 
 def broken_at_every_point(scratch: Path, cases: dict[str, tuple[str, list[str]]]) -> Found:
     """What `fault_points.py` found in each case, in a process of its own without threads of torch."""
-    command = [sys.executable, str(SCRIPT), str(scratch), json.dumps(cases)]
+    command = [sys.executable, "-m", SCRIPT, str(scratch), json.dumps(cases)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert result.returncode == 0, result.stderr

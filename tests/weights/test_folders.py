@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from foreign_folders import write_open_clip_folder, write_transformers_folder
 from PIL import Image
 
 from diptych.data.images.transforms import Preprocess
@@ -23,6 +22,7 @@ from diptych.models.architectures import (
 )
 from diptych.tokenizer import tokenize
 from diptych.weights.formats import load_path
+from tests.foreign_folders import write_open_clip_folder, write_transformers_folder
 from tests.weights.small_clip import RESNET, VIT, same_weights, save, small_clip
 
 TEXT = TextTransformer(width=64, layers=1)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_folders import write_open_clip_folder, write_transformers_folder
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from diptych.pretrained import fingerprint
 from diptych.weights.checkpoint import save_checkpoint
 from diptych.weights.foreign.plain_files import AssumedWarning
 from diptych.weights.foreign.published import FILES, PublishedFile
+from tests.foreign_folders import write_open_clip_folder, write_transformers_folder
 from tests.weights.small_clip import RESNET, VIT, openai_state, same_weights, save, small_clip
 
 GELU = replace(VIT, activation="gelu")

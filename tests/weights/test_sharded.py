@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_clip import same_weights
 from torch import Tensor
 
 import diptych
@@ -30,6 +29,7 @@ from diptych.weights.folders import write_tensors
 from diptych.weights.pieces import PiecedFile, Rows
 from diptych.weights.sharded import Place, ShardedState, local_rows, write_sharded
 from tests.processes import run_processes
+from tests.weights.small_clip import same_weights
 
 TINY = Architecture(
     embed_dim=5,
@@ -232,7 +232,6 @@ def test_tensors_that_every_process_has_alike_are_written_once() -> None:
 SCRIPT = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
@@ -240,7 +239,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
 from diptych.errors import CheckpointError
 from diptych.weights.sharded import Place, ShardedState, local_rows, write_sharded
-from test_sharded import DESCRIPTION, tiny_model
+from tests.weights.test_sharded import DESCRIPTION, tiny_model
 
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
@@ -267,7 +266,7 @@ dist.destroy_process_group()
 
 def test_three_processes_with_fully_sharded_towers_save_what_one_process_reads(tmp_path: Path) -> None:
     folder = tmp_path / "step"
-    ended = run_processes(3, ["-c", SCRIPT, str(folder), str(Path(__file__).parent)])
+    ended = run_processes(3, ["-c", SCRIPT, str(folder)])
     assert [code for code, _, _ in ended] == [0, 0, 0], ended
     # Four positions over three processes are two, two and none.
     assert [output.strip() for _, output, _ in ended] == ["full refused", "full refused", "empty refused"]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import published_layouts as layouts
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -32,6 +31,7 @@ from diptych.evaluation.tasks import Headline
 from diptych.evaluation.zero_shot.classification import evaluate_zero_shot
 from diptych.evaluation.zero_shot.prompts import TEMPLATES
 from diptych.models.image_model import ImageModel
+from tests.evaluation.datasets import published_layouts as layouts
 
 
 def png(number: int) -> bytes:

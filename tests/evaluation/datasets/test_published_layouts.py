@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import published_layouts as layouts
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -21,6 +20,7 @@ from diptych.evaluation.datasets.dataset import all_datasets
 from diptych.evaluation.datasets.frames import anchors_of
 from diptych.evaluation.datasets.readers import ClassFolders
 from diptych.evaluation.datasets.set_files import names_of
+from tests.evaluation.datasets import published_layouts as layouts
 
 Content = dict[bytes, str]  # the pixels of each picture, and its class
 

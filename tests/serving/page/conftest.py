@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 import pytest
 from chromium import launch
-from memory_store import MemoryDatabase
 from playwright.sync_api import Browser, Page, sync_playwright
 from starlette.testclient import TestClient
 
@@ -23,6 +22,7 @@ from diptych.serving.app import create_app
 from diptych.serving.server import build_service
 from diptych.serving.server_settings import Settings
 from diptych.serving.service import Service
+from tests.memory_store import MemoryDatabase
 
 HOSTILE_CAPTION = '"><script>hacked = 1</script><img src=x onerror="hacked = 1">'
 HOSTILE_NAME = "<svg onload=hacked=1>'.png"

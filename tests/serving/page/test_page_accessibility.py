@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from memory_store import MemoryDatabase
 from playwright.sync_api import Page, expect
 
 from diptych.data.sources.opening import open_source
@@ -14,6 +13,7 @@ from diptych.search.encoder import Encoder
 from diptych.search.stores.filter_syntax import parse
 from diptych.serving.guard.tokens import Scope, Tokens
 from diptych.serving.server_settings import Settings
+from tests.memory_store import MemoryDatabase
 
 CLOCK = "four o\u2019clock"
 STATES = {
