@@ -48,7 +48,7 @@ def as_written_now(before: Mapping[str, Any], place: Path) -> Mapping[str, Any]:
     A setting that is gone stays in them, as one that differs.
     """
     with contextlib.suppress(SettingsError):
-        return plain(build(Recipe, without_unread(before, before), str(place)))
+        before = plain(build(Recipe, without_unread(before, before), str(place)))
     return before
 
 
