@@ -29,7 +29,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import sklearn.datasets  # type: ignore[import-untyped]
+import sklearn.datasets
 import torch
 from PIL import Image
 from timing import alternate, describe_machine

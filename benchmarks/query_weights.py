@@ -80,7 +80,7 @@ def diversity_table(
                     len({captions[row] for row in chosen}),
                 )
             )
-        right, score, likeness, different = np.mean(rows, axis=0)
+        right, score, likeness, different = np.mean(np.array(rows), axis=0)
         print(f"| {diversity:g} | {right:.1f} % | {score:.3f} | {likeness:.3f} | {different:.1f} |")
 
 

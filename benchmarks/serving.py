@@ -133,7 +133,7 @@ async def _load(url: str, path: str, bodies: list[bytes], concurrency: int, seco
 def looped(one: Callable[[int], object], seconds: float) -> Load:
     """The same of a function that is called again and again."""
     one(0)
-    took = []
+    took: list[float] = []
     begin = time.perf_counter()
     while time.perf_counter() < begin + seconds:
         start = time.perf_counter()

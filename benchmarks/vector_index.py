@@ -108,7 +108,7 @@ def with_faiss(vectors: Half, folder: Path) -> Iterator[Built]:
         built = time.perf_counter() - start
         del whole
         faiss.write_index(index, str(folder / "faiss"))
-        faiss.ParameterSpace().set_index_parameters(index, setting)
+        faiss.ParameterSpace().set_index_parameters(index, setting)  # type: ignore[arg-type] # annotated as a number
 
         def search(question: Floats, index: Any = index) -> list[int]:
             return [int(row) for row in index.search(question[None], K)[1][0]]

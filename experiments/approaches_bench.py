@@ -24,6 +24,7 @@ from diptych.evaluation.survey import encoded_rows
 from diptych.evaluation.word_order import evaluate_word_order
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.classification import evaluate_zero_shot, survey_labels
+from diptych.models.architectures import LabelHead
 from diptych.models.building import build_model
 from diptych.models.image_model import ImageModel
 from diptych.training.engine import train
@@ -84,7 +85,7 @@ class Bench:
             return kept / "model"
         started = time.process_time()
         out = self.folder / name
-        train(load_recipe(recipe, asked), out)
+        train(load_recipe(recipe, tuple(asked)), out)
         shutil.copytree(out / "model", kept / "model", dirs_exist_ok=True)
         write_text(took, json.dumps(time.process_time() - started))
         return kept / "model"
@@ -116,7 +117,9 @@ class Bench:
     def labelled_top1(self, model: Model) -> float:
         """Top-1 of a model that learned labels, by its own head, on scenes of its classes."""
         network, preprocess = model
-        classes = network.architecture.text.classes  # type: ignore[union-attr]
+        head = network.architecture.text
+        assert isinstance(head, LabelHead)
+        classes = head.classes
         source = open_source(self.scenes("classes-test", count=1200))
         rows = [row for row in (source[number] for number in range(len(source))) if row.label in classes]
         right = 0

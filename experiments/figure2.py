@@ -73,7 +73,8 @@ def flops(recipe: Recipe) -> float:
         training_step(
             task, torch.optim.SGD(model.parameters(), lr=0.0), batch, 0.0, None, group_positives=False
         )
-    return counter.get_total_flops() / recipe.training.batch_size
+    flops: int = counter.get_total_flops()
+    return flops / recipe.training.batch_size
 
 
 def file_name(*parts: object) -> str:
@@ -86,7 +87,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path)
     given = parser.parse_args()
     size = QUICK if given.quick else FULL
-    names = CONDITIONS if given.corpus else CONDITIONS[:2]
+    names: tuple[str, ...] = CONDITIONS if given.corpus else CONDITIONS[:2]
     if given.quick:
         names = names[:1] + names[2:]
     experiment = Experiment(size, names, given.corpus, given.out)

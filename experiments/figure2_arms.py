@@ -207,7 +207,7 @@ def condition_of(name: str, size: Size, corpus: Path | None, out: Path) -> Condi
 
 def architecture(arm: str, condition: Condition, size: Size) -> Architecture:
     context = condition.context
-    text = {
+    towers: dict[str, BagOfWords | Captioner | TextTransformer | WordPredictor] = {
         "language model": Captioner(
             decoder_layers=1, reads="forward", heads=4, context_length=context, known=condition.known
         ),
@@ -216,9 +216,9 @@ def architecture(arm: str, condition: Condition, size: Size) -> Architecture:
         ),
         "bag of words, contrastive": BagOfWords(width=size.dim, context_length=context),
         "CLIP": TextTransformer(width=size.dim, layers=3, heads=4, context_length=context),
-    }[arm]
+    }
     image = ModifiedResNet(resolution=size.resolution, layers=size.layers, width=size.width, stem_stride=2)
-    return Architecture(embed_dim=size.dim, image=image, text=text)
+    return Architecture(embed_dim=size.dim, image=image, text=towers[arm])
 
 
 def recipe_of(arm: str, condition: Condition, size: Size, *, samples: int, rate: float, seed: int) -> Recipe:

@@ -71,7 +71,7 @@ def learned(arms: Mapping[str, Sequence[Job]]) -> list[str]:
 
     def above(job: Job) -> bool:
         chance = job["chance"]
-        return best(job) > chance + ERRORS * math.sqrt(chance * (1 - chance) / job["tested"])
+        return bool(best(job) > chance + ERRORS * math.sqrt(chance * (1 - chance) / job["tested"]))
 
     return [arm for arm, jobs in arms.items() if all(map(above, jobs))]
 

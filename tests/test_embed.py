@@ -72,7 +72,7 @@ def test_paths_bytes_and_pictures_embed_alike(
     tiny_clip: ImageModel, tiny_preprocess: Preprocess, tmp_path: Path
 ) -> None:
     (path,) = drawings(tmp_path, 1)
-    forms = [path, str(path), path.read_bytes(), Image.open(path)]
+    forms: list[str | Path | bytes | Image.Image] = [path, str(path), path.read_bytes(), Image.open(path)]
     vectors = embed_images(tiny_clip, tiny_preprocess, forms)
     np.testing.assert_allclose(vectors, np.repeat(vectors[:1], 4, axis=0), atol=1e-6)
 
@@ -112,7 +112,7 @@ def test_images_that_cannot_be_read_have_no_row_where_somebody_is_told(
     paths = drawings(tmp_path, 5)
     paths[1].write_bytes(b"")
     paths[4].write_bytes(b"no image")
-    told = {}
+    told: dict[int, ImageError] = {}
     vectors = embed_images(tiny_clip, tiny_preprocess, paths, batch_size=2, unreadable=told.__setitem__)
     good = [paths[position] for position in (0, 2, 3)]
     np.testing.assert_allclose(vectors, one_by_one(tiny_clip, tiny_preprocess, good), atol=1e-6)

@@ -259,8 +259,8 @@ def _column(text: str | None) -> str | None:
 
 def _pyarrow() -> tuple[Any, Any]:
     try:
-        import pyarrow as pa  # type: ignore[import-untyped]  # noqa: PLC0415 - optional
-        import pyarrow.parquet as pq  # type: ignore[import-untyped]  # noqa: PLC0415 - optional
+        import pyarrow as pa  # noqa: PLC0415 - optional
+        import pyarrow.parquet as pq  # noqa: PLC0415 - optional
     except ImportError:
         raise MissingExtraError("pyarrow", "data", "a Parquet file of embeddings") from None
     return pa, pq

@@ -336,7 +336,9 @@ def test_data_that_are_slower_than_the_model(find: Find, monkeypatch: pytest.Mon
 
 
 def test_a_full_disk(find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forecast_checks.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(
+        "diptych.doctor.forecast_checks.shutil.disk_usage", lambda _: SimpleNamespace(free=1000)
+    )
     found = find("disk of the run")
     assert found.status == "fail"
     assert "3 checkpoints" in found.detail

@@ -43,7 +43,8 @@ def test_json_has_the_lines_and_every_model(table: str, run: Run) -> None:
     assert found.code == 0, found.err
     sketch, photos = found.json["shifts"]
     assert (sketch["shift"], photos["shift"], sketch["plot"]) == ("sketch", "photo/b", None)
-    line = fit_line(*zip(*STANDARD.values(), strict=True), (1000, 400))
+    without, under = zip(*STANDARD.values(), strict=True)
+    line = fit_line(without, under, (1000, 400))
     assert sketch["lines"][0]["slope"] == pytest.approx(line.slope)
     models = {entry["model"]: entry for entry in sketch["models"]}
     standing = bootstrap(line, 0.68, 0.66, (1000, 400))

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+from diptych.models.architectures import LabelHead
 from diptych.training.engine import train
 from diptych.training.settings import Recipe
 
@@ -77,7 +78,9 @@ def test_rows_that_train_the_same_model_train_it_once(
     assert [recipe.training.seed for recipe in trained] == [0, 1]
     assert first.borrowed == other.borrowed == 0 < again.borrowed
     first.clear()
-    assert again.load(places[1])[0].architecture.text.classes
+    text = again.load(places[1])[0].architecture.text
+    assert isinstance(text, LabelHead)
+    assert text.classes
 
 
 def test_a_page_can_be_written_from_the_results_that_there_are(

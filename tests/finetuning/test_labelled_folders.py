@@ -102,7 +102,7 @@ def test_class_folders_whose_pictures_have_captions_are_pairs_or_classes_by_the_
         place.with_suffix(".txt").write_text("a circle")
     source = open_source(tmp_path / "p")
     for method in (None, "contrastive", "lit", "lora"):
-        found = examine(source, method=method)  # type: ignore[arg-type]
+        found = examine(source, method=method)
         assert (found.kind, found.classes) == ("pairs", ())
         assert "to learn the names of their folders as classes, give --method head" in found.remarks[0]
     for method in ("head", "full", "lp-ft", "wise-ft", "flyp"):

@@ -179,7 +179,7 @@ def flyp_losses(prepared: Recipe) -> tuple[float, float, dict[str, Tensor], dict
             [model.logit_scale.exp() * (image[other] * text[one]).sum() for other in range(rows)]
         )
         total = total + (ahead.logsumexp(0) - ahead[one]) / 2 + (behind.logsumexp(0) - behind[one]) / 2
-    (total / rows).backward()
+    torch.autograd.backward(total / rows)
     expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     assert (
         len({tuple(row) for row in batch.tokens.tolist()}) < rows
@@ -365,8 +365,10 @@ def test_the_running_averages_between_two_models_are_those_of_the_blended_weight
     torch.testing.assert_close(blended.visual.conv1.weight, expected)
     outputs = F.conv2d(images, blended.visual.conv1.weight, stride=2, padding=1)
     norm = blended.visual.bn1
+    assert isinstance(norm, torch.nn.BatchNorm2d)
     torch.testing.assert_close(norm.running_mean, outputs.mean(dim=(0, 2, 3)), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(norm.running_var, outputs.var(dim=(0, 2, 3)), rtol=1e-4, atol=1e-5)
+    assert norm.num_batches_tracked is not None
     assert int(norm.num_batches_tracked) == 7
     assert not blended.training
     assert norm.momentum == 0.1

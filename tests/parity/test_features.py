@@ -65,7 +65,7 @@ def _openai_twin(openai_model: Any, model: ImageModel) -> nn.Module:
         {layout(name).names[0]: value for name, value in model.state_dict().items()}, assign=True
     )
     # The causal masks are no part of the state dict, so they are still on the meta device.
-    for block in twin.get_submodule("transformer.resblocks"):
+    for block in twin.get_submodule("transformer.resblocks").children():
         block.attn_mask = torch.full((77, 77), float("-inf")).triu_(1)
     return twin.eval()
 

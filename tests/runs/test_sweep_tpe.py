@@ -49,7 +49,7 @@ def recipe(tmp_path: Path) -> str:
 def loss_of(settings: dict[str, Any]) -> float:
     """A bowl in the logarithm of the rate and in the warm-up, with a step of one between two words."""
     away = math.log10(settings[RATE.key]) + 2
-    return away**2 + (settings["a.steps"] - 5) ** 2 / 20 + (settings["a.word"] == "bad")
+    return float(away**2 + (settings["a.steps"] - 5) ** 2 / 20 + (settings["a.word"] == "bad"))
 
 
 def made_up(sweep: Sweep, count: int) -> list[Trial]:

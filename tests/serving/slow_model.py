@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from diptych.embed.encode import Vectors
+from diptych.embed.encode import Vectors, encode_tokens
 from diptych.models.image_model import ImageModel
 from diptych.serving import served_model
 
@@ -21,7 +21,7 @@ class SlowTexts:
         self.sizes: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
-        self._encode = served_model.encode_tokens
+        self._encode = encode_tokens
         self._seconds = seconds
         monkeypatch.setattr(served_model, "encode_tokens", self._slowly)
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from diptych.data.images.decoding import read_rgb
 from diptych.embed.encode import embed_images, embed_texts
@@ -246,7 +247,7 @@ def test_batched_answers_equal_single_ones(service: Service, served_clip: ImageM
             alone = embed_texts(served_clip, [text])
             assert np.abs(found - alone).max() < TOLERANCE
         for file, found in zip(files, pictures, strict=True):
-            alone = embed_images(served_clip, preprocess, [read_rgb(file)])
+            alone = embed_images(served_clip, preprocess, [Image.fromarray(read_rgb(file))])
             assert np.abs(found - alone).max() < TOLERANCE
 
     in_service(service, body)

@@ -45,7 +45,7 @@ def test_probabilities_are_those_of_the_library(
         ]
         for name in ("probability", "similarity"):
             found = [one[name] for one in ours["predictions"]]
-            assert np.allclose(found, [one[name] for one in theirs["predictions"]], atol=2e-5)  # type: ignore[literal-required]
+            assert np.allclose(found, [one[name] for one in theirs["predictions"]], atol=2e-5)
         assert ours["none_of_these"] is None
 
 

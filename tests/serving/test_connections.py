@@ -386,7 +386,11 @@ def post(app: ASGIApp, chunks: list[bytes], length: str | None = None) -> tuple[
         "type": "http", "method": "POST", "path": "/size", "raw_path": b"/size", "query_string": b"", "root_path": "",
         "headers": headers, "http_version": "1.1", "scheme": "http", "server": ("localhost", 80),
     }  # fmt: skip
-    asyncio.run(app(scope, receive, send))
+
+    async def answer() -> None:
+        await app(scope, receive, send)
+
+    asyncio.run(answer())
     return status, read
 
 

@@ -310,7 +310,7 @@ def test_only_named_hosts_where_any_are_named(site: Site) -> None:
 
 
 def test_https_is_checked_against_the_name_of_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = {}
+    seen: dict[str, Any] = {}
 
     async def open_connection(host: str, port: int, **named: Any) -> None:
         seen.update(named, host=host, port=port)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
@@ -78,7 +79,7 @@ def test_health_needs_no_index_and_readiness_does(
 
 
 def test_a_mistake_of_the_servers_is_a_problem_without_its_details(
-    make_service: Callable[..., Service], monkeypatch
+    make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = make_service()
     app = create_app(service, service.settings)

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import openai
@@ -44,7 +45,9 @@ def test_openai_understands_why_it_is_refused(served: str) -> None:
             client.embeddings.create(model="tiny", input=[])
 
 
-def test_openai_sends_its_key_as_the_token(make_service: Callable[..., Service], serve: Callable) -> None:
+def test_openai_sends_its_key_as_the_token(
+    make_service: Callable[..., Service], serve: Callable[..., Any]
+) -> None:
     service = make_service(Settings(tokens=Tokens([(Scope.READ, READ)])))
     with serve(service) as url:
         with openai.OpenAI(base_url=f"{url}/v1", api_key=READ, max_retries=0) as client:

@@ -167,9 +167,9 @@ def test_a_comparison_by_beginning_or_end_is_noticed() -> None:
 
 def test_the_names_of_a_server() -> None:
     assert trusted_hosts("0.0.0.0") is None
-    assert trusted_hosts("0.0.0.0", ["Pictures.Example"]) == {
-        "localhost", "127.0.0.1", "[::1]", "0.0.0.0", "pictures.example",
-    }  # fmt: skip
+    assert trusted_hosts("0.0.0.0", ["Pictures.Example"]) == frozenset(
+        {"localhost", "127.0.0.1", "[::1]", "0.0.0.0", "pictures.example"}
+    )
     assert "[::1]" in (trusted_hosts("::1") or ())
     assert "127.0.0.5" in (trusted_hosts("127.0.0.5") or ())
     assert "proxy.example" in (trusted_hosts("127.0.0.1", ["proxy.example"]) or ())

@@ -133,7 +133,7 @@ class RemoteFile:
 @contextlib.contextmanager
 def _asking(place: RemotePath) -> Iterator[tuple[Any, str]]:
     """Yield the file system of an address and the path in it; turn errors of the body into DataError."""
-    import fsspec  # type: ignore[import-untyped]  # noqa: PLC0415 - needed only for addresses
+    import fsspec  # noqa: PLC0415 - needed only for addresses
 
     try:
         yield fsspec.core.url_to_fs(str(place))

@@ -34,7 +34,7 @@ from diptych.data.images.truncation import is_cut
 from diptych.errors import ImageError, SettingsError
 
 try:
-    import simplejpeg  # type: ignore[import-untyped]
+    import simplejpeg
 except ImportError:  # the extra `data`: the same pixels, decoded in two thirds of the time
     simplejpeg = None
 

@@ -10,7 +10,7 @@ from diptych.data.images.decoding import Pixels
 from diptych.data.images.transforms import resize_and_crop
 
 try:  # from the extra `data`: it is faster, and lets other threads run meanwhile
-    import simplejpeg  # type: ignore[import-untyped]
+    import simplejpeg
 except ImportError:
     simplejpeg = None
 

@@ -27,7 +27,7 @@ from diptych.data.subsets.joined import JoinedSource
 from diptych.errors import DataError, MissingExtraError
 
 try:
-    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow
     from pyarrow import parquet
 except ImportError:
     raise MissingExtraError("pyarrow", "data", "reading Parquet") from None

@@ -22,7 +22,7 @@ from diptych.data.sources.image_root import LOOKED_FOR
 from diptych.errors import DataError, MissingExtraError
 
 try:
-    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow
 except ImportError:
     raise MissingExtraError("pyarrow", "data", "reading a dataset saved by `datasets`") from None
 

@@ -124,7 +124,7 @@ def digits(folder: Path, split: str) -> Source:
     They have no published split. Grey values of 0 to 16 are spread over 0 to 255.
     """
     try:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # noqa: PLC0415
+        from sklearn.datasets import load_digits  # noqa: PLC0415
     except ImportError:
         raise MissingExtraError("scikit-learn", "eval", "the set of digits") from None
     bundled = load_digits()

@@ -33,7 +33,7 @@ from diptych.search.stores.small_files import THUMBNAILS, BucketFiles, Files, Lo
 
 try:
     import lancedb
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
     from lancedb import expr
     from lancedb.index import BTree
 except ImportError:

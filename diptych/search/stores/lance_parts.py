@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow as pa
 
 from diptych.errors import MissingExtraError
 from diptych.search.stores.clustering import CHUNK, Floats, nearest_centres, spherical_kmeans

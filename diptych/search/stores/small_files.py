@@ -122,7 +122,7 @@ class BucketFiles:
 
     def __init__(self, place: str, options: Mapping[str, str]) -> None:
         try:
-            from pyarrow import fs  # type: ignore[import-untyped]  # noqa: PLC0415 - optional
+            from pyarrow import fs  # noqa: PLC0415 - optional
         except ImportError:
             raise MissingExtraError("pyarrow", "search", f"reading {place}") from None
         self.place = place
