@@ -36,7 +36,8 @@ _LACKING: dict[Capability, tuple[str, str]] = {
     ),
     "has classes": (
         "has no classes of its own",
-        "give the classes' names with `diptych evaluate zero-shot`, or fine-tune it on labels with `diptych finetune`",
+        "give the classes' names with `diptych evaluate zero-shot`, labelled images with "
+        "`diptych evaluate linear-probe`, or fine-tune it with `diptych finetune`",
     ),
 }
 

@@ -122,7 +122,7 @@ def test_patches_drawn_anew_for_the_second_pass_give_the_gradient_of_nothing() -
     draws = iter(range(1_000))
 
     def encode(chosen: Tensor) -> Tensor:
-        return model.encode_image(pixels[chosen], kept_patches(chosen + 6 * next(draws), 16, 0.5))
+        return model.visual(pixels[chosen], kept_patches(chosen + 6 * next(draws), 16, 0.5))
 
     side = Side(model.visual, encode, list(torch.arange(6).split(3)), 0, lambda on: contextlib.nullcontext())
     features = side.features()
