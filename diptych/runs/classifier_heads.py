@@ -7,7 +7,6 @@ from torch import Tensor
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source
 from diptych.data.subsets.labelled import LabelFrom, classes_of, label_of
-from diptych.embed.encode import encode_by
 from diptych.errors import DataError
 from diptych.evaluation.metrics import Integers
 from diptych.evaluation.probes.few_shot import one_shot_strength
@@ -15,7 +14,7 @@ from diptych.evaluation.probes.linear_probe import fit_probe
 from diptych.evaluation.probes.log_losses import AnyOf
 from diptych.evaluation.probes.logistic_regression import Fit, LogisticRegression
 from diptych.evaluation.probes.probe_data import LabelledFeatures
-from diptych.evaluation.survey import EmbeddedRows, encoded_rows
+from diptych.evaluation.survey import EmbeddedRows, feature_rows
 from diptych.evaluation.zero_shot.classification import classifier, logit_scale
 from diptych.models.image_model import ImageModel
 
@@ -49,15 +48,7 @@ def probe_head(
 
     groups: (rows of the source,), equal for images that stay together where a part is kept to choose the strength with.
     """
-    rows = encoded_rows(
-        encode_by(model, model.image_features),
-        preprocess,
-        source,
-        positions,
-        device=model.device,
-        batch_size=64,
-        progress=None,
-    )
+    rows = feature_rows(model, preprocess, source, positions, batch_size=64, progress=None)
     fit = (
         _several(source, rows, classes)
         if several
