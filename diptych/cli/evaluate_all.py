@@ -132,7 +132,7 @@ def _mistakes(task: "TaskSettings", subject: "SuiteSubject", result: "Result") -
     outcomes = outcomes_in_words(result)
     if outcomes is None or not outcomes.positions:
         return []
-    return draw_mistakes(prepare(task, subject.context).sources[0], outcomes)
+    return draw_mistakes(lambda: prepare(task, subject.context).sources[0], outcomes)
 
 
 def _tell(model: str, out: Path, results: "Sequence[Result]", as_json: bool) -> None:

@@ -1,5 +1,7 @@
 """Wrong answers with their images, for the page of a suite."""
 
+from collections.abc import Callable
+
 from diptych.data.sources.opening import Source
 from diptych.errors import DataError
 from diptych.evaluation.suite.suite_rows import sample_mistakes
@@ -12,9 +14,16 @@ _SHOWN = 24  # images of a task
 _SIDE = 128  # pixels
 
 
-def draw_mistakes(source: Source, outcomes: Outcomes) -> list[Picture]:
-    """Return some wrong answers, drawn at random; those whose images cannot be read any more are left out."""
-    pictures = (_mistake(source, outcomes, row) for row in sample_mistakes(outcomes, _SHOWN))
+def draw_mistakes(open_data: Callable[[], Source], outcomes: Outcomes) -> list[Picture]:
+    """Return some wrong answers, drawn at random; those whose images cannot be read any more are left out.
+
+    open_data: opens the source of the outcomes; called only if there is a wrong answer.
+    """
+    rows = sample_mistakes(outcomes, _SHOWN)
+    if not rows:
+        return []
+    source = open_data()
+    pictures = (_mistake(source, outcomes, row) for row in rows)
     return [picture for picture in pictures if picture is not None]
 
 
