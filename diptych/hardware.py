@@ -1,14 +1,13 @@
 """Which device and which precision `auto` means on this machine."""
 
-from typing import Literal, cast
+from typing import cast
 
 import torch
 
 from diptych.config import nearest
 from diptych.errors import SettingsError, UsageError
-from diptych.pretrained import usable_device
+from diptych.pretrained import Precision, usable_device
 
-Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 

@@ -2,9 +2,9 @@
 
 from diptych.cli.output import say
 from diptych.data.images.transforms import Preprocess
-from diptych.hardware import Precision, pick_device, pick_precision
+from diptych.hardware import pick_device, pick_precision
 from diptych.models.image_model import ImageModel
-from diptych.pretrained import full_name, load
+from diptych.pretrained import Precision, full_name, load
 
 
 def load_model(

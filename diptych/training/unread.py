@@ -64,17 +64,18 @@ def _unread(
     given: Mapping[str, Any], chosen: Mapping[str, Any]
 ) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
     """Yield a setting's name, what would read it, which of these was chosen, and those that read it."""
+    chooses = choices(chosen)
     for section, kind, readers_of in (
         ("objective", "approach", _readers(OBJECTIVES)),
         ("optimizer", "optimizer", _readers(OPTIMIZERS)),
         ("finetune", "method", METHODS),
     ):
-        choice = choices(chosen)[section]
+        choice = chooses[section]
         for setting in _table(given, section):
             readers = readers_of.get(setting)
             if readers is not None and choice is not None and choice not in readers:
                 yield f"{section}.{setting}", kind, choice, readers
-    approach = choices(chosen)["objective"]
+    approach = chooses["objective"]
     reading = tuple(name for name, each in APPROACHES.items() if each.reads_texts)
     if approach is None or approach in reading or "finetune" in chosen:
         return
