@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from diptych.errors import MissingExtraError, SettingsError
 from diptych.runs import sweep_tpe
@@ -16,34 +15,15 @@ from diptych.runs.sweep_plan import Grid, Range, Sweep
 from diptych.runs.sweep_run import engine_alone, run_sweep
 from diptych.runs.sweep_tpe import propose
 from diptych.training.settings import Recipe
+from tests.runs.small_sweep import write_recipe
 
 RATE = Range("optimizer.learning_rate", 1e-5, 1e-1)
 WARM_UP = Range("schedule.warmup_steps", 1, 3)
-RECIPE = """
-[model.architecture]
-embed_dim = 16
-image = { resolution = 32, patch = 16, width = 32, layers = 1, heads = 2 }
-text = { width = 32, context_length = 16 }
-[data]
-train = "PAIRS"
-[augmentation]
-name = "none"
-[training]
-steps = 4
-batch_size = 4
-"""
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> str:
-    pairs = tmp_path / "pairs"
-    pairs.mkdir()
-    for name in ("red", "green", "blue", "black"):
-        Image.new("RGB", (32, 32), name).save(pairs / f"{name}.png")
-        (pairs / f"{name}.txt").write_text(name)
-    file = tmp_path / "recipe.toml"
-    file.write_text(RECIPE.replace("PAIRS", str(pairs)))
-    return str(file)
+    return write_recipe(tmp_path, steps=4)
 
 
 def loss_of(settings: dict[str, Any]) -> float:

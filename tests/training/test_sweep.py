@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from diptych.cli.sweep_options import parse_grid, parse_range
 from diptych.errors import SettingsError
@@ -16,35 +15,14 @@ from diptych.runs.sweep_folder import Trial, ranked, read_sweep
 from diptych.runs.sweep_plan import Grid, Range, Sweep
 from diptych.runs.sweep_run import engine_alone, run_sweep
 from diptych.training.settings import Recipe
+from tests.runs.small_sweep import write_recipe
 
-RECIPE = """
-[model.architecture]
-embed_dim = 16
-image = { resolution = 32, patch = 16, width = 32, layers = 1, heads = 2 }
-text = { width = 32, context_length = 16 }
-[data]
-train = "PAIRS"
-[augmentation]
-name = "none"
-[schedule]
-warmup_steps = 1
-[training]
-steps = 12
-batch_size = 4
-"""
 RATES = Grid("optimizer.learning_rate", (1e-3, 1e-9))
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> str:
-    pairs = tmp_path / "pairs"
-    pairs.mkdir()
-    for name in ("red", "green", "blue", "black"):
-        Image.new("RGB", (32, 32), name).save(pairs / f"{name}.png")
-        (pairs / f"{name}.txt").write_text(name)
-    file = tmp_path / "recipe.toml"
-    file.write_text(RECIPE.replace("PAIRS", str(pairs)))
-    return str(file)
+    return write_recipe(tmp_path, steps=12, more="[schedule]\nwarmup_steps = 1")
 
 
 class Killed(BaseException):
