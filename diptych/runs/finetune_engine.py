@@ -13,13 +13,21 @@ from diptych.data.left_out import all_left_out
 from diptych.errors import CheckpointError, DataError, SettingsError
 from diptych.models.image_model import ImageModel
 from diptych.pretrained import load
-from diptych.runs.finetune_figures import FinetuneResult, Measure, Reports, best_alpha, losses, metrics_of
+from diptych.runs.finetune_figures import (
+    HELD_OUT_TASK,
+    FinetuneResult,
+    Measure,
+    Reports,
+    best_alpha,
+    losses,
+    metrics_of,
+)
 from diptych.runs.finetune_product import between, by_names, finished
 from diptych.training.best import Best
 from diptych.training.engine import Result, train
 from diptych.training.feeding import open_examples, open_whole, split_of
 from diptych.training.not_finite import NotFiniteError
-from diptych.training.saving.layout import BEST, HELD_OUT, MODEL, START, TUNED
+from diptych.training.saving.layout import BEST, MODEL, START, TUNED
 from diptych.training.settings import Recipe
 from diptych.weights.checkpoint import read_manifest, save_checkpoint
 
@@ -78,7 +86,10 @@ def run_prepared(
         held_out=split_of(recipe.data, open_whole(recipe.data)[0]) if recipe.data.validation else None,
         classes=() if watch.start.classifier is None else watch.start.classifier.classes,
         left_out=all_left_out(
-            [result.left_out, *(report.skipped for task, report in watch.before.items() if task == HELD_OUT)]
+            [
+                result.left_out,
+                *(report.skipped for task, report in watch.before.items() if task == HELD_OUT_TASK),
+            ]
         ),
     )
     _deliver(recipe, out, watch.preprocess, {TUNED: tuned, MODEL: product}, found)

@@ -17,7 +17,7 @@ from diptych.models.image_model import ImageModel
 from diptych.training.engine import Result
 
 Reports = Mapping[str, Report]
-HELD_OUT_TASK = "held_out"  # as `recipe_for` names it
+HELD_OUT_TASK = "held_out"  # the task of a planned recipe that measures the held-out part
 OWN = (HELD_OUT_TASK, "shift")  # beginnings of the names of tasks that are about the classes learned
 
 

@@ -11,6 +11,7 @@ from diptych.data.subsets.labelled import LabelFrom
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.prompts import templates_for
 from diptych.runs.finetune_data import DataSummary
+from diptych.runs.finetune_figures import HELD_OUT_TASK
 from diptych.training.approaches.approach import ObjectiveSettings
 from diptych.training.methods import FinetuneMethod, FinetuneSettings, objective_of
 from diptych.training.optim.optimizer_settings import AdamWSettings
@@ -191,7 +192,7 @@ def _tasks(asked: FinetuneRequest, found: DataSummary, share: float) -> tuple[di
     label_from = "caption" if asked.label_from == "caption" and kind == "labels" else "label"
     tasks = []
     if share:
-        tasks.append({"name": "held_out", "task": kind, "data": HELD_OUT, "label_from": label_from})
+        tasks.append({"name": HELD_OUT_TASK, "task": kind, "data": HELD_OUT, "label_from": label_from})
     for name, places in (("shift", asked.shift), ("kept", asked.keep)):
         for number, place in enumerate(places):
             captioned = name == "kept" and place.startswith(("sample:", "scenes:"))
