@@ -95,8 +95,8 @@ class Job:
 
     sources: what is measured on, first of all the source that the outcomes' positions are rows of. measure: gets the
     model; under torchrun all processes call it together. words: what the result depends on beside the data and the
-    settings. phrases: how people call the classes that the data call otherwise. fits: steps that the progress is told
-    of beside the images, at most.
+    settings. phrases: how people call the classes that the data call otherwise. fits: the most steps that the progress
+    counts beside the images.
     """
 
     sources: tuple[Source, ...]

@@ -38,7 +38,7 @@ Features = TypeVar("Features", bound=ProbeData)
 
 
 class ZeroShotData(NamedTuple):
-    """What is classified into what, and how that is told. labels: None for those that occur in the source."""
+    """The data, classes and words of a zero-shot task. labels: None for those that occur in the source."""
 
     source: Source
     labels: LabelSet | None

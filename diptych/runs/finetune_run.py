@@ -146,7 +146,7 @@ def plan_finetuning(
     )
     refuse_unread(written, values, "finetune")
     recipe = build(Recipe, without_unread(values, values), "finetune")
-    read_tasks(recipe)  # an unknown setting is told now
+    read_tasks(recipe)  # an unknown setting is an error now
     return FinetunePlan(recipe, found)
 
 
@@ -178,7 +178,7 @@ def finetune_recipe(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SettingsError("fine-tuning runs in one process; start it without torchrun")
     folder = Path(out)
-    read_tasks(recipe)  # an unknown setting is told before anything is written
+    read_tasks(recipe)  # an unknown setting is an error before anything is written
     prepared = prepare(recipe, folder, say)
     found = run_prepared(
         prepared,

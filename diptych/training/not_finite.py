@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not a number: each is told, and too many in a row end the run."""
+"""Steps whose loss or gradient is not a number: each is reported, and too many in a row end the run."""
 
 from collections.abc import Callable
 

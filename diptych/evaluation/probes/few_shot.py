@@ -269,7 +269,7 @@ def _crossings(shots: Sequence[int], values: NDArray[np.float64], zero_shot: flo
 
 
 def _crossed(found: dict[str, Any]) -> str:
-    """Return what a person is told beside the figures. found: a report's details."""
+    """Return the remark beside the figures. found: a report's details."""
     if "crossing" not in found:
         return "intervals: over the draws of the images that were learned from"
     meets, accuracy = found["crossing"], percent(found["zero_shot"])

@@ -18,9 +18,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-# Of each component of the gradient in the round coordinates, relative to the root of the objective, whose share that is
-# still to be saved along it is half its square: where L-BFGS ends. From 1e-2 to 1e-3 fits took equally long, at 1e-4
-# twice.
+# L-BFGS ends where every component of the gradient in the round coordinates, over the root of the objective, is below
+# this. Half the square of that ratio is the share of the objective that can still be saved along the component. Fits
+# took equally long from 1e-2 to 1e-3, and twice as long at 1e-4.
 _NEAR = 1e-3
 
 _ENOUGH_DECREASE = 1e-4  # of what the slope promises, by a step; Nocedal and Wright's c1
