@@ -6,7 +6,6 @@ import json
 import math
 import shlex
 import shutil
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 
 import diptych
 from diptych.cli.__main__ import main
+from tests.data.tar_files import unpack
 
 KEPT = Path(__file__).parent / "kept"
 MADE_AT = "/srv/kept"
@@ -44,10 +44,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def unpacked(folder: Path) -> Path:
-    with tarfile.open(KEPT / "before_layout.tar.xz") as archive:
-        for member in archive:  # one by one: Python 3.11.2 has no `filter`
-            assert member.isfile() or member.isdir()
-            archive.extract(member, folder)
+    unpack(KEPT / "before_layout.tar.xz", folder)
     return folder
 
 

@@ -4,7 +4,6 @@ import ast
 import contextlib
 import io
 import re
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from PIL import Image
 
 import diptych
+from tests.data.tar_files import unpack
 from tests.test_readme import blocks, same_output
 
 ROOT = Path(__file__).parents[1]
@@ -89,8 +89,7 @@ def test_the_page_names_the_public_surface() -> None:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that the pages speak of: `pictures` has the bundled test sample, `photos` two classes of images."""
     (tmp_path / "pictures").mkdir()
-    with tarfile.open(ROOT / "diptych" / "data" / "sample" / "test.tar") as sample:
-        sample.extractall(tmp_path / "pictures", filter="data")
+    unpack(ROOT / "diptych" / "data" / "sample" / "test.tar", tmp_path / "pictures")
     for number, colour in enumerate(["red", "blue"] * 10):
         place = tmp_path / "photos" / colour
         place.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,14 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]], form: int = tarf
     return path
 
 
+def unpack(archive: Path, folder: Path) -> None:
+    """Extract an archive of ours into `folder`."""
+    with tarfile.open(archive) as opened:
+        # Python before 3.11.4 may have no filters, and 3.12 warns where none is chosen.
+        opened.extraction_filter = getattr(tarfile, "data_filter", None)
+        opened.extractall(folder)
+
+
 def pairs(keys: Iterable[str], **fields: Any) -> list[tuple[str, bytes]]:
     """An image and a record for each key; the caption repeats the key."""
     members = []

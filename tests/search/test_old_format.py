@@ -1,7 +1,6 @@
 """An index of format 2, `index_of_format_2.tar.gz`: six pictures by the fake encoder, written by the code before format
 3. Each had two captions, of which that code kept the first."""
 
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from diptych.search.manifest import FORMAT_VERSION, read_manifest
 from diptych.search.stores import image_rows
 from diptych.search.stores.connect import connect
 from diptych.search.stores.filter_syntax import parse
+from tests.data.tar_files import unpack
 from tests.photograph_files import exif_of, photograph_file
 from tests.search.fake_encoder import Contained, FakeEncoder, vector_of
 
@@ -36,10 +36,7 @@ class Captioned(Contained):
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    with tarfile.open(Path(__file__).with_name("index_of_format_2.tar.gz")) as archive:
-        # Python before 3.11.4 may have no filters, and 3.12 warns where none is chosen.
-        archive.extraction_filter = getattr(tarfile, "data_filter", None)
-        archive.extractall(tmp_path)
+    unpack(Path(__file__).with_name("index_of_format_2.tar.gz"), tmp_path)
     return tmp_path / "index"
 
 
