@@ -260,6 +260,7 @@ try:
     print("accepted")
 except CheckpointError as error:
     print("empty" if empty else "full", "refused" if "'x'" in str(error) else error)
+dist.barrier()
 dist.destroy_process_group()
 """
 
