@@ -217,7 +217,7 @@ def _next_steps(out: Path) -> list[tuple[str, str]]:
     return [
         ('diptych classify IMAGES --labels "cat,dog,horse"', "your own images, your own classes"),
         (f'diptych search "fish" --index {out / "index"}', "ask the index of this demo something else"),
-        ("diptych index PICTURES --index pictures.index", "make your own pictures searchable"),
+        ("diptych index IMAGES --index images.index", "make your own images searchable"),
         (
             f"diptych evaluate zero-shot --model {out / 'run'} --data FOLDER",
             "measure the model you just trained",
