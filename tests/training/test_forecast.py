@@ -98,8 +98,9 @@ def test_recomputing_blocks_and_dropping_patches_keep_less(place: str) -> None:
 def test_the_forecast_is_the_growth_of_a_process_that_trains(place: str, tmp_path: Path) -> None:
     """Peak memory of a process that does a step of 4, then one of 320: how much more the larger one took.
 
-    Tolerance 20 %: how much of the gradients is there at once depends on the order of the kernels, and the allocator
-    rounds up; what the process has before the first step cancels.
+    Tolerance 10 %: 7 % was seen, the same within 0.3 % beside four busy processes. How much of the gradients is there
+    at once depends on the order of the kernels, and the allocator rounds up; what the process has before the first
+    step cancels.
     """
     script = textwrap.dedent(
         r"""
@@ -115,8 +116,10 @@ def test_the_forecast_is_the_growth_of_a_process_that_trains(place: str, tmp_pat
                 print(1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read()).group(1)))
         """
     )
-    # With an arena for each thread, how much lies unused in them depends on which thread was quicker.
-    environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
+    # With an arena for each thread, how much lies unused in them depends on which thread was quicker. Large blocks
+    # are mapped and unmapped one by one: in the heap, where glibc moves them after the first is freed, holes between
+    # them count as well, and how many there are depends on which thread was quicker too.
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072"}
     done = subprocess.run(
         [sys.executable, "-c", script, place, str(tmp_path)],
         capture_output=True,
@@ -134,7 +137,7 @@ def test_the_forecast_is_the_growth_of_a_process_that_trains(place: str, tmp_pat
 
     grown = forecast(320) - forecast(4)
     assert grown > 200 << 20  # large beside what a process has anyway
-    assert grown == pytest.approx(large - small, rel=0.2)
+    assert grown == pytest.approx(large - small, rel=0.1)
 
 
 def test_chunks_hold_one_side_at_a_time_and_the_kept_pairs(place: str) -> None:
