@@ -88,7 +88,7 @@ def true_backward(model: Any, rows: int) -> float:
     logits = output["logit_scale"] * output["image_features"] @ output["text_features"].T
     partners = torch.arange(rows)
     loss = (F.cross_entropy(logits, partners) + F.cross_entropy(logits.T, partners)) / 2
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     return loss.item()
 
 
@@ -125,7 +125,7 @@ def distributed(weights: Weights, rows: int, processes: int) -> dict[str, Gradie
     """Each combination of flags, with the rows shared among `processes`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        spawn(_one_process, (weights, rows, processes, folder), nprocs=processes)  # type: ignore[no-untyped-call]
+        spawn(_one_process, (weights, rows, processes, folder), nprocs=processes)
         found = torch.load(folder / FOUND, weights_only=True)
     return {flags: Gradient(**values) for flags, values in found.items()}
 

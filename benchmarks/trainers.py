@@ -95,7 +95,7 @@ class OpenClip:
         if accumulate == 1:
             with self.autocast():
                 loss: Tensor = self.loss(**self.model(_pixels(images), tokens))
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         else:
             loss = accumulated_backward(self.model, self.loss, parts, self.autocast)
         self.optimizer.step()
@@ -130,7 +130,7 @@ def accumulated_backward(
                 for name in names
             }
             total: Tensor = loss(**whole, logit_scale=output["logit_scale"])
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
     return total.detach()
 
 

@@ -60,7 +60,7 @@ def training_step(
     total, count = task.loss(left, right, batch.groups if group_positives else None)
     seen = sum_over_processes(torch.tensor(count, device=left.device))
     loss = total / seen
-    (loss if scaling is None else scaling.scaled(loss)).backward()  # type: ignore[no-untyped-call]
+    (loss if scaling is None else scaling.scaled(loss)).backward()
     if left.requires_grad:  # a language model looks at no images
         images.backward(_gradient_of(left))
     if right.requires_grad:  # texts that are predicted are ids, which no tower has encoded

@@ -83,7 +83,7 @@ class Side:
                     with frozen_running_statistics(self._tower):
                         features = self._encode(rows)
                 if features.requires_grad:
-                    features.backward(gradient[rows])  # type: ignore[no-untyped-call]
+                    features.backward(gradient[rows])
 
     def _is_last(self, number: int) -> bool:
         return number == len(self._parts) - 1

@@ -117,7 +117,7 @@ def quasi_newton(around: RoundObjective, max_iterations: int) -> tuple[Tensor, i
         history_size=10,
         line_search_fn="strong_wolfe",
     )
-    optimizer.step(evaluate)  # type: ignore[no-untyped-call]
+    optimizer.step(evaluate)
     return point.detach(), int(optimizer.state[point]["n_iter"])
 
 

@@ -111,7 +111,7 @@ def _timed_step(
     forward = _now(device)
     image, text = task.image(batch, batch.rows), task.text(batch, batch.rows)
     total, count = task.loss(image, text, None)
-    (total / count).backward()  # type: ignore[no-untyped-call]
+    (total / count).backward()
     both = _now(device)
     optimizer.step()
     return forward - started, both - forward, _now(device) - both
