@@ -43,9 +43,9 @@ _LACKING: dict[Capability, tuple[str, str]] = {
 
 
 def lacks(model: "ImageModel", capability: Capability, name: str = "the model") -> SettingsError:
-    """Return the error that says what a model cannot do, which command does what it can, and what to do instead."""
+    """Return the error that says what a model cannot do, what to do instead, and which commands use what it can do."""
     lacking, instead = _LACKING[capability]
-    return SettingsError(f"{name} is {model.description}, which {lacking}; {model.commands}; {instead}")
+    return SettingsError(f"{name} is {model.description}, which {lacking}; {instead}; {model.commands}")
 
 
 class Runs(Protocol):

@@ -20,7 +20,9 @@ class CLIP(ImageModel):
     """Two towers that map pixels and tokens into one space of `architecture.embed_dim` dimensions."""
 
     description = "a CLIP"
-    commands = "`diptych evaluate zero-shot`, `diptych index` and `diptych search` use its embeddings"
+    commands = (
+        "`diptych evaluate zero-shot`, `diptych index` and `diptych search` use this model's embeddings"
+    )
     embeds_texts = True
 
     visual: ImageTower

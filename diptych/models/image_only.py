@@ -13,8 +13,8 @@ class LabelModel(ImageModel):
 
     description = "an image tower that was trained on labels"
     commands = (
-        "`diptych classify` and `diptych evaluate labels` use its classes, and `diptych evaluate linear-probe` its "
-        "image features"
+        "`diptych classify` and `diptych evaluate labels` use this model's classes, and `diptych evaluate "
+        "linear-probe` its image features"
     )
     halves_text = False
 
@@ -44,7 +44,7 @@ class TwoViewModel(ImageModel):
     """An image tower under a head that only the loss of two views needs (SimCLR: Chen et al. 2020)."""
 
     description = "an image tower that was trained on images alone"
-    commands = "`diptych evaluate linear-probe` uses its image features"
+    commands = "`diptych evaluate linear-probe` uses this model's image features"
     halves_text = False
 
     text: ProjectionHead  # called so in checkpoints, where it stands in place of a text side

@@ -46,7 +46,7 @@ class CaptioningModel(PredictiveModel):
     """Writes the caption of an image word by word, from every cell of it (VirTex: Desai and Johnson 2021)."""
 
     description = "a captioner"
-    commands = "`diptych caption` and `diptych evaluate zero-shot` use its probabilities of texts"
+    commands = "`diptych caption` and `diptych evaluate zero-shot` use this model's probabilities of texts"
     halves_text = False  # its words depend on one another
 
     text: Captioner
@@ -55,7 +55,7 @@ class CaptioningModel(PredictiveModel):
         super().__init__(architecture, visual, text)
         if "forward" not in text.directions:
             self.description = "a captioner that fills in hidden words"
-            self.commands = "`diptych evaluate linear-probe` uses its image features"
+            self.commands = "`diptych evaluate linear-probe` uses this model's image features"
 
     @property
     def caption_writer(self) -> Self | None:
@@ -100,7 +100,7 @@ class WordPredictionModel(PredictiveModel):
     """Predicts which words the caption of an image has: the bag-of-words baseline."""
 
     description = "a predictor of words"
-    commands = "`diptych evaluate zero-shot` uses its probabilities of texts"
+    commands = "`diptych evaluate zero-shot` uses this model's probabilities of texts"
 
     text: WordPredictor
 

@@ -11,7 +11,9 @@ class SharedModel(ImageModel):
     """An encoder for each modality, and the layers that all of them go through."""
 
     description = "an encoder of images, words and sounds"
-    commands = "`diptych evaluate zero-shot`, `diptych index` and `diptych search` use its embeddings"
+    commands = (
+        "`diptych evaluate zero-shot`, `diptych index` and `diptych search` use this model's embeddings"
+    )
     embeds_texts = True
 
     text: SharedEncoder  # called so in checkpoints; it has the words, the sounds, and the shared layers
