@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diptych.errors import DownloadError as DownloadError
     from diptych.errors import ImageError as ImageError
     from diptych.errors import MissingExtraError as MissingExtraError
+    from diptych.errors import NotFiniteError as NotFiniteError
     from diptych.errors import SearchIndexError as SearchIndexError
     from diptych.errors import SettingsError as SettingsError
     from diptych.errors import TextError as TextError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from diptych.pretrained import available_models as available_models
     from diptych.pretrained import load as load
     from diptych.pretrained import save as save
+    from diptych.reports.finetune_page import write_finetune_page as write_finetune_page
     from diptych.runs.finetune_run import finetune as finetune
     from diptych.runs.training_run import train as train
     from diptych.search.building.build_index import build_index as build_index
@@ -46,6 +48,7 @@ _HOMES = {
     "classify": "diptych.evaluation.zero_shot.own_labels",
     "train": "diptych.runs.training_run",
     "finetune": "diptych.runs.finetune_run",
+    "write_finetune_page": "diptych.reports.finetune_page",
     "evaluate": "diptych.evaluation.job",
     "open_source": "diptych.data.sources.opening",
     "build_index": "diptych.search.building.build_index",
@@ -60,6 +63,7 @@ _HOMES = {
     "CheckpointError": "diptych.errors",
     "DownloadError": "diptych.errors",
     "SearchIndexError": "diptych.errors",
+    "NotFiniteError": "diptych.errors",
     "MissingExtraError": "diptych.errors",
 }
 

@@ -12,6 +12,7 @@ prints the message alone and exits with status 1; a library caller catches `Dipt
     ├── CheckpointError    model files: missing, damaged, of another kind
     │   └── DownloadError  a published model that could not be fetched
     ├── SearchIndexError   a search index
+    ├── NotFiniteError     training whose loss or weights are not numbers
     └── MissingExtraError  an optional dependency that is not installed
 """
 
@@ -55,6 +56,10 @@ class DownloadError(CheckpointError):
 
 class SearchIndexError(DiptychError):
     """A search index is missing, damaged, or was filled by another model."""
+
+
+class NotFiniteError(DiptychError):
+    """Training stopped: its loss, gradient or weights were not finite numbers."""
 
 
 class MissingExtraError(DiptychError):

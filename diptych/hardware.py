@@ -12,19 +12,14 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 def pick_device(wanted: str) -> str:
-    """`wanted`, checked; `auto` is CUDA, else Apple's GPU, else the processor."""
-    if wanted == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    kind = wanted.partition(":")[0]
-    if kind not in ("cpu", "cuda", "mps"):
-        raise UsageError(f"--device {wanted!r}: {nearest(kind, ('auto', 'cpu', 'cuda', 'mps'))}")
+    """Return the device of `--device`; `auto` is CUDA, else Apple's GPU, else the CPU."""
+    kind, known = wanted.partition(":")[0], ("auto", "cpu", "cuda", "mps")
+    if kind not in known:
+        raise UsageError(f"--device {wanted!r}: {nearest(kind, known)}")
     try:
-        usable_device(wanted)
+        return str(usable_device(wanted))
     except SettingsError as error:
         raise UsageError(f"--device {wanted!r}: {error}; use --device auto") from None
-    return wanted
 
 
 def pick_precision(wanted: str, device: str) -> Precision:

@@ -77,8 +77,8 @@ def load(
     Args:
         name: one of `available_models()`, or the path of a file (OpenAI's archives, a state dict) or of a folder
             (Diptych, open_clip, transformers; a run's folder stands for the model in it).
-        device: where to put the model, such as "cpu" or "cuda:0"; a CUDA device if there is one, and otherwise the
-            CPU, when not given.
+        device: where to put the model: "auto" (CUDA, else Apple's GPU, else the CPU), "cpu", "cuda", "cuda:1" or "mps".
+            CUDA, else the CPU, when not given, as in the original package.
         jit: only False; it is here for calls that were written for the original package.
         download_root: folder of the published models; the user's cache folder when not given.
         activation: "gelu" or "quick_gelu", with which a file of weights was trained; `name` may end in
@@ -160,9 +160,16 @@ def save(model: ImageModel, preprocess: Preprocess, folder: str | os.PathLike[st
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:
-    """Return `device`, or the best one if it is None. Raises `SettingsError` for one that this machine lacks."""
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return a device that this machine has.
+
+    "auto" is CUDA, else Apple's GPU, else the CPU. None is CUDA, else the CPU, as in the original package.
+
+    Raises:
+        SettingsError: this machine has no such device.
+    """
+    if device is None or device == "auto":
+        apple = device == "auto" and torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if apple else "cpu")
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)

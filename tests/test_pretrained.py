@@ -16,6 +16,7 @@ from diptych import config
 from diptych.atomic import sha256_of
 from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError, DownloadError, SettingsError
+from diptych.hardware import pick_device
 from diptych.models.architectures import PUBLISHED, Architecture, TextTransformer, VisionTransformer
 from diptych.models.building import build_model
 from diptych.models.image_model import ImageModel
@@ -164,6 +165,8 @@ def test_a_device_may_be_an_object_and_defaults_to_what_there_is(forms: dict[str
     assert model.logit_scale.device.type == "cpu"
     model, _ = diptych.load(forms["diptych"])
     assert model.logit_scale.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    model, _ = diptych.load(forms["diptych"], "auto")
+    assert model.logit_scale.device.type == pick_device("auto")
 
 
 def test_jit_and_unknown_precisions_are_explained(forms: dict[str, Path]) -> None:

@@ -17,6 +17,7 @@ PUBLIC = {
     "DownloadError",
     "ImageError",
     "MissingExtraError",
+    "NotFiniteError",
     "QueryPart",
     "SearchIndexError",
     "SettingsError",
@@ -36,6 +37,7 @@ PUBLIC = {
     "save",
     "tokenize",
     "train",
+    "write_finetune_page",
 }
 IMPORT_SECONDS = 0.3
 

@@ -126,7 +126,7 @@ def finetune(
     found = finetune_with_page(
         plan.recipe, folder, resume=resume, device=device, examined=plan.found.left_out
     )
-    report_finetuning(found, plan.recipe, folder, as_json)
+    report_finetuning(found, folder, as_json)
 
 
 def _alpha(text: str | None) -> float | Literal["best"] | None:

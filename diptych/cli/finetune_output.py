@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from diptych.runs.finetune_run import FinetunePlan
     from diptych.training.settings import Recipe
 
-PAGE = "finetune.html"  # in the folder of the run
 BEFORE = (
     "before: the model as it was loaded, asked by the names of the classes; start: what training began with; "
     "after: the result"
@@ -32,22 +31,20 @@ def finetune_with_page(
     examined: "LeftOut | None" = None,
 ) -> "FinetuneResult":
     """Fine-tune as a recipe says, and write the page into the folder of the run."""
-    from diptych.atomic import write_text
-    from diptych.reports.finetune_page import page
-    from diptych.runs.evaluations import held_out_part
-    from diptych.runs.finetune_figures import HELD_OUT_TASK
+    from diptych.reports.finetune_page import write_finetune_page
     from diptych.runs.finetune_run import finetune_recipe
 
     found = finetune_recipe(
         recipe, folder, resume=resume, device=device, console=console, examined=examined, say=say
     )
-    held_out = held_out_part(recipe) if HELD_OUT_TASK in found.before else None
-    write_text(folder / PAGE, page(folder, recipe, found, held_out))
+    write_finetune_page(found, folder)
     return found
 
 
-def report_finetuning(found: "FinetuneResult", recipe: "Recipe", folder: Path, as_json: bool) -> None:
+def report_finetuning(found: "FinetuneResult", folder: Path, as_json: bool) -> None:
     """Print what was gained and lost."""
+    from diptych.reports.finetune_page import PAGE
+
     say_left_out(found.left_out)
     if as_json:
         emit({**found.to_json(), "left_out": found.left_out.to_json(), "report": str(folder / PAGE)})
@@ -55,7 +52,7 @@ def report_finetuning(found: "FinetuneResult", recipe: "Recipe", folder: Path, a
     which = (
         f"the weights of step {found.step:,}" if found.step else "the start, which no step was better than"
     )
-    total, patience = recipe.training.total_steps, recipe.evaluation.patience
+    total, patience = found.recipe.training.total_steps, found.recipe.evaluation.patience
     early = (
         f" of {total:,}: {patience} evaluations in a row found no better one"
         if found.result.step < total

@@ -42,7 +42,7 @@ def train(
         say(f"training on {chosen}, into {folder}")
     if settings.finetune is not None:
         found = finetune_with_page(settings, folder, resume=resume, device=chosen)
-        report_finetuning(found, settings, folder, as_json)
+        report_finetuning(found, folder, as_json)
         return
     result = run(settings, folder, resume=resume, device=chosen)
     if leads:

@@ -1,10 +1,12 @@
 """The page that `diptych finetune` writes: what was gained, what was lost, and what lies between."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diptych.atomic import write_text
 from diptych.config import plain
 from diptych.errors import DataError
 from diptych.evaluation.comparison import Change
@@ -14,6 +16,7 @@ from diptych.reports.charts import Drawing, Series, against, reliability_chart
 from diptych.reports.page_parts import Picture, Row, Table, Tile
 from diptych.reports.render import render_page
 from diptych.reports.thumbnail import thumbnail
+from diptych.runs.evaluations import held_out_part
 from diptych.runs.finetune_figures import (
     HELD_OUT_TASK,
     OWN,
@@ -29,8 +32,8 @@ from diptych.wording import metric_interval, percent, points
 
 if TYPE_CHECKING:
     from diptych.data.sources.opening import Source
-    from diptych.training.settings import Recipe
 
+PAGE = "finetune.html"  # in the folder of the run
 _SHOWN = 12  # images of either kind of change
 _SIDE = 96  # pixels
 _HEADS = ("task", "before", "95 %", "start", "after", "95 %", "points", "95 %, paired", "gained / lost")
@@ -45,8 +48,36 @@ class _ChangedGroup:
     pictures: Sequence[Picture]
 
 
-def page(folder: Path, recipe: "Recipe", found: FinetuneResult, held_out: "Source | None") -> str:
+def write_finetune_page(found: FinetuneResult, folder: str | os.PathLike[str]) -> Path:
+    """Write what a run of fine-tuning gained and lost as one HTML file, `folder`/finetune.html.
+
+    `diptych finetune` writes this page after each run.
+
+    Args:
+        found: what `finetune` returned.
+        folder: where to write, such as the folder of the run.
+
+    Returns:
+        The file.
+
+    Raises:
+        DataError: the data of the run cannot be opened any more, from which the changed images are shown.
+
+    Example:
+        >>> import diptych
+        >>> tuned = diptych.finetune("classes", "runs/page", keep=(), assignments=["training.steps=2"], device="cpu")
+        >>> diptych.write_finetune_page(tuned, "runs/page")
+        PosixPath('runs/page/finetune.html')
+    """
+    file = Path(folder) / PAGE
+    held_out = held_out_part(found.recipe) if HELD_OUT_TASK in found.before else None
+    write_text(file, page(Path(folder), found, held_out))
+    return file
+
+
+def page(folder: Path, found: FinetuneResult, held_out: "Source | None") -> str:
     """Return a run of fine-tuning as HTML. held_out: the images that were kept from training, if any."""
+    recipe = found.recipe
     changes = task_changes(found)
     examples = None if held_out is None else changed_examples(found)
     split = [] if found.held_out is None else found.held_out.describe().splitlines()

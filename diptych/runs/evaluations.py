@@ -205,4 +205,5 @@ def _measured(jobs: Mapping[str, Job], model: ImageModel, preprocess: Preprocess
 
 
 def _report(name: str, job: Job, model: ImageModel, preprocess: Preprocessing) -> Report:
-    return job.measure(Subject(model=model, preprocess=preprocess, name=name), None)
+    model_name = f"the model of the task {name!r}"
+    return job.measure(Subject(model=model, preprocess=preprocess, name=model_name), None)

@@ -10,7 +10,7 @@ from torch import Tensor, stack
 from diptych.config import plain
 from diptych.data.images.transforms import Preprocess
 from diptych.data.left_out import all_left_out
-from diptych.errors import CheckpointError, DataError, SettingsError
+from diptych.errors import CheckpointError, DataError, NotFiniteError, SettingsError
 from diptych.models.image_model import ImageModel
 from diptych.pretrained import load
 from diptych.runs.finetune_figures import (
@@ -26,7 +26,6 @@ from diptych.runs.finetune_product import between, by_names, finished
 from diptych.training.best import Best
 from diptych.training.engine import Result, train
 from diptych.training.feeding import open_examples, open_whole, split_of
-from diptych.training.not_finite import NotFiniteError
 from diptych.training.saving.layout import BEST, MODEL, START, TUNED
 from diptych.training.settings import Recipe
 from diptych.weights.checkpoint import read_manifest, save_checkpoint
@@ -74,6 +73,7 @@ def run_prepared(
     after = dict(curve).get(alpha) or watch.measured(product)
     lost = tuple(losses(watch.before, after, settings.most_lost))
     found = FinetuneResult(
+        recipe=recipe,
         method=settings.method,
         alpha=alpha,
         step=step,

@@ -15,6 +15,7 @@ from diptych.evaluation.suite.headlines import headlines
 from diptych.evaluation.task_report import Report
 from diptych.models.image_model import ImageModel
 from diptych.training.engine import Result
+from diptych.training.settings import Recipe
 
 Reports = Mapping[str, Report]
 HELD_OUT_TASK = "held_out"  # the task of a planned recipe that measures the held-out part
@@ -53,14 +54,15 @@ class Loss:
 class FinetuneResult:
     """The result of a run of fine-tuning.
 
-    method, alpha: those of the result. step: the optimizer step of its weights; 0 if no step was better than the
-    start. before: the tasks' reports of the model as it was loaded, asked by the names of the classes. start: those of
-    the model that training began with, which may have a probe. after: those of the result. curve: each alpha that was
-    measured, with its reports. losses: the tasks that lost too much from before to after. result: the engine's, with
-    the checkpoint. held_out: None if nothing is held out. classes: those of the model's classifier; empty after pairs.
-    left_out: the examples that the run could not use.
+    recipe: its settings. method, alpha: those of the result. step: the optimizer step of its weights; 0 if no step was
+    better than the start. before: the tasks' reports of the model as it was loaded, asked by the names of the classes.
+    start: those of the model that training began with, which may have a probe. after: those of the result. curve: each
+    alpha that was measured, with its reports. losses: the tasks that lost too much from before to after. result: the
+    engine's, with the checkpoint. held_out: None if nothing is held out. classes: those of the model's classifier;
+    empty after pairs. left_out: the examples that the run could not use.
     """
 
+    recipe: Recipe
     method: str
     alpha: float
     step: int

@@ -18,14 +18,15 @@ from diptych.data.subsets.labelled import LabelFrom
 from diptych.errors import SettingsError
 from diptych.evaluation.zero_shot.class_labels import read_labels
 from diptych.hardware import pick_device
-from diptych.pretrained import load
+from diptych.pretrained import full_name, load
 from diptych.runs.evaluations import read_tasks, reports_of
 from diptych.runs.finetune_data import DataSummary, examine
 from diptych.runs.finetune_engine import run_prepared
-from diptych.runs.finetune_figures import FinetuneResult
+from diptych.runs.finetune_figures import FinetuneResult, Reports
 from diptych.runs.finetune_recipe import KEPT, FinetuneRequest, recipe_for
 from diptych.runs.finetune_start import prepare
 from diptych.training.methods import FinetuneMethod
+from diptych.training.saving.layout import MODEL, START
 from diptych.training.settings import Recipe
 from diptych.training.unread import refuse_unread, without_unread
 from diptych.weights.naming import DEFAULT_MODEL
@@ -68,6 +69,8 @@ def finetune(
 ) -> FinetuneResult:
     """Fine-tune a model on your own classes or pairs; the settings follow from the data (docs/finetuning.md).
 
+    `diptych.write_finetune_page` shows the result as a page, which the command `diptych finetune` writes by itself.
+
     Args:
         data: class folders, a table with a label column, shards; or pairs.
         out: the folder of the run; the result is in `out`/model, the figures in `out`/finetune.json.
@@ -85,18 +88,18 @@ def finetune(
         assignments: "section.key=value" each, over the planned recipe.
         seed: of the order and the augmentation.
         resume: go on with the run in `out`.
-        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps", as for `load`.
         say: gets the remarks and alarms, one line each; prints them on stderr if not given.
 
     Returns:
-        The `method` and `alpha` of the result, the `step` of its weights (0: no step was better than the start), the
-        reports `before`, at the `start` and `after` by the names of the tasks, the `losses` (tasks that lost more than
-        allowed), the `classes`, and the engine's `result` with the folder of the model (`checkpoint`).
+        The `recipe`, the `method` and `alpha` of the result, the `step` of its weights (0: no step was better than the
+        start), the reports `before`, at the `start` and `after` by the names of the tasks, the `losses` (tasks that
+        lost more than allowed), the `classes`, and the engine's `result` with the folder of the model (`checkpoint`).
 
     Raises:
         DataError: the data cannot be read, or has neither labels nor captions.
         SettingsError: the settings cannot be used, or `out` holds a run and `resume` is False.
-        DiptychError: the loss was not a number for several steps in a row.
+        NotFiniteError: the loss was not a number for several steps in a row, or the weights became useless.
 
     Example:
         >>> import diptych
@@ -189,7 +192,27 @@ def finetune_recipe(
         console=console,
         say=say,
     )
+    found = _with_names(found, recipe, folder)
     write_text(folder / FIGURES, json.dumps(found.to_json(), indent=2) + "\n")
     if examined is not None and examined.total >= found.left_out.total:
         return replace(found, left_out=examined)
     return found
+
+
+def _with_names(found: FinetuneResult, recipe: Recipe, folder: Path) -> FinetuneResult:
+    """Return a result with the recipe that was asked for, and in each report the name of the model that it is about."""
+    loaded, start, product = (
+        full_name(place) for place in (recipe.model.init, folder / START, folder / MODEL)
+    )
+
+    def of(model: str, reports: Reports) -> Reports:
+        return {task: replace(report, model=model) for task, report in reports.items()}
+
+    return replace(
+        found,
+        recipe=recipe,
+        before=of(loaded, found.before),
+        start=of(start, found.start),
+        after=of(product, found.after),
+        curve=tuple((share, of(f"{product} at alpha {share:g}", reports)) for share, reports in found.curve),
+    )

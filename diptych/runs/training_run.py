@@ -33,7 +33,7 @@ def train(
         out: the folder of the run.
         assignments: "section.key=value" each, in place of what the file says, as `--set` takes them.
         resume: go on with the run in `out`, from its newest whole checkpoint.
-        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps", as for `load`.
         console: where progress is printed; stderr if None.
 
     Returns:
@@ -43,7 +43,7 @@ def train(
     Raises:
         SettingsError: the recipe has an unknown or unusable setting, or `out` holds a run and `resume` is False.
         DataError: the training or evaluation data cannot be read.
-        DiptychError: the loss was not a number for several steps in a row.
+        NotFiniteError: the loss was not a number for several steps in a row.
 
     Example:
         >>> import diptych

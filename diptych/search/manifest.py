@@ -118,8 +118,8 @@ def require(place: str, table: Table, model: ModelIdentity) -> None:
     if model.fingerprint != table.fingerprint:
         raise SearchIndexError(
             f"{place}: was filled by the model {table.model!r} "
-            f"({table.fingerprint[:12]}), not by {model.name!r} ({model.fingerprint[:12]}); use --model "
-            f"{table.model}, or embed everything again: "
+            f"({table.fingerprint[:12]}), not by {model.name!r} ({model.fingerprint[:12]}); use that model "
+            f"(--model {table.model}, in Python model={table.model!r}), or embed everything again: "
             f"diptych index SOURCE --index {place} --model {model.name} --rebuild"
         )
 

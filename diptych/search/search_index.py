@@ -33,8 +33,7 @@ def open_index(
     Args:
         place: a folder, `s3://bucket/prefix` or `postgresql://...#name`.
         model: where the model that filled the index is now, if it has moved; the index knows its name.
-        device: where the model computes, such as "cpu" or "cuda:0"; a CUDA device if there is one, and otherwise the
-            CPU, when not given.
+        device: where the model computes: "auto", "cpu", "cuda", "cuda:1" or "mps", as for `load`.
         precision: of the matrix products: "float32", "float16" or "bfloat16".
 
     Returns:

@@ -2,12 +2,8 @@
 
 from collections.abc import Callable
 
-from diptych.errors import DiptychError
+from diptych.errors import NotFiniteError
 from diptych.training.step import StepResult
-
-
-class NotFiniteError(DiptychError):
-    """The loss or the gradient was not a number for several steps in a row; none of them updated anything."""
 
 
 def tell_not_finite(

@@ -194,7 +194,7 @@ class EvaluationSettings:
     tasks: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        resolved = tuple({**SAID_OF_EVERY_TASK, **task} for task in self.tasks)
+        resolved = tuple({**task, **SAID_OF_EVERY_TASK, **task} for task in self.tasks)  # its own keys first
         object.__setattr__(self, "tasks", resolved)
         if self.patience is not None and (self.patience < 1 or self.best is None or self.every_steps is None):
             raise SettingsError(

@@ -43,6 +43,8 @@ def test_one_command_fine_tunes_tells_what_changed_and_writes_a_page(
     assert told.json["alpha"] == 0.5
     assert [point["alpha"] for point in told.json["curve"]] == [0.0, 0.5, 1.0]
     assert set(told.json["before"]) == set(told.json["start"]) == set(told.json["after"]) == {"held_out"}
+    models = [told.json[when]["held_out"]["model"] for when in ("before", "start", "after")]
+    assert models == [str(tiny), str(tmp_path / "run" / "start"), str(tmp_path / "run" / "model")]
     assert told.json["held_out"]["grouped_by"] == "near copies"
     assert "held out 6 of 24 rows, by whole groups (near copies)" in told.err
     assert "24 images of 3 classes, 20% held out: wise-ft for at most" in told.err
@@ -100,11 +102,13 @@ def test_the_recipe_that_is_shown_is_the_one_that_train_runs(
 ) -> None:
     shown = run("finetune", photos, "--model", tiny, *QUICK, "--dry-run")
     assert shown.code == 0, shown.err
+    assert 'tasks = [{ name = "held_out", task = "labels", data = "held-out", ' in shown.out
     (tmp_path / "recipe.toml").write_text(shown.out)
     first = run("train", tmp_path / "recipe.toml", "--out", tmp_path / "first", "--device", "cpu", "--json")
     assert first.code == 0, first.err
     second = run("finetune", photos, "--model", tiny, "--out", tmp_path / "second", *QUICK, "--json")
-    assert first.json["after"] == second.json["after"]
+    after = [{**told.json["after"]["held_out"], "model": ""} for told in (first, second)]
+    assert after[0] == after[1]
     weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("first", "second")]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
@@ -262,7 +266,8 @@ def test_the_result_of_a_far_too_high_learning_rate_is_the_start(
     assert "no step is better than the start" in told.err
     assert "A lower optimizer.learning_rate than 1 may help" in told.err
     assert told.json["step"] == 0
-    assert told.json["after"] == told.json["start"]
+    after, start = told.json["after"]["held_out"], told.json["start"]["held_out"]
+    assert after == {**start, "model": after["model"]}
     assert told.json["before"] != told.json["start"]
     start, result = (load_file(tmp_path / "run" / name / "model.safetensors") for name in ("start", "model"))
     assert all(torch.equal(value, result[name]) for name, value in start.items())

@@ -10,14 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from diptych.errors import SettingsError
+from diptych.errors import NotFiniteError, SettingsError
 from diptych.models.architectures import PUBLISHED
 from diptych.models.building import build_model
 from diptych.training import engine
 from diptych.training.approaches import contrastive as clip_task
 from diptych.training.approaches.contrastive import ClipTask
 from diptych.training.engine import train
-from diptych.training.not_finite import NotFiniteError
 from diptych.training.planning import chunk_choice, forecast
 from diptych.training.planning.forecast import fitting_chunks
 from diptych.training.recipes import load_recipe

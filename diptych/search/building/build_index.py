@@ -39,8 +39,7 @@ def build_index(
         source: the data, or what `open_source` takes for it.
         place: a folder of its own for the index, `s3://bucket/prefix` or `postgresql://...#name`.
         model: a name of `available_models()`, or the path of a file, a folder or a run. The index remembers it.
-        device: where the model computes, such as "cpu" or "cuda:0"; a CUDA device if there is one, and otherwise the
-            CPU, when not given.
+        device: where the model computes: "auto", "cpu", "cuda", "cuda:1" or "mps", as for `load`.
         precision: of the matrix products: "float32", "float16" or "bfloat16".
         rebuild: embed everything again, with another model if need be; images of other sources are dropped.
         force: remove what is gone from the source even if that is most of it. Without this such a call removes nothing:
