@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import diptych
+from diptych.data.images.decoding import read_rgb
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source, open_source
 from diptych.embed.embedding_files import part_of, write_embeddings
@@ -102,7 +103,7 @@ def test_one_text_or_one_image_in_place_of_a_list_gives_one_row(
     assert np.array_equal(embed_texts(tiny_clip, "a cat"), embed_texts(tiny_clip, ["a cat"]))
     (path,) = drawings(tmp_path, 1)
     expected = embed_images(tiny_clip, tiny_preprocess, [path])
-    for one in (path, str(path), path.read_bytes(), Image.open(path)):
+    for one in (path, str(path), path.read_bytes(), Image.open(path), read_rgb(path), [read_rgb(path)]):
         assert np.array_equal(embed_images(tiny_clip, tiny_preprocess, one), expected)
 
 

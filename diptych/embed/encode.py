@@ -19,7 +19,7 @@ from diptych.models.capabilities import EmbedsImages, EmbedsTexts, Runs
 from diptych.models.layers.text_packing import order_of_batches
 
 Vectors: TypeAlias = NDArray[np.float32]
-ImageInput: TypeAlias = str | Path | bytes | Image.Image
+ImageInput: TypeAlias = str | Path | bytes | Image.Image | np.ndarray  # arrays: 8-bit RGB (height, width, 3)
 Preprocessing: TypeAlias = Callable[[Any], Tensor]
 Progress: TypeAlias = Callable[[int], None]  # gets the number of items done since the last call
 Encode: TypeAlias = Callable[[Sequence[Tensor]], Vectors]  # preprocessed images, at least one, to (n, width)
@@ -44,7 +44,8 @@ def embed_images(
     Args:
         model: a model of `load`.
         preprocess: what `load` returned beside it.
-        images: one image or several: paths, the bytes of files, or Pillow images.
+        images: one image or several: paths, the bytes of files, Pillow images, or arrays (height, width, 3) of 8-bit
+            RGB.
         batch_size: images that the model embeds at once.
         progress: gets the number of images done since the last call.
         unreadable: gets the position of an image that cannot be read, and the `ImageError`; that image then has no
@@ -83,7 +84,7 @@ def preprocessed(
     Raises:
         ImageError: an image cannot be read, and there is no `unreadable`, which otherwise gets it.
     """
-    some = [images] if isinstance(images, str | Path | bytes | Image.Image) else images
+    some = [images] if isinstance(images, ImageInput) else images
 
     def read(image: ImageInput) -> Tensor | ImageError:
         try:

@@ -63,7 +63,8 @@ def classify(
     Args:
         model: a model of `load`.
         preprocess: what `load` returned beside it.
-        images: one image or several: paths, the bytes of files, or Pillow images.
+        images: one image or several: paths, the bytes of files, Pillow images, or arrays (height, width, 3) of 8-bit
+            RGB.
         labels: two names or more, without repetition; the classes that the model was fine-tuned on when not given.
         templates: words around a label, such as "a photo of a {}."; several are averaged. The name of a list ("plain",
             "photo", "drawings", "imagenet", "imagenet-7") or a file of templates stands for those in it. What suits
