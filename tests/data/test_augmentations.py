@@ -108,7 +108,7 @@ def test_flat_icons_are_tinted_and_coloured_drawings_are_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "share"), [("erase", 0.25), ("blur", 0.3), ("outline", 0.2), ("shade", 0.5)]
+    ("name", "share"), [("erase", 0.25), ("blur", 0.3), ("halve", 0.4), ("outline", 0.2), ("shade", 0.5)]
 )
 def test_a_probability_is_the_share_of_changed_views(name: str, share: float) -> None:
     canvas = pictures(1).expand(2_000, -1, -1, -1)
@@ -116,6 +116,52 @@ def test_a_probability_is_the_share_of_changed_views(name: str, share: float) ->
     changed_share = ((still - changed).abs().amax(dim=(1, 2, 3)) > 1e-4).float().mean().item()
     # Four standard errors over 2,000 views, and the few rectangles that fall outside.
     assert changed_share == pytest.approx(share, abs=0.05)
+
+
+def test_half_the_resolution_keeps_the_mean_of_each_block_of_four_in_a_smooth_image() -> None:
+    ramp = torch.linspace(40, 200, 24).to(torch.uint8)
+    canvas = torch.stack([ramp.expand(24, 24)] * 3 + [torch.full((24, 24), 255, dtype=torch.uint8)])[None]
+    seen = views(canvas, dataclasses.replace(STILL, halve=1.0))
+    # Bicubic interpolation gives a straight line back, but for the two pixels at each end, where it repeats the last.
+    torch.testing.assert_close(seen[..., 4:-4], on_white(canvas)[..., 4:-4], rtol=0, atol=2 / 255)
+    noise = pictures(1)
+    noise[:, 3] = 255
+    blurred = views(noise, dataclasses.replace(STILL, halve=1.0))
+    blocks = torch.nn.functional.avg_pool2d(on_white(noise), 2)
+    expected = torch.nn.functional.interpolate(blocks, scale_factor=2, mode="bicubic").clamp(0, 1)
+    torch.testing.assert_close(blurred, expected, rtol=0, atol=1e-5)
+
+
+def photograph(width: int, height: int, side: int = 24) -> Tensor:
+    """Return an opaque photograph on a transparent canvas; red is the column, green the row."""
+    canvas = torch.zeros(1, 4, side, side, dtype=torch.uint8)
+    left, top = (side - width) // 2, (side - height) // 2
+    inside = canvas[0, :, top : top + height, left : left + width]
+    inside[0] = torch.linspace(0, 255, width).round().to(torch.uint8)
+    inside[1] = torch.linspace(0, 255, height).round().to(torch.uint8)[:, None]
+    inside[3] = 255
+    return canvas
+
+
+@pytest.mark.parametrize(("width", "height"), [(24, 24), (24, 12), (10, 20)])
+def test_zoom_shows_squares_that_lie_inside_a_photograph(width: int, height: int) -> None:
+    canvas = photograph(width, height).expand(400, -1, -1, -1)
+    zoomed = views(canvas, dataclasses.replace(STILL, zoom=(1.0, 1.5)), side=4)
+    assert zoomed[:, 2].max() < 0.01  # the photograph has no blue, and what is behind it is white
+    # 1 shows the largest square; its side is the shorter side, wherever it lies.
+    largest = views(canvas, dataclasses.replace(STILL, zoom=(1.0, 1.0)), side=8)
+    spans = [(largest[:, at].amax((1, 2)) - largest[:, at].amin((1, 2))) for at in (0, 1)]
+    for span, length in zip(spans, (width, height), strict=True):
+        # From the centre of the first of 8 pixels to that of the last.
+        assert span.mean().item() == pytest.approx(7 / 8 * min(width, height) / (length - 1), abs=0.02)
+    places = largest[:, 0 if width > height else 1].mean((1, 2))
+    assert (places.std() > 0.05) == (width != height)
+
+
+def test_zoom_leaves_drawings_as_they_are() -> None:
+    canvas = pictures(4)
+    zoom = dataclasses.replace(Drawings(), zoom=(1.5, 2.0))
+    assert torch.equal(views(canvas, zoom), views(canvas, Drawings()))
 
 
 def test_random_numbers_are_a_function_of_the_seed() -> None:

@@ -24,6 +24,8 @@ class Drawings:
     """Augmentation of drawings with a transparent background: the style varies, the subject stays.
 
     Made for emoji, icons and clip art, where one subject is drawn by several designers. Probabilities are in 0..1.
+    Images that fill a rectangle, as photographs do, get a random square in place of `scale` and `shift` where `zoom`
+    is given, so that one recipe trains on both.
     """
 
     name: Literal["drawings"] = "drawings"
@@ -44,6 +46,10 @@ class Drawings:
     shade: float = 0.5  # probability of light from one side
     outline: float = 0.15  # probability of a dark line around the figure
     blur: float = 0.2  # probability
+    halve: float = 0.0  # probability of half the resolution, enlarged again; never of a view with blur
+    zoom: tuple[float, float] | None = (
+        None  # into an image that fills a rectangle; 1 shows its largest square
+    )
     erase: float = 0.25  # probability of a rectangle lost
 
 
@@ -83,13 +89,13 @@ def draw_views(
     alpha = drawn[:, 3:]
     colour = _jitter(drawn[:, :3], alpha, chance, settings)
     premultiplied = torch.cat([colour * alpha, alpha], dim=1)
-    grid = _affine_grid(chance, mirrored, settings, resolution)
+    grid = _affine_grid(alpha, chance, mirrored, settings, resolution)
     warped = F.grid_sample(premultiplied, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     figure, alpha = warped[:, :3], warped[:, 3:]
     figure, alpha = _outline(figure, alpha, chance, settings)
     figure = _shade(figure, chance, settings)
     view = figure + (1 - alpha) * _background(chance, settings)
-    view = _blur(view, chance, settings)
+    view = _halve(_blur(view, chance, settings), chance, settings)
     return _erase(view, chance, settings).clamp_(0, 1)
 
 
@@ -98,23 +104,46 @@ def is_mirrored(mirrored: Tensor, chance: Tensor, settings: Drawings) -> Tensor:
     return mirrored & (chance[:, 4] < settings.mirror)
 
 
-def _affine_grid(chance: Tensor, mirrored: Tensor, settings: Drawings, resolution: int) -> Tensor:
-    def signed(column: int) -> Tensor:
-        return 2 * chance[:, column] - 1
-
-    angle = signed(0) * math.radians(settings.rotation)
-    shear = (signed(1) * math.radians(settings.shear)).tan()
+def _affine_grid(
+    alpha: Tensor, chance: Tensor, mirrored: Tensor, settings: Drawings, resolution: int
+) -> Tensor:
+    angle = _signed(chance[:, 0]) * math.radians(settings.rotation)
+    shear = (_signed(chance[:, 1]) * math.radians(settings.shear)).tan()
     low, high = settings.scale
     size = low + (high - low) * chance[:, 2]
-    wide = size * (1 + settings.stretch * signed(3))
+    shift = settings.shift * 2 * _signed(chance[:, 5:7])
+    if settings.zoom:
+        fills, extent = _rectangles(alpha)
+        low, high = settings.zoom
+        zoomed = (low + (high - low) * chance[:, 2]) / extent.amin(dim=1)
+        size = torch.where(fills, zoomed, size)
+        room = (extent - 1 / zoomed[:, None]).clamp(min=0)  # how far the square may lie from the centre
+        shift = torch.where(fills[:, None], room * _signed(chance[:, 5:7]), shift)
+    wide = size * (1 + settings.stretch * _signed(chance[:, 3]))
     flip = torch.where(is_mirrored(mirrored, chance, settings), -1.0, 1.0)
     cos, sin = angle.cos(), angle.sin()
     # Rows of the map from the view to the canvas: the inverse of scale, shear, rotation and shift.
-    top = torch.stack([flip * cos / wide, flip * (sin + shear) / wide, settings.shift * 2 * signed(5)], dim=1)
-    bottom = torch.stack([-sin / size, cos / size, settings.shift * 2 * signed(6)], dim=1)
+    top = torch.stack([flip * cos / wide, flip * (sin + shear) / wide, shift[:, 0]], dim=1)
+    bottom = torch.stack([-sin / size, cos / size, shift[:, 1]], dim=1)
     theta = torch.stack([top, bottom], dim=1)  # (batch, 2, 3)
     grid = F.affine_grid(theta, [len(theta), 1, resolution, resolution], align_corners=False)
     return grid + _wave(chance, settings, resolution) if settings.warp else grid
+
+
+def _signed(chance: Tensor) -> Tensor:
+    return 2 * chance - 1
+
+
+def _rectangles(alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """Tell which images fill a rectangle around the centre: (batch,), bool; and its extent, (batch, 2).
+
+    alpha: (batch, 1, side, side), 0..1. extent: width and height as shares of the canvas.
+    """
+    opaque = alpha[:, 0] > 0.5
+    columns, rows = opaque.any(dim=1).sum(dim=1), opaque.any(dim=2).sum(dim=1)
+    fills = (opaque.flatten(1).sum(dim=1) == columns * rows) & (columns > 0)
+    extent = torch.stack([columns, rows], dim=1) / alpha.shape[-1]
+    return fills, extent.clamp(min=1 / alpha.shape[-1])
 
 
 def _wave(chance: Tensor, settings: Drawings, resolution: int) -> Tensor:
@@ -202,6 +231,18 @@ def _blur(view: Tensor, chance: Tensor, settings: Drawings) -> Tensor:
     view = view.clone()
     padded = F.pad(view[chosen], (1, 1, 1, 1), mode="replicate")
     view[chosen] = F.avg_pool2d(padded, 3, stride=1)
+    return view
+
+
+def _halve(view: Tensor, chance: Tensor, settings: Drawings) -> Tensor:
+    # The range of the number that chose the blur, just above it.
+    above = chance[:, 25] - settings.blur
+    chosen = ((above >= 0) & (above < settings.halve)).nonzero()[:, 0]
+    if not len(chosen):
+        return view
+    view = view.clone()
+    half = F.avg_pool2d(view[chosen], 2)
+    view[chosen] = F.interpolate(half, size=view.shape[-2:], mode="bicubic", align_corners=False)
     return view
 
 
