@@ -20,6 +20,7 @@ from diptych.embed.encode import embed_images, embed_texts
 from diptych.embed.source_rows import count_reasons, embed_source, uri_of
 from diptych.errors import CheckpointError, DataError, ImageError, SettingsError, TextError
 from diptych.models.image_model import ImageModel
+from diptych.models.text_transformer import TextTransformer
 from tests.tiny_model import preprocessing, random_clip
 
 
@@ -151,6 +152,7 @@ def test_a_model_in_training_is_used_without_dropout_and_left_in_training(tiny_c
 
 def test_values_that_are_not_finite_are_an_error_and_no_embedding(tiny_clip: ImageModel) -> None:
     broken = diptych.models.building.build_model(tiny_clip.architecture).eval()
+    assert isinstance(broken.text, TextTransformer)
     with torch.no_grad():
         broken.text.text_projection.fill_(float("nan"))
     with pytest.raises(CheckpointError, match="not finite in float32"):
@@ -165,7 +167,7 @@ def test_an_image_that_cannot_be_read_is_an_error_that_names_it(
 
 
 def test_images_of_a_source_are_embedded_or_listed_as_skipped(
-    tiny_clip: ImageModel, tiny_preprocess: Preprocess, photos: Source
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, photos: Source, tmp_path: Path
 ) -> None:
     batches = list(embed_source(tiny_clip, tiny_preprocess, photos, batch_size=3))
     kept = [position for batch in batches for position in batch.positions]
@@ -173,7 +175,9 @@ def test_images_of_a_source_are_embedded_or_listed_as_skipped(
     assert kept == [0, 1, 2, 4, 5, 6, 8, 9]
     assert [row.position for row in skipped] == [3, 7]
     assert all(Path(row.uri).name in row.detail for row in skipped)
-    alone = one_by_one(tiny_clip, tiny_preprocess, [Path(photos[position].image) for position in kept])
+    alone = one_by_one(
+        tiny_clip, tiny_preprocess, [tmp_path / "photos" / f"{position:03}.png" for position in kept]
+    )
     np.testing.assert_allclose(np.concatenate([batch.vectors for batch in batches]), alone, atol=1e-6)
 
 
@@ -218,7 +222,7 @@ def test_npy_files_have_their_rows_beside_them(
     tiny_clip: ImageModel, tiny_preprocess: Preprocess, photos: Source, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.npy"
-    done = []
+    done: list[int] = []
     written = write_embeddings(
         out,
         map(part_of, embed_source(tiny_clip, tiny_preprocess, photos, batch_size=3)),

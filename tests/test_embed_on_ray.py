@@ -18,6 +18,7 @@ from diptych.embed.on_ray import Share, embed_on_ray, share_of
 from diptych.embed.source_rows import embed_source
 from diptych.errors import CheckpointError
 from diptych.models.image_model import ImageModel
+from diptych.models.vision_transformer import VisionTransformer
 from tests.tiny_model import preprocessing, random_clip
 
 COUNT = 70
@@ -64,6 +65,7 @@ def load() -> tuple[ImageModel, Preprocess]:
 
 def load_damaged() -> tuple[ImageModel, Preprocess]:
     model = random_clip()
+    assert isinstance(model.visual, VisionTransformer)
     model.visual.proj.data.fill_(float("nan"))
     return model, preprocessing()
 

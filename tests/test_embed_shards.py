@@ -82,7 +82,7 @@ def test_a_piece_that_is_there_is_not_embedded_again(tmp_path: Path) -> None:
         raise AssertionError("embedded again")
 
     again = write_shard(out, shard, never, dim=DIM, about=ABOUT)
-    assert (again.count, again.dim, again.skipped) == (10, DIM, {"unreadable image": 2})
+    assert (again.count, again.dim, dict(again.skipped)) == (10, DIM, {"unreadable image": 2})
     assert shard.file(out).read_bytes() == before
 
 

@@ -9,6 +9,7 @@ import torch
 
 from diptych.models.architectures import PUBLISHED, VisionTransformer
 from diptych.models.building import build_model
+from diptych.models.text_transformer import TextTransformer
 from diptych.tokenizer import Tokenizer
 from diptych.weights.foreign.published import FILES
 
@@ -75,6 +76,7 @@ def test_three_printed_hashes_are_damaged_and_five_are_right() -> None:
 def test_the_towers_have_the_parameters_that_the_page_says() -> None:
     with torch.device("meta"):
         base, large = build_model(PUBLISHED["ViT-B/16"]), build_model(PUBLISHED["ViT-L/14"])
+    assert isinstance(base.text, TextTransformer)
     text = sum(parameter.numel() for parameter in base.text.parameters()) - base.text.text_projection.numel()
     assert text == 63_165_952
     assert "63,165,952" in PAGE

@@ -1,10 +1,11 @@
 """What the tests and scripts look up on the PATH is what the Makefile installs."""
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import chromium
@@ -119,16 +120,14 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         ran.append(command)
         return subprocess.CompletedProcess(command, 1 if "playwright" in command[0] else 0)
 
-    monkeypatch.setattr(programs.subprocess, "run", record)
-    monkeypatch.setattr(
-        programs.shutil, "which", lambda name: "/bin/it" if name in ("apt-get", "git") else None
-    )
+    monkeypatch.setattr(subprocess, "run", record)
+    monkeypatch.setattr(shutil, "which", lambda name: "/bin/it" if name in ("apt-get", "git") else None)
     monkeypatch.setattr(programs, "browser_starts", lambda: any("chromium" in command for command in ran[2:]))
     return ran
 
 
 def test_root_gets_what_is_missing(bare: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert programs.main() == 0
     first, download, browser = bare
     assert first[:2] == browser[:2] == ["apt-get", "install"]
@@ -141,7 +140,7 @@ def test_root_gets_what_is_missing(bare: list[list[str]], monkeypatch: pytest.Mo
 def test_others_are_told_the_one_command(
     bare: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(programs.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert programs.main() == 1
     assert bare == []
     last = capsys.readouterr().out.splitlines()[-1]
@@ -150,18 +149,16 @@ def test_others_are_told_the_one_command(
 
 
 def test_a_machine_without_chromium_says_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chromium.shutil, "which", lambda name: None)
-    playwright = SimpleNamespace(chromium=SimpleNamespace(executable_path="/absent/chrome"))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(FileNotFoundError, match="make setup"):
-        chromium.executable(playwright)
+        chromium.executable("/absent/chrome")
 
 
 def test_playwrights_own_chromium_comes_before_the_distributions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = tmp_path / "chrome"
-    playwright = SimpleNamespace(chromium=SimpleNamespace(executable_path=str(own)))
-    monkeypatch.setattr(chromium.shutil, "which", lambda name: f"/bin/{name}")
-    assert chromium.executable(playwright) == "/bin/chromium"
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    assert chromium.executable(str(own)) == "/bin/chromium"
     own.touch()
-    assert chromium.executable(playwright) == str(own)
+    assert chromium.executable(str(own)) == str(own)

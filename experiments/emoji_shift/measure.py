@@ -23,7 +23,7 @@ from tasks import SHIFT, Selected, by_concept, by_emoji_group, concepts
 import diptych
 from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import Source, open_source
-from diptych.embed.encode import Encode, encode_by
+from diptych.embed.encode import Encode, Vectors, encode_by
 from diptych.evaluation.datasets.benchmark import default_root, open_benchmark
 from diptych.evaluation.probes.few_shot import evaluate_few_shot
 from diptych.evaluation.probes.linear_probe import evaluate_linear_probe
@@ -194,9 +194,10 @@ def supervised(folder: Path, classes: int) -> Encode:
     model.load_state_dict(load_file(folder / "model.safetensors"))
     tower = model.tower.eval()
 
-    def encode(pixels: Sequence[torch.Tensor]) -> np.ndarray:
+    def encode(pixels: Sequence[torch.Tensor]) -> Vectors:
         with torch.inference_mode():
-            return tower(torch.stack(list(pixels))).numpy()
+            features: Vectors = tower(torch.stack(list(pixels))).numpy()
+        return features
 
     return encode
 

@@ -55,9 +55,16 @@ def robustness(baselines: list[dict[str, Any]], measured: dict[str, Any], plot: 
 
     def add(name: str, group: str, within: float, shift: float, named: bool) -> None:
         rows.append((name, percent(within), percent(shift), standing(line, within, shift, counts)))
-        point = {"id_interval": wilson(within, counts[0]), "shift_interval": wilson(shift, counts[1])}
         points.append(
-            Point(name=name, group=group, id_accuracy=within, shift_accuracy=shift, named=named, **point)
+            Point(
+                name=name,
+                group=group,
+                id_accuracy=within,
+                shift_accuracy=shift,
+                id_interval=wilson(within, counts[0]),
+                shift_interval=wilson(shift, counts[1]),
+                named=named,
+            )
         )
 
     for found in sorted(baselines, key=lambda found: found["in_distribution"]["top1"]):

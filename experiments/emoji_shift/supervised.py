@@ -11,6 +11,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from diptych.data.images.canvas import canvas_for
 from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Loader
 from diptych.data.sources.opening import Source, open_source
+from diptych.embed.encode import Vectors
 from diptych.evaluation.survey import encoded_rows, survey
 from diptych.models.architectures import ModifiedResNet as ResNet
 from diptych.models.architectures import VisionTransformer as ViT
@@ -63,7 +65,8 @@ class Classifier(nn.Module):
         self.head = nn.Linear(WIDTH, classes)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.head(self.tower(pixels))
+        logits: torch.Tensor = self.head(self.tower(pixels))
+        return logits
 
 
 def codes_of(source: Source) -> list[str | None]:
@@ -87,7 +90,8 @@ def train(
         weights=used.astype(np.float64),
         cache=True,
     )
-    model = Classifier(size, len(columns)).to(memory_format=torch.channels_last)
+    model = Classifier(size, len(columns))
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=DECAY, fused=True
     )
@@ -121,11 +125,12 @@ def train(
 def measure(
     model: Classifier, source: Source, columns: dict[str, int], preprocess: Preprocess
 ) -> dict[str, object]:
-    rows = survey(source, lambda example: (example.key, example.group, str(example.metadata["vendor"])))
+    rows = survey(source, lambda example: (example.key, str(example.group), str(example.metadata["vendor"])))
 
-    def logits(pixels: list[torch.Tensor]) -> np.ndarray:
+    def logits(pixels: Sequence[torch.Tensor]) -> Vectors:
         with torch.inference_mode():
-            return model(torch.stack(pixels)).numpy()
+            vectors: Vectors = model(torch.stack(list(pixels))).numpy()
+        return vectors
 
     found = encoded_rows(
         logits, preprocess, source, rows.picked, device=torch.device("cpu"), batch_size=128, progress=None
@@ -155,6 +160,8 @@ def main(name: str, split: Path, corpus: Path, out: Path, seed: int = 0) -> None
     save_file(
         {key: value.contiguous() for key, value in model.state_dict().items()}, folder / "model.safetensors"
     )
+    inside = measure(model, open_source(split / "in-distribution.tar"), columns, preprocess)
+    shifted = measure(model, shift, columns, preprocess)
     result = {
         "model": name,
         "seed": seed,
@@ -162,18 +169,13 @@ def main(name: str, split: Path, corpus: Path, out: Path, seed: int = 0) -> None
         "drawings_seen": BASELINES[name][1],
         "share_of_drawings": BASELINES[name][2],
         "seconds": seconds,
-        "in_distribution": measure(model, open_source(split / "in-distribution.tar"), columns, preprocess),
-        "shift": measure(model, shift, columns, preprocess),
+        "in_distribution": inside,
+        "shift": shifted,
     }
     (folder / "result.json").write_text(json.dumps(result))
-    print(
-        name,
-        result["in_distribution"]["top1"],
-        result["shift"]["top1"],
-        result["shift"]["vendors"],
-        flush=True,
-    )
+    print(name, inside["top1"], shifted["top1"], shifted["vendors"], flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(Path, sys.argv[2:5]), *map(int, sys.argv[5:6]))
+    split, corpus, out = map(Path, sys.argv[2:5])
+    main(sys.argv[1], split, corpus, out, *map(int, sys.argv[5:6]))

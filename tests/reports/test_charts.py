@@ -72,7 +72,9 @@ def test_a_loss_that_falls_is_a_line_that_goes_down_and_guessing_is_marked() -> 
     series = Series("loss", 0, losses)
     chart = Chart(title="t", note="n", series=[series], show=str, mark=("guessing", 4.85), noisy=True)
     drawn = over_steps(chart, losses[-1][0])
-    assert drawn.mark == Tick("guessing", pytest.approx(100 * (1 - 4.85 / 6)))
+    assert drawn.mark is not None
+    assert drawn.mark.at == pytest.approx(100 * (1 - 4.85 / 6))
+    assert drawn.mark == Tick("guessing", drawn.mark.at)
     (smooth,) = (shape.path for shape in drawn.shapes if shape.kind == "line c0")
     heights = [float(point.split()[1]) for point in smooth[1:].split("L")]
     assert len(heights) == len(losses)

@@ -4,6 +4,7 @@ import re
 import sys
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from diptych.errors import DataError, MissingExtraError, SettingsError
-from diptych.evaluation.robustness.effective import Line, fit_line, fit_pivoted_line
+from diptych.evaluation.robustness.effective import Baseline, Line, fit_line, fit_pivoted_line
 from diptych.evaluation.robustness.robustness_table import Point
 from diptych.reports.plots.robustness_plot import plot_robustness
 
@@ -80,17 +81,19 @@ def test_a_png_is_written_on_paper(tmp_path: Path) -> None:
         assert picture.convert("RGB").getpixel((1, 1)) == (255, 255, 255)
 
 
-def drawn_figure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: object) -> Figure:
-    """The figure as it was when it was saved."""
+def drawn_figure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, points: list[Point], line: Baseline
+) -> Figure:
+    """Return the figure as it was when it was saved."""
     figures: list[Figure] = []
     save = Figure.savefig
 
-    def keep(figure: Figure, *places: object, **settings: object) -> None:
+    def keep(figure: Figure, *places: Any, **settings: Any) -> None:
         figures.append(figure)
         save(figure, *places, **settings)
 
     monkeypatch.setattr(Figure, "savefig", keep)
-    plot_robustness(*arguments, tmp_path / "plot.png")  # type: ignore[arg-type]
+    plot_robustness(points, line, tmp_path / "plot.png")
     return figures[0]
 
 
@@ -106,9 +109,8 @@ def test_names_touch_neither_each_other_nor_a_model(monkeypatch: pytest.MonkeyPa
     for one, other in combinations(boxes, 2):
         assert not one.overlaps(other)
     frame = axes.get_window_extent()
-    models = np.concatenate(
-        [marks.get_offsets() for marks in axes.collections if len(marks.get_offsets()) > 1]
-    )
+    offsets = [np.asarray(marks.get_offsets()) for marks in axes.collections]
+    models = np.concatenate([places for places in offsets if len(places) > 1])
     for box in boxes:
         assert frame.x0 <= box.x0 < box.x1 <= frame.x1
         assert not any(box.contains(*place) for place in axes.transData.transform(models))
@@ -135,7 +137,7 @@ def test_the_broken_line_of_imagenet_a_is_drawn(monkeypatch: pytest.MonkeyPatch,
         for x, y in zip(before.tolist(), after.tolist(), strict=True)
     ]
     axes = drawn_figure(monkeypatch, tmp_path, points, line).axes[0]
-    places, heights = axes.lines[0].get_data()
+    places, heights = map(np.asarray, axes.lines[0].get_data())
     np.testing.assert_allclose(1 / (1 + np.exp(-heights)), line.predict(1 / (1 + np.exp(-places))), rtol=1e-9)
 
 
