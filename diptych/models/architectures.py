@@ -5,7 +5,7 @@ checkpoints; `build_model` in `building.py` makes a model of any of them.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias
 
 Activation = Literal["quick_gelu", "gelu"]
 
@@ -148,6 +148,12 @@ class LabelHead:
         return len(self.classes)
 
 
+# Captioner and WordPredictor predict a text and embed none; ProjectionHead and LabelHead have none.
+TextSide: TypeAlias = (
+    TextTransformer | BagOfWords | Captioner | WordPredictor | SharedEncoder | ProjectionHead | LabelHead
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
     """A linear layer on images, beside the text tower: what fine-tuning on labels adds to a CLIP."""
@@ -174,10 +180,7 @@ class Architecture:
 
     embed_dim: int
     image: VisionTransformer | ModifiedResNet
-    # Captioner and WordPredictor predict a text and embed none; ProjectionHead and LabelHead have none.
-    text: (
-        TextTransformer | BagOfWords | Captioner | WordPredictor | SharedEncoder | ProjectionHead | LabelHead
-    )
+    text: TextSide
     activation: Activation = "quick_gelu"  # of every transformer block; OpenAI's models have quick_gelu
     logit_bias: float | None = None  # the first value of a learned bias of the logits, as SigLIP has it (-10)
     heads: Literal["nonlinear"] | None = None  # a ReLU and a second linear map after each tower's (ConVIRT)

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
 from diptych import atomic
@@ -34,7 +35,6 @@ from diptych.errors import CheckpointError
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
 from diptych.models.image_model import ImageModel
 from diptych.tokenizer import default_tokenizer
-from diptych.training.saving import saver as saver_module
 from diptych.training.saving.layout import checkpoint_folder, checkpoints
 from diptych.training.saving.run_state import newest_whole
 from diptych.training.saving.saver import Saver, Snapshot
@@ -47,7 +47,7 @@ from diptych.weights.checkpoint import (
     verify_checkpoint,
     write_checkpoint,
 )
-from diptych.weights.folders import sweep
+from diptych.weights.folders import remove_folder, sweep
 from tests.weights.small_clip import same_weights, small_clip
 
 TINY = Architecture(
@@ -122,7 +122,8 @@ class Faults:
         def wrapped(*args: Any, **options: Any) -> Any:
             names = 1 if name in ("fsync", "mkdir", "unlink", "rmdir", "chmod") else 2
             paths = [real_path(place, options.get("dir_fd")) for place in args[:names]]
-            self.events.append((name.strip("_"), *(*paths, "")[:2]))
+            first, second, *_ = *paths, ""
+            self.events.append((name.strip("_"), first, second))
             self.point(grows)
             return real(*args, **options)
 
@@ -315,21 +316,24 @@ def straight_into_place(target: Path, marker: str) -> Iterator[Path]:
 
 
 def break_the_writer(twin: str) -> None:
+    """Break it for the rest of this process."""
+    patch = pytest.MonkeyPatch()
     if twin == "no rename":
-        checkpoint.new_folder = straight_into_place
+        patch.setattr(checkpoint, "new_folder", straight_into_place)
     elif twin == "no fsync of files":
-        folders.os = SimpleNamespace(**{**vars(os), "fsync": lambda file: None})
+        patch.setattr(folders, "os", SimpleNamespace(**{**vars(os), "fsync": lambda file: None}))
     elif twin == "no fsync of folders":
-        folders.sync_folder = atomic.sync_folder = lambda folder: None
+        for module in (folders, atomic):
+            patch.setattr(module, "sync_folder", lambda folder: None)
     elif twin == "delete first":
 
         def early(saver: Saver, folder: Path) -> None:
             for older in checkpoints(saver._run):
-                saver_module.remove_folder(older)
+                remove_folder(older)
 
-        Saver._make_way = early
+        patch.setattr(Saver, "_make_way", early)
     elif twin == "two renames":
-        atomic._exchange = lambda one, other: False
+        patch.setattr(atomic, "_exchange", lambda one, other: False)
     else:
         assert twin == "nothing", twin
 

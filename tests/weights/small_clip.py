@@ -16,12 +16,10 @@ from diptych.weights.foreign.plain_files import AssumedWarning
 from diptych.weights.formats import load_path
 
 TEXT = TextTransformer(width=64, layers=2, vocab_size=100, context_length=12)
-VIT = Architecture(
-    embed_dim=16, image=VisionTransformer(resolution=32, patch=8, width=64, layers=2), text=TEXT
-)
-RESNET = Architecture(
-    embed_dim=16, image=ModifiedResNet(resolution=64, layers=(1, 2, 1, 1), width=8), text=TEXT
-)
+PATCHES = VisionTransformer(resolution=32, patch=8, width=64, layers=2)
+STAGES = ModifiedResNet(resolution=64, layers=(1, 2, 1, 1), width=8)
+VIT = Architecture(embed_dim=16, image=PATCHES, text=TEXT)
+RESNET = Architecture(embed_dim=16, image=STAGES, text=TEXT)
 
 
 def small_clip(architecture: Architecture = VIT, seed: int = 0) -> ImageModel:

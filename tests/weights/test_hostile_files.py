@@ -12,7 +12,7 @@ import random
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,16 @@ def _everything_is_imported(tmp_path_factory: pytest.TempPathFactory) -> None:
     load_stated(save(openai_state(small_clip()), tmp_path_factory.mktemp("warm") / "model.pt"))
 
 
-def _archive(path: Path, pickled: bytes, storages: dict[str, bytes] | None = None, **extra: bytes) -> Path:
+def _archive(
+    path: Path,
+    pickled: bytes,
+    storages: Mapping[str, bytes] = {},
+    extra: Mapping[str, bytes] = {},
+) -> Path:
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("archive/data.pkl", pickled)
         file.writestr("archive/version", b"3\n")
-        for key, raw in (storages or {}).items():
+        for key, raw in storages.items():
             file.writestr(f"archive/data/{key}", raw)
         for name, raw in extra.items():
             file.writestr(f"archive/{name}", raw)
@@ -180,7 +185,7 @@ def test_a_pickle_that_is_more_than_data_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     members = {"constants.pkl": HEAD + b")."} if script else {}
-    _refused(_archive(tmp_path / "model.pt", PICKLES[name], **members))
+    _refused(_archive(tmp_path / "model.pt", PICKLES[name], extra=members))
     assert os.listdir(tmp_path) == ["model.pt"]
 
 
@@ -191,12 +196,12 @@ def test_a_tangle_of_references_is_refused_in_no_time(tmp_path: Path) -> None:
         + b"}q\x00"
         + b"".join(b"}(" + _text("a") + b"h\x00" + _text("b") + b"h\x00uq\x00" for _ in range(200))
     )
-    _refused(_archive(tmp_path / "model.pt", tangle + b".", **{"constants.pkl": b""}), "deeper or wider")
+    _refused(_archive(tmp_path / "model.pt", tangle + b".", extra={"constants.pkl": b""}), "deeper or wider")
 
 
 def test_a_loop_of_references_is_refused(tmp_path: Path) -> None:
     loop = HEAD + b"}q\x00" + _text("a") + b"h\x00s."
-    _refused(_archive(tmp_path / "model.pt", loop, **{"constants.pkl": b""}), "deeper or wider")
+    _refused(_archive(tmp_path / "model.pt", loop, extra={"constants.pkl": b""}), "deeper or wider")
 
 
 def _tensor(

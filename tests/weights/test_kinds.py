@@ -16,6 +16,7 @@ from diptych.models.architectures import (
     LabelHead,
     ProjectionHead,
     SharedEncoder,
+    TextSide,
     TextTransformer,
     VisionTransformer,
     WordPredictor,
@@ -26,19 +27,30 @@ from diptych.weights.checkpoint import save_checkpoint
 
 KNOWN = (0, 5, 320)  # id 0 is a word like any other
 TEXT = TextTransformer(width=8, layers=1, heads=2, context_length=8, embedding_width=4)
-SIDES = {
+CAPTIONER = Captioner(decoder_layers=1, heads=2, context_length=8, known=KNOWN)
+SHARED = SharedEncoder(hidden=(6, 8), classes=3, width=4, context_length=8, vocab_size=60)
+PROJECTION = ProjectionHead(head_layers=2, head_dim=4)
+LABELS = LabelHead(classes=("a", "b"), kept_layers=0)
+SIDES: dict[str, TextSide] = {
     "transformer": TEXT,
     "transformer-known": TextTransformer(width=8, layers=1, heads=2, context_length=8, known=KNOWN),
     "bag-of-words": BagOfWords(width=4, context_length=8),
-    "captioner": Captioner(decoder_layers=1, heads=2, context_length=8, known=KNOWN),
-    "masked": Captioner(decoder_layers=1, reads="masked", heads=2, context_length=8, known=KNOWN),
+    "captioner": CAPTIONER,
+    "masked": replace(CAPTIONER, reads="masked"),
     "word-predictor": WordPredictor(word_loss="sigmoid", context_length=8, known=KNOWN),
-    "shared": SharedEncoder(hidden=(6, 8), classes=3, width=4, context_length=8, vocab_size=60),
+    "shared": SHARED,
     "shared-sounds": SharedEncoder(
         hidden=(8,), classes=3, width=4, sound_bands=5, context_length=8, vocab_size=60
     ),
-    "projection": ProjectionHead(head_layers=2, head_dim=4),
-    "labels": LabelHead(classes=("a", "b"), kept_layers=0),
+    "projection": PROJECTION,
+    "labels": LABELS,
+}
+# The same with more layers than any file of theirs has.
+DEEP: dict[str, TextSide] = {
+    "captioner": replace(CAPTIONER, decoder_layers=100_000),
+    "shared": replace(SHARED, convolutions=100_000),
+    "projection": replace(PROJECTION, head_layers=100_000),
+    "labels": replace(LABELS, kept_layers=100_000),
 }
 
 
@@ -64,15 +76,11 @@ def test_a_checkpoint_of_every_text_side_loads_to_the_bit(
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
-@pytest.mark.parametrize("side", ["captioner", "shared", "projection", "labels"])
+@pytest.mark.parametrize("side", list(DEEP))
 def test_a_small_file_cannot_ask_for_many_layers_of_any_kind(side: str, tmp_path: Path) -> None:
-    text = SIDES[side]
-    name = {"captioner": "decoder_layers", "shared": "convolutions", "projection": "head_layers"}.get(
-        side, "kept_layers"
-    )
     image = VisionTransformer(resolution=16, patch=8, width=8, layers=1, heads=2)
-    model = build_model(Architecture(embed_dim=8, image=image, text=text))
-    model.architecture = replace(model.architecture, text=replace(text, **{name: 100_000}))
+    model = build_model(Architecture(embed_dim=8, image=image, text=SIDES[side]))
+    model.architecture = replace(model.architecture, text=DEEP[side])
     save_checkpoint(tmp_path / "model", model, plain(Preprocess(16)))
     with pytest.raises(CheckpointError, match="layers, but the file"):
         load(str(tmp_path / "model"))

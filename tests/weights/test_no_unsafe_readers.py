@@ -36,7 +36,7 @@ def _offences(source: str) -> Iterator[str]:
             names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Call):
             name = _dotted(node.func)
-            allows = [k for k in node.keywords if k.arg == "allow_pickle" and getattr(k.value, "value", 1)]
+            allows = [k for k in node.keywords if k.arg == "allow_pickle" and getattr(k.value, "value", True)]
             if name in HARMLESS_CALLS:
                 continue
             if name in FORBIDDEN_CALLS or name.startswith(FORBIDDEN_PREFIXES) or allows:

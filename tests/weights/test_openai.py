@@ -29,10 +29,11 @@ def _trace(module: nn.Module, path: Path, *inputs: Tensor) -> Any:
         return torch.jit.load(str(path))
 
 
-def _openai_model(openai_model: Any, architecture: Architecture) -> nn.Module:
-    image, text = architecture.image, architecture.text
+def _openai_model(openai_model: Any, architecture: Architecture) -> Any:
+    image, text = architecture.image, architecture.text_transformer
+    assert text is not None
     torch.manual_seed(0)
-    model: nn.Module = openai_model.CLIP(
+    model = openai_model.CLIP(
         architecture.embed_dim,
         image.resolution,
         image.layers,
@@ -112,9 +113,10 @@ class _Odd(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inner = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+        last = nn.Linear(4, 3)
+        self.inner = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), last)
         self.tied = nn.Linear(4, 3)
-        self.tied.weight = self.inner[2].weight
+        self.tied.weight = last.weight
         self.scale = nn.Parameter(torch.tensor(2.5))
         self.empty = nn.Parameter(torch.empty(0, 3))
         self.register_buffer("mask", torch.tensor([True, False]))
@@ -134,7 +136,8 @@ class _Odd(nn.Module):
         self.nothing = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x) + self.scale
+        moved: Tensor = self.inner(x) + self.scale
+        return moved
 
 
 def test_every_kind_of_value_in_an_archive_is_bit_equal_to_what_torchscript_reads(tmp_path: Path) -> None:

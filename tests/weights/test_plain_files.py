@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,30 +27,42 @@ from diptych.weights.checkpoint import save_checkpoint
 from diptych.weights.foreign.plain_files import AssumedWarning
 from diptych.weights.foreign.published import FILES, PublishedFile
 from tests.foreign_folders import write_open_clip_folder, write_transformers_folder
-from tests.weights.small_clip import RESNET, VIT, openai_state, same_weights, save, small_clip
+from tests.weights.small_clip import (
+    PATCHES,
+    RESNET,
+    STAGES,
+    TEXT,
+    VIT,
+    openai_state,
+    same_weights,
+    save,
+    small_clip,
+)
 
 GELU = replace(VIT, activation="gelu")
 OTHER = Preprocess(32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear", resize="squash")
 # transformers cannot have another vocabulary.
-WIDE = replace(GELU, text=replace(VIT.text, vocab_size=49_408, context_length=77))
-WORDS = {"context_length": 12, "vocab_size": 100}
+WIDE = replace(GELU, text=replace(TEXT, vocab_size=49_408, context_length=77))
+CAPTIONER = sizes.Captioner(decoder_layers=1, context_length=12, vocab_size=100)
 
 # One model of each kind that Diptych trains.
 KINDS: dict[str, Architecture] = {
     "vit": VIT,
     "gelu": GELU,
     "resnet": RESNET,
-    "other heads": replace(VIT, image=replace(VIT.image, heads=4), text=replace(VIT.text, heads=2)),
-    "sinusoidal positions": replace(VIT, text=replace(VIT.text, positions="sinusoidal")),
-    "compact vocabulary": replace(VIT, text=replace(VIT.text, embedding_width=8, known=(3, 5, 98, 99))),
-    "small stem": replace(RESNET, image=replace(RESNET.image, stem_stride=2)),
-    "bag of words": replace(VIT, text=sizes.BagOfWords(width=32, **WORDS)),
-    "captioner": replace(VIT, text=sizes.Captioner(decoder_layers=1, **WORDS)),
+    "other heads": replace(VIT, image=replace(PATCHES, heads=4), text=replace(TEXT, heads=2)),
+    "sinusoidal positions": replace(VIT, text=replace(TEXT, positions="sinusoidal")),
+    "compact vocabulary": replace(VIT, text=replace(TEXT, embedding_width=8, known=(3, 5, 98, 99))),
+    "small stem": replace(RESNET, image=replace(STAGES, stem_stride=2)),
+    "bag of words": replace(VIT, text=sizes.BagOfWords(width=32, context_length=12, vocab_size=100)),
+    "captioner": replace(VIT, text=CAPTIONER),
     "captioner that reads forward": replace(
-        VIT, text=sizes.Captioner(decoder_layers=1, reads="forward", known=(3, 5, 98, 99), **WORDS)
+        VIT, text=replace(CAPTIONER, reads="forward", known=(3, 5, 98, 99))
     ),
-    "masked captioner": replace(VIT, text=sizes.Captioner(decoder_layers=1, reads="masked", **WORDS)),
-    "word predictor": replace(VIT, text=sizes.WordPredictor(word_loss="sigmoid", **WORDS)),
+    "masked captioner": replace(VIT, text=replace(CAPTIONER, reads="masked")),
+    "word predictor": replace(
+        VIT, text=sizes.WordPredictor(word_loss="sigmoid", context_length=12, vocab_size=100)
+    ),
     "shared encoder": replace(
         VIT, text=sizes.SharedEncoder(hidden=(24, 16), classes=5, width=8, sound_bands=8, vocab_size=100)
     ),
@@ -218,7 +231,7 @@ def test_a_file_is_read_like_another_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["diptych", "open_clip", "transformers"])
 def test_the_configuration_beside_a_file_is_used(tmp_path: Path, form: str) -> None:
     folder, model = tmp_path / "folder", small_clip(WIDE)
-    write = {
+    write: dict[str, Callable[[], object]] = {
         "diptych": lambda: save_checkpoint(folder, model, config.plain(OTHER)),
         "open_clip": lambda: write_open_clip_folder(folder, model, OTHER),
         "transformers": lambda: write_transformers_folder(folder, model, OTHER),
@@ -277,7 +290,7 @@ def test_a_file_with_the_hash_of_a_published_one_is_openais(
 
 
 def test_heads_that_shapes_do_not_show_are_refused(tmp_path: Path) -> None:
-    wide = replace(GELU, image=replace(VIT.image, width=1280, heads=16, layers=1))
+    wide = replace(GELU, image=replace(PATCHES, width=1280, heads=16, layers=1))
     path = save(openai_state(build_model(wide)), tmp_path / "ViT-H-14.pt")
     with pytest.raises(CheckpointError, match="80 channels per head"):
         diptych.load(path, "cpu", activation="gelu")

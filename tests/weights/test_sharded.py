@@ -20,6 +20,7 @@ from diptych.models.image_model import ImageModel
 from diptych.weights import sharded
 from diptych.weights.checkpoint import (
     Description,
+    in_precision,
     load_checkpoint,
     load_state,
     save_checkpoint,
@@ -168,10 +169,9 @@ def test_not_a_number_in_one_part_ends_the_save_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "step"
-    real = sharded.in_precision
 
     def poisoned(tensor: Tensor, precision: str) -> Tensor:
-        return real(tensor, "float32") / (0.0 if tensor.shape[:1] == (1,) else 1.0)
+        return in_precision(tensor, "float32") / (0.0 if tensor.shape[:1] == (1,) else 1.0)
 
     monkeypatch.setattr(sharded, "in_precision", poisoned)
     endings = write_together(folder, 3)
