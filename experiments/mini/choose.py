@@ -1,13 +1,12 @@
 """Measure models on the data that the recipe of diptych-mini is chosen on; no test row is looked at.
 
-    python experiments/mini/choose.py MODEL... --pairs build/mini --photos PHOTOS
+    python experiments/mini/choose.py MODEL... --pairs build/mini
 
 Prints top-1 and top-5 of the 200 kinds of photographs (the half of validation-objects whose path has an even SHA-256),
 top-1 of a held-out designer's emoji, and R@10 of held-out sentences and of held-out authors' clip art, both ways.
 """
 
 import argparse
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +64,8 @@ def main() -> None:
     )
     parser.add_argument("models", nargs="+")
     parser.add_argument("--pairs", type=Path, required=True)
-    parser.add_argument("--photos", type=Path, required=True)
     args = parser.parse_args()
-    even = [
-        row
-        for row in pq.read_table(args.photos / "validation-objects.parquet").to_pylist()
-        if int(hashlib.sha256(row["image"]["path"].encode()).hexdigest(), 16) % 2 == 0
-    ]
+    even = pq.read_table(args.pairs / "validation-choose.parquet").to_pylist()
     held_out = [
         row
         for name in ("drawings", "photographs")

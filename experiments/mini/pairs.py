@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 from wordnet import ABSTRACT, WordNet
@@ -173,6 +174,17 @@ def part_of(source: str, key: str) -> str:
     return "choose" if source == "@iconify-json/emojione" or (by_key and tenth) else "train"
 
 
+def validation(photos: Path) -> tuple[pa.Table, pa.Table]:
+    """Return the halves to choose on (the SHA-256 of the path is even) and to measure on, of validation-objects."""
+    table = pq.read_table(photos / "validation-objects.parquet")
+    even = [
+        int(hashlib.sha256(image["path"].encode()).hexdigest(), 16) % 2 == 0
+        for image in table["image"].to_pylist()
+    ]
+    chosen = pa.array(even)
+    return table.filter(chosen), table.filter(pc.invert(chosen))
+
+
 def write(rows: Iterator[dict[str, Any]], file: Path) -> int:
     """Write rows as Parquet; returns their number."""
     table = pa.Table.from_pylist(list(rows), SCHEMA)
@@ -181,7 +193,7 @@ def write(rows: Iterator[dict[str, Any]], file: Path) -> int:
 
 
 def main() -> None:
-    """Write drawings.parquet and, where they are given, photographs.parquet."""
+    """Write drawings.parquet and, where photographs are given, those and both halves of the validation."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -194,6 +206,9 @@ def main() -> None:
     print(write(drawings(args.corpus, wordnet), args.out / "drawings.parquet"), "drawings")
     if args.photos:
         print(write(photographs(args.photos), args.out / "photographs.parquet"), "photographs")
+        for name, half in zip(("choose", "measure"), validation(args.photos), strict=True):
+            pq.write_table(half, args.out / f"validation-{name}.parquet")
+            print(half.num_rows, f"photographs to {name} on")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Make the model that diptych-mini starts from: its words lie where a sentence encoder puts them.
 
-    python experiments/mini/word_vectors.py RUN/initial ENCODER --out build/mini/start
+    python experiments/mini/word_vectors.py recipes/mini.toml ENCODER --out build/mini/start
 
-The token embeddings of MODEL, whose text tower is a bag of words, are replaced: each token's text goes through ENCODER
-(a folder of sentence-transformers, such as all-MiniLM-L6-v2), the vectors are centred, and their first principal
-components are the embeddings. A word that no caption says then starts near those that mean the like.
+The model is the recipe's, with the first weights of its seed, and has a bag of words. Its token embeddings are
+replaced: each token's text goes through ENCODER (a folder of sentence-transformers, such as all-MiniLM-L6-v2), the
+vectors are centred, and their first principal components are the embeddings. A word that no caption says then starts
+near those that mean the like.
 """
 
 import argparse
@@ -18,6 +19,8 @@ import diptych
 from diptych.models.bag_of_words import BagOfWords
 from diptych.models.clip import CLIP
 from diptych.tokenizer import default_tokenizer
+from diptych.training.recipes import load_recipe
+from diptych.training.starting import starting_model
 
 START = 49406  # the first id that is no text
 
@@ -43,17 +46,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model")
+    parser.add_argument("recipe")
     parser.add_argument("encoder", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--std", type=float, default=0.1)
+    parser.add_argument(
+        "--std", type=float, default=0.1, help="of the embeddings; that of a new tower is 0.02"
+    )
     args = parser.parse_args()
-    model, preprocess = diptych.load(args.model, device="cpu")
+    recipe = load_recipe(args.recipe, ("model.init=scratch",))
+    torch.manual_seed(recipe.training.seed)
+    model, preprocess = starting_model(recipe, print)
+    assert isinstance(model, CLIP)
+    assert isinstance(model.text, BagOfWords)
     tokenizer = default_tokenizer()
     vectors = encoded([tokenizer.decode([token]).strip() or "." for token in range(START)], args.encoder)
     centred = vectors - vectors.mean(0)
-    assert isinstance(model, CLIP)
-    assert isinstance(model.text, BagOfWords)
     table = model.text.token_embedding.weight
     _, _, axes = torch.linalg.svd(centred, full_matrices=False)
     principal = centred @ axes[: table.shape[1]].T
