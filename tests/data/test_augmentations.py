@@ -108,11 +108,19 @@ def test_flat_icons_are_tinted_and_coloured_drawings_are_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "share"), [("erase", 0.25), ("blur", 0.3), ("halve", 0.4), ("outline", 0.2), ("shade", 0.5)]
+    ("settings", "share"),
+    [
+        (dataclasses.replace(STILL, erase=0.25), 0.25),
+        (dataclasses.replace(STILL, blur=0.3), 0.3),
+        (dataclasses.replace(STILL, halve=0.4), 0.4),
+        (dataclasses.replace(STILL, outline=0.2), 0.2),
+        (dataclasses.replace(STILL, shade=0.5), 0.5),
+    ],
+    ids=["erase", "blur", "halve", "outline", "shade"],
 )
-def test_a_probability_is_the_share_of_changed_views(name: str, share: float) -> None:
+def test_a_probability_is_the_share_of_changed_views(settings: Drawings, share: float) -> None:
     canvas = pictures(1).expand(2_000, -1, -1, -1)
-    still, changed = views(canvas, STILL), views(canvas, dataclasses.replace(STILL, **{name: share}))
+    still, changed = views(canvas, STILL), views(canvas, settings)
     changed_share = ((still - changed).abs().amax(dim=(1, 2, 3)) > 1e-4).float().mean().item()
     # Four standard errors over 2,000 views, and the few rectangles that fall outside.
     assert changed_share == pytest.approx(share, abs=0.05)

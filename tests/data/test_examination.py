@@ -1,12 +1,12 @@
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from diptych.data import Source, open_source
 from diptych.data.examination import Failure, Finding, examine, verify_source
 from diptych.data.images.decoding import read_header
 from diptych.data.inspection import Range, inspect_source
-from diptych.data.sources import shards
 from diptych.errors import ImageError
 from tests.data.image_files import drawing, encoded
 from tests.data.tar_files import write_tar
@@ -15,7 +15,7 @@ from tests.data.tar_files import write_tar
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(shards.platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
 
 
 FILES = [

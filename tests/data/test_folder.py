@@ -209,7 +209,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr(folder_module.os, "scandir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
 
 
 def test_files_in_a_folder_that_may_not_be_entered_are_bad_rows(
@@ -225,7 +225,7 @@ def test_files_in_a_folder_that_may_not_be_entered_are_bad_rows(
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return stat(path, **options)
 
-    monkeypatch.setattr(folder_module.os, "stat", refuse)
+    monkeypatch.setattr(os, "stat", refuse)
     with pytest.raises(DataError, match=r"a\.jpg: cannot be read \(Permission denied\)"):
         source[0]
 

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import pyarrow
 import pytest
 from pyarrow import parquet
 
 from diptych.data import Source, open_source
-from diptych.data.sources import shards
 from diptych.errors import DataError
 from tests.data.tar_files import png, write_tar
 
@@ -17,7 +17,7 @@ from tests.data.tar_files import png, write_tar
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(shards.platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
 
 
 def record(shard: int, row: int) -> dict[str, Any]:

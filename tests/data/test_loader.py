@@ -1,7 +1,7 @@
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -59,8 +59,11 @@ def lengths(texts: list[str]) -> Tensor:
     return torch.tensor([[len(text)] for text in texts])
 
 
-def loader(source: Listed, size: int = 4, **more: object) -> Loader:
-    return Loader(
+AnyLoader = TypeVar("AnyLoader", bound=Loader)
+
+
+def loader_of(kind: type[AnyLoader], source: Listed, size: int, **more: object) -> AnyLoader:
+    return kind(
         source=source,
         canvas=canvas_for(Drawings(), Preprocess(16)),
         tokenize=lambda texts: lengths(list(texts)),
@@ -71,11 +74,11 @@ def loader(source: Listed, size: int = 4, **more: object) -> Loader:
     )
 
 
+def loader(source: Listed, size: int = 4, **more: object) -> Loader:
+    return loader_of(Loader, source, size, **more)
+
+
 TENSORS = ("canvas", "tokens", "groups", "mirrored", "chance", "rows", "seeds")
-
-
-def vars_of(loaded: Loader) -> dict[str, object]:
-    return {field.name: getattr(loaded, field.name) for field in fields(loaded) if field.init}
 
 
 def take(loaded: Loader, count: int, position: int = 0) -> list[Batch]:
@@ -166,7 +169,7 @@ def test_cutting_before_drawing_is_seen_as_other_randomness() -> None:
     source = Listed(examples(26))
     shares = []
     for rank in range(2):
-        twin = CutsBeforeDrawing(**vars_of(loader(source, 10)))
+        twin = loader_of(CutsBeforeDrawing, source, 10)
         twin.twin = World(rank, 2)
         shares.append(take(twin, 1))
     (expected,) = run_of(source, 1, 1, 1)

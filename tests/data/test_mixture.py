@@ -4,6 +4,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import pytest
 import torch
 
@@ -11,7 +12,6 @@ from diptych.data.images.augmentations import CentreCrop
 from diptych.data.images.canvas import canvas_for
 from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Loader
-from diptych.data.sources import shards
 from diptych.data.subsets.mixture import MixtureSource, open_mixture
 from diptych.data.subsets.permuted import ShuffledCaptions
 from diptych.data.subsets.weighting import example_weights
@@ -22,7 +22,7 @@ from tests.data.tar_files import pairs, png, write_tar
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(shards.platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
 
 
 @pytest.fixture

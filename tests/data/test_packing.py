@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import platformdirs
 import pytest
 from PIL import Image
 
-from diptych.atomic import sha256_of
+from diptych.atomic import atomic_write, sha256_of, write_text
 from diptych.data import Source, open_source, packing
 from diptych.data.images.decoding import read_header
 from diptych.data.packing import Pack, pack_source, read_pack
-from diptych.data.sources import shards
 from diptych.errors import DataError, SettingsError
 from tests.data.image_files import drawing, encoded
 from tests.data.tar_files import pairs, write_tar
@@ -36,7 +36,7 @@ WORDS = {
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(shards.platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_failure_at_any_write_is_made_good_by_the_next_attempt(
 ) -> None:
     pack(source, tmp_path / "whole")
     expected = contents(tmp_path / "whole")
-    write, out = packing.write_text, tmp_path / "out"
+    write, out = write_text, tmp_path / "out"
     for stop in range(5):
         # Between a shard and the manifest that names it: the worst moment.
         calls = iter(range(100))
@@ -144,7 +144,7 @@ def plainly(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-@pytest.mark.parametrize(("writer", "torn"), [(packing.atomic_write, False), (plainly, True)])
+@pytest.mark.parametrize(("writer", "torn"), [(atomic_write, False), (plainly, True)])
 def test_a_shard_appears_whole_or_not_at_all(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: Any, torn: bool
 ) -> None:

@@ -12,14 +12,6 @@ from diptych.data.images.photograph import Photograph, photograph
 from tests.data.image_files import drawing, encoded, heic
 from tests.photograph_files import MAKE, TIMES, exif_of, photograph_file, table
 
-FULL = {
-    "taken": "2024:06:01 14:30:05",
-    "offset": "+02:00",
-    "fraction": "25",
-    "make": "Apple",
-    "model": "iPhone 15",
-    "place": (47.376667, -8.540167),
-}
 SAID = Photograph(
     datetime(2024, 6, 1, 14, 30, 5, 250_000, timezone(timedelta(hours=2))),
     "Apple iPhone 15",
@@ -28,13 +20,25 @@ SAID = Photograph(
 )
 
 
+def full_exif() -> Image.Exif:
+    """Return EXIF with the values of SAID."""
+    return exif_of(
+        taken="2024:06:01 14:30:05",
+        offset="+02:00",
+        fraction="25",
+        make="Apple",
+        model="iPhone 15",
+        place=(47.376667, -8.540167),
+    )
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP", "AVIF"])
 def test_date_camera_and_place_are_read_from_every_format(kind: str) -> None:
-    assert photograph(photograph_file(exif_of(**FULL), kind=kind)) == SAID
+    assert photograph(photograph_file(full_exif(), kind=kind)) == SAID
 
 
 def test_a_heic_photograph_is_read_as_well() -> None:
-    assert photograph(heic(drawing(), exif=exif_of(**FULL).tobytes())) == SAID
+    assert photograph(heic(drawing(), exif=full_exif().tobytes())) == SAID
 
 
 def test_a_tiff_is_its_own_exif() -> None:
@@ -136,7 +140,7 @@ def test_a_place_that_cannot_be_is_unknown(data: bytes) -> None:
 
 def test_no_damage_to_exif_crashes_or_warns() -> None:
     """Every byte of the EXIF changed, and every length cut; warnings are errors in this suite."""
-    whole = photograph_file(exif_of(**FULL))
+    whole = photograph_file(full_exif())
     start = whole.index(b"Exif\0\0")
     end = start + int.from_bytes(whole[start - 2 : start], "big") - 2
     dice = random.Random(0)

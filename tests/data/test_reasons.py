@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import pytest
 import torch
 
@@ -19,7 +20,6 @@ from diptych.data.images.decoding import HEIC_NEEDS, Limits, read_rgb
 from diptych.data.images.transforms import Preprocess
 from diptych.data.loader import Loader
 from diptych.data.reasons import _REASONS, NO_CAPTION, reason_of
-from diptych.data.sources import shards
 from diptych.errors import DataError, ImageError
 from tests.data.image_files import drawing, encoded, heic, png, tiff
 from tests.data.tar_files import write_tar
@@ -30,7 +30,7 @@ GOOD = encoded(drawing(), "PNG")
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(shards.platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
 
 
 def from_table(folder: Path, name: str, row: str) -> Example:

@@ -3,11 +3,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from diptych.data import Example, open_source
 from diptych.data.images.decoding import open_image
-from diptych.data.sources import shards
 from diptych.data.sources.sample import sample_shard
 from diptych.errors import DataError
 
@@ -19,7 +19,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[
     """All examples of both parts; the index goes to a cache folder of this file's own."""
     cache = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards.platformdirs, "user_cache_dir", lambda *_, **__: str(cache))
+        patch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(cache))
         sources = {part: open_source(f"sample:{part}") for part in ("train", "test")}
         yield {part: [source[at] for at in range(len(source))] for part, source in sources.items()}
 
@@ -63,7 +63,7 @@ def test_the_notice_counts_every_image_of_the_sample(sample: dict[str, list[Exam
 def test_opening_the_sample_writes_nothing_into_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards.platformdirs, "user_cache_dir", lambda *_, **__: str(tmp_path))
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(tmp_path))
     folder = sample_shard("train").parent
     before = sorted(folder.iterdir())
     open_source("sample:test")

@@ -27,7 +27,7 @@ def save(
     for name, start, stop in zip(names, [0, *ends], ends, strict=False):
         with pyarrow.ipc.new_stream(folder / name, table.schema) as writer:
             writer.write_table(table.slice(start, stop - start), max_chunksize=2)
-    state = {
+    state: dict[str, object] = {
         "_data_files": [{"filename": name} for name in names],
         "_fingerprint": "0123456789abcdef",
         "_format_columns": None,

@@ -104,7 +104,7 @@ def test_scenes_sound_only_where_asked_and_the_same_again() -> None:
 
 def test_pitch_is_shape_and_a_second_thing_comes_after_the_first() -> None:
     source = open_source("scenes:classes-test?count=48&sound=1&side=16")
-    pitch = {}
+    pitch: dict[str, list[float]] = {}
     for number in range(48):
         example = source[number]
         samples, rate = read_wav(example.sound or b"", "x")

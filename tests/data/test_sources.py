@@ -1,6 +1,7 @@
 import ast
 from pathlib import Path
 
+import platformdirs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from diptych.data import Source, open_source
 from diptych.data.files import patterns
 from diptych.data.files.patterns import expand
-from diptych.data.sources import opening, shards
+from diptych.data.sources import opening
 from diptych.errors import DataError, SettingsError
 from tests.data.tar_files import pairs, write_tar
 
@@ -16,7 +17,7 @@ from tests.data.tar_files import pairs, write_tar
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(shards.platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def test_the_same_file_name_twice_is_an_error(four: Path, tmp_path: Path) -> Non
 def test_options_of_tables_are_refused_for_others(four: Path, option: dict[str, str]) -> None:
     for location in (four, four / "000.tar", "sample:test"):
         with pytest.raises(SettingsError, match="not a table"):
-            open_source(location, **option)  # type: ignore[arg-type]
+            open_source(location, **option)
 
 
 def test_opening_a_source_imports_no_torch() -> None:

@@ -122,8 +122,12 @@ def test_any_table_that_csv_writes_comes_back(folder: Path, delimiter: str) -> N
             # Left to choose, the `csv` module does not quote a lone carriage return, which nobody can read back.
             rows = [(words.replace("\r", " "), note.replace("\r", " ")) for words, note in rows]
         file = io.StringIO(newline="")
-        quoting = csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL
-        writer = csv.writer(file, delimiter=delimiter, lineterminator=end, quoting=quoting)
+        writer = csv.writer(
+            file,
+            delimiter=delimiter,
+            lineterminator=end,
+            quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL,
+        )
         writer.writerow(["words", "image", "note"])
         writer.writerows([words, "images/c, d.jpg", note] for words, note in rows)
         source = open_source(table(folder, file.getvalue()), caption_column="words")
@@ -176,7 +180,7 @@ def test_a_missing_column_lists_those_that_exist(folder: Path, option: str) -> N
     with pytest.raises(
         DataError, match=rf"no column 'nme' .*are 'image', 'caption'; choose one with {option}"
     ):
-        open_source(path, **{option: "nme"})  # type: ignore[arg-type]
+        open_source(path, **{option: "nme"})
 
 
 def test_a_missing_image_is_an_error_when_it_is_read_and_is_counted(folder: Path) -> None:

@@ -194,7 +194,7 @@ def test_path_bytes_stream_and_pillow_image_give_the_same_tensor(tmp_path: Path)
 
 def test_without_simplejpeg_the_tensor_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(photograph(320, 240), "JPEG", quality=90)
-    assert decoding.simplejpeg is not None
+    assert vars(decoding)["simplejpeg"] is not None
     fast = Preprocess(64)(data)
     monkeypatch.setattr(decoding, "simplejpeg", None)
 
@@ -250,10 +250,13 @@ def test_settings_survive_json_and_pickle() -> None:
         (lambda: Preprocess(8, std=(1.0, 0.0, 1.0)), "std: expected three numbers above 0"),
         (lambda: Preprocess(8, background=(0, 0, 256)), "background: expected three levels in 0..255"),
         (
-            lambda: Preprocess(8, resize="short"),
+            lambda: Preprocess(8, resize="short"),  # type: ignore[arg-type]
             "resize: 'short' is not one of 'shortest', 'squash', 'longest'",
         ),
-        (lambda: Preprocess(8, interpolation="cubic"), "'cubic' is not one of 'bicubic', 'bilinear'"),
+        (
+            lambda: Preprocess(8, interpolation="cubic"),  # type: ignore[arg-type]
+            "'cubic' is not one of 'bicubic', 'bilinear'",
+        ),
     ],
 )
 def test_settings_that_cannot_be_used_are_refused(make: Callable[[], Preprocess], message: str) -> None:

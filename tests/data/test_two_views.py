@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -207,16 +208,19 @@ def test_blur_equals_torchvisions_with_a_width_for_each_view(functional: object)
 def test_shares_of_views_are_those_of_the_settings() -> None:
     canvas = pictures(1, 20).expand(3000, -1, -1, -1)
     still = canvas.float() / 255
-    only = {"area": (1.0, 1.0), "aspect": (1.0, 1.0), "mirror": 0.0, "jitter": 0.0, "grey": 0.0, "blur": 0.0}
-    for name, share in (("mirror", 0.5), ("jitter", 0.8), ("grey", 0.2), ("blur", 0.5)):
-        settings = TwoViews(**{**only, name: share})  # type: ignore[arg-type]
+    for name, share, settings in (
+        ("mirror", 0.5, replace(STILL, mirror=0.5)),
+        ("jitter", 0.8, replace(STILL, jitter=0.8)),
+        ("grey", 0.2, replace(STILL, grey=0.2)),
+        ("blur", 0.5, replace(STILL, blur=0.5)),
+    ):
         changed = ((views(canvas, settings) - still).abs().amax(dim=(1, 2, 3)) > 1e-4).float().mean()
         assert float(changed) == pytest.approx(share, abs=0.04), name
-    grey = views(canvas[:50], TwoViews(**{**only, "grey": 1.0}))  # type: ignore[arg-type]
+    grey = views(canvas[:50], replace(STILL, grey=1.0))
     assert torch.equal(grey[:, 0], grey[:, 2])
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
     for wrong in ({"area": (0.0, 1.0)}, {"area": (0.5, 0.2)}, {"aspect": (2.0, 1.0)}, {"strength": 2.0}):
         with pytest.raises(SettingsError, match=next(iter(wrong))):
-            TwoViews(**wrong)  # type: ignore[arg-type]
+            TwoViews(**wrong)

@@ -275,16 +275,16 @@ def _captions(truth: Truth, *, large: bool) -> None:
         truth.add(stem + b".jpg", "captions", fate)
         _write_bytes(truth, stem + suffix.encode(), data)
         truth.add(stem + suffix.encode(), "captions", (CAPTION,))
-    for name in (b"orphan.txt", b"orphan.json", b"orphan.caption", b"ORPHAN2.TXT"):
-        _write(truth, "captions", name, b"{}", (ORPHAN,))
+    for orphan in (b"orphan.txt", b"orphan.json", b"orphan.caption", b"ORPHAN2.TXT"):
+        _write(truth, "captions", orphan, b"{}", (ORPHAN,))
     _write(truth, "captions", b"00000_stats.json", b"{}", ("not an image: .json",))
     stem = b"captions/both kinds"
     _write_bytes(truth, stem + b".jpg", plain(1400))
     _write_bytes(truth, stem + b".png", solid(140))
     _write_bytes(truth, stem + b".txt", b"a caption of two images")
     _write_bytes(truth, stem + b".json", b'{"label": "square"}')
-    for suffix, fate in ((b".jpg", READ), (b".png", READ), (b".txt", CAPTION), (b".json", CAPTION)):
-        truth.add(stem + suffix, "captions", (fate,))
+    for end, role in ((b".jpg", READ), (b".png", READ), (b".txt", CAPTION), (b".json", CAPTION)):
+        truth.add(stem + end, "captions", (role,))
 
 
 def _hidden(truth: Truth) -> None:

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 try:
-    import pillow_heif  # type: ignore[import-not-found,import-untyped]
+    import pillow_heif
 except ImportError:  # the extra `heic`
-    pillow_heif = None
+    pillow_heif = None  # type: ignore[assignment]
 
 READ = "read"
 TRUNCATED = "truncated image"
@@ -69,7 +69,7 @@ def drawing(number: int, width: int = WIDTH, height: int = HEIGHT) -> Image.Imag
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     file = io.BytesIO()
-    image.save(file, kind, **options)  # type: ignore[arg-type]
+    image.save(file, kind, **options)
     return file.getvalue()
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from diptych.cli.__main__ import main
 from diptych.data.sources import opening
+from diptych.data.sources.folder import list_folder
 from tests.messy.messy_damage import plain
 from tests.messy.messy_model import tiny_checkpoint
 from tests.messy.messy_pictures import seeds
@@ -76,11 +77,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(plain(number))
         path.with_suffix(".txt").write_text(f"picture {number}")
-    listed = opening.list_folder
-    done = []
+    done: list[Path] = []
 
     def list_and_change(place: Path) -> object:
-        listing = listed(place)
+        listing = list_folder(place)
         if not done:
             for path, change in changing:
                 change(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from diptych.data.images.decoding import read_rgb
+from diptych.data.images.decoding import Pixels, read_rgb
 from diptych.data.sources.opening import open_source
 from diptych.search.building.build import refresh
 from diptych.search.encoder import Encoder
@@ -22,7 +22,7 @@ from tests.messy.messy_folder import permit, write_pile
 from tests.messy.messy_model import PREPROCESS, tiny_clip
 
 
-async def decode(data: bytes) -> object:
+async def decode(data: bytes) -> Pixels:
     return read_rgb(data)
 
 

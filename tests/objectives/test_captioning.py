@@ -59,10 +59,13 @@ def test_gradients_equal_finite_differences_whole_and_in_pieces(
     monkeypatch: pytest.MonkeyPatch, logits: int
 ) -> None:
     monkeypatch.setattr(vocabulary_softmax, "_LOGITS", logits)
-    *leaves, tokens = inputs()
-    leaves = [leaf.requires_grad_() for leaf in leaves]
+    *given, tokens = inputs()
     ends = torch.tensor(ENDS)
-    assert torch.autograd.gradcheck(lambda *x: captioning(*x, tokens, ends)[0], leaves)
+
+    def loss(states: Tensor, table: Tensor, bias: Tensor) -> Tensor:
+        return captioning(states, table, bias, tokens, ends)[0]
+
+    assert torch.autograd.gradcheck(loss, [leaf.requires_grad_() for leaf in given])
 
 
 def test_shares_of_a_batch_add_up_to_the_whole() -> None:

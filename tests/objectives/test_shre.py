@@ -94,7 +94,7 @@ def test_transfer_equals_loop_and_is_zero_where_both_agree() -> None:
 def test_gradients_equal_finite_differences() -> None:
     left, right = (side.requires_grad_() for side in sides())
     assert torch.autograd.gradcheck(
-        lambda *x: cosine_ranking(Pairs.whole(*x, GROUPS), 0.37, PRESENT)[0], (left, right)
+        lambda a, b: cosine_ranking(Pairs.whole(a, b, GROUPS), 0.37, PRESENT)[0], (left, right)
     )
     logits = torch.randn(
         3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2)

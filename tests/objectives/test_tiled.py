@@ -12,7 +12,7 @@ from diptych.objectives.sigmoid import sigmoid
 from diptych.objectives.tiled import tiled_infonce, tiled_sigmoid
 
 # float64 sums of a few hundred terms of size 1: 1e-12 leaves three digits for their order.
-EXACT = {"rtol": 1e-12, "atol": 1e-12}
+TOLERANCE = 1e-12
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_tiled_softmax_equals_the_pure_objective(groups: Tensor | None, scale: f
     found, rows = tiled_infonce(left, right, temperature, groups)
     assert rows == count == 23
     for one, other in zip(gradients(found, *inputs), gradients(pure, *inputs), strict=True):
-        torch.testing.assert_close(one, other, **EXACT)
+        torch.testing.assert_close(one, other, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("groups", GROUPS)
@@ -59,7 +59,7 @@ def test_tiled_sigmoid_equals_the_pure_objective(groups: Tensor | None) -> None:
     found, rows = tiled_sigmoid(left, right, scale, bias, groups)
     assert rows == count == 23
     for one, other in zip(gradients(found, *inputs), gradients(pure, *inputs), strict=True):
-        torch.testing.assert_close(one, other, **EXACT)
+        torch.testing.assert_close(one, other, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def test_normalisers_hold_where_every_similarity_of_a_column_is_far_below_the_rows_best() -> None:

@@ -32,10 +32,10 @@ def test_softmax_loss_equals_slow_loop_and_soft_targets() -> None:
     features, table, bias = inputs()
     expected = 0.0
     for row, words in enumerate(WORDS.tolist()):
-        logits = [float(features[row] @ table[word] + bias[word]) for word in range(7)]
-        normaliser = math.log(sum(map(math.exp, logits)))
+        scores = [float(features[row] @ table[word] + bias[word]) for word in range(7)]
+        normaliser = math.log(sum(map(math.exp, scores)))
         there = [word for word in words if word >= 0]
-        expected += sum(normaliser - logits[word] for word in there) / max(1, len(there))
+        expected += sum(normaliser - scores[word] for word in there) / max(1, len(there))
     total, count = word_prediction(features, table, bias, WORDS)
     assert count == 3  # a caption without words asks for nothing
     assert total.item() == pytest.approx(expected, rel=1e-12)
@@ -57,7 +57,11 @@ def test_sigmoid_loss_equals_the_library_over_the_whole_vocabulary() -> None:
 @pytest.mark.parametrize("objective", [word_prediction, word_detection])
 def test_gradients_equal_finite_differences(objective: Objective) -> None:
     leaves = [leaf.requires_grad_() for leaf in inputs()]
-    assert torch.autograd.gradcheck(lambda *x: objective(*x, WORDS)[0], leaves)
+
+    def loss(features: Tensor, table: Tensor, bias: Tensor) -> Tensor:
+        return objective(features, table, bias, WORDS)[0]
+
+    assert torch.autograd.gradcheck(loss, leaves)
 
 
 @pytest.mark.parametrize("objective", [word_prediction, word_detection])
