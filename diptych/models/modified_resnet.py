@@ -33,7 +33,7 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(planes, planes * _EXPANSION, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(planes * _EXPANSION)
         # The published checkpoints call the pool "-1", the convolution "0" and the norm "1".
-        self.downsample: nn.Module | None = None
+        self.downsample: nn.Sequential | None = None
         if stride > 1 or channels != planes * _EXPANSION:
             self.downsample = nn.Sequential(
                 OrderedDict(

@@ -1,5 +1,6 @@
 """The captioner: what sees what, what is shared, and that it learns its pictures by heart."""
 
+import functools
 import math
 
 import pytest
@@ -131,7 +132,7 @@ def test_pictures_learnt_by_heart_come_back_word_for_word_by_beam_search() -> No
     with torch.no_grad():
         for row, text in enumerate(tokens):
             found, likelihood = beam_search(
-                lambda prefixes, row=row: model.next_word(seen[row], prefixes), START, END, 5, CONTEXT
+                functools.partial(model.next_word, seen[row]), START, END, 5, CONTEXT
             )
             assert found == text[: int(text.argmax()) + 1].tolist()
             again = model.log_likelihood(seen[row : row + 1], text[None]).item()

@@ -1,6 +1,7 @@
 """Compiled blocks: one graph for equal blocks, the numbers of eager ones, and a clear word where no compiler is."""
 
 import copy
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from diptych.errors import SettingsError
 from diptych.models.image_model import ImageModel
 from diptych.models.layers import blocks
 from diptych.models.layers.blocks import compile_blocks, set_recompute
-from tests.models.small_models import random_texts, small_model
+from tests.models.small_models import random_texts, small_model, vision_transformer_of
 
 # PyTorch hides this warning of its own by a filter for loggers, which does not see that this suite raises it.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
@@ -82,7 +83,7 @@ def test_a_copy_of_a_compiled_model_has_its_own_weights() -> None:
     compile_blocks(model, backend="eager")
     twin = copy.deepcopy(model)
     with torch.no_grad():
-        torch.nn.init.normal_(twin.visual.transformer.blocks[-1].mlp.c_proj.bias)
+        torch.nn.init.normal_(vision_transformer_of(twin).blocks[-1].mlp.c_proj.bias)
     pixels = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     assert not torch.allclose(twin.encode_image(pixels), model.encode_image(pixels))
 
@@ -107,7 +108,7 @@ def test_missing_headers_and_a_missing_triton_are_named(
     compiler = tmp_path / "c++"
     compiler.touch(mode=0o755)
     monkeypatch.setenv("CXX", str(compiler))
-    monkeypatch.setattr(blocks.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     with pytest.raises(SettingsError, match=r"Python\.h is missing; .*python3-dev"):
         compile_blocks(small_model())
     monkeypatch.setattr(blocks, "find_spec", lambda name: None)

@@ -16,7 +16,7 @@ class Operators(TorchDispatchMode):
     """Records the operators that PyTorch runs."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -25,7 +25,8 @@ class Operators(TorchDispatchMode):
 
 
 def operators(x: Tensor, weight: Tensor) -> set[str]:
-    with Operators() as seen:
+    seen = Operators()
+    with seen:
         linear(x, weight)
     return seen.names
 

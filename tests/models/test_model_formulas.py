@@ -12,7 +12,14 @@ from diptych.models.bag_of_words import BagOfWords
 from diptych.models.modified_resnet import AttentionPool, Bottleneck
 from diptych.models.text_transformer import sinusoidal_positions
 from diptych.models.transformer import Attention, LayerNorm, QuickGELU
-from tests.models.small_models import CONTEXT, TEXT_TOWERS, VOCABULARY, random_texts, small_model
+from tests.models.small_models import (
+    CONTEXT,
+    TEXT_TOWERS,
+    VOCABULARY,
+    random_texts,
+    small_model,
+    text_transformer_of,
+)
 
 
 def with_random_weights(module: nn.Module) -> None:
@@ -187,11 +194,12 @@ def test_bag_of_words_does_not_see_order_padding_or_width() -> None:
 
 
 def test_an_embedding_of_its_own_width_is_mapped_to_the_width_of_the_blocks() -> None:
-    tower = small_model(text="narrow-embedding").text
+    tower = text_transformer_of(small_model(text="narrow-embedding"))
     assert TEXT_TOWERS["narrow-embedding"].width == 128
     assert tower.token_embedding.weight.shape == (VOCABULARY, 32)
+    assert tower.embedding_projection is not None
     assert tower.embedding_projection.weight.shape == (128, 32)
-    merged = small_model(text="narrow-embedding").text
+    merged = text_transformer_of(small_model(text="narrow-embedding"))
     merged.embedding_projection = None
     merged.token_embedding = nn.Embedding.from_pretrained(
         tower.token_embedding.weight @ tower.embedding_projection.weight.T

@@ -14,7 +14,8 @@ from diptych.models.architectures import (
     VisionTransformer,
 )
 from diptych.models.building import build_model
-from diptych.models.image_model import ImageModel
+from diptych.models.clip import CLIP
+from tests.models.small_models import resnet_of, text_transformer_of, vision_transformer_of
 
 WIDTH, LAYERS = 256, 4
 
@@ -24,10 +25,16 @@ def spread_is(value: Tensor, expected: float) -> bool:
     return abs(value.std().item() / expected - 1) < 5 / math.sqrt(2 * value.numel())
 
 
-@pytest.fixture(scope="module")
-def vit() -> ImageModel:
+def clip(architecture: Architecture) -> CLIP:
     torch.manual_seed(0)
-    return build_model(
+    model = build_model(architecture)
+    assert isinstance(model, CLIP)
+    return model
+
+
+@pytest.fixture(scope="module")
+def vit() -> CLIP:
+    return clip(
         Architecture(
             embed_dim=128,
             image=VisionTransformer(resolution=64, patch=8, width=WIDTH, layers=2),
@@ -37,9 +44,8 @@ def vit() -> ImageModel:
 
 
 @pytest.fixture(scope="module")
-def resnet() -> ImageModel:
-    torch.manual_seed(0)
-    return build_model(
+def resnet() -> CLIP:
+    return clip(
         Architecture(
             embed_dim=128,
             image=ModifiedResNet(resolution=64, layers=(1, 2, 1, 1), width=8),
@@ -48,13 +54,15 @@ def resnet() -> ImageModel:
     )
 
 
-def test_the_text_tower_starts_as_the_paper_says(vit: ImageModel) -> None:
-    text = vit.text
+def test_the_text_tower_starts_as_the_paper_says(vit: CLIP) -> None:
+    text = text_transformer_of(vit)
+    assert text.positional_embedding is not None
+    assert text.embedding_projection is not None
     assert spread_is(text.token_embedding.weight, 0.02)
     assert spread_is(text.positional_embedding, 0.01)
     assert spread_is(text.embedding_projection.weight, 64**-0.5)
     assert spread_is(text.text_projection, WIDTH**-0.5)
-    for block in text.transformer.blocks:
+    for block in text.blocks:
         assert spread_is(block.attn.in_proj_weight, WIDTH**-0.5)
         assert spread_is(block.attn.out_proj.weight, WIDTH**-0.5 * (2 * LAYERS) ** -0.5)
         assert spread_is(block.mlp.c_fc.weight, (2 * WIDTH) ** -0.5)
@@ -63,11 +71,11 @@ def test_the_text_tower_starts_as_the_paper_says(vit: ImageModel) -> None:
         assert not block.attn.out_proj.bias.any()
 
 
-def test_the_vision_transformer_starts_as_the_original_does(vit: ImageModel) -> None:
-    visual = vit.visual
+def test_the_vision_transformer_starts_as_the_original_does(vit: CLIP) -> None:
+    visual = vision_transformer_of(vit)
     for value in (visual.class_embedding, visual.positional_embedding, visual.proj):
         assert spread_is(value, WIDTH**-0.5)
-    for block in visual.transformer.blocks:  # PyTorch's own, as in the original
+    for block in visual.blocks:  # PyTorch's own, as in the original
         assert spread_is(block.attn.in_proj_weight, math.sqrt(2 / (WIDTH + 3 * WIDTH)))  # Glorot's
         assert spread_is(block.attn.out_proj.weight, (3 * WIDTH) ** -0.5)
         assert spread_is(block.mlp.c_fc.weight, (3 * WIDTH) ** -0.5)
@@ -76,19 +84,20 @@ def test_the_vision_transformer_starts_as_the_original_does(vit: ImageModel) -> 
         assert not block.attn.out_proj.bias.any()
 
 
-def test_each_residual_block_starts_as_its_shortcut(resnet: ImageModel) -> None:
+def test_each_residual_block_starts_as_its_shortcut(resnet: CLIP) -> None:
     for name, value in resnet.visual.named_parameters():
         if name.endswith("bn3.weight") and name.startswith("layer"):
             assert not value.any(), name
         elif "bn" in name:
             assert torch.equal(value, torch.full_like(value, name.endswith("weight"))), name
-    block = resnet.visual.layer1[0]
+    block = resnet_of(resnet).blocks[0]
+    assert block.downsample is not None
     x = torch.randn(2, 8, 4, 4)
     torch.testing.assert_close(block(x), block.downsample(x).relu())
 
 
-def test_the_attention_pool_and_the_bag_of_words_start_as_the_paper_says(resnet: ImageModel) -> None:
-    pool = resnet.visual.attnpool
+def test_the_attention_pool_and_the_bag_of_words_start_as_the_paper_says(resnet: CLIP) -> None:
+    pool = resnet_of(resnet).attnpool
     for projection in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj):
         assert spread_is(projection.weight, 256**-0.5)
     assert spread_is(pool.positional_embedding, 256**-0.5)
@@ -96,7 +105,7 @@ def test_the_attention_pool_and_the_bag_of_words_start_as_the_paper_says(resnet:
     assert spread_is(resnet.text.text_projection, WIDTH**-0.5)
 
 
-def test_the_temperature_starts_at_0_07_and_is_kept_from_going_below_0_01(vit: ImageModel) -> None:
+def test_the_temperature_starts_at_0_07_and_is_kept_from_going_below_0_01(vit: CLIP) -> None:
     assert vit.logit_scale.shape == ()
     assert vit.logit_scale.exp().item() == pytest.approx(1 / 0.07)
     vit.clamp_logit_scale()

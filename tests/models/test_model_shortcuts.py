@@ -1,7 +1,5 @@
 """What the towers leave out changes nothing: padding, repetitions, and all but one token of the last block."""
 
-from typing import cast
-
 import pytest
 import torch
 from torch import Tensor
@@ -10,8 +8,15 @@ from diptych.models import vision_transformer
 from diptych.models.architectures import TextTransformer as TextTransformerSize
 from diptych.models.layers.text_packing import pack
 from diptych.models.text_transformer import TextTransformer
-from diptych.models.vision_transformer import VisionTransformer
-from tests.models.small_models import CONTEXT, VOCABULARY, random_texts, small_model
+from tests.models.small_models import (
+    CONTEXT,
+    VOCABULARY,
+    random_texts,
+    resnet_of,
+    small_model,
+    text_transformer_of,
+    vision_transformer_of,
+)
 
 TRANSFORMERS = ["transformer", "sinusoidal", "narrow-embedding"]
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
@@ -19,7 +24,7 @@ LENGTHS = [7, 2, 9, 3, 7, 5, 4]
 
 
 def text_transformer(kind: str, dtype: torch.dtype) -> TextTransformer:
-    return cast(TextTransformer, small_model(text=kind, dtype=dtype).text)
+    return text_transformer_of(small_model(text=kind, dtype=dtype))
 
 
 def whole_run(tower: TextTransformer, tokens: Tensor) -> Tensor:
@@ -140,7 +145,10 @@ def test_the_pooled_image_token_equals_the_first_of_all_tokens(dtype: torch.dtyp
     with torch.set_grad_enabled(gradients):
         expected = model.image_tokens(pixels)[:, 0]
         assert error(model.image_features(pixels), expected) <= TOLERANCE[dtype]
-        assert error(model.encode_image(pixels), expected @ model.visual.proj) <= TOLERANCE[dtype]
+        assert (
+            error(model.encode_image(pixels), expected @ vision_transformer_of(model).proj)
+            <= TOLERANCE[dtype]
+        )
 
 
 @pytest.mark.parametrize("tokens_at_once", [1, 40, 1024])
@@ -168,7 +176,7 @@ def test_exported_towers_hold_for_other_batches_and_longer_texts() -> None:
 
 
 def test_gradients_of_the_pooled_image_token_equal_those_of_the_whole_block() -> None:
-    tower = cast(VisionTransformer, small_model().visual)
+    tower = vision_transformer_of(small_model())
     pixels = torch.randn(3, 3, 32, 32, dtype=torch.float64)
     direction = torch.randn(3, 24, dtype=torch.float64)
     gradients = []
@@ -187,4 +195,4 @@ def test_the_pooled_query_of_a_resnet_equals_the_first_of_all_queries(kind: str)
     pixels = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     expected = model.image_tokens(pixels)[:, 0]
     assert error(model.image_features(pixels), expected) <= 1e-12
-    assert error(model.encode_image(pixels), model.visual.attnpool.c_proj(expected)) <= 1e-12
+    assert error(model.encode_image(pixels), resnet_of(model).attnpool.c_proj(expected)) <= 1e-12

@@ -1,7 +1,6 @@
 """Which patches stay, and that the tower sees these and no others."""
 
 import itertools
-from typing import cast
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from diptych.errors import SettingsError
 from diptych.models.layers.patch_dropout import kept_patches, splitmix64
 from diptych.models.vision_transformer import VisionTransformer
-from tests.models.small_models import small_model
+from tests.models.small_models import small_model, vision_transformer_of
 
 
 def slow_splitmix64(number: int) -> int:
@@ -31,7 +30,8 @@ def slow_tower(tower: VisionTransformer, pixels: Tensor, kept: Tensor) -> Tensor
         tokens += [image[n] + tower.positional_embedding[n + 1] for n in numbers.tolist()]
         rows.append(torch.stack(tokens))
     x = tower.ln_pre(torch.stack(rows))
-    return tower.ln_post(tower.transformer(x)[:, 0]) @ tower.proj
+    pooled: Tensor = tower.ln_post(tower.transformer(x)[:, 0])
+    return pooled @ tower.proj
 
 
 def test_the_hash_is_splitmix64() -> None:
@@ -93,7 +93,7 @@ def test_a_share_that_leaves_nothing_is_refused(share: float) -> None:
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
 def test_kept_patches_equal_a_slow_lookup_in_features_and_gradients(share: float) -> None:
     model = small_model()
-    tower = cast(VisionTransformer, model.visual)
+    tower = vision_transformer_of(model)
     pixels = torch.randn(5, 3, 32, 32, dtype=torch.float64)
     kept = kept_patches(torch.arange(5), tower.patches, share)
     direction = torch.randn(5, 24, dtype=torch.float64)
@@ -128,7 +128,7 @@ def test_without_dropout_every_patch_is_seen_in_its_place(
     gradients: bool, layout: torch.memory_format
 ) -> None:
     model = small_model()
-    model.visual.to(memory_format=layout)
+    model.visual.to(memory_format=layout)  # type: ignore[call-overload]
     pixels = torch.randn(3, 3, 32, 32, dtype=torch.float64).contiguous(memory_format=layout)
     kept = kept_patches(torch.arange(3), 16, 0.0)
     with torch.set_grad_enabled(gradients):

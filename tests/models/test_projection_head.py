@@ -33,8 +33,9 @@ def head(layers: int = 3) -> ProjectionHead:
     return made
 
 
-def linears(made: ProjectionHead) -> list[nn.Module]:
-    return [*made.hidden.linears, made.linear]
+def linears(made: ProjectionHead) -> list[nn.Linear]:
+    found = [*made.hidden.linears, made.linear]
+    return [layer for layer in found if isinstance(layer, nn.Linear)]
 
 
 def norms(made: ProjectionHead) -> list[nn.Module]:

@@ -32,13 +32,12 @@ def original(openai_model: Any, architecture: Architecture) -> torch.nn.Module:
     """The same architecture in OpenAI's code."""
     image, text = architecture.image, architecture.text
     assert isinstance(text, TextTransformer)
-    is_vit = isinstance(image, VisionTransformer)
     model: torch.nn.Module = openai_model.CLIP(
         embed_dim=architecture.embed_dim,
         image_resolution=image.resolution,
         vision_layers=image.layers,
         vision_width=image.width,
-        vision_patch_size=image.patch if is_vit else None,
+        vision_patch_size=image.patch if isinstance(image, VisionTransformer) else None,
         context_length=text.context_length,
         vocab_size=text.vocab_size,
         transformer_width=text.width,

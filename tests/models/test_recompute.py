@@ -1,7 +1,5 @@
 """Recomputed blocks give the gradients of kept ones, in less memory."""
 
-from typing import cast
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,8 +9,7 @@ from diptych.models.image_model import ImageModel
 from diptych.models.layers.batch_statistics import frozen_running_statistics
 from diptych.models.layers.blocks import set_recompute
 from diptych.models.layers.patch_dropout import kept_patches
-from diptych.models.modified_resnet import ModifiedResNet
-from tests.models.small_models import random_texts, small_model
+from tests.models.small_models import random_texts, resnet_of, small_model
 
 RESNETS = ["resnet", "resnet-stem-stride-2"]
 SIDES = {"vit": 32, "resnet": 64, "resnet-stem-stride-2": 64}
@@ -126,7 +123,7 @@ def test_running_statistics_move_once_when_blocks_are_recomputed(image: str) -> 
 
 def test_plain_checkpointing_moves_the_statistics_twice() -> None:
     """The broken twin of the test above: what would happen without `frozen_running_statistics`."""
-    block = cast(ModifiedResNet, small_model("resnet").visual).blocks[0].train()
+    block = resnet_of(small_model("resnet")).blocks[0].train()
     x = torch.randn(2, 8, 16, 16, dtype=torch.float64, requires_grad=True)
     checkpoint(block, x, use_reentrant=False).sum().backward()
     counted = block.bn1.num_batches_tracked
@@ -135,15 +132,18 @@ def test_plain_checkpointing_moves_the_statistics_twice() -> None:
 
 
 def test_frozen_statistics_change_what_is_kept_and_not_what_is_computed() -> None:
-    norm = nn.Sequential(nn.BatchNorm2d(3)).double()
+    inner = nn.BatchNorm2d(3)
+    norm = nn.Sequential(inner).double()
     x = torch.randn(4, 3, 5, 5, dtype=torch.float64)
     before = {name: value.clone() for name, value in norm.state_dict().items()}
     with frozen_running_statistics(norm):
         frozen = norm(x)
     assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
     assert torch.equal(frozen, norm(x))
-    assert int(norm[0].num_batches_tracked) == 1
-    assert not torch.equal(norm[0].running_mean, before["0.running_mean"])
+    assert inner.num_batches_tracked is not None
+    assert inner.num_batches_tracked == 1
+    assert inner.running_mean is not None
+    assert not torch.equal(inner.running_mean, before["0.running_mean"])
 
 
 def test_frozen_statistics_thaw_after_an_error_and_inside_one_another() -> None:

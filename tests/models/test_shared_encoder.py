@@ -2,18 +2,19 @@
 
 import pytest
 import torch
+from torch import nn
 
 from diptych.errors import SettingsError
 from diptych.models.architectures import Architecture, SharedEncoder, VisionTransformer
 from diptych.models.building import build_model
-from diptych.models.image_model import ImageModel
+from diptych.models.shared import SharedModel
 from diptych.models.shared_encoder import SharedEncoder as Encoder
 from tests.models.small_models import CONTEXT, VOCABULARY, random_texts
 
 
-def model_of(bands: int = 6) -> ImageModel:
+def model_of(bands: int = 6) -> SharedModel:
     torch.manual_seed(0)
-    return build_model(
+    model = build_model(
         Architecture(
             embed_dim=10,
             image=VisionTransformer(resolution=32, patch=16, width=16, layers=1, heads=2),
@@ -28,6 +29,8 @@ def model_of(bands: int = 6) -> ImageModel:
             ),
         )
     ).double()
+    assert isinstance(model, SharedModel)
+    return model
 
 
 def test_padding_changes_nothing_and_every_word_does() -> None:
@@ -45,7 +48,6 @@ def test_padding_changes_nothing_and_every_word_does() -> None:
 
 def test_all_modalities_go_through_the_same_layers_to_where_they_meet() -> None:
     model = model_of()
-    assert isinstance(model.text, Encoder)
     pixels, tokens, sounds = torch.randn(2, 3, 32, 32), random_texts([4, 6]), torch.rand(2, 9, 6)
     meeting = [model.encode_image(pixels), model.encode_text(tokens), model.text.encode_sound(sounds)]
     assert [tuple(each.shape) for each in meeting] == [(2, 10)] * 3
@@ -53,15 +55,15 @@ def test_all_modalities_go_through_the_same_layers_to_where_they_meet() -> None:
     assert [layer.shape[1] for layer in layers] == [12, 10, 5]
     assert torch.equal(layers[1], meeting[0])
     assert all((layer >= 0).all() for layer in layers[:-1])
-    sum(each.sum() for each in meeting).backward()
-    first = model.text.shared[0].weight.grad
-    assert first is not None
-    assert first.any()
+    torch.cat(meeting).sum().backward()
+    first = model.text.shared[0]
+    assert isinstance(first, nn.Linear)
+    assert first.weight.grad is not None
+    assert first.weight.grad.any()
 
 
 def test_a_model_without_sounds_says_so() -> None:
     model = model_of(bands=0)
-    assert isinstance(model.text, Encoder)
     with pytest.raises(SettingsError, match="sound_bands"):
         model.text.encode_sound(torch.rand(1, 9, 6))
 

@@ -1,7 +1,6 @@
 """Prompts that begin alike: every beginning is computed once, and sees its own past alone."""
 
 from dataclasses import replace
-from typing import cast
 
 import pytest
 import torch
@@ -9,8 +8,14 @@ from torch import Tensor
 
 from diptych.models import text_transformer
 from diptych.models.layers.text_packing import Packing, order_of_batches, pack
-from diptych.models.text_transformer import TextTransformer
-from tests.models.small_models import CONTEXT, TEXT_TOWERS, VOCABULARY, random_texts, small_model
+from tests.models.small_models import (
+    CONTEXT,
+    TEXT_TOWERS,
+    VOCABULARY,
+    random_texts,
+    small_model,
+    text_transformer_of,
+)
 
 START, END = VOCABULARY - 2, VOCABULARY - 1
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
@@ -106,7 +111,7 @@ def test_a_row_that_sees_its_neighbours_is_noticed(kind: str, monkeypatch: pytes
         packing = pack(tokens)
         return replace(packing, seen=packing.keys[:, None] <= packing.queries[:, :, None])
 
-    tower = cast(TextTransformer, small_model(text=kind).text)
+    tower = text_transformer_of(small_model(text=kind))
     expected = one_by_one(tower, prompts())
     monkeypatch.setattr(text_transformer, "pack", leaky)
     with torch.inference_mode():
