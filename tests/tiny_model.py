@@ -5,12 +5,12 @@ import torch
 from diptych.data.images.transforms import Preprocess
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
 from diptych.models.building import build_model
-from diptych.models.image_model import ImageModel
+from diptych.models.clip import CLIP
 
 RESOLUTION = 16
 
 
-def random_clip() -> ImageModel:
+def random_clip() -> CLIP:
     """Random weights, the same at every call: 16 pixels a side, 24 dimensions, the real vocabulary."""
     torch.manual_seed(0)
     architecture = Architecture(
@@ -18,7 +18,9 @@ def random_clip() -> ImageModel:
         image=VisionTransformer(resolution=RESOLUTION, patch=8, width=32, layers=2, heads=2),
         text=TextTransformer(width=32, layers=2, heads=2),
     )
-    return build_model(architecture).eval()
+    model = build_model(architecture).eval()
+    assert isinstance(model, CLIP)
+    return model
 
 
 def preprocessing() -> Preprocess:

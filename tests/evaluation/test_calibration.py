@@ -1,5 +1,6 @@
 """Temperature and threshold against scipy, a search over every threshold, and data with known answers."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -145,11 +146,18 @@ def test_calibration_agrees_with_classify_and_with_evaluation(
     found = calibrate(
         tiny_clip, tiny_preprocess, source, model_name="tiny", none_of_these=open_source(others)
     )
-    options = {"temperature": found.temperature, "threshold": found.threshold}
+    classify_cooled = functools.partial(
+        classify,
+        tiny_clip,
+        tiny_preprocess,
+        labels=found.label_set,
+        temperature=found.temperature,
+        threshold=found.threshold,
+    )
     files = [source[position].image for position in range(len(source))]
-    labels = [source[position].label for position in range(len(source))]
+    labels = [source[position].label or "" for position in range(len(source))]
     plain = classify(tiny_clip, tiny_preprocess, files, found.label_set)
-    cooled = classify(tiny_clip, tiny_preprocess, files, found.label_set, **options)
+    cooled = classify_cooled(files)
     for before, after in zip(plain, cooled, strict=True):
         assert [guess["label"] for guess in before["predictions"]] == [
             guess["label"] for guess in after["predictions"]
@@ -160,12 +168,13 @@ def test_calibration_agrees_with_classify_and_with_evaluation(
         assert "none_of_these" not in before
         assert after["none_of_these"] == (after["predictions"][0]["similarity"] < found.threshold)
     assert np.mean([not answer["none_of_these"] for answer in cooled]) == found.measured["kept"]
-    elsewhere = classify(tiny_clip, tiny_preprocess, sorted(others.glob("*.png")), found.label_set, **options)
+    elsewhere = classify_cooled(sorted(others.glob("*.png")))
     assert np.mean([answer["none_of_these"] for answer in elsewhere]) == found.measured["turned_away"]
     assert (found.measured["count"], found.measured["none_count"]) == (24, 10)
     right = [answer["predictions"][0]["label"] == label for answer, label in zip(cooled, labels, strict=True)]
     kept = [hit for hit, answer in zip(right, cooled, strict=True) if not answer["none_of_these"]]
-    assert (found.measured["top1"], found.measured["top1_kept"]) == (np.mean(right), np.mean(kept))
+    assert found.measured["top1"] == np.mean(right)
+    assert found.measured["top1_kept"] == np.mean(kept)
     by_label = [{guess["label"]: guess["probability"] for guess in answer["predictions"]} for answer in plain]
     expected = -np.mean([np.log(row[label]) for row, label in zip(by_label, labels, strict=True)])
     assert found.measured["log_loss_before"] == pytest.approx(expected, abs=1e-5)
@@ -181,13 +190,13 @@ def test_calibration_agrees_with_classify_and_with_evaluation(
 def test_without_other_pictures_the_threshold_keeps_the_share_that_was_asked_for(
     tiny_clip: ImageModel, tiny_preprocess: Preprocess, animals: Path, others: Path
 ) -> None:
-    options = {"model_name": "tiny", "keep": 0.75}
-    alone = calibrate(tiny_clip, tiny_preprocess, open_source(animals), **options)
+    calibrate_animals = functools.partial(
+        calibrate, tiny_clip, tiny_preprocess, open_source(animals), model_name="tiny", keep=0.75
+    )
+    alone = calibrate_animals()
     assert alone.measured["kept"] == 0.75
     assert "turned_away" not in alone.measured
-    beside = calibrate(
-        tiny_clip, tiny_preprocess, open_source(animals), none_of_these=open_source(others), **options
-    )
+    beside = calibrate_animals(none_of_these=open_source(others))
     assert beside.threshold == alone.threshold
     assert {"turned_away", "none_roc_auc", "none_count"} <= beside.measured.keys()
 

@@ -162,8 +162,10 @@ def test_a_datasets_own_metric_is_the_one_that_is_tested() -> None:
 
 def test_the_order_of_examples_and_of_classes_does_not_matter() -> None:
     first, second = report([0, 1, 0, 0, 0, 2]), report([0, 2, 2, 0, 1, 2])
-    assert second.outcomes is not None
     outcomes = second.outcomes
+    assert outcomes is not None
+    assert outcomes.target is not None
+    assert outcomes.predicted is not None
     turned = np.array([2, 1, 0])
     shuffled = replace(
         second,

@@ -14,7 +14,7 @@ ROWS = slice(3, 11)
 TARGET = torch.arange(COUNT) % CLASSES
 RELEVANT = torch.arange(COUNT * CLASSES).reshape(COUNT, CLASSES) % 3 == 0
 JUDGED = torch.arange(COUNT * CLASSES).reshape(COUNT, CLASSES) % 5 > 0
-LIKELIHOODS = [OneOf(TARGET, CLASSES), AnyOf(RELEVANT, JUDGED)]
+LIKELIHOODS: list[Likelihood] = [OneOf(TARGET, CLASSES), AnyOf(RELEVANT, JUDGED)]
 
 
 def plain(likelihood: Likelihood, logits: Tensor) -> Tensor:

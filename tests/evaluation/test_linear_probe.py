@@ -131,6 +131,7 @@ def test_metrics_of_the_final_fit_equal_scikit_learns() -> None:
     assert low < top1 < high
     assert report.scores.chance["top1"] == 0.1
     assert report.outcomes.keys == test.keys
+    assert report.outcomes.probability is not None
     np.testing.assert_allclose(
         report.outcomes.probability, reference.predict_proba(test.features).max(axis=1), atol=1e-3
     )
@@ -293,7 +294,7 @@ def test_several_classes_an_image_are_measured_by_the_11_point_map() -> None:
 def test_several_classes_an_image_are_read_from_metadata(
     tiny_clip: ImageModel, tiny_preprocess: Preprocess, tmp_path: Path
 ) -> None:
-    records = [
+    records: list[dict[str, object]] = [
         {"labels": ["cat", "dog"]},
         {"labels": "dog", "difficult": ["cat"]},
         {"labels": []},

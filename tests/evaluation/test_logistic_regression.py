@@ -24,6 +24,9 @@ COEFFICIENTS = 1e-3
 RANGE = [10.0**power for power in range(-6, 7, 2)]  # of the sweep
 
 
+Values = torch.Tensor | np.ndarray
+
+
 def digits(classes: int = 10) -> tuple[torch.Tensor, torch.Tensor]:
     """Pixels 0..16 of 8 x 8 digits (n, 64), of which some never vary, and their classes (n,)."""
     found = load_digits()
@@ -32,7 +35,7 @@ def digits(classes: int = 10) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def reference(
-    features: np.ndarray, target: np.ndarray, inverse_strength: float, solver: str = "newton-cholesky"
+    features: Values, target: Values, inverse_strength: float, solver: str = "newton-cholesky"
 ) -> ReferenceRegression:
     """scikit-learn's minimum; its Newton steps come nearer to it than its L-BFGS does in any time."""
     # Of the plain gradient, whose two parts are as small as the penalty: at 1e-10 and C = 1e6 it stops 0.3 % off.
@@ -41,16 +44,16 @@ def reference(
     return model.fit(np.asarray(features, np.float64), target)
 
 
-def assert_near(found: torch.Tensor, expected: np.ndarray) -> None:
+def assert_near(found: Values, expected: np.ndarray) -> None:
     """Equal to within `COEFFICIENTS` of the largest coefficient."""
     largest = float(np.abs(expected).max())
     np.testing.assert_allclose(found, expected, atol=COEFFICIENTS * largest, rtol=0)
 
 
-def centred(values: torch.Tensor | np.ndarray) -> np.ndarray:
+def centred(values: Values) -> np.ndarray:
     """Without what all classes have in common, which probabilities do not depend on."""
     rows = np.asarray(values)
-    return rows - rows.mean(axis=0)
+    return np.asarray(rows - rows.mean(axis=0))
 
 
 @pytest.mark.parametrize("inverse_strength", RANGE)

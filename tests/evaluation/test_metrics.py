@@ -9,6 +9,7 @@ from scipy import stats
 from sklearn import metrics as sklearn
 
 from diptych.evaluation.metrics import (
+    Floats,
     average_precisions,
     bootstrap_interval,
     chance_within,
@@ -26,9 +27,10 @@ from diptych.evaluation.metrics import (
 )
 
 
-def unit(generator: np.random.Generator, rows: int, dim: int = 8) -> np.ndarray:
+def unit(generator: np.random.Generator, rows: int, dim: int = 8) -> Floats:
     vectors = generator.normal(size=(rows, dim)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
 
 
 def slow_rank(scores: np.ndarray, relevant: list[int]) -> int:
@@ -56,7 +58,7 @@ def test_ranks_equal_a_sorted_list_walked_down(chunk: int) -> None:
 
 
 def test_a_model_that_says_the_same_of_everything_gets_no_credit() -> None:
-    same = np.ones((50, 4), np.float32) / 2
+    same = np.full((50, 4), 0.5, np.float32)
     ranks, tied = first_relevant(same, same, [[row] for row in range(50)])
     assert share_within(ranks, 1) == 1 / 50
     assert ranks.tolist() == list(range(50))

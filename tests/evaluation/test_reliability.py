@@ -1,5 +1,7 @@
 """Reliability curves beside slow loops, scikit-learn, and answers whose calibration is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
@@ -56,10 +58,10 @@ def test_a_curve_of_equal_widths_is_scikit_learns() -> None:
 def test_a_hand_worked_curve() -> None:
     probability = np.array([0.5, 0.5, 0.9, 0.9], np.float32)
     curve = bins_of_equal_width(probability, np.array([True, False, True, False]), 2)
-    assert curve == [
-        Bin(0.0, 0.5, 2, 0.5, 0.5),
-        Bin(0.5, 1.0, 2, pytest.approx(0.9, abs=1e-6), 0.5),
-    ]
+    lower, upper = curve
+    assert lower == Bin(0.0, 0.5, 2, 0.5, 0.5)
+    assert upper.confidence == pytest.approx(0.9, abs=1e-6)
+    assert replace(upper, confidence=0.9) == Bin(0.5, 1.0, 2, 0.9, 0.5)
     assert expected_calibration_error(curve) == pytest.approx(0.2, abs=1e-6)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import platformdirs
 import pyarrow
 import pytest
 from PIL import Image
@@ -17,7 +18,6 @@ from pyarrow import parquet
 import diptych
 from diptych.data import Example, Source, open_source
 from diptych.data.images.transforms import Preprocess
-from diptych.data.sources import shards
 from diptych.evaluation import retrieval
 from diptych.evaluation.comparison import compare
 from diptych.evaluation.metrics import wilson
@@ -39,7 +39,7 @@ Rows = Sequence[tuple[Path, tuple[str, ...]]]
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(shards.platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, tupl
     """Bundled drawings with three captions each, as files."""
     folder = tmp_path_factory.mktemp("drawings")
     source = open_source("sample:test")
-    found = []
+    found: list[tuple[Path, tuple[str, ...]]] = []
     for position in range(DRAWINGS):
         example = source[position]
         path = folder / f"{position}.webp"

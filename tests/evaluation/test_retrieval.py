@@ -1,5 +1,6 @@
 """Retrieval against a slow loop, with several captions an image and captions that images share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import open_source
 from diptych.embed.encode import embed_images, embed_texts
 from diptych.errors import DataError, TextError
+from diptych.evaluation.metrics import Floats
 from diptych.evaluation.retrieval import evaluate_retrieval, rank_both, relevant_rows, retrieval_scores
 from diptych.models.image_model import ImageModel
 
@@ -23,12 +25,15 @@ CAPTIONS = (
 )
 
 
-def unit(generator: np.random.Generator, rows: int) -> np.ndarray:
+def unit(generator: np.random.Generator, rows: int) -> Floats:
     vectors = generator.normal(size=(rows, 6)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
 
 
-def slow_metrics(images: np.ndarray, texts: np.ndarray, captions: tuple) -> dict[str, float]:
+def slow_metrics(
+    images: np.ndarray, texts: np.ndarray, captions: Sequence[Sequence[str]]
+) -> dict[str, float]:
     """Each query on its own: sort the gallery, find the first that is right by comparing captions."""
     flat = [(owner, text) for owner, of_one in enumerate(captions) for text in of_one]
     ranks: dict[str, list[int]] = {"image_to_text": [], "text_to_image": []}
@@ -42,10 +47,10 @@ def slow_metrics(images: np.ndarray, texts: np.ndarray, captions: tuple) -> dict
         ranks["text_to_image"].append(
             next(rank for rank, image in enumerate(order, 1) if text in captions[image])
         )
-    metrics = {}
+    metrics: dict[str, float] = {}
     for name, places in ranks.items():
-        metrics |= {f"{name}_r{k}": np.mean([place <= k for place in places]) for k in (1, 5, 10)}
-        metrics[f"{name}_median_rank"] = np.median(places)
+        metrics |= {f"{name}_r{k}": float(np.mean([place <= k for place in places])) for k in (1, 5, 10)}
+        metrics[f"{name}_median_rank"] = float(np.median(places))
     return metrics
 
 
@@ -91,7 +96,7 @@ def test_chance_is_what_random_vectors_score() -> None:
 
 
 def test_a_collapsed_model_scores_at_chance_and_says_that_all_is_tied() -> None:
-    same = np.ones((40, 4), np.float32) / 2
+    same = np.full((40, 4), 0.5, np.float32)
     pairs = [[row] for row in range(40)]
     scores = retrieval_scores(rank_both(same, same, pairs, pairs))
     assert scores.metrics["image_to_text_r1"] == scores.metrics["text_to_image_r1"] == 1 / 40

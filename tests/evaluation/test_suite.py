@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -257,8 +257,10 @@ def test_a_write_that_is_cut_at_any_point_leaves_the_old_or_the_new_result(
         write_result(folder, old)
         calls = iter(range(1000))
 
-        def dying(call, calls=calls, last=last):  # type: ignore[no-untyped-def]
-            def guarded(*arguments, **options):  # type: ignore[no-untyped-def]
+        def dying(
+            call: Callable[..., object], calls: Iterator[int] = calls, last: int = last
+        ) -> Callable[..., object]:
+            def guarded(*arguments: object, **options: object) -> object:
                 if next(calls) >= last:
                     raise KeyboardInterrupt
                 return call(*arguments, **options)

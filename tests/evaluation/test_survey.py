@@ -8,6 +8,7 @@ import pytest
 from diptych.data.sources.opening import open_source
 from diptych.errors import DataError
 from diptych.evaluation.survey import EmbeddedRows, embed_rows, encoded_rows, feature_rows
+from diptych.models.vision_transformer import VisionTransformer
 from tests.processes import run_processes
 from tests.tiny_model import preprocessing, random_clip
 
@@ -102,6 +103,7 @@ def test_what_fails_in_one_process_fails_in_all_and_the_next_task_goes_on(folder
 def test_features_are_those_before_the_projection(folder: Path) -> None:
     model, preprocess, source = random_clip(), preprocessing(), open_source(folder)
     features = feature_rows(model, preprocess, source, [0, 1], batch_size=2, progress=None)
+    assert isinstance(model.visual, VisionTransformer)
     unit = features.vectors @ model.visual.proj.detach().numpy()
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     np.testing.assert_allclose(unit, _rows(folder, [0, 1]).vectors, atol=1e-5)

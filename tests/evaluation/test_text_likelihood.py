@@ -24,7 +24,9 @@ from diptych.models.architectures import (
 )
 from diptych.models.building import build_model
 from diptych.models.capabilities import PredictsTexts
+from diptych.models.heads.captioner import Captioner as CaptionSide
 from diptych.models.heads.captioner import CellTower
+from diptych.models.heads.word_predictor import WordPredictor as WordSide
 from diptych.models.image_model import ImageModel
 from diptych.tokenizer import tokenize
 from diptych.weights.half_precision import to_half
@@ -40,7 +42,7 @@ KNOWN = tuple(
         }
     )
 )
-SIDES = {
+SIDES: dict[str, Captioner | WordPredictor | BagOfWords | TextTransformer] = {
     "captioner": Captioner(decoder_layers=1, reads="both", heads=2, context_length=16, known=KNOWN),
     "word-predictor": WordPredictor(word_loss="softmax", context_length=16, known=KNOWN),
     "masked": Captioner(decoder_layers=1, reads="masked", heads=2, context_length=16, known=KNOWN),
@@ -78,15 +80,17 @@ def predictor_of(model: ImageModel) -> PredictsTexts:
 
 def one_by_one(model: ImageModel, pixels: torch.Tensor, text: str) -> tuple[float, float]:
     """log p of one text for one image by the definition: the mean, and the whole."""
-    ids = model.text.words.rows_of(tokenize([text]))[0]  # type: ignore[union-attr]
-    ids = ids[: int(ids.argmax()) + 1].tolist()
-    if isinstance(SIDES["word-predictor"], type(model.architecture.text)):
-        chances = model.text(model.visual(pixels[None]))[0]
+    side = model.text
+    assert isinstance(side, CaptionSide | WordSide)
+    row = side.words.rows_of(tokenize([text]))[0]
+    ids = row[: int(row.argmax()) + 1].tolist()
+    if isinstance(side, WordSide):
+        chances = side(model.visual(pixels[None]))[0]
         found = [chances[word].item() for word in set(ids[1:-1])]
         return sum(found) / len(found), sum(found)
     cells = CellTower(model.visual)(pixels[None])[0]
     found = [
-        model.text.next_word(cells, torch.tensor([ids[:place]]))[0, ids[place]].item()  # type: ignore[operator,union-attr]
+        side.next_word(cells, torch.tensor([ids[:place]]))[0, ids[place]].item()
         for place in range(1, len(ids))
     ]
     return sum(found) / len(found), sum(found)

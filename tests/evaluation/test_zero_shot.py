@@ -1,5 +1,6 @@
 """Zero-shot classification against a loop that does one image and one prompt at a time."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from diptych.data.images.transforms import Preprocess
 from diptych.data.sources.opening import open_source
 from diptych.embed.encode import embed_images, embed_texts
 from diptych.errors import DataError, SettingsError
+from diptych.evaluation.tasks import Headline
 from diptych.evaluation.zero_shot import classification
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.classification import classifier, evaluate_zero_shot
@@ -52,7 +54,8 @@ def captioned(tmp_path: Path) -> Path:
 def encode_one(model: ImageModel, text: str) -> torch.Tensor:
     with torch.inference_mode():
         row = model.encode_text(tokenize(text))[0]
-    return row / row.norm()
+    unit: torch.Tensor = row / row.norm()
+    return unit
 
 
 def test_classifier_is_the_mean_of_unit_vectors_at_unit_length(tiny_clip: ImageModel) -> None:
@@ -90,15 +93,17 @@ def test_metrics_equal_a_slow_loop(
     tiny_clip: ImageModel, tiny_preprocess: Preprocess, class_folders: Path
 ) -> None:
     source = open_source(class_folders)
-    done = []
+    done: list[int] = []
     report = evaluate_zero_shot(
         tiny_clip, tiny_preprocess, source, model_name="tiny", templates=["a {}"], progress=done.append
     )
     names = sorted(CLASSES)
     texts = torch.stack([encode_one(tiny_clip, f"a {name.replace('_', ' ')}") for name in names])
-    hits1, hits5, per_class = [], [], {name: [] for name in names}
+    hits1, hits5 = [], []
+    per_class: dict[str, list[bool]] = {name: [] for name in names}
     for position in range(len(source)):
         example = source[position]
+        assert example.label is not None
         with torch.inference_mode():
             image = tiny_clip.encode_image(tiny_preprocess(example.image)[None])[0]
         order = (texts @ (image / image.norm())).argsort(descending=True).tolist()
@@ -134,8 +139,15 @@ def test_groups_are_measured_on_their_own(
 ) -> None:
     source = open_source(captioned)
     labels = LabelSet.of([f"class {number}" for number in range(4)])
-    options = {"model_name": "tiny", "label_from": "caption", "labels": labels}
-    report = evaluate_zero_shot(tiny_clip, tiny_preprocess, source, group_by="vendor", **options)
+    report = evaluate_zero_shot(
+        tiny_clip,
+        tiny_preprocess,
+        source,
+        model_name="tiny",
+        label_from="caption",
+        labels=labels,
+        group_by="vendor",
+    )
     assert {name: scores.count for name, scores in report.groups.items()} == {"a": 4, "b": 4}
     top1 = [scores.metrics["top1"] for scores in report.groups.values()]
     assert report.scores.metrics["top1"] == pytest.approx(np.mean(top1))
@@ -191,6 +203,9 @@ def test_outcomes_are_what_the_metrics_are_the_mean_of(
     )
     outcomes, metrics = report.outcomes, report.scores.metrics
     assert outcomes is not None
+    assert outcomes.predicted is not None
+    assert outcomes.probability is not None
+    assert outcomes.target is not None
     assert outcomes.scores.keys() == {"top1", "top5", "mean_top1_top5"}
     for name, values in outcomes.scores.items():
         assert values.shape == (27,)
@@ -214,7 +229,7 @@ def test_outcomes_are_what_the_metrics_are_the_mean_of(
 
 @pytest.mark.parametrize("headline", ["top1", "mean_per_class", "mean_top1_top5"])
 def test_the_headline_metric_stands_first(
-    tiny_clip: ImageModel, tiny_preprocess: Preprocess, class_folders: Path, headline: str
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, class_folders: Path, headline: Headline
 ) -> None:
     report = evaluate_zero_shot(
         tiny_clip, tiny_preprocess, open_source(class_folders), model_name="tiny", headline=headline
@@ -224,7 +239,7 @@ def test_the_headline_metric_stands_first(
 
 @pytest.mark.parametrize("headline", ["top1", "roc_auc"])
 def test_roc_auc_of_two_classes_equals_scikit_learn_on_the_difference_of_the_logits(
-    tiny_clip: ImageModel, tiny_preprocess: Preprocess, tmp_path: Path, headline: str
+    tiny_clip: ImageModel, tiny_preprocess: Preprocess, tmp_path: Path, headline: Headline
 ) -> None:
     for number in range(24):
         draw(tmp_path / "memes" / ("fine" if number % 3 else "hateful") / f"{number}.png", number)
@@ -247,17 +262,17 @@ def test_roc_auc_of_two_classes_equals_scikit_learn_on_the_difference_of_the_log
 def test_roc_auc_needs_two_classes_that_both_occur(
     tiny_clip: ImageModel, tiny_preprocess: Preprocess, class_folders: Path, tmp_path: Path
 ) -> None:
-    options = {"model_name": "tiny", "headline": "roc_auc"}
+    evaluate = functools.partial(
+        evaluate_zero_shot, tiny_clip, tiny_preprocess, model_name="tiny", headline="roc_auc"
+    )
     with pytest.raises(SettingsError, match="two classes, and there are 7"):
-        evaluate_zero_shot(tiny_clip, tiny_preprocess, open_source(class_folders), **options)
+        evaluate(open_source(class_folders))
     draw(tmp_path / "one" / "fine" / "1.png", 1)
     source = open_source(tmp_path / "one")
     with pytest.raises(DataError, match="every image has the label 'fine'"):
-        evaluate_zero_shot(
-            tiny_clip, tiny_preprocess, source, labels=LabelSet.of(["fine", "hateful"]), **options
-        )
+        evaluate(source, labels=LabelSet.of(["fine", "hateful"]))
     with pytest.raises(SettingsError, match="did you mean 'top1'"):
-        evaluate_zero_shot(tiny_clip, tiny_preprocess, source, model_name="tiny", headline="topl")
+        evaluate(source, headline="topl")  # type: ignore[arg-type]
 
 
 def test_classes_of_one_name_are_tied_and_the_first_one_wins(
@@ -273,6 +288,7 @@ def test_classes_of_one_name_are_tied_and_the_first_one_wins(
     assert report.scores.metrics["tied"] == 1
     assert report.scores.metrics["top1"] == report.scores.metrics["roc_auc"] == 0.5
     assert report.outcomes is not None
+    assert report.outcomes.predicted is not None
     assert set(report.outcomes.predicted.tolist()) == {0}
 
 
@@ -295,14 +311,19 @@ def test_a_built_classifier_takes_the_place_of_the_usual_one(
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [({"temperature": 0.0}, "temperature 0.0"), ({"threshold": 2.0}, "threshold 2.0: expected a cosine")],
+    ("temperature", "threshold", "message"),
+    [(0.0, None, "temperature 0.0"), (1.0, 2.0, "threshold 2.0: expected a cosine")],
 )
 def test_a_temperature_or_threshold_that_is_none_is_an_error(
-    tiny_clip: ImageModel, tiny_preprocess: Preprocess, options: dict[str, float], message: str
+    tiny_clip: ImageModel,
+    tiny_preprocess: Preprocess,
+    temperature: float,
+    threshold: float | None,
+    message: str,
 ) -> None:
+    labels = LabelSet.of(["cat", "dog"])
     with pytest.raises(SettingsError, match=message):
-        classify(tiny_clip, tiny_preprocess, [], LabelSet.of(["cat", "dog"]), **options)
+        classify(tiny_clip, tiny_preprocess, [], labels, temperature=temperature, threshold=threshold)
 
 
 def test_probabilities_are_the_models_own_softmax(
@@ -347,14 +368,14 @@ def test_templates_of_a_label_file_are_used_unless_others_are_asked_for(
     images = [next(class_folders.rglob("*.png"))]
     labels = LabelSet(("x", "y"), (("cat",), ("dog",)), ("a drawing of {}",))
 
-    def similarity(**options: object) -> list[float]:
-        (answer,) = classify(tiny_clip, tiny_preprocess, images, labels, **options)
+    def similarity(templates: list[str] | None) -> list[float]:
+        (answer,) = classify(tiny_clip, tiny_preprocess, images, labels, templates=templates)
         by_label = {prediction["label"]: prediction["similarity"] for prediction in answer["predictions"]}
         return [by_label["x"], by_label["y"]]
 
     with torch.inference_mode():
         image = tiny_clip.encode_image(tiny_preprocess(images[0])[None])[0]
     image = (image / image.norm()).numpy()
-    for template, options in (("a drawing of {}", {}), ("my {}", {"templates": ["my {}"]})):
+    for template, asked in (("a drawing of {}", None), ("my {}", ["my {}"])):
         texts = embed_texts(tiny_clip, [fill(template, name) for name in ("cat", "dog")])
-        assert similarity(**options) == pytest.approx((texts @ image).tolist(), abs=1e-5)
+        assert similarity(asked) == pytest.approx((texts @ image).tolist(), abs=1e-5)

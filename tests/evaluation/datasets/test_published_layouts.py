@@ -204,7 +204,7 @@ def test_birds_that_are_gone_from_flickr_are_left_out(tmp_path: Path) -> None:
 
 
 def test_every_class_in_a_fixture_is_one_of_the_published_names(tmp_path: Path) -> None:
-    made = {name: make for (name, _), (make, _) in (BESIDE_TORCHVISION | BY_HAND).items()}  # type: ignore[operator]
+    made = {name: make for (name, _), (make, _) in (BESIDE_TORCHVISION | BY_HAND).items()}
     for name, make in made.items():
         root = tmp_path / name
         make(root)
