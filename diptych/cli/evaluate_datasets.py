@@ -51,7 +51,7 @@ def datasets(name: str | None = None, /, *, root: Root = None, as_json: Json = F
 
 
 def _about(name: str, dataset: "Dataset", root: Path) -> dict[str, Any]:
-    from diptych.evaluation.datasets.benchmark import find_benchmark
+    from diptych.evaluation.datasets.finding import find_benchmark
 
     found = find_benchmark(name, root, dataset.test_split)
     return {

@@ -12,6 +12,7 @@ import numpy as np
 from diptych.data.sources.opening import Source
 from diptych.errors import DataError
 from diptych.evaluation.datasets.listed_images import ListedImages, Row, read_lines, read_text
+from diptych.evaluation.datasets.set_files import names_of
 
 # Metres to the nearest vehicle at which the four classes begin; VTAB (Zhai et al. 2019), "closest vehicle distance".
 _KITTI_BEGINS = (-100.0, 8.0, 20.0, 999.0)
@@ -108,24 +109,62 @@ def kitti_distance(folder: Path, split: str) -> Source:
 
 
 def gtsrb(folder: Path, split: str) -> Source:
-    """Read German traffic signs (Stallkamp et al. 2012): PPM files in class folders, and in a table for testing.
+    """Read German traffic signs (Stallkamp et al. 2012): PPM files, and tables of their classes.
 
-    The training images may be those of the challenge (`Training`, 26,640 of them) or of the final set
-    (`Final_Training/Images`, 39,209).
+    The training images are those of the challenge (`Training`, 26,640 of them) or else of the final set
+    (`Final_Training/Images`, 39,209): a folder for each class, with its table `GT-00000.csv`, or without. The copy that
+    has `Train.csv`, `Test.csv` and PNG files is read, too.
     """
-    if split == "train":
-        bases = [folder / "GTSRB" / "Training", folder / "GTSRB" / "Final_Training" / "Images"]
-        base = next((base for base in bases if base.is_dir()), bases[0])
-        files = sorted(base.glob("*/*.ppm"))
-        rows = [Row(f"{file.parent.name}/{file.name}", str(int(file.parent.name))) for file in files]
-        return ListedImages(base, rows, str(base))
-    table = folder / "GT-final_test.csv"
+    table = folder / f"{split.title()}.csv"
+    if table.is_file():
+        return ListedImages(folder, _signs(table, "Path"), str(table))
+    base = folder / "GTSRB" if (folder / "GTSRB").is_dir() else folder
+    if split == "test":
+        images = base / "Final_Test" / "Images"
+        tables = [place / "GT-final_test.csv" for place in (base.parent, base, images.parent, images)]
+        table = next((table for table in tables if table.is_file()), tables[0])
+        if not table.is_file():
+            raise DataError(
+                f"{table}: no such table of the test images' classes; expected it there or in {images}: it comes in an "
+                "archive of its own (Final_Test_GT), and GT-final_test.test.csv has no classes"
+            )
+        return ListedImages(images, _signs(table, "Filename"), str(table))
+    bases = [base / "Training", base / "Final_Training" / "Images"]
+    base = next((base for base in bases if base.is_dir()), bases[-1])
+    rows: list[Row] = []
+    for place in sorted(base.glob("[0-9]*/")):
+        table = place / f"GT-{place.name}.csv"
+        if not table.is_file():
+            rows += [
+                Row(f"{place.name}/{file.name}", str(int(place.name))) for file in sorted(place.glob("*.ppm"))
+            ]
+            continue
+        for row in _signs(table, "Filename"):
+            if row.label != str(int(place.name)):
+                raise DataError(
+                    f"{table}: {row.file!r} has the class {row.label}, but lies in another's folder; unpack it again"
+                )
+            rows.append(Row(f"{place.name}/{row.file}", row.label))
+    return ListedImages(base, rows, f"{base} and its tables")
+
+
+def _signs(table: Path, path: str) -> list[Row]:
+    """Return the rows of a table of traffic signs. path: the column of the files."""
+    lines = read_text(table).splitlines()
+    delimiter = ";" if lines and ";" in lines[0] else ","
     rows = []
-    for line in csv.DictReader(read_text(table).splitlines(), delimiter=";", skipinitialspace=True):
-        if "Filename" not in line or "ClassId" not in line:
-            raise DataError(f"{table}: has no columns 'Filename' and 'ClassId' between semicolons")
-        rows.append(Row(line["Filename"], str(int(line["ClassId"]))))
-    return ListedImages(folder / "GTSRB" / "Final_Test" / "Images", rows, str(table))
+    for number, line in enumerate(csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True), start=2):
+        if path not in line or "ClassId" not in line:
+            raise DataError(
+                f"{table}: has no columns {path!r} and 'ClassId'; expected them in the first line"
+            )
+        label = line["ClassId"] or ""
+        if not line[path] or label not in names_of("gtsrb").names:
+            raise DataError(
+                f"{table}, line {number}: the class is {label!r}; expected a file and a class, 0 to 42"
+            )
+        rows.append(Row(line[path], label))
+    return rows
 
 
 def karpathy(file: Path, images: Path, split: str) -> Source:

@@ -1,6 +1,6 @@
 """What is known of a published dataset, beside its images: the schema of the files in `sets/`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
 
@@ -49,9 +49,14 @@ class Dataset:
     shards: str | None = None  # CLIP_benchmark's name for it, after `wds_`
     checked: str = "nothing: files made after the authors' description"  # what its reader is tested against
     note: str = ""  # what a user should know
-    labels_of: str | None = None  # the dataset whose classes and templates it shares
+    # The dataset whose classes and templates it shares; some of the classes if it lists `labels` itself.
+    labels_of: str | None = None
     # Names of the classes in the data, or a table from these to a phrase or several; the data's own when not given.
     labels: tuple[str, ...] | dict[str, str | tuple[str, ...]] | None = None
+    numbered: bool = False  # whether copies count the classes 0, 1, ... in the order of `labels`
+    also: dict[str, str] = field(
+        default_factory=dict
+    )  # further ways to write a class in copies, and its name
     templates: str | tuple[str, ...] | None = None  # a name in `prompts.py`, or the published ones
 
     def __post_init__(self) -> None:

@@ -21,6 +21,8 @@ from diptych.evaluation.datasets.listed_images import (
 )
 from diptych.evaluation.datasets.set_files import names_of
 
+_PACS_DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
+
 
 def class_folders(folder: Path) -> Source:
     """Read a folder a class."""
@@ -150,6 +152,111 @@ def hateful_memes(folder: Path, split: str) -> Source:
     return ListedImages(folder, rows, str(file))
 
 
+def tiny_imagenet(folder: Path, split: str) -> Source:
+    """Read Tiny ImageNet (Le and Yang 2015): `train/n01443537/images/*.JPEG`; `val_annotations.txt` for validation.
+
+    Copies whose validation images were moved to class folders are read, too.
+    """
+    known = names_of("tiny_imagenet").names
+    found = list(read_lines(folder / "wnids.txt"))
+    if set(found) != set(known):
+        odd = sorted(set(found) ^ set(known))
+        raise DataError(
+            f"{folder / 'wnids.txt'}: lists {len(found):,} classes, and differs in {odd[0]!r}; expected the "
+            f"{len(known)} of Tiny ImageNet: unpack it again"
+        )
+    images = folder / split
+    if split == "val" and (images / "images").is_dir():
+        return _listed(images / "images", images / "val_annotations.txt", _annotation)
+    # train/n01443537/images/n01443537_0.JPEG
+    rows = [Row(name, name.partition("/")[0]) for name in list_folder(images).images]
+    return ListedImages(images, rows, str(images))
+
+
+def _annotation(line: str) -> tuple[str, str]:
+    """Return the file and the class of a line such as `val_0.JPEG	n03444034	0	32	44	62`; the box is not used."""
+    file, _, rest = line.partition("\t")
+    return file, rest.partition("\t")[0]
+
+
+def pacs(folder: Path, split: str) -> Source:
+    """Read PACS (Li et al. 2017): `photo/dog/056_0001.jpg`, and lists with lines such as `photo/dog/056_0001.jpg 1`.
+
+    The authors' lists for testing hold all images of a domain; without lists, `test` is all images. Every example's
+    metadata has its `domain`.
+    """
+    part = {"val": "crossval"}.get(split, split)
+    homes = (folder / name for name in ("", "pacs_data", "images", "kfold"))
+    images = next((home for home in homes if (home / _PACS_DOMAINS[0]).is_dir()), folder)
+    near = [folder, *folder.glob("*/"), folder.parent / "pacs_label"]
+    lists = sorted({file.parent for place in near for file in place.glob(f"*_{part}_kfold.txt")})
+    if len(lists) > 1:
+        raise DataError(
+            f"{folder}: lists of {split!r} lie in {' and in '.join(map(str, lists))}; keep one of them"
+        )
+    if lists:
+        files = [lists[0] / f"{domain}_{part}_kfold.txt" for domain in _PACS_DOMAINS]
+        lines = [
+            (f"{file}, line {number}", *line.rpartition(" ")[::2])
+            for file in files
+            for number, line in enumerate(read_lines(file), start=1)
+        ]
+        return ListedImages(images, [_pacs_row(*line) for line in lines], " and ".join(map(str, files)))
+    if split != "test":
+        raise DataError(
+            f"{folder}: has no lists of {split!r}; expected pacs_label/{_PACS_DOMAINS[0]}_{part}_kfold.txt and so on; "
+            "without lists, all images are 'test'"
+        )
+    paths = [f"{domain}/{name}" for domain in _PACS_DOMAINS for name in list_folder(images / domain).images]
+    return ListedImages(images, [_pacs_row(str(images / path), path) for path in paths], str(images))
+
+
+def _pacs_row(where: str, path: str, number: str = "") -> Row:
+    """Return the row of an image, whose path ends in domain, class and file. number: of the class, from 1."""
+    classes = names_of("pacs").names
+    domain, label, file = ("/", "/", *path.split("/"))[-3:]
+    if domain not in _PACS_DOMAINS or label not in classes:
+        raise DataError(
+            f"{where}: {path!r} is not domain/class/file; the domains are {', '.join(_PACS_DOMAINS)}, the classes "
+            f"{', '.join(classes)}"
+        )
+    if number not in ("", str(classes.index(label) + 1)):
+        raise DataError(
+            f"{where}: the class is {number!r} by its number, and {label!r} by its folder, which is "
+            f"{classes.index(label) + 1}; take the authors' lists"
+        )
+    return Row(f"{domain}/{label}/{file}", label, metadata={"domain": domain})
+
+
+def grocery_store(folder: Path, split: str) -> Source:
+    """Read Grocery Store (Klasson et al. 2019): lines such as `test/Fruit/Banana/Banana_001.jpg, 6, 2`: fine, coarse.
+
+    `classes.csv` has the names of the 81 fine classes, which are the labels, and of the coarse ones, which every
+    example's metadata has as `coarse`.
+    """
+    table = folder / "classes.csv"
+    fine, coarse = "Class Name (str)", "Coarse Class Name (str)"
+    numbers = ("Class ID (int)", "Coarse Class ID (int)")
+    classes = {
+        tuple(row[name].strip() for name in numbers): (row[fine].strip(), row[coarse].strip())
+        for row in _table(table, (fine, coarse, *numbers), delimiter=",")
+    }
+    if odd := {name for name, _ in classes.values()} ^ set(names_of("grocery_store").names):
+        raise DataError(f"{table}: differs from the published classes in {sorted(odd)[0]!r}; fetch it again")
+    file = folder / f"{split}.txt"
+    rows = []
+    for number, line in enumerate(read_lines(file), start=1):
+        path, *given = (value.strip() for value in line.split(","))
+        if tuple(given) not in classes:
+            raise DataError(
+                f"{file}, line {number}: {line!r}; expected a path and the numbers of its fine and coarse class, as "
+                "classes.csv has them"
+            )
+        label, group = classes[tuple(given)]
+        rows.append(Row(path, label, metadata={"coarse": group}))
+    return ListedImages(folder, rows, str(file))
+
+
 def _listed(
     images: Path, file: Path, row: Callable[[str], tuple[str, str]], *, skip: str | None = None
 ) -> ListedImages:
@@ -176,11 +283,12 @@ def _parent(path: str) -> str:
     return path.rpartition("/")[0].rpartition("/")[2]
 
 
-def _table(file: Path, needed: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    """Return the rows of a table whose columns are separated by tabs."""
-    reader = csv.DictReader(read_text(file).splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
+def _table(file: Path, needed: tuple[str, ...], delimiter: str = "\t") -> Iterator[dict[str, str]]:
+    """Return the rows of a table."""
+    reader = csv.DictReader(read_text(file).splitlines(), delimiter=delimiter, quoting=csv.QUOTE_NONE)
     if missing := [name for name in needed if name not in (reader.fieldnames or ())]:
         raise DataError(
-            f"{file}: has no column {missing[0]!r}; expected the table that Birdsnap's archive holds"
+            f"{file}: has no column {missing[0]!r}; expected the table that the archive of the set holds"
         )
-    yield from reader
+    for row in reader:
+        yield {name: row[name] or "" for name in needed}

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -180,21 +181,21 @@ def read_text(file: Path) -> str:
         raise DataError(f"{file}: cannot be read ({error}); unpack the dataset again") from None
 
 
+# Magic number, width, height and largest value, with comments between them; one space ends the header.
+_PPM_HEADER = re.compile(rb"P6" + 3 * rb"(?:\s|#[^\n]*\n)+(\d{1,9})" + rb"\s")
+
+
 def _as_png(path: Path) -> bytes:
     """Re-encode a binary PPM of 8 bits a channel (`P6`), as the German traffic signs have it, without loss."""
     data = path.read_bytes()
-    fields = data.split(maxsplit=4)
-    try:
-        kind, width, height, largest = fields[0], int(fields[1]), int(fields[2]), int(fields[3])
-    except (IndexError, ValueError):
-        kind, width, height, largest = b"", 0, 0, 0
+    header = _PPM_HEADER.match(data)
+    width, height, largest = (int(number) for number in header.groups()) if header else (0, 0, 0)
     size = width * height * 3
-    # The pixels are the last bytes: a pixel may look like the space that ends the header.
-    if kind != b"P6" or largest != 255 or size <= 0 or len(data) < size:
+    if header is None or largest != 255 or not 0 < size <= len(data) - header.end():
         raise DataError(
             f"{path}: not a binary PPM of 8 bits a channel, or cut short; unpack the images again"
         )
-    pixels = np.frombuffer(data[len(data) - size :], np.uint8).reshape(height, width, 3)
+    pixels = np.frombuffer(data, np.uint8, size, header.end()).reshape(height, width, 3)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()

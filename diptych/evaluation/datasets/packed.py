@@ -1,7 +1,7 @@
 """Two forms that any of the sets may have: tar shards of CLIP_benchmark, and folders of the `datasets` library."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ from diptych.data.sources.opening import Source, is_saved_dataset, open_source
 from diptych.data.sources.shards import ShardSource
 from diptych.errors import DataError
 from diptych.evaluation.datasets.listed_images import Relabelled, read_lines
+from diptych.evaluation.datasets.set_classes import plain_spelling
 from diptych.evaluation.zero_shot.class_labels import LabelSet
 from diptych.evaluation.zero_shot.prompts import check_templates
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A source, and what its folder says about its classes; None where it says nothing."""
+    """A source, its classes and its templates; None for what is not known."""
 
     source: Source
     labels: LabelSet | None
@@ -69,46 +70,38 @@ def is_datasets_folder(folder: Path, split: str) -> bool:
     return is_saved_dataset(folder) or is_saved_dataset(folder / split) or bool(_parquet(folder, split))
 
 
-def open_datasets_folder(folder: Path, split: str, labels: LabelSet | None, column: str | None) -> Packed:
+def open_datasets_folder(
+    folder: Path, split: str, spellings: Mapping[str, str], column: str | None
+) -> Source:
     """Open a split that `save_to_disk` wrote, or that was fetched as Parquet files (`data/test-*.parquet`).
 
-    labels: the classes; what the folder calls them is matched by letters and digits alone, whatever their case. A
-    label that matches none stays as it is.
-    column: the label's, where it has no usual name.
+    folder: or one Parquet file. spellings: the ways to write a class, as `class_spellings` returns them; a label that
+    is none of them stays as it is. column: the label's, where it has no usual name.
     """
     place: Any = _parquet(folder, split) or (folder / split if is_saved_dataset(folder / split) else folder)
     source = open_source(place, label_column=column)
-    return Packed(source if labels is None else Relabelled(source, _spellings(labels), _plain), labels, None)
-
-
-def _spellings(labels: LabelSet) -> dict[str, str]:
-    """Return the class of each way to write one: its name, or words that stand for it alone."""
-    known: dict[str, str] = {}
-    shared: set[str] = set()
-    for name, phrases in zip(labels.names, labels.phrases, strict=True):
-        for words in map(_plain, phrases):
-            if known.setdefault(words, name) != name:
-                shared.add(words)
-    for words in shared:
-        del known[words]
-    return known | {_plain(name): name for name in labels.names}
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.casefold())
+    return Relabelled(source, spellings, plain_spelling) if spellings else source
 
 
 def _parquet(folder: Path, split: str) -> Sequence[Path]:
     """Return the Parquet files of a split, as repositories of `datasets` name them: here, or in one folder below."""
     found: dict[Path, list[Path]] = {}
-    for path in sorted([*folder.glob(f"{split}[-.]*parquet"), *folder.glob(f"*/{split}[-.]*parquet")]):
+    names = (f"{split}[-.]*parquet", f"{split}/*.parquet")
+    for path in sorted(path for name in names for below in ("", "*/") for path in folder.glob(below + name)):
         found.setdefault(path.parent, []).append(path)
     if len(found) > 1:
         places = ", ".join(str(place) for place in found)
         raise DataError(
             f"{folder}: Parquet files of {split!r} lie in several folders ({places}); keep one of them"
         )
-    return next(iter(found.values()), [])
+    files = next(iter(found.values()), [])
+    if len(files) > 1 and not all(re.match(rf"({split}[-.])?\d", path.name) for path in files):
+        listed = ", ".join(path.name for path in files)
+        raise DataError(
+            f"{folder}: several Parquet files of {split!r} that are not numbered parts of one ({listed}); "
+            "name the one to read as the root (--root)"
+        )
+    return files
 
 
 def _templates(file: Path) -> tuple[str, ...] | None:

@@ -72,10 +72,13 @@ READERS: dict[str, Reader] = {
         image_lists.dtd,
         image_lists.fgvc_aircraft,
         image_lists.food101,
+        image_lists.grocery_store,
         image_lists.hateful_memes,
         image_lists.imagenet_v2,
         image_lists.oxford_pets,
+        image_lists.pacs,
         image_lists.sun397,
+        image_lists.tiny_imagenet,
         image_lists.ucf101,
         sample,
     )

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from diptych import config
 from diptych.errors import SettingsError
-from diptych.evaluation.datasets.benchmark import default_root, find_benchmark
+from diptych.evaluation.datasets.benchmark import default_root
 from diptych.evaluation.datasets.dataset import all_datasets
+from diptych.evaluation.datasets.finding import find_benchmark
 from diptych.evaluation.suite.suite_files import NAME
 from diptych.evaluation.tasks import PUBLISHED, Retrieval, TaskSettings, ZeroShot, read_task
 

@@ -82,6 +82,17 @@ def labels_from(text: str) -> LabelSet:
     return LabelSet.of(_unquoted(name) for name in names if name)
 
 
+def remark_on_numbers(labels: LabelSet) -> str | None:
+    """Return a remark if every class is called by a number, which says nothing to a model; None otherwise."""
+    if not all(name.isdecimal() for name in labels.names):
+        return None
+    return (
+        f"the data calls its classes by numbers ({labels.names[0]} to {labels.names[-1]}), and the model was asked for "
+        'these as words: if they stand for names, give a TOML file of [labels] with lines such as 0 = "cat" '
+        "(--labels-file), or name the published dataset (--data benchmark:NAME --root FOLDER)"
+    )
+
+
 def _unquoted(name: str) -> str:
     return name[1:-1].strip() if len(name) > 2 and name[0] == name[-1] == "'" else name
 

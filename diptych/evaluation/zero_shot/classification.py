@@ -25,7 +25,7 @@ from diptych.evaluation.zero_shot.answers import (
     outcomes_of,
     score_answers,
 )
-from diptych.evaluation.zero_shot.class_labels import LabelSet
+from diptych.evaluation.zero_shot.class_labels import LabelSet, remark_on_numbers
 from diptych.evaluation.zero_shot.prompts import TEMPLATES, check_templates, fill
 from diptych.evaluation.zero_shot.text_likelihood import class_likelihoods
 from diptych.models.capabilities import EmbedsPairs, EmbedsTexts, PredictsTexts
@@ -133,6 +133,8 @@ def evaluate_zero_shot(
     """
     labelled = survey_labels(source, labels, label_from=label_from, group_by=group_by)
     rows, classes = labelled.rows, labelled.classes
+    if labels is None and (remark := remark_on_numbers(classes)):
+        labelled = labelled._replace(remarks=(*labelled.remarks, remark))
     check_headline(headline, len(classes.names), {row.label for row in rows.values()}, source.name)
     words = templates or classes.templates or TEMPLATES["plain"]
     details: dict[str, Any] = {"headline": headline, "classes": len(classes.names), "templates": list(words)}

@@ -21,10 +21,10 @@ from diptych.errors import DataError, DiptychError, SettingsError
 from diptych.evaluation.datasets.benchmark import (
     benchmark_from,
     default_root,
-    find_benchmark,
     open_benchmark,
 )
 from diptych.evaluation.datasets.dataset import Dataset, Group, all_datasets
+from diptych.evaluation.datasets.finding import find_benchmark
 from diptych.evaluation.datasets.set_files import set_values
 from diptych.evaluation.robustness.natural_shift import SHIFTS, class_map
 from diptych.evaluation.tasks import Headline
@@ -164,7 +164,10 @@ def test_the_datasets_own_folder_is_a_root_too(tmp_path: Path) -> None:
     [
         ([], r"data: no such folder\. Put it here: .*data/food-101, which holds meta/test\.txt"),
         (["data"], r"data has no folder food-101\. Put it here"),
-        (["data/food-101"], r"data/food-101 is there, but has no meta in it"),
+        (
+            ["data/food-101"],
+            r"data/food-101 is there, but has no meta and no folder 'test' of class folders in it",
+        ),
     ],
 )
 def test_an_absent_dataset_says_what_to_put_where(tmp_path: Path, folders: list[str], message: str) -> None:

@@ -284,10 +284,11 @@ def test_digits_are_all_of_scikit_learns_with_their_grey_spread() -> None:
 def test_every_dataset_has_a_layout_that_is_tested_here_or_is_bundled() -> None:
     elsewhere = {"oxford_pets", "sun397", "caltech101", "voc2007", "kitti_distance", "flickr30k", "coco_captions",
                  "imagenet-vid-robust", "ytbb-robust", "pcam", "digits"}  # fmt: skip
+    copied = {"pacs", "tiny_imagenet", "grocery_store"}  # test_copied_layouts.py
     starter = {"sample", "vendor_shift", "openclipart_retrieval"}  # tar shards: tests/data/test_shards.py
     tested = {name for name, _ in BESIDE_TORCHVISION} | {name for name, _ in BY_HAND}
     folders = {name for name, dataset in all_datasets().items() if isinstance(dataset.reader, ClassFolders)}
-    assert tested | elsewhere | starter | folders == set(all_datasets())
+    assert tested | elsewhere | copied | starter | folders == set(all_datasets())
 
 
 def test_gzip_and_plain_idx_files_are_the_same_pictures(tmp_path: Path) -> None:
