@@ -124,7 +124,7 @@ def test_domains_and_coarse_classes_are_metadata(tmp_path: Path) -> None:
     assert [source[position].metadata["domain"] for position in range(4)] == list(copies.DOMAINS)
     assert open_benchmark("grocery_store", tmp_path, "test").source[1].metadata == {"coarse": "Apple"}
     copies.parquet(tmp_path / "shift.parquet", ["dog"], None, domain=["sketch"])
-    (example,) = open_benchmark("pacs", tmp_path / "shift.parquet").source
+    example = open_benchmark("pacs", tmp_path / "shift.parquet").source[0]
     assert (example.label, example.metadata["domain"]) == ("dog", "sketch")
 
 
@@ -137,7 +137,10 @@ def _remove(*paths: str) -> Callable[[Path], None]:
 
 
 def _move(path: str, to: str) -> Callable[[Path], None]:
-    return lambda root: (root / path).rename(root / to) and None
+    def break_(root: Path) -> None:
+        (root / path).rename(root / to)
+
+    return break_
 
 
 def _text(path: str, *lines: str) -> Callable[[Path], None]:
