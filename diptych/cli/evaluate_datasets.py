@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 Root = Annotated[
     Path | None,
-    Parameter(help="The folder that holds datasets; DIPTYCH_DATA, else ./data, when not given."),
+    Parameter(
+        help="The folder of datasets, one dataset's folder, or its .parquet file. Default: DIPTYCH_DATA, else ./data."
+    ),
 ]
 
 

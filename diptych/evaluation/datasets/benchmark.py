@@ -18,6 +18,7 @@ from diptych.evaluation.datasets.finding import (
     find_in_root,
     where_to_put,
 )
+from diptych.evaluation.datasets.listed_images import Relabelled
 from diptych.evaluation.datasets.packed import Packed, open_benchmark_shards, open_datasets_folder
 from diptych.evaluation.datasets.set_classes import class_spellings, classes_of
 from diptych.evaluation.datasets.split_folders import open_split_folder, remark_on_absent, split_folders
@@ -89,6 +90,7 @@ def open_benchmark(name: str, root: str | Path, split: str | None = None) -> Ben
 
 def _open(name: str, dataset: Dataset, found: Found) -> Packed:
     labels = classes_of(name)
+    source: Source
     templates = labels.templates if labels else None
     if isinstance(dataset.templates, str):
         templates = TEMPLATES[dataset.templates]
@@ -104,11 +106,21 @@ def _open(name: str, dataset: Dataset, found: Found) -> Packed:
             spellings = class_spellings(name)
             places = split_folders(found.folder, found.split, spellings)
             source = open_split_folder(places, dataset.title, labels, spellings)
+            if "val" not in dataset.splits and (further := split_folders(found.folder, "val", spellings)):
+                _add_remark(
+                    source,
+                    f"{further[0]}: {dataset.title} has no validation part, so this copy was split anew; its figures "
+                    "may not be comparable with published ones",
+                )
         case _:
             source = dataset.read(found.folder, found.split)
             if isinstance(source, FolderSource) and labels and (remark := remark_on_absent(source, labels)):
-                source.left_out = all_left_out([source.left_out, LeftOut([remark])])
+                _add_remark(source, remark)
     return Packed(source, labels, templates)
+
+
+def _add_remark(source: FolderSource | Relabelled, remark: str) -> None:
+    source.left_out = all_left_out([source.left_out, LeftOut([remark])])
 
 
 def benchmark_from(data: str, root: str | Path | None = None) -> Benchmark | None:

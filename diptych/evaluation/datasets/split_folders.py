@@ -35,7 +35,7 @@ def split_folders(folder: Path, split: str, spellings: Collection[str]) -> list[
 
 def open_split_folder(
     places: Sequence[Path], title: str, labels: LabelSet, spellings: Mapping[str, str]
-) -> Source:
+) -> Relabelled:
     """Open the one folder of a split that `split_folders` found.
 
     title: of the dataset, for messages. labels, spellings: its classes, and what `class_spellings` returns for them.
