@@ -1,6 +1,5 @@
 """`diptych compare`: two models at the same tasks, example by example."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,6 @@ from diptych.cli.output import emit, say, table
 
 if TYPE_CHECKING:
     from diptych.evaluation.comparison import Change, Comparison, Difference, TaskComparison
-    from diptych.evaluation.task_report import Report
 
 Place = Annotated[
     Path, Parameter(help="What diptych evaluate all wrote: its folder, or the JSON file of one task in it.")
@@ -35,10 +33,9 @@ def compare(
     the examples anew 10,000 times, and for the first metric of a task the exact McNemar test (drawn signs where
     scores are not 0 or 1), corrected by Holm for the number of tasks.
     """
-    from diptych.evaluation.comparison import compare_suites
+    from diptych.evaluation.suite.suite_comparison import compare_results
 
-    reports = _reports(first, second)
-    found = compare_suites(*reports, seed=seed)
+    found = compare_results(first, second, seed=seed, say=say)
     for name, why in found.left_out.items():
         say(f"left out: {name}: {why}")
     for task in found.tasks:
@@ -48,26 +45,17 @@ def compare(
                 "that only the second was asked are left out"
             )
     if as_json:
-        emit(_json(first, second, found, changed))
+        emit(
+            {
+                "first": str(first),
+                "second": str(second),
+                "tasks": [task.to_json(changed) for task in found.tasks],
+                "left_out": dict(found.left_out),
+                "correction": "holm",
+            }
+        )
         return
     _print(found, changed)
-
-
-def _reports(first: Path, second: Path) -> "tuple[Mapping[str, Report], Mapping[str, Report]]":
-    """Return the reports of both by task; two files of one task each are that task, whatever their names."""
-    from diptych.evaluation.suite.suite_files import read_result
-    from diptych.evaluation.suite.suite_run import read_suite_folder
-
-    sides = []
-    for place in (first, second):
-        results = [read_result(place)] if place.is_file() else [*read_suite_folder(place).values()]
-        for result in results:
-            if result.report is None:
-                say(f"left out: {place}: {result.name} failed: {result.error}")
-        sides.append({result.name: result.report for result in results if result.report is not None})
-    if first.is_file() and second.is_file() and len(sides[0]) == len(sides[1]) == 1:
-        sides[1] = dict.fromkeys(sides[0], *sides[1].values())
-    return sides[0], sides[1]
 
 
 def _print(found: "Comparison", changed: int) -> None:
@@ -123,25 +111,3 @@ def _p(value: float | None) -> str:
 def _change(one: "Change") -> tuple[str, ...]:
     names = (one.target or "", one.first or "", one.second or "")
     return ("+" if one.gained else "-", one.key, *names)
-
-
-def _json(first: Path, second: Path, found: "Comparison", changed: int) -> dict[str, object]:
-    return {
-        "first": str(first),
-        "second": str(second),
-        "tasks": [
-            {
-                "name": task.name,
-                "task": task.task,
-                "count": task.count,
-                "only_first": task.only_first,
-                "only_second": task.only_second,
-                "differences": [one.to_json() for one in task.differences],
-                "changed": len(task.changes),
-                "changes": [one.to_json() for one in task.changes[:changed]],
-            }
-            for task in found.tasks
-        ],
-        "left_out": dict(found.left_out),
-        "correction": "holm",
-    }

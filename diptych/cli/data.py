@@ -48,11 +48,10 @@ def inspect(
 
     _at_least(1, rows=rows, context_length=context_length)
     opened = open_source(source, **vars(columns))
-    encode = default_tokenizer().encode
     with progress("looking", min(rows, len(opened))) as advance:
         found = inspect_source(
             opened,
-            lambda caption: len(encode(caption)) + 2,  # the start and the end token
+            default_tokenizer().length,
             most=rows,
             shown=show,
             context_length=context_length,
@@ -84,20 +83,13 @@ def words(
 ) -> None:
     """List the token ids that captions and tags use, as a line of a recipe: `known` of a model that predicts words."""
     from diptych.data.sources.opening import open_source
-    from diptych.embed.source_rows import SkippedRow, read_row
+    from diptych.embed.source_rows import words_of
     from diptych.tokenizer.occurrence import ids_in
 
-    if least < 1:
-        raise UsageError(f"--least {least}: expected at least 1")
+    _at_least(1, least=least)
     opened = open_source(source, **vars(columns))
     with progress("reading", len(opened)) as advance:
-        texts = []
-        for position in range(len(opened)):
-            row = read_row(opened, position)
-            if not isinstance(row, SkippedRow):
-                texts.append(" ".join((*row.captions, *row.tags)))
-            advance(1)
-    found = ids_in(texts, least)
+        found = ids_in(words_of(opened, advance), least)
     if as_json:
         emit({"source": source, **asdict(found)})
         return
@@ -120,7 +112,6 @@ def verify(
 ) -> int:
     """Decode every image and read every caption; count what is bad by reason. Exit code 1 if anything is."""
     from diptych.data.examination import verify_source
-    from diptych.data.left_out import all_left_out, left_out_of
     from diptych.data.sources.opening import open_source
 
     opened = open_source(source, **vars(columns))
@@ -128,8 +119,7 @@ def verify(
         verdict = verify_source(
             opened, workers=_threads(workers), need_caption=not allow_no_caption, progress=advance
         )
-    left_out = all_left_out([left_out_of(opened), verdict.left_out])
-    say_left_out(left_out)
+    say_left_out(verdict.left_out)
     if as_json:
         emit(
             {
@@ -139,7 +129,7 @@ def verify(
                 "read": verdict.read,
                 "bad": verdict.reasons,
                 "rows": [asdict(row) for row in verdict.bad[:_LISTED]],
-                "left_out": left_out.to_json(),
+                "left_out": verdict.left_out.to_json(),
             }
         )
         return 1 if verdict.bad else 0
@@ -210,7 +200,7 @@ def _threads(workers: int | None) -> int:
     return (os.cpu_count() or 1) if workers is None else workers
 
 
-def _at_least(least: int, **options: int | None) -> None:
+def _at_least(least: int, /, **options: int | None) -> None:
     for name, value in options.items():
         if value is not None and value < least:
             raise UsageError(f"--{name.replace('_', '-')} {value}: expected at least {least}")

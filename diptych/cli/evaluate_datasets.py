@@ -1,15 +1,12 @@
 """`diptych evaluate datasets`: which published datasets are known, which are here, and where the others go."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from diptych.cli.options import Json
 from diptych.cli.output import emit, say, table
-
-if TYPE_CHECKING:
-    from diptych.evaluation.datasets.dataset import Dataset
 
 Root = Annotated[
     Path | None,
@@ -22,18 +19,19 @@ Root = Annotated[
 def datasets(name: str | None = None, /, *, root: Root = None, as_json: Json = False) -> None:
     """List the published datasets: metric, sizes, what is found under the root. NAME: tell about one of them."""
     from diptych.evaluation.datasets.benchmark import default_root
-    from diptych.evaluation.datasets.dataset import all_datasets, dataset_named
+    from diptych.evaluation.datasets.dataset import all_datasets
+    from diptych.evaluation.datasets.finding import dataset_facts
 
     place = default_root() if root is None else root
     if name is not None:
-        about = _about(name, dataset_named(name), place)
+        about = dataset_facts(name, place)
         if as_json:
             emit(about)
         else:
             for key, value in about.items():
                 print(f"{key.replace('_', ' '):12} {_text(value)}")
         return
-    found = [_about(known, dataset, place) for known, dataset in all_datasets().items()]
+    found = [dataset_facts(known, place) for known in all_datasets()]
     if as_json:
         emit({"root": str(place), "datasets": found})
         return
@@ -50,32 +48,6 @@ def datasets(name: str | None = None, /, *, root: Root = None, as_json: Json = F
     say(
         "sizes: as the CLIP paper has them, - where that could not be checked; more: diptych evaluate datasets NAME"
     )
-
-
-def _about(name: str, dataset: "Dataset", root: Path) -> dict[str, Any]:
-    from diptych.evaluation.datasets.finding import find_benchmark
-
-    found = find_benchmark(name, root, dataset.test_split)
-    return {
-        "name": name,
-        "title": dataset.title,
-        "task": dataset.task,
-        "metric": dataset.metric,
-        "classes": dataset.classes,
-        "train": dataset.train,
-        "test": dataset.test,
-        "splits": list(dataset.splits),
-        "test_split": dataset.test_split,
-        "train_split": dataset.train_split,
-        "found": None if found is None else str(found.folder) if dataset.markers else dataset.origin,
-        "form": None if found is None else found.form,
-        "put_at": dataset.folders[0] if dataset.folders[0] != "." else dataset.layout,
-        "layout": dataset.layout,
-        "origin": dataset.origin,
-        "shards": f"wds_{dataset.shards}" if dataset.shards else None,
-        "checked": dataset.checked,
-        "note": dataset.note,
-    }
 
 
 def _text(value: Any) -> str:

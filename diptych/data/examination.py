@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from diptych.data.example import Example
 from diptych.data.images.decoding import read_rgb
-from diptych.data.left_out import LeftOut
+from diptych.data.left_out import LeftOut, all_left_out, left_out_of
 from diptych.data.reasons import NO_CAPTION, reason_of
 from diptych.data.sources.opening import Source
 from diptych.errors import DataError
@@ -39,9 +39,10 @@ class Finding(Generic[T]):
 
 @dataclass
 class Verdict:
-    """The result for a whole source: read + bad = total."""
+    """The result for a whole source: read + bad = total. unused: what the source left out when it was opened."""
 
     total: int
+    unused: LeftOut
     bad: list[Failure] = field(default_factory=list)
 
     @property
@@ -55,8 +56,8 @@ class Verdict:
 
     @property
     def left_out(self) -> LeftOut:
-        """Return the bad examples by reason, with the first keys of each."""
-        found = LeftOut()
+        """Return what was unused, and the bad examples, by reason, with the first keys of each."""
+        found = all_left_out([self.unused])
         for each in self.bad:
             found.add(each.reason, each.key or f"row {each.position + 1:,}")
         return found
@@ -103,7 +104,7 @@ def verify_source(
 
     progress: gets the number of examples done since the last call.
     """
-    verdict = Verdict(len(source))
+    verdict = Verdict(len(source), left_out_of(source))
     for found in examine(source, _decode, workers=workers, need_caption=need_caption):
         if isinstance(found, Failure):
             verdict.bad.append(found)

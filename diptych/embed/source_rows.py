@@ -19,7 +19,7 @@ from diptych.data.left_out import LeftOut
 from diptych.data.reasons import reason_of
 from diptych.data.sources.opening import Source
 from diptych.embed.ahead import ahead, in_batches
-from diptych.embed.encode import Encode, Preprocessing, Vectors, encode_pixels, stacked
+from diptych.embed.encode import Encode, Preprocessing, Progress, Vectors, encode_pixels, stacked
 from diptych.errors import DataError, ImageError
 from diptych.models.capabilities import EmbedsImages
 
@@ -120,6 +120,15 @@ def read_row(source: Source, position: int) -> Example | SkippedRow:
     except DataError as error:
         uri = f"{source.name}#{position}" if error.image is None else os.path.abspath(error.image)
         return SkippedRow(position, uri, reason_of(error), str(error))
+
+
+def words_of(source: Source, progress: Progress) -> Iterator[str]:
+    """Yield the captions and tags of each row as one text; rows that cannot be read are passed over."""
+    for position in range(len(source)):
+        row = read_row(source, position)
+        if not isinstance(row, SkippedRow):
+            yield " ".join((*row.captions, *row.tags))
+        progress(1)
 
 
 def uri_of(source: Source, example: Example) -> str:

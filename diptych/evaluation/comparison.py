@@ -92,6 +92,19 @@ class TaskComparison:
     differences: tuple[Difference, ...]
     changes: tuple[Change, ...]
 
+    def to_json(self, most: int) -> dict[str, Any]:
+        """Return the figures and the first `most` changes as JSON has them."""
+        return {
+            "name": self.name,
+            "task": self.task,
+            "count": self.count,
+            "only_first": self.only_first,
+            "only_second": self.only_second,
+            "differences": [one.to_json() for one in self.differences],
+            "changed": len(self.changes),
+            "changes": [one.to_json() for one in self.changes[:most]],
+        }
+
 
 @dataclass(frozen=True)
 class Comparison:

@@ -126,6 +126,10 @@ class Tokenizer:
         ids: list[int] = _unpack(b"".join(self._packed(text))).tolist()
         return ids
 
+    def length(self, text: str) -> int:
+        """Return the number of tokens of `text`, start and end token included. Raises TextError as `encode` does."""
+        return len(self.encode(text)) + 2
+
     def decode(self, ids: Iterable[int]) -> str:
         """Return the cleaned text that `ids` spell, one space between words, up to the end token.
 
@@ -202,10 +206,8 @@ class Tokenizer:
         return b"".join(runs)
 
     def _too_long(self, text: str, name: str, context_length: int) -> str:
-        if len(text) <= _COUNTED_TEXT:
-            size = f"{len(self.encode(text)) + 2} tokens"
-        else:
-            size = f"more than {context_length} tokens"
+        countable = len(text) <= _COUNTED_TEXT
+        size = f"{self.length(text)} tokens" if countable else f"more than {context_length} tokens"
         return (
             f"{name} has {size} with its start and end, but the model reads at most {context_length}: "
             f"{_shortened(text)}; shorten it (in Python, truncate=True cuts it)"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from diptych.errors import DataError
 from diptych.evaluation.datasets.dataset import Dataset, dataset_named
@@ -60,6 +60,36 @@ def find_in_root(name: str, root: Path, split: str) -> Found | None:
             f"holds {split}.parquet and {tested}.parquet"
         )
     return Found(root, "datasets", split)
+
+
+def dataset_facts(name: str, root: Path) -> dict[str, Any]:
+    """Return what is known of a published dataset, where it is under `root`, and where it would go, as JSON has it.
+
+    Raises:
+        SettingsError: there is no such dataset.
+    """
+    dataset = dataset_named(name)
+    found = find_benchmark(name, root, dataset.test_split)
+    return {
+        "name": name,
+        "title": dataset.title,
+        "task": dataset.task,
+        "metric": dataset.metric,
+        "classes": dataset.classes,
+        "train": dataset.train,
+        "test": dataset.test,
+        "splits": list(dataset.splits),
+        "test_split": dataset.test_split,
+        "train_split": dataset.train_split,
+        "found": None if found is None else str(found.folder) if dataset.markers else dataset.origin,
+        "form": None if found is None else found.form,
+        "put_at": dataset.folders[0] if dataset.folders[0] != "." else dataset.layout,
+        "layout": dataset.layout,
+        "origin": dataset.origin,
+        "shards": f"wds_{dataset.shards}" if dataset.shards else None,
+        "checked": dataset.checked,
+        "note": dataset.note,
+    }
 
 
 def _find(name: str, split: str, originals: Sequence[Path], packed: Iterable[Path]) -> Found | None:
