@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from diptych.data.example import Example
 from diptych.data.sources.opening import Source
@@ -118,12 +119,16 @@ def feature_rows(
     source: Source,
     positions: Iterable[int],
     *,
+    features: Callable[[Tensor], Tensor] | None = None,
     batch_size: int,
     progress: Progress | None,
 ) -> EmbeddedRows:
-    """Do as `embed_rows`, with the features before the projection, not of unit length: those of a linear probe."""
+    """Do as `embed_rows`, with the features that a method of the model returns, not of unit length.
+
+    features: maps pixels to (images, width); `model.image_features`, those of a linear probe, when not given.
+    """
     return encoded_rows(
-        encode_by(model, model.image_features),
+        encode_by(model, features or model.image_features),
         preprocess,
         source,
         positions,

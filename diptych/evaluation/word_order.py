@@ -11,12 +11,12 @@ import numpy as np
 
 from diptych.data.example import Example
 from diptych.data.sources.opening import Source
-from diptych.embed.encode import Preprocessing, Progress, embed_texts, encode_by
+from diptych.embed.encode import Preprocessing, Progress, embed_texts
 from diptych.embed.source_rows import count_reasons
 from diptych.errors import DataError
 from diptych.evaluation.metrics import Floats, Integers, wilson
 from diptych.evaluation.repeated_images import count_remark
-from diptych.evaluation.survey import EmbeddedRows, embed_rows, encoded_rows, survey
+from diptych.evaluation.survey import EmbeddedRows, embed_rows, feature_rows, survey
 from diptych.evaluation.task_report import Outcomes, Report, Scores
 from diptych.evaluation.zero_shot.text_likelihood import pair_likelihoods
 from diptych.models.image_model import ImageModel
@@ -107,12 +107,12 @@ def _predicted(
     """Return the images, and by how much a predictor finds each caption likelier: (n,) of mean log p a token."""
     predictor = model.text_predictor
     assert predictor is not None
-    images = encoded_rows(
-        encode_by(predictor, predictor.see),
+    images = feature_rows(
+        model,
         preprocess,
         source,
         found,
-        device=model.device,
+        features=predictor.see,
         batch_size=batch_size,
         progress=progress,
     )

@@ -1,19 +1,18 @@
 """A model that was trained with labels, at its own classes."""
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 
 from diptych.data.sources.opening import Source
 from diptych.data.subsets.labelled import classes_of
-from diptych.embed.encode import Preprocessing, Progress, encode_by
+from diptych.embed.encode import Preprocessing, Progress
 from diptych.embed.source_rows import count_reasons
 from diptych.evaluation.metrics import map11, map11_interval, wilson
 from diptych.evaluation.probes.logistic_regression import Fit
 from diptych.evaluation.probes.probe_data import LabelledFeatures
 from diptych.evaluation.repeated_images import count_remark, rows_of_images
-from diptych.evaluation.survey import EmbeddedRows, Survey, encoded_rows, survey
+from diptych.evaluation.survey import Survey, feature_rows, survey
 from diptych.evaluation.task_report import Outcomes, Report, Scores
 from diptych.evaluation.tasks import Headline, LabelFrom
 from diptych.evaluation.zero_shot.class_labels import LabelSet
@@ -50,7 +49,15 @@ def evaluate_own_classes(
             model, preprocess, source, model_name=model_name, batch_size=batch_size, progress=progress
         )
     labelled = survey_labels(source, LabelSet.of(head.classes), label_from=label_from)
-    rows = _class_rows(model, preprocess, source, labelled.rows, batch_size=batch_size, progress=progress)
+    rows = feature_rows(
+        model,
+        preprocess,
+        source,
+        labelled.rows,
+        features=model.class_features,
+        batch_size=batch_size,
+        progress=progress,
+    )
     data = LabelledFeatures.of(source.name, labelled, rows)
     data.check(headline)
     measured = data.measured(_fit_of(head), headline)
@@ -64,27 +71,6 @@ def evaluate_own_classes(
         remarks=data.remarks,
         details={"headline": headline, "classes": len(head.classes)},
         outcomes=measured.outcomes,
-    )
-
-
-def _class_rows(
-    model: ImageModel,
-    preprocess: Preprocessing,
-    source: Source,
-    positions: Iterable[int],
-    *,
-    batch_size: int,
-    progress: Progress | None,
-) -> EmbeddedRows:
-    """Return what the model's last layer is multiplied with, for the images at `positions`."""
-    return encoded_rows(
-        encode_by(model, model.class_features),
-        preprocess,
-        source,
-        positions,
-        device=model.device,
-        batch_size=batch_size,
-        progress=progress,
     )
 
 
@@ -125,7 +111,15 @@ def evaluate_several_classes(
         source.name,
     )
     shown = _shown(rows)
-    images = _class_rows(model, preprocess, source, shown, batch_size=batch_size, progress=progress)
+    images = feature_rows(
+        model,
+        preprocess,
+        source,
+        shown,
+        features=model.class_features,
+        batch_size=batch_size,
+        progress=progress,
+    )
     relevant = np.array([[name in shown[position] for name in head.classes] for position in images.positions])
     weight, bias = (value.detach().float().cpu().numpy() for value in (head.weight, head.bias))
     logits = images.vectors @ weight.T + bias
