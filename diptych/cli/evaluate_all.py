@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from diptych.evaluation.suite.suite_files import Result
     from diptych.evaluation.suite.suite_run import SuiteSubject
     from diptych.evaluation.tasks import TaskSettings
-    from diptych.reports.page_parts import Picture
+    from diptych.reports.page_parts import PageImage
 
 
 def evaluate_all(
@@ -63,12 +63,12 @@ def evaluate_all(
         )
         results = run_suite(tasks, subject, out, _Terminal(len(tasks)))
         if here.leads:
-            pictures = {
+            images = {
                 task.name: _mistakes(task, subject, result)
                 for task, result in zip(tasks, results, strict=True)
             }
             write_text(out / "report.md", markdown(results, subject.name))
-            write_text(out / "report.html", page(subject.name, results, pictures))
+            write_text(out / "report.html", page(subject.name, results, images))
             _tell(subject.name, out, results, as_json)
     return 1 if any(result.error is not None for result in results) else 0
 
@@ -124,7 +124,7 @@ def _subject(model: str, device: str, precision: str, *, leads: bool, keep: bool
     )
 
 
-def _mistakes(task: "TaskSettings", subject: "SuiteSubject", result: "Result") -> "list[Picture]":
+def _mistakes(task: "TaskSettings", subject: "SuiteSubject", result: "Result") -> "list[PageImage]":
     from diptych.evaluation.job import prepare
     from diptych.evaluation.suite.suite_rows import outcomes_in_words
     from diptych.reports.mistakes import draw_mistakes

@@ -44,7 +44,7 @@ def print_matches(results: Sequence["Match"], dated: bool) -> None:
         ]
         for found in results
     ]
-    header = ("score", *(("same",) if grouped else ()), *(("taken",) if dated else ()), "picture", "caption")
+    header = ("score", *(("same",) if grouped else ()), *(("taken",) if dated else ()), "image", "caption")
     _table(header, rows, right=(0, 1) if grouped else (0,))
 
 
@@ -60,7 +60,7 @@ def print_list(items: Sequence["Item"], more: bool, as_json: bool) -> None:
             [printable(item.taken or ""), printable(item.uri), printable("; ".join(item.captions))]
             for item in items
         ]
-        _table(("taken", "picture", "caption"), rows)
+        _table(("taken", "image", "caption"), rows)
     else:
         say("nothing found")
 

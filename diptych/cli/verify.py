@@ -58,6 +58,6 @@ def _index(place: str) -> dict[str, Any]:
         "path": place,
         "kind": "index",
         "files": found.files,
-        "count": found.pictures,
+        "count": found.images,
         "thumbnails": found.thumbnails,
     }

@@ -23,7 +23,7 @@ from diptych.training.settings import Recipe
 from diptych.wording import count_of
 
 ROWS = 2_000  # rows whose words are looked at, spread evenly over the data
-PICTURES = 64  # of which this many are decoded
+IMAGES = 64  # of which this many are decoded
 READ_AT_ONCE = 1 << 30  # bytes: smaller data are in the system's memory after one epoch, in however few files
 
 Weights = npt.NDArray[np.float64]
@@ -49,7 +49,7 @@ def data_checks(recipe: Recipe, source: Source, weights: Weights) -> Iterator[Ch
     yield _unreadable(seen)
     if not seen.examples:
         return
-    yield from _pictures(source, seen.examples, recipe)
+    yield from _images(source, seen.examples, recipe)
     yield from same_image_checks(recipe, source, used.tolist())
     yield from caption_checks(seen.examples, recipe)
 
@@ -115,9 +115,9 @@ def _unreadable(seen: _Sample) -> Check:
     return share_check("unreadable rows", bad, total, f"repair or remove them{first}")
 
 
-def _pictures(source: Source, examples: Sequence[Example], recipe: Recipe) -> Iterator[Check]:
+def _images(source: Source, examples: Sequence[Example], recipe: Recipe) -> Iterator[Check]:
     preprocess = Preprocess(recipe.model.resolve().image.resolution)
-    chosen = [examples[place] for place in _spread(range(len(examples)), PICTURES)]
+    chosen = [examples[place] for place in _spread(range(len(examples)), IMAGES)]
     bad: list[str] = []
     contents: set[bytes] = set()
     for example in chosen:

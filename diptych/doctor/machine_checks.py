@@ -111,7 +111,7 @@ def _bundled_model() -> Check:
     started = time.perf_counter()
     try:
         model, preprocess = load(DEFAULT_MODEL)
-        example = next(found for found in _sample_pictures() if found[1] == "bicycle")
+        example = next(found for found in _sample_images() if found[1] == "bicycle")
         labels = LabelSet.of(("bicycle", "umbrella", "guitar"))
         (answer,) = classify(model, preprocess, [example[0]], labels)
     except DiptychError as error:
@@ -127,7 +127,7 @@ def _bundled_model() -> Check:
     )
 
 
-def _sample_pictures() -> Iterator[tuple[bytes | Path, str]]:
+def _sample_images() -> Iterator[tuple[bytes | Path, str]]:
     source = open_source("sample:test")
     for position in range(len(source)):
         example = source[position]

@@ -10,7 +10,7 @@ from diptych.data.sources.opening import open_source
 from diptych.errors import CheckpointError, DataError
 from diptych.evaluation.generated_captions import write_captions
 from diptych.pretrained import load
-from diptych.reports.page_parts import Picture
+from diptych.reports.page_parts import PageImage
 from diptych.tokenizer import default_tokenizer
 from diptych.training.saving.layout import MODEL
 from diptych.training.saving.run_state import newest_whole
@@ -34,8 +34,8 @@ class Captioned:
         return encode(self.written) in map(encode, self.truths)
 
     @property
-    def picture(self) -> Picture:
-        return Picture(self.thumbnail, self.truths[0], media_type=MEDIA_TYPE)
+    def image(self) -> PageImage:
+        return PageImage(self.thumbnail, self.truths[0], media_type=MEDIA_TYPE)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from diptych.reports.charts import Chart, Series, over_steps
-from diptych.reports.page_parts import Picture
+from diptych.reports.page_parts import PageImage
 from diptych.reports.render import render_page
 from diptych.runs.demo_story import DemoAnswer, DemoImage, Story
 from diptych.wording import four_digits, minutes
@@ -30,18 +30,18 @@ def page(story: Story) -> str:
         time=minutes(story.seconds),
         times=f"{fresh.top1 / chance.top1:.0f}",
         curve=over_steps(curve, story.losses[-1][0]),
-        answers=[(_picture(answer.image), answer, _right(answer)) for answer in story.answers],
+        answers=[(_image(answer.image), answer, _right(answer)) for answer in story.answers],
         right=sum(map(_right, story.answers)),
         searches=[
-            (found.query, [_picture(image, f"{score:.2f}") for image, score in found.images])
+            (found.query, [_image(image, f"{score:.2f}") for image, score in found.images])
             for found in story.searches
         ],
         credits="; ".join(_credits(story)),
     )
 
 
-def _picture(image: DemoImage, note: str = "") -> Picture:
-    return Picture(image.data, image.caption, note, tooltip=image.credit, media_type=image.media_type)
+def _image(image: DemoImage, note: str = "") -> PageImage:
+    return PageImage(image.data, image.caption, note, tooltip=image.credit, media_type=image.media_type)
 
 
 def _right(answer: DemoAnswer) -> bool:

@@ -13,7 +13,7 @@ from diptych.evaluation.comparison import Change
 from diptych.evaluation.suite.headlines import headlines
 from diptych.evaluation.zero_shot.reliability import reliability
 from diptych.reports.charts import Drawing, Series, against, reliability_chart
-from diptych.reports.page_parts import Picture, Row, Table, Tile
+from diptych.reports.page_parts import PageImage, Row, Table, Tile
 from diptych.reports.render import render_page
 from diptych.reports.thumbnail import thumbnail
 from diptych.runs.evaluations import held_out_part
@@ -45,7 +45,7 @@ class _ChangedGroup:
 
     title: str
     count: int
-    pictures: Sequence[Picture]
+    images: Sequence[PageImage]
 
 
 def write_finetune_page(found: FinetuneResult, folder: str | os.PathLike[str]) -> Path:
@@ -187,15 +187,15 @@ def _changed(examples: Sequence[tuple[Change, int]], source: "Source") -> Iterat
     for gained, title in ((True, "Wrong before, right now"), (False, "Right before, wrong now")):
         chosen = [example for example in examples if example[0].gained == gained]
         if chosen:
-            pictures = [_picture(change, source, position) for change, position in chosen[:_SHOWN]]
-            yield _ChangedGroup(title, len(chosen), [picture for picture in pictures if picture is not None])
+            images = [_image(change, source, position) for change, position in chosen[:_SHOWN]]
+            yield _ChangedGroup(title, len(chosen), [image for image in images if image is not None])
 
 
-def _picture(change: Change, source: "Source", position: int) -> Picture | None:
+def _image(change: Change, source: "Source", position: int) -> PageImage | None:
     """Return a changed example; None if its image cannot be read any more."""
     try:
         data = thumbnail(source[position].image, _SIDE)
     except DataError:
         return None
     note = f"{change.first} before, {change.second} now" if change.target is not None else ""
-    return Picture(data, change.target or change.key, note, change.key)
+    return PageImage(data, change.target or change.key, note, change.key)

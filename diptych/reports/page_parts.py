@@ -1,4 +1,4 @@
-"""What pages are made of besides charts: tables, tiles and pictures, drawn by `templates/parts.html`."""
+"""What pages are made of besides charts: tables, tiles and images, drawn by `templates/parts.html`."""
 
 import base64
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Picture:
+class PageImage:
     """An image inside the page, with its name and a note under it."""
 
     data: bytes

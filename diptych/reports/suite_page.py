@@ -20,7 +20,7 @@ from diptych.evaluation.suite.suite_rows import (
 from diptych.evaluation.task_report import Outcomes, Report
 from diptych.evaluation.zero_shot.reliability import reliability
 from diptych.reports.charts import Drawing, reliability_chart
-from diptych.reports.page_parts import Picture, Row, Table
+from diptych.reports.page_parts import PageImage, Row, Table
 from diptych.reports.render import render_page
 from diptych.reports.suite_markdown import described
 from diptych.wording import metric_interval, metric_value
@@ -74,10 +74,10 @@ class _Section:
     pairs_of: int
     classes: Table
     more_classes: Table
-    mistakes: Sequence[Picture]
+    mistakes: Sequence[PageImage]
 
 
-def page(model: str, results: Sequence[Result], mistakes: Mapping[str, Sequence[Picture]]) -> str:
+def page(model: str, results: Sequence[Result], mistakes: Mapping[str, Sequence[PageImage]]) -> str:
     """Return the results of a suite as HTML. mistakes: images of each task, by its name."""
     name = Path(model).name
     done = [result for result in results if result.report is not None]
@@ -110,7 +110,7 @@ def _summary_row(row: MetricRow) -> _SummaryRow:
     return _SummaryRow(row, figures, bar)
 
 
-def _section(result: Result, report: Report, mistakes: Mapping[str, Sequence[Picture]]) -> _Section:
+def _section(result: Result, report: Report, mistakes: Mapping[str, Sequence[PageImage]]) -> _Section:
     outcomes = outcomes_in_words(result)
     found = None if outcomes is None else reliability(outcomes)
     # One image says nothing of a class, nor of a pair of them.

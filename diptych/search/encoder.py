@@ -21,7 +21,7 @@ class Encoder:
         self._preprocess = preprocess
         self._batch_size = batch_size
 
-    def images(
+    def rows(
         self, source: Source, positions: Iterable[int], *, previews: bool = False
     ) -> Iterator[EmbeddedBatch]:
         """Yield unit-length embeddings of rows of a source, in order; see `embed_source`."""
@@ -38,6 +38,6 @@ class Encoder:
         """Return unit-length embeddings (n, dim) of texts; see `embed_texts`."""
         return embed_texts(self._model, texts)
 
-    def pictures(self, pictures: Sequence[ImageInput]) -> Vectors:
+    def images(self, images: Sequence[ImageInput]) -> Vectors:
         """Return unit-length embeddings (n, dim) of images; see `embed_images`."""
-        return embed_images(self._model, self._preprocess, pictures, batch_size=self._batch_size)
+        return embed_images(self._model, self._preprocess, images, batch_size=self._batch_size)

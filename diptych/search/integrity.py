@@ -18,7 +18,7 @@ class Verification:
     files: (
         int  # of tables, compared with their hashes; none in a bucket and in PostgreSQL, which have their own
     )
-    pictures: int
+    images: int
     thumbnails: int
 
 
@@ -36,16 +36,16 @@ def verify(place: str | Path | Database, options: Mapping[str, str] | None = Non
         tables = [table.name for table in tables_of(manifest)]
         with database.writing():
             files = database.verify(tables)
-            counts = [_pictures(database, name) for name in tables]
-    pictures, thumbnails = map(sum, zip(*counts, strict=True))
-    return Verification(files, pictures, thumbnails)
+            counts = [_images(database, name) for name in tables]
+    images, thumbnails = map(sum, zip(*counts, strict=True))
+    return Verification(files, images, thumbnails)
 
 
-def _pictures(database: Database, table: str) -> tuple[int, int]:
+def _images(database: Database, table: str) -> tuple[int, int]:
     """Count the images and the thumbnails of a table; each thumbnail is compared with its check sum."""
-    pictures = thumbnails = 0
+    images = thumbnails = 0
     for rows in database.open(table).scroll(("uri", "thumbnail")):
-        pictures += len(rows["uri"])
+        images += len(rows["uri"])
         for uri, thumbnail in zip(rows["uri"], rows["thumbnail"], strict=True):
             if thumbnail and not is_thumbnail(thumbnail, database.thumbnail(thumbnail)):
                 raise SearchIndexError(
@@ -53,4 +53,4 @@ def _pictures(database: Database, table: str) -> tuple[int, int]:
                     f"copy, or embed everything again: diptych index SOURCE --index {database.place} --rebuild"
                 )
             thumbnails += bool(thumbnail)
-    return pictures, thumbnails
+    return images, thumbnails

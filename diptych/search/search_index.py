@@ -171,8 +171,8 @@ class _LazyEncoder:
     def texts(self, texts: list[str]) -> Vectors:
         return self._loaded().texts(texts)
 
-    def pictures(self, pictures: list[ImageInput]) -> Vectors:
-        return self._loaded().pictures(pictures)
+    def images(self, images: list[ImageInput]) -> Vectors:
+        return self._loaded().images(images)
 
     def _loaded(self) -> Encoder:
         with self._lock:

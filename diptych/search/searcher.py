@@ -44,7 +44,7 @@ class QueryEncoder(Protocol):
         """Return (n, dim), unit length. Raises TextError for a text that cannot be tokenized."""
         ...
 
-    def pictures(self, pictures: "list[ImageInput]") -> Vectors:
+    def images(self, images: "list[ImageInput]") -> Vectors:
         """Return (n, dim), unit length. Raises ImageError for an image that cannot be read."""
         ...
 
@@ -94,12 +94,12 @@ class Searcher:
 
     def _embedded(self, parts: Sequence[QueryPart]) -> Vectors:
         """Embed texts and images, each kind in one call of the model."""
-        texts, pictures = texts_and_pictures(parts)
+        texts, images = texts_and_images(parts)
         nothing = np.empty((0, self._encoder.dim), np.float32)
         return in_order(
             parts,
             self._encoder.texts(texts) if texts else nothing,
-            self._encoder.pictures(pictures) if pictures else nothing,
+            self._encoder.images(images) if images else nothing,
         )
 
     def _vectors(self, parts: Sequence[QueryPart], given: Vectors) -> Vectors:
@@ -152,7 +152,7 @@ class Searcher:
         return kept, _unit(known.vectors[[rows[one.item.id] for one in kept]])
 
 
-def texts_and_pictures(parts: Sequence[QueryPart]) -> "tuple[list[str], list[ImageInput]]":
+def texts_and_images(parts: Sequence[QueryPart]) -> "tuple[list[str], list[ImageInput]]":
     """Return the texts and the images of a question's parts, which a model is to embed."""
     return (
         [part.text for part in parts if part.text is not None],
@@ -160,12 +160,12 @@ def texts_and_pictures(parts: Sequence[QueryPart]) -> "tuple[list[str], list[Ima
     )
 
 
-def in_order(parts: Sequence[QueryPart], of_texts: Vectors, of_pictures: Vectors) -> Vectors:
+def in_order(parts: Sequence[QueryPart], of_texts: Vectors, of_images: Vectors) -> Vectors:
     """Return the vectors (n, dim) of all texts and images in the order of the parts."""
     order = [part.text is not None for part in parts if part.id is None]
     vectors = np.empty((len(order), of_texts.shape[1]), np.float32)
     is_text = np.array(order, bool)
-    vectors[is_text], vectors[~is_text] = of_texts, of_pictures
+    vectors[is_text], vectors[~is_text] = of_texts, of_images
     return vectors
 
 

@@ -59,7 +59,7 @@ class Towers:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._preprocessors = ThreadPoolExecutor(2, thread_name_prefix="preprocess")
         free = asyncio.Lock()
-        pictures = Room("pictures", settings.picture_queue, metrics)
+        images = Room("pictures", settings.image_queue, metrics)
 
         def batcher(
             what: str, function: Callable[[list[Tensor]], Vectors], most: int, room: Room
@@ -81,23 +81,23 @@ class Towers:
             settings.text_batch,
             Room("texts", settings.text_queue, metrics),
         )
-        self._pictures = batcher(
-            "image", lambda rows: encode_pixels(self._model, rows), settings.picture_batch, pictures
+        self._images = batcher(
+            "image", lambda rows: encode_pixels(self._model, rows), settings.image_batch, images
         )
         self._class_features = batcher(
             "classified",
             encode_by(self._model, self._model.class_features),
-            settings.picture_batch,
-            pictures,
+            settings.image_batch,
+            images,
         )
         self._texts.start()
-        self._pictures.start()
+        self._images.start()
         self._class_features.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._texts.stop()
-        await self._pictures.stop()
+        await self._images.stop()
         await self._class_features.stop()
         self._worker.shutdown()
         self._preprocessors.shutdown()
@@ -130,7 +130,7 @@ class Towers:
         with self._room_for([data]):
             return await self._decode(data)
 
-    async def pictures(self, pictures: Sequence[bytes]) -> Vectors:
+    async def images(self, images: Sequence[bytes]) -> Vectors:
         """Embed n image files, at least one: (n, dim).
 
         Raises:
@@ -138,27 +138,27 @@ class Towers:
             OverloadedError: too many images are waiting.
         """
         # Take the places before decoding, so that the pixels in memory are bounded.
-        with self._room_for(pictures):
-            return await self._run(await self._decoded(pictures), self._pictures)
+        with self._room_for(images):
+            return await self._run(await self._decoded(images), self._images)
 
-    async def class_features(self, pictures: Sequence[bytes]) -> Vectors:
-        """Return the features (n, width) of n image files that `head` classifies. Raises as `pictures` does."""
-        with self._room_for(pictures):
-            return await self._run(await self._decoded(pictures), self._class_features)
+    async def class_features(self, images: Sequence[bytes]) -> Vectors:
+        """Return the features (n, width) of n image files that `head` classifies. Raises as `images` does."""
+        with self._room_for(images):
+            return await self._run(await self._decoded(images), self._class_features)
 
-    async def pictures_with_previews(self, pictures: Sequence[bytes]) -> tuple[Vectors, list[Preview]]:
-        """Embed n image files and make the preview of each. Raises as `pictures` does."""
-        with self._room_for(pictures):
-            decoded = await self._decoded(pictures)
+    async def images_with_previews(self, images: Sequence[bytes]) -> tuple[Vectors, list[Preview]]:
+        """Embed n image files and make the preview of each. Raises as `images` does."""
+        with self._room_for(images):
+            decoded = await self._decoded(images)
             previews = [await self._in_thread(preview, pixels) for pixels in decoded]
-            return await self._run(decoded, self._pictures), previews
+            return await self._run(decoded, self._images), previews
 
-    def _room_for(self, pictures: Sequence[bytes]) -> AbstractContextManager[None]:
-        return self._pictures.room.taking(len(pictures), retry_after=self._pictures.retry_after())
+    def _room_for(self, images: Sequence[bytes]) -> AbstractContextManager[None]:
+        return self._images.room.taking(len(images), retry_after=self._images.retry_after())
 
-    async def _decoded(self, pictures: Sequence[bytes]) -> list[Pixels]:
+    async def _decoded(self, images: Sequence[bytes]) -> list[Pixels]:
         # Wait for all, also after a failure: their pixels are in memory until then, and hold their places.
-        found = await asyncio.gather(*map(self._decode, pictures), return_exceptions=True)
+        found = await asyncio.gather(*map(self._decode, images), return_exceptions=True)
         for number, one in enumerate(found):
             if isinstance(one, ImageError) and len(found) > 1:
                 raise ImageError(f"image {number}: {one}") from one

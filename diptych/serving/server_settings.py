@@ -25,10 +25,10 @@ class Settings:
     text_characters: int = 4_000  # of one text; CLIP reads about 300
 
     text_batch: int = 32  # texts in one pass through the model
-    picture_batch: int = 16  # images in one pass
+    image_batch: int = 16  # images in one pass
     batch_wait: float = 0.005  # seconds without a new item after which a batch starts
     text_queue: int = 256  # texts that wait or are computed; beyond it, status 429
-    picture_queue: int = 64  # images, each with its pixels in memory
+    image_queue: int = 64  # images, each with its pixels in memory
     text_cache: int = 4096  # cached text vectors; 2 KB each at 512 dimensions
     index_threads: int = 2  # threads that read the index
     index_queue: int = 128  # reads of the index that wait or run; beyond it, status 429
@@ -36,8 +36,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_exposure(self.host, self.tokens)
-        if self.prompts > self.text_queue or self.inputs > min(self.text_queue, self.picture_queue):
+        if self.prompts > self.text_queue or self.inputs > min(self.text_queue, self.image_queue):
             raise SettingsError(
-                f"text_queue {self.text_queue}, picture_queue {self.picture_queue}: one request may hold {self.inputs} "
+                f"text_queue {self.text_queue}, image_queue {self.image_queue}: one request may hold {self.inputs} "
                 f"inputs or {self.prompts} prompts and would always be refused; make the queues at least that long"
             )

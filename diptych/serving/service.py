@@ -19,7 +19,7 @@ from diptych.evaluation.zero_shot.own_labels import Prediction, ranked_classes, 
 from diptych.evaluation.zero_shot.prompts import check_templates
 from diptych.search.image_index import Index
 from diptych.search.query import Answer, Question, Sort
-from diptych.search.searcher import Searcher, in_order, texts_and_pictures
+from diptych.search.searcher import Searcher, in_order, texts_and_images
 from diptych.search.stores.filter_syntax import parse
 from diptych.search.stores.filters import columns_of
 from diptych.search.stores.image_rows import Item
@@ -51,7 +51,7 @@ class Thumbnail:
 
 
 @dataclass(frozen=True, slots=True)
-class NewPicture:
+class NewImage:
     """An image to add to the index."""
 
     data: bytes  # of the file
@@ -81,7 +81,7 @@ class Service:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         await self.towers.__aenter__()
         # Warm up: the first pass of a model and the first search of an index take many times as long as later ones.
-        vectors = await self.towers.texts(["a picture"])
+        vectors = await self.towers.texts(["an image"])
         await self._read("search", lambda: list(self.index.search(vectors[0], count=1)))
         return self
 
@@ -152,7 +152,7 @@ class Service:
         data = await self._read("thumbnail", self.index.thumbnail, id_)
         return None if data is None else Thumbnail(data, hashlib.sha256(data).hexdigest()[:32])
 
-    async def picture(self, id_: str) -> Original | None:
+    async def image(self, id_: str) -> Original | None:
         """Return an image's file if its bytes are still those that the index recorded; otherwise None.
 
         Raises:
@@ -171,13 +171,13 @@ class Service:
         """Embed n texts: (n, dim), unit length; see `Towers.texts`."""
         return await self.towers.texts(texts, truncate=truncate)
 
-    async def pictures(self, pictures: Sequence[bytes]) -> Vectors:
-        """Embed n image files: (n, dim), unit length; see `Towers.pictures`."""
-        return await self.towers.pictures(pictures)
+    async def images(self, images: Sequence[bytes]) -> Vectors:
+        """Embed n image files: (n, dim), unit length; see `Towers.images`."""
+        return await self.towers.images(images)
 
     async def classify(
         self,
-        pictures: Sequence[bytes],
+        images: Sequence[bytes],
         labels: Sequence[str],
         templates: Sequence[str],
         *,
@@ -203,11 +203,11 @@ class Service:
             )
         vectors = await self.towers.texts([prompt for prompts_of_one in prompts for prompt in prompts_of_one])
         weights = mean_directions(vectors, [len(templates)] * len(labels))
-        similarity = torch.from_numpy(await self.towers.pictures(pictures) @ weights.T)
+        similarity = torch.from_numpy(await self.towers.images(images) @ weights.T)
         return ranked_labels(self.towers.logit_scale * similarity, similarity, labels, top)
 
     async def classify_own(
-        self, pictures: Sequence[bytes], *, top: int | None = None
+        self, images: Sequence[bytes], *, top: int | None = None
     ) -> list[list[Prediction]]:
         """Return the `top` classes of each image, among the classes that the model was fine-tuned on.
 
@@ -219,9 +219,9 @@ class Service:
             raise SettingsError(
                 "labels: none given, and this server's model was not fine-tuned on classes; send labels to choose from"
             )
-        return ranked_classes(head, torch.from_numpy(await self.towers.class_features(pictures)), top)
+        return ranked_classes(head, torch.from_numpy(await self.towers.class_features(images)), top)
 
-    async def add(self, pictures: Sequence[NewPicture]) -> list[Item]:
+    async def add(self, images: Sequence[NewImage]) -> list[Item]:
         """Add images to the index. They are on disk when this returns; searches find them within a second.
 
         Raises:
@@ -232,17 +232,15 @@ class Service:
         folder = self.settings.uploads
         if folder is None:
             raise ForbiddenError("this server takes no uploads; start it with --uploads FOLDER")
-        for picture in pictures:
-            if picture.caption is not None and len(picture.caption) > self.settings.text_characters:
+        for image in images:
+            if image.caption is not None and len(image.caption) > self.settings.text_characters:
                 limit = self.settings.text_characters
-                raise TextError(f"caption of {len(picture.caption):,} characters; expected at most {limit:,}")
+                raise TextError(f"caption of {len(image.caption):,} characters; expected at most {limit:,}")
         with self._changes.taking():
-            vectors, previews = await self.towers.pictures_with_previews(
-                [picture.data for picture in pictures]
-            )
+            vectors, previews = await self.towers.images_with_previews([image.data for image in images])
             new = [
-                uploads.EncodedUpload(picture.data, picture.caption, look, vector)
-                for picture, look, vector in zip(pictures, previews, vectors, strict=True)
+                uploads.EncodedUpload(image.data, image.caption, look, vector)
+                for image, look, vector in zip(images, previews, vectors, strict=True)
             ]
             return await self._write("add", uploads.add, self.index, self.towers.encoder, folder, new)
 
@@ -278,8 +276,8 @@ class Service:
 
     async def _embed(self, question: Question) -> Vectors:
         """Embed the texts and images of a query: (n, dim), in the order of its parts."""
-        texts, pictures = texts_and_pictures(question.parts)
-        if not all(isinstance(picture, bytes) for picture in pictures):
+        texts, images = texts_and_images(question.parts)
+        if not all(isinstance(image, bytes) for image in images):
             raise TypeError(
                 "query: an image is not bytes; a query to a server holds the bytes of image files"
             )
@@ -287,7 +285,7 @@ class Service:
             question.parts,
             *await asyncio.gather(
                 self.towers.texts(texts) if texts else self._no_vectors(),
-                self.towers.pictures(cast(list[bytes], pictures)) if pictures else self._no_vectors(),
+                self.towers.images(cast(list[bytes], images)) if images else self._no_vectors(),
             ),
         )
 

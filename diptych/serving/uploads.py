@@ -35,7 +35,7 @@ class EncodedUpload:
     vector: Vectors  # (dim,), unit length
 
 
-def add(index: Index, model: Embedder, folder: Path, pictures: Sequence[EncodedUpload]) -> list[Item]:
+def add(index: Index, model: Embedder, folder: Path, images: Sequence[EncodedUpload]) -> list[Item]:
     """Store the images in `folder`, write them to the index and return their items, in order.
 
     All are on disk when this returns. The name of a file is the hash of its bytes; its caption lies beside it. So
@@ -44,7 +44,7 @@ def add(index: Index, model: Embedder, folder: Path, pictures: Sequence[EncodedU
     Raises:
         SearchIndexError: another process is writing to the index, or another model filled it.
     """
-    items = [_store(folder, picture) for picture in pictures]
+    items = [_store(folder, image) for image in images]
     last = {item.id: place for place, item in enumerate(items)}  # one request may hold an image twice
     places = sorted(last.values())
     with index.database.writing():
@@ -55,10 +55,10 @@ def add(index: Index, model: Embedder, folder: Path, pictures: Sequence[EncodedU
         drop_leftovers(index.database, manifest)
         manifest = upgrade_format(index.database, manifest)
         writer = Writer(index.database, manifest, model, rebuild=False)
-        vectors = np.stack([pictures[place].vector for place in places]).astype(np.float16)
+        vectors = np.stack([images[place].vector for place in places]).astype(np.float16)
         writer.upsert(
             Batch([items[place] for place in places], vectors),
-            [pictures[place].preview.thumbnail for place in places],
+            [images[place].preview.thumbnail for place in places],
             replaced=list(last),
         )
         writer.finish(manifest.skipped)
@@ -82,26 +82,26 @@ def discard(index: Index, folder: Path | None, id_: str) -> bool:
     return True
 
 
-def _store(folder: Path, picture: EncodedUpload) -> Item:
+def _store(folder: Path, image: EncodedUpload) -> Item:
     """Store an image and its caption on disk. Return its item for the index."""
-    sha256 = hashlib.sha256(picture.data).hexdigest()
-    kind = format_of(picture.data)
+    sha256 = hashlib.sha256(image.data).hexdigest()
+    kind = format_of(image.data)
     assert kind is not None, "the file was decoded in a child process before; here it is not parsed"
     folder.mkdir(parents=True, exist_ok=True)
     path = Path(os.path.abspath(folder)) / f"{sha256[:32]}.{kind.lower()}"
     if not path.exists():
         with atomic_write(path) as file:
-            file.write(picture.data)
+            file.write(image.data)
     words = path.with_suffix(".txt")
-    if picture.caption:
+    if image.caption:
         with atomic_write(words) as file:
-            file.write(picture.caption.encode())
+            file.write(image.caption.encode())
     else:
         words.unlink(missing_ok=True)
     size, mtime_ns = stamp(path)
-    example = Example(key=path.name, image=path, captions=(picture.caption,) if picture.caption else ())
+    example = Example(key=path.name, image=path, captions=(image.caption,) if image.caption else ())
     item = item_of(example, str(path), str(path.parent), size=size, mtime_ns=mtime_ns, sha256=sha256)
-    look = picture.preview
+    look = image.preview
     return dataclasses.replace(
         item, width=look.width, height=look.height, thumbnail=thumbnail_name(item, look.thumbnail)
     )

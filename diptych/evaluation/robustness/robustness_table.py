@@ -51,7 +51,7 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One model in the picture. Accuracies are fractions strictly between 0 and 1."""
+    """One model of the comparison. Accuracies are fractions strictly between 0 and 1."""
 
     name: str
     group: str  # what the legend calls its kind

@@ -44,7 +44,7 @@ COMMIT_SECONDS = 5.0
 class ImageEncoder(Embedder, Protocol):
     """The model of a refresh; `diptych.search.encoder.Encoder` implements it."""
 
-    def images(
+    def rows(
         self, source: Source, positions: Iterable[int], *, previews: bool
     ) -> Iterator[EmbeddedBatch]: ...
 
@@ -157,7 +157,7 @@ class _Refresh:
         self._summary = Summary()
 
     def run(self) -> Summary:
-        rows = self._encoder.images(self._snapshot, self._to_embed(), previews=self._thumbnails)
+        rows = self._encoder.rows(self._snapshot, self._to_embed(), previews=self._thumbnails)
         with self._background:
             for batch in rows:
                 items = [self._snapshot.items.pop(position) for position in batch.positions]

@@ -53,7 +53,7 @@ class RecordedEmbeddings:
         file.close()
         self._rows = Lookup(keys)
 
-    def images(self, source: Source, positions: Iterable[int], *, previews: bool) -> Iterator[EmbeddedBatch]:
+    def rows(self, source: Source, positions: Iterable[int], *, previews: bool) -> Iterator[EmbeddedBatch]:
         """Yield rows of a source with their recorded vectors; images are decoded only for their previews."""
         batches = encode_source(
             _nothing,

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from diptych.errors import SettingsError
-from diptych.serving.api.image_inputs import PIXEL, WHOLE, CurrentService, Picture, Strict, read_picture
+from diptych.serving.api.image_inputs import PIXEL, WHOLE, CurrentService, RequestImage, Strict, read_image
 from diptych.serving.api.problems import responses
 
 router = APIRouter(prefix="/v1", tags=["classification"])
@@ -19,7 +19,7 @@ Template = Annotated[str, Field(min_length=2, max_length=300, pattern=r"\{\}")]
 class ClassifyIn(Strict):
     """Images, and the labels to choose from."""
 
-    images: list[Picture] = Field(min_length=1, max_length=64)
+    images: list[RequestImage] = Field(min_length=1, max_length=64)
     labels: Labels | None = Field(
         default=None,
         description="The labels to choose from. Without labels: the classes that the model was fine-tuned on. "
@@ -83,7 +83,7 @@ class HuggingFaceParameters(BaseModel, strict=True):
 class HuggingFaceIn(BaseModel, strict=True):
     """The request of Hugging Face's clients for `zero_shot_image_classification`."""
 
-    inputs: Picture = Field(examples=[PIXEL])
+    inputs: RequestImage = Field(examples=[PIXEL])
     parameters: HuggingFaceParameters = Field(examples=[{"candidate_labels": ["heart", "star"]}])
 
 
@@ -101,13 +101,13 @@ async def classify(service: CurrentService, wanted: ClassifyIn) -> ClassifyOut:
         raise SettingsError(
             "templates, threshold: found without labels; send labels too, or leave these fields out"
         )
-    pictures = [
-        await read_picture(image, service, f"images.{number}") for number, image in enumerate(wanted.images)
+    images = [
+        await read_image(image, service, f"images.{number}") for number, image in enumerate(wanted.images)
     ]
     if wanted.labels is None:
-        rows = await service.classify_own(pictures)
+        rows = await service.classify_own(images)
     else:
-        rows = await service.classify(pictures, wanted.labels, wanted.templates)
+        rows = await service.classify(images, wanted.labels, wanted.templates)
     results = []
     for row in rows:
         predictions = [PredictionOut(**one) for one in row]
@@ -125,7 +125,7 @@ async def zero_shot_image_classification(
     service: CurrentService, wanted: HuggingFaceIn
 ) -> list[HuggingFaceLabel]:
     """Clients of Hugging Face's inference API use this address in place of the model's name."""
-    picture = await read_picture(wanted.inputs, service, "inputs")
+    image = await read_image(wanted.inputs, service, "inputs")
     parameters = wanted.parameters
-    (row,) = await service.classify([picture], parameters.candidate_labels, [parameters.hypothesis_template])
+    (row,) = await service.classify([image], parameters.candidate_labels, [parameters.hypothesis_template])
     return [HuggingFaceLabel(label=one["label"], score=one["probability"]) for one in row]

@@ -12,10 +12,10 @@ from diptych.serving.api.image_inputs import (
     PIXEL,
     WHOLE,
     CurrentService,
-    Picture,
+    RequestImage,
     Strict,
     form_of,
-    read_picture,
+    read_image,
 )
 from diptych.serving.api.problems import responses
 from diptych.serving.service import Service
@@ -35,7 +35,7 @@ class TextInput(Strict):
 class PictureInput(Strict):
     """An image among other inputs."""
 
-    image: Picture
+    image: RequestImage
 
 
 Input = Annotated[
@@ -155,7 +155,7 @@ async def embeddings(service: CurrentService, wanted: EmbeddingsIn) -> Embedding
 async def _embed(wanted: EmbeddingsIn, service: Service) -> list[Vectors]:
     inputs = [wanted.input] if isinstance(wanted.input, str) else wanted.input
     texts: dict[int, str] = {}
-    pictures: dict[int, bytes] = {}
+    images: dict[int, bytes] = {}
     for number, one in enumerate(inputs):
         if isinstance(one, TextInput):
             texts[number] = one.text
@@ -163,13 +163,13 @@ async def _embed(wanted: EmbeddingsIn, service: Service) -> list[Vectors]:
             texts[number] = one
         else:
             image = one.image if isinstance(one, PictureInput) else one
-            pictures[number] = await read_picture(image, service, f"input.{number}")
+            images[number] = await read_image(image, service, f"input.{number}")
     found: dict[int, Vectors] = {}
     if texts:
         rows = await service.texts(list(texts.values()), truncate=wanted.truncate)
         found |= dict(zip(texts, rows, strict=True))
-    if pictures:
-        found |= dict(zip(pictures, await service.pictures(list(pictures.values())), strict=True))
+    if images:
+        found |= dict(zip(images, await service.images(list(images.values())), strict=True))
     return [found[number] for number in range(len(inputs))]
 
 

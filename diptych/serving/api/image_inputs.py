@@ -46,7 +46,7 @@ def form_of(value: object) -> str | None:
     return None
 
 
-Picture = Annotated[
+RequestImage = Annotated[
     str,
     Field(
         min_length=1,
@@ -66,7 +66,7 @@ def service_of(request: Request) -> Service:
 CurrentService = Annotated[Service, Depends(service_of)]
 
 
-async def read_picture(text: str, service: Service, field: str) -> bytes:
+async def read_image(text: str, service: Service, field: str) -> bytes:
     """Return the bytes of an image file in a request. `field` is its place in the request, for messages.
 
     Raises:

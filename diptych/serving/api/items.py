@@ -8,9 +8,9 @@ from pydantic import BaseModel, Field
 
 from diptych.search.query import DEEPEST, Sort
 from diptych.search.stores.image_rows import Item
-from diptych.serving.api.image_inputs import WHOLE, CurrentService, Picture, Strict, read_picture
+from diptych.serving.api.image_inputs import WHOLE, CurrentService, RequestImage, Strict, read_image
 from diptych.serving.api.problems import responses
-from diptych.serving.service import NewPicture, NotFoundError
+from diptych.serving.service import NewImage, NotFoundError
 
 ID = "0123456789abcdef0123456789abcdef"
 _YEAR = 31_536_000  # seconds
@@ -87,7 +87,7 @@ class ItemPage(BaseModel):
 class NewItem(Strict):
     """An image to add."""
 
-    image: Picture
+    image: RequestImage
     caption: str | None = Field(default=None, max_length=4000, examples=["a red heart"])
 
 
@@ -150,11 +150,11 @@ async def list_items(
 async def add_items(service: CurrentService, new: NewItems) -> AddedItems:
     """Needs the scope `write` and a server with a folder for uploads. The images are on disk when the answer comes, and
     searches find them within a second."""
-    pictures = [
-        NewPicture(await read_picture(one.image, service, f"items.{number}.image"), one.caption or None)
+    images = [
+        NewImage(await read_image(one.image, service, f"items.{number}.image"), one.caption or None)
         for number, one in enumerate(new.items)
     ]
-    return AddedItems(items=[item_out(item) for item in await service.add(pictures)])
+    return AddedItems(items=[item_out(item) for item in await service.add(images)])
 
 
 @router.get("/{id}", summary="Show an image's entry", responses=responses(404))
@@ -203,7 +203,7 @@ async def get_thumbnail(
 )
 async def get_picture(service: CurrentService, id: Id, if_none_match: IfNoneMatch = None) -> Response:
     """Status 404 if the file has changed since it was indexed, is missing, or lies inside another file."""
-    original = await service.picture(id)
+    original = await service.image(id)
     if original is None:
         raise NotFoundError(
             f"the file of the image {id!r} is missing, has changed since it was indexed, or lies inside another file; "

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 
 from diptych.errors import SettingsError
 from diptych.search.query import LARGEST_WEIGHT, MOST_PARTS, Answer, QueryPart, Question
-from diptych.serving.api.image_inputs import CurrentService, Picture, Strict, form_of, read_picture
+from diptych.serving.api.image_inputs import CurrentService, RequestImage, Strict, form_of, read_image
 from diptych.serving.api.items import Filter, Id, ItemOut, Limit, Offset, SortBy, item_out
 from diptych.serving.api.problems import responses
 from diptych.serving.service import Service
@@ -21,7 +21,7 @@ class PartIn(Strict):
     """One part of a query: exactly one of a text, an image, and the id of an image in the index."""
 
     text: Words | None = None
-    image: Picture | None = None
+    image: RequestImage | None = None
     id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
     weight: float = Field(
         default=1.0,
@@ -140,7 +140,7 @@ async def similar(
 
 async def _part(part: PartIn, service: Service, number: int) -> QueryPart:
     where = f"query.{number}"
-    image = None if part.image is None else await read_picture(part.image, service, f"{where}.image")
+    image = None if part.image is None else await read_image(part.image, service, f"{where}.image")
     try:
         return QueryPart(text=part.text, image=image, id=part.id, weight=part.weight)
     except SettingsError as error:

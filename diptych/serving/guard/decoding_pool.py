@@ -205,7 +205,7 @@ def _shared_file(size: int) -> IO[bytes]:
         file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         file.truncate(size)
         return file
-    descriptor = os.memfd_create("picture", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    descriptor = os.memfd_create("image", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.truncate(descriptor, size)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     return os.fdopen(descriptor, "r+b")
