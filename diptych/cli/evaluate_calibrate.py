@@ -94,7 +94,9 @@ def calibrate(
 
     labels = None if words.labels_file is None else str(words.labels_file)
     given = {"labels": labels, "templates": words.templates, "label_from": words.label_from, **vars(columns)}
-    task, others = _opened(ZeroShot(name="calibrate", data=data, **given), threshold.none_data, root, model)
+    task, others = _open_data(
+        ZeroShot(name="calibrate", data=data, **given), threshold.none_data, root, model
+    )
     with everybody(device) as here:
         name, network, preprocess = load_model(model, device, precision, activation)
         with progress("calibrating", len(task.source) + (0 if others is None else len(others))) as advance:
@@ -117,7 +119,7 @@ def calibrate(
             _report(out, found, calibration.TEMPERATURES, as_json)
 
 
-def _opened(
+def _open_data(
     asked: ZeroShot, none_data: str | None, root: Path | None, model: str
 ) -> "tuple[ZeroShotData, Source | None]":
     """Open the labelled images and those of other things, and say what was left out."""

@@ -18,7 +18,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compare every file of a checkpoint, a run or an index with the SHA-256 that was recorded when it was written."""
-    checked = [_index(path)] if "://" in path else [_checked(folder) for folder in _folders(Path(path))]
+    checked = [_index(path)] if "://" in path else [_check(folder) for folder in _folders(Path(path))]
     if as_json:
         emit({"path": path, "ok": True, "checked": checked})
         return
@@ -41,7 +41,7 @@ def _folders(path: Path) -> list[Path]:
     return found
 
 
-def _checked(folder: Path) -> dict[str, Any]:
+def _check(folder: Path) -> dict[str, Any]:
     if (folder / "index.json").is_file():
         return _index(str(folder))
     from diptych.weights.checkpoint import verify_checkpoint

@@ -213,7 +213,7 @@ class Loader:
             seeds=torch.from_numpy(row_seeds(self.seed, position + mine.start, len(mine))),
             first=mine.start,
             global_count=len(indices),
-            sounds=_stacked(row.sound for row in drawn),
+            sounds=_stack(row.sound for row in drawn),
             images=torch.tensor([row.image for row in drawn]) if self.tell_images else None,
         )
         return batch, [row.bad for row in drawn if row.bad is not None]
@@ -289,7 +289,7 @@ class Loader:
             )
 
 
-def _stacked(sounds: Iterable[npt.NDArray[np.float32] | None]) -> Tensor | None:
+def _stack(sounds: Iterable[npt.NDArray[np.float32] | None]) -> Tensor | None:
     heard = [sound for sound in sounds if sound is not None]
     return torch.from_numpy(np.stack(heard)) if heard else None
 

@@ -29,10 +29,10 @@ def epoch_order(
         examples from a source is the sum of its weights, rounded up.
     """
     if len(mixed) > 1:
-        return _interleaved(seed, epoch, parts, weights, mixed)
+        return _interleave(seed, epoch, parts, weights, mixed)
     random = np.random.default_rng((seed, epoch))
     times = np.floor(weights + random.random(len(weights))).astype(np.int64)
-    return _shuffled(random, parts, times)
+    return _shuffle(random, parts, times)
 
 
 def batches(
@@ -79,7 +79,7 @@ def row_seeds(seed: int, position: int, count: int) -> Indices:
     return seeds
 
 
-def _shuffled(random: np.random.Generator, parts: Sequence[int], times: Indices) -> Indices:
+def _shuffle(random: np.random.Generator, parts: Sequence[int], times: Indices) -> Indices:
     """Repeat every example `times` (examples,) times, and shuffle inside groups of shuffled parts."""
     starts = np.concatenate([[0], np.cumsum(parts)])
     together: list[Indices] = []
@@ -93,7 +93,7 @@ def _shuffled(random: np.random.Generator, parts: Sequence[int], times: Indices)
     return np.concatenate(together)
 
 
-def _interleaved(
+def _interleave(
     seed: int, epoch: int, parts: Sequence[int], weights: npt.NDArray[np.float64], mixed: Sequence[int]
 ) -> Indices:
     orders: list[Indices] = []
@@ -103,7 +103,7 @@ def _interleaved(
         own = parts[part : part + count]
         size = sum(own)
         random = np.random.default_rng((seed, epoch, number))
-        order = _shuffled(random, own, _exact_times(random, weights[first : first + size]))
+        order = _shuffle(random, own, _exact_times(random, weights[first : first + size]))
         orders.append(order + first)
         # One moment in each of equal slots between 0 and 1, so that no source comes in bursts.
         times_of_day.append((np.arange(len(order)) + random.random(len(order))) / max(1, len(order)))

@@ -115,7 +115,7 @@ def pack_source(
     progress(pack.done)
     rows = examine(
         source,
-        lambda example: _encoded(example, resize),
+        lambda example: _encode(example, resize),
         positions=range(pack.done, len(source)),
         workers=workers,
         need_caption=need_caption,
@@ -237,7 +237,7 @@ def _as_text(value: Any) -> str | None:
     return None if isinstance(value, bytes) else str(value)
 
 
-def _encoded(example: Example, resize: int | None) -> Encoded:
+def _encode(example: Example, resize: int | None) -> Encoded:
     """Return the file of an image, unchanged or reduced, after decoding its pixels once."""
     header = read_header(example.image)
     image = open_image(example.image)

@@ -50,7 +50,7 @@ def join_fields(
     for caption in captions or ("",):
         parts = [part for part in (caption, *(text for text in texts if text != caption)) if part]
         # Each part but the last gets the end of a sentence.
-        found.append(" ".join([*map(_ended, parts[:-1]), *parts[-1:]]))
+        found.append(" ".join([*map(_end_sentence, parts[:-1]), *parts[-1:]]))
     return tuple(text for text in found if text)
 
 
@@ -82,7 +82,7 @@ def sample_text(
     return ", ".join(chosen)
 
 
-def _ended(part: str) -> str:
+def _end_sentence(part: str) -> str:
     return part if part[-1] in ".!?:;," else f"{part}."
 
 

@@ -65,7 +65,7 @@ def write_shard(
         found = EmbeddingsFile(target)
         if found.about != about:
             raise SettingsError(
-                f"{target}: was made with {_described(found.about)}, not with {_described(about)}; remove it, or "
+                f"{target}: was made with {_describe(found.about)}, not with {_describe(about)}; remove it, or "
                 "choose another --out"
             )
         return EmbeddingSummary(len(found), found.dim, found.skipped)
@@ -93,8 +93,8 @@ def join_shards(out: Path, count: int) -> EmbeddingSummary:
     for piece in pieces:
         if _without_shard(piece.about) != whole or piece.dim != pieces[0].dim:
             raise SettingsError(
-                f"{piece.path}: was made with {_described(piece.about)}, but {pieces[0].path} with "
-                f"{_described(whole)}; remove the wrong one and embed it again"
+                f"{piece.path}: was made with {_describe(piece.about)}, but {pieces[0].path} with "
+                f"{_describe(whole)}; remove the wrong one and embed it again"
             )
     skipped = all_left_out(piece.skipped for piece in pieces)
     if not sum(map(len, pieces)):
@@ -111,7 +111,7 @@ def _without_shard(about: About) -> About:
     return {name: value for name, value in about.items() if name != "shard"}
 
 
-def _described(about: About) -> str:
+def _describe(about: About) -> str:
     """Describe the model and the data, with the fingerprints that distinguish equal names."""
     model, source = (str(about.get(name, "?"))[:12] for name in ("fingerprint", "source_fingerprint"))
     return f"the model {about.get('model')!r} ({model}) and the data {about.get('source')!r} ({source})"

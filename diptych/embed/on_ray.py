@@ -62,7 +62,7 @@ def embed_on_ray(
     stretches = [rows[start : start + length] for start in range(0, len(rows), length)]
     if not stretches:
         return
-    with _started(ray):
+    with _start(ray):
         share = share_of(ray.cluster_resources(), workers)
         # Held in a variable, so that it lives on: a restarted worker requests it again.
         everywhere = ray.put(source)
@@ -119,7 +119,7 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _started(ray: Any) -> Iterator[None]:
+def _start(ray: Any) -> Iterator[None]:
     """Connect to Ray: use the existing connection, or make one for this call."""
     if ray.is_initialized():
         yield

@@ -52,7 +52,7 @@ def evaluate_word_order(
     """
     rows = survey(source, _row)
     found = rows.picked
-    measure = _compared if model.text_predictor is None else _predicted
+    measure = _compare_captions if model.text_predictor is None else _compare_predictions
     images, margin = measure(model, preprocess, source, found, batch_size=batch_size, progress=progress)
     pairs = [found[position] for position in images.positions]
     preferred = np.where(np.abs(margin) <= _EQUAL, 0.5, margin > 0).astype(np.float32)
@@ -78,7 +78,7 @@ def evaluate_word_order(
     )
 
 
-def _compared(
+def _compare_captions(
     model: ImageModel,
     preprocess: Preprocessing,
     source: Source,
@@ -95,7 +95,7 @@ def _compared(
     return images, (images.vectors * (right - wrong)).sum(axis=1)
 
 
-def _predicted(
+def _compare_predictions(
     model: ImageModel,
     preprocess: Preprocessing,
     source: Source,

@@ -140,7 +140,7 @@ class ImageModel(nn.Module):
 
         Raises SettingsError for a model that has learned no classes from labels.
         """
-        head, features = self._classified(pixels)
+        head, features = self._classifier_and_input(pixels)
         return head.seen(features)
 
     def classify(self, pixels: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ class ImageModel(nn.Module):
 
         Raises SettingsError for a model that has learned no classes from labels.
         """
-        head, features = self._classified(pixels)
+        head, features = self._classifier_and_input(pixels)
         logits: Tensor = head(features)
         return logits
 
@@ -169,7 +169,7 @@ class ImageModel(nn.Module):
             part.train(False)
         return self
 
-    def _classified(self, pixels: Tensor) -> tuple[ImageClassifier, Tensor]:
+    def _classifier_and_input(self, pixels: Tensor) -> tuple[ImageClassifier, Tensor]:
         if self.classifier is None:
             raise lacks(self, "has classes")
         embeds = self.classifier.reads == "embedding"

@@ -73,7 +73,7 @@ def run_demo(
     test = open_source("sample:test")
     unseen = select_rows(test, UNSEEN)
     say("1/4  trying this machine's speed")
-    recipe = _fitted(load_recipe("sample"), 60 * minutes)
+    recipe = _fit_recipe(load_recipe("sample"), 60 * minutes)
     pairs = len(open_source(recipe.data.train))
     say(f"2/4  training from scratch: {recipe.training.total_steps} steps on {pairs:,} pairs")
     started = time.perf_counter()
@@ -83,9 +83,9 @@ def run_demo(
     fresh, fresh_preprocess = load(result.checkpoint)
     mini, mini_preprocess = load(DEFAULT_MODEL)
     reports = [
-        _measured(fresh, fresh_preprocess, unseen, "trained just now", progress),
-        _measured(mini, mini_preprocess, unseen, DEFAULT_MODEL, progress),
-        _measured(_untrained(recipe), fresh_preprocess, unseen, "untrained", progress),
+        _measure(fresh, fresh_preprocess, unseen, "trained just now", progress),
+        _measure(mini, mini_preprocess, unseen, DEFAULT_MODEL, progress),
+        _measure(_untrained(recipe), fresh_preprocess, unseen, "untrained", progress),
     ]
     say(f"4/4  classifying and searching with {DEFAULT_MODEL}")
     story = Story(
@@ -112,7 +112,7 @@ def _make_room(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _fitted(recipe: Recipe, seconds: float) -> Recipe:
+def _fit_recipe(recipe: Recipe, seconds: float) -> Recipe:
     """Return the recipe with as many steps as this machine does in `seconds`, in a precision that it is fast in."""
     training = recipe.training
     if not has_native_bfloat16("cpu"):
@@ -146,7 +146,7 @@ def _untrained(recipe: Recipe) -> ImageModel:
     return build_model(recipe.model.resolve()).eval()
 
 
-def _measured(
+def _measure(
     model: ImageModel, preprocess: Preprocess, source: Source, name: str, progress: Progress
 ) -> Report:
     with progress(name, len(source)) as advance:

@@ -51,13 +51,13 @@ def evaluation_of(recipe: Recipe) -> Callable[[ImageModel, Preprocess], Mapping[
     """
     if not recipe.evaluation.tasks:
         return None
-    return partial(_measured, _rehearsed(recipe))
+    return partial(_measure, _rehearse(recipe))
 
 
 def reports_of(recipe: Recipe) -> Measure:
     """Return `evaluation_of` with the whole report of each task, by its name."""
     asked = recipe.evaluation.tasks or recipe.evaluation.best is not None
-    jobs = _rehearsed(recipe) if asked else {}
+    jobs = _rehearse(recipe) if asked else {}
 
     def measure(
         model: ImageModel, preprocess: Preprocess, *, skip: Collection[str] = ()
@@ -123,7 +123,7 @@ def _opener(recipe: Recipe) -> OpenData:
     return open_place
 
 
-def _rehearsed(recipe: Recipe) -> dict[str, Job]:
+def _rehearse(recipe: Recipe) -> dict[str, Job]:
     """Open the data of each task, measure a model of next to nothing on a few images, and look for `best`.
 
     A task that learns reads the labels of all rows, so that classes with too few images are found now; its images
@@ -137,7 +137,7 @@ def _rehearsed(recipe: Recipe) -> dict[str, Job]:
         learns = TASKS[task.task].learns
         assert stand_in is not None
         job = jobs[task.name] if learns else prepare(task, Context(open=open_place, cut=_few))
-        names += _measured({task.name: job}, stand_in, _FewImages() if learns else Preprocess(_SIDE))
+        names += _measure({task.name: job}, stand_in, _FewImages() if learns else Preprocess(_SIDE))
     best = recipe.evaluation.best
     if best is not None and best not in names:
         raise SettingsError(
@@ -196,7 +196,7 @@ def _classes_to_be(recipe: Recipe) -> Classifier | None:
     )
 
 
-def _measured(jobs: Mapping[str, Job], model: ImageModel, preprocess: Preprocessing) -> dict[str, float]:
+def _measure(jobs: Mapping[str, Job], model: ImageModel, preprocess: Preprocessing) -> dict[str, float]:
     return {
         f"{name}_{metric}": value
         for name, job in jobs.items()

@@ -89,7 +89,7 @@ def examine(
         )
     counts: Counter[str] = Counter()
     if kind != "pairs":
-        counts = _counted(source, rows, labels, several)
+        counts = _count_images(source, rows, labels, several)
         remarks += _remarks_on_classes(source, counts, several)
     good = sum(readable for _, readable in rows)
     return DataSummary(kind, good, dict(counts), len(bad), _transparent(examples), tuple(remarks), left_out)
@@ -137,7 +137,7 @@ def _readable(source: Source) -> tuple[list[tuple[Example, bool]], list[str], Le
     return ([] if not any(readable for _, readable in rows) else rows), bad, left_out
 
 
-def _counted(
+def _count_images(
     source: Source, rows: Sequence[tuple[Example, bool]], labels: Sequence[tuple[str, ...]], several: bool
 ) -> Counter[str]:
     without = [example.key for (example, _), found in zip(rows, labels, strict=True) if not found]

@@ -60,7 +60,7 @@ def prepare(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Recipe:
         model, preprocess = load(recipe.model.init, device="cpu")
         positions = np.flatnonzero(weights).tolist()
         say(f"{recipe.model.init}: preparing the start of {settings.method}")
-        beginning = _started(
+        beginning = _with_classifier(
             model,
             settings,
             found,
@@ -116,7 +116,7 @@ def _words(settings: FinetuneSettings, found: DataSummary) -> dict[str, tuple[st
     return {name: settings.words.get(name, (name.replace("_", " "),)) for name in found.classes}
 
 
-def _started(
+def _with_classifier(
     model: ImageModel,
     settings: FinetuneSettings,
     found: DataSummary,

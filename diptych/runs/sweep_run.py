@@ -110,7 +110,7 @@ def _begin(folder: Path, sweep: Sweep, planned: Sequence[Mapping[str, Any]]) -> 
         _write(folder, sweep, trials)
         return trials
     known = read_sweep(folder)
-    before, now = json.loads((folder / SWEEP).read_text("utf-8"))["asked"], _asked(sweep)
+    before, now = json.loads((folder / SWEEP).read_text("utf-8"))["asked"], _fixed_settings(sweep)
     before["recipe"] = json.loads(json.dumps(as_written_now(before["recipe"], folder / SWEEP)))
     changed = [name for name in now | before if now.get(name) != before.get(name)]
     if changed:
@@ -123,10 +123,10 @@ def _begin(folder: Path, sweep: Sweep, planned: Sequence[Mapping[str, Any]]) -> 
 
 
 def _write(folder: Path, sweep: Sweep, trials: Sequence[Trial]) -> None:
-    write_sweep(folder, _asked(sweep), sweep.metric, sweep.goal, trials)
+    write_sweep(folder, _fixed_settings(sweep), sweep.metric, sweep.goal, trials)
 
 
-def _asked(sweep: Sweep) -> dict[str, Any]:
+def _fixed_settings(sweep: Sweep) -> dict[str, Any]:
     """Return what must stay the same for a sweep to go on, as JSON gives it back."""
     asked = {
         "recipe": plain(load_recipe(sweep.recipe, sweep.assignments)),

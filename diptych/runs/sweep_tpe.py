@@ -52,7 +52,7 @@ def propose(sweep: Sweep, trials: Sequence[Trial]) -> dict[str, Any]:
     )
     for trial in trials:
         if trial.status == "done" and sweep.metric in trial.metrics:
-            params = _numbered(sweep, trial.settings)
+            params = _with_indices(sweep, trial.settings)
             value = trial.metrics[sweep.metric]
             study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=value))
     found = study.ask(space).params
@@ -66,6 +66,6 @@ def propose(sweep: Sweep, trials: Sequence[Trial]) -> dict[str, Any]:
     return settings
 
 
-def _numbered(sweep: Sweep, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _with_indices(sweep: Sweep, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings with an index for each value of a grid."""
     return {**settings, **{grid.key: grid.values.index(settings[grid.key]) for grid in sweep.grids}}

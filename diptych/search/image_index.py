@@ -131,7 +131,7 @@ class Index:
         """
         if query.shape != (self._manifest.current.dim,):
             raise ValueError(f"query of shape {query.shape}; expected ({self._manifest.current.dim},)")
-        chosen = self._parsed(filter_)
+        chosen = self._parse(filter_)
         return self._ranking(query, -1.0 if min_score is None else min_score, chosen, exact)
 
     def _ranking(
@@ -162,12 +162,12 @@ class Index:
 
     def count(self, filter_: Filter | str | None = None) -> int:
         """Count the images, or those that meet a filter."""
-        chosen = self._parsed(filter_)
+        chosen = self._parse(filter_)
         return self._ask(lambda store: store.count(chosen))
 
     def items(self, filter_: Filter | str | None = None, *, chunk: int = CHUNK) -> Iterator[Item]:
         """Yield every image, or every one that meets a filter, in no particular order, one piece at a time."""
-        chosen = self._parsed(filter_)
+        chosen = self._parse(filter_)
         for rows in self._ask(lambda store: _begun(store.scroll(("record",), filter_=chosen, chunk=chunk))):
             yield from map(Item.from_record, rows["record"])
 
@@ -190,12 +190,12 @@ class Index:
             SettingsError: the filter is not well formed, the index has no image with the id `after`, or an index of an
                 older format lacks a column.
         """
-        chosen = self._parsed(filter_)
+        chosen = self._parse(filter_)
         if sort is None:
             keys = self._keys(("id",), _both(Comparison("id", ">", after), chosen))
             ids = [id_ for (id_,) in heapq.nsmallest(offset + count, keys)]
         else:
-            self._parsed(_SORTED_BY)  # an index of an older format has no such column
+            self._parse(_SORTED_BY)  # an index of an older format has no such column
             last = self._sort_key(after, sort) if after else None
             found = (sort_key(sort, taken, id_) for id_, taken in self._keys(("id", "taken"), chosen))
             beyond = found if last is None else (key for key in found if key > last)
@@ -213,7 +213,7 @@ class Index:
             return sort_key(sort, found[1], found[0])
         raise SettingsError(f"after: no image of the index has the id {id_!r}; begin again without it")
 
-    def _parsed(self, filter_: Filter | str | None) -> Filter | None:
+    def _parse(self, filter_: Filter | str | None) -> Filter | None:
         """Return a filter as a tree; check that the index has its columns."""
         chosen = parse(filter_) if isinstance(filter_, str) else filter_
         check_columns(self.place, self._manifest, chosen)

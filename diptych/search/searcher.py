@@ -67,7 +67,7 @@ class Searcher:
             TextError, ImageError: a part cannot be read. Also the errors of `answer`.
         """
         started = time.perf_counter()
-        vectors = self._embedded(question.parts)
+        vectors = self._embed(question.parts)
         embedded = time.perf_counter() - started
         return dataclasses.replace(self.answer(question, vectors), seconds_embedding=embedded)
 
@@ -92,7 +92,7 @@ class Searcher:
         more = len(page) > question.count and question.offset + question.count < DEEPEST
         return Answer(tuple(page[: question.count]), more, 0.0, time.perf_counter() - started)
 
-    def _embedded(self, parts: Sequence[QueryPart]) -> Vectors:
+    def _embed(self, parts: Sequence[QueryPart]) -> Vectors:
         """Embed texts and images, each kind in one call of the model."""
         texts, images = texts_and_images(parts)
         nothing = np.empty((0, self._encoder.dim), np.float32)
@@ -124,27 +124,27 @@ class Searcher:
 
     def _found(self, question: Question, ranking: Iterator[Hit]) -> Iterator[Match]:
         found = (
-            self._grouped(list(islice(ranking, GROUPED)))
+            self._group(list(islice(ranking, GROUPED)))
             if question.group_duplicates
             else (Match(hit.item, hit.score) for hit in ranking)
         )
         if question.sort is not None:
             matches = islice(found, SORTED if question.min_score is None else GROUPED)
-            return iter(_sorted(matches, question.sort))
-        return self._diversified(found, question.diversity) if question.diversity else found
+            return iter(_sort(matches, question.sort))
+        return self._diversify(found, question.diversity) if question.diversity else found
 
-    def _grouped(self, hits: list[Hit]) -> Iterator[Match]:
-        hits, vectors = self._looked_up(hits)
+    def _group(self, hits: list[Hit]) -> Iterator[Match]:
+        hits, vectors = self._look_up(hits)
         for first, *others in duplicate_groups(vectors, [hit.item.sha256 for hit in hits]):
             yield Match(hits[first].item, hits[first].score, tuple(hits[row].item for row in others))
 
-    def _diversified(self, found: Iterator[Match], diversity: float) -> Iterator[Match]:
-        best, vectors = self._looked_up(list(islice(found, DIVERSIFIED)))
+    def _diversify(self, found: Iterator[Match], diversity: float) -> Iterator[Match]:
+        best, vectors = self._look_up(list(islice(found, DIVERSIFIED)))
         scores = np.array([one.score for one in best], np.float32)
         yield from (best[row] for row in diversify(scores, vectors, diversity))
         yield from found
 
-    def _looked_up(self, results: list[R]) -> tuple[list[R], Vectors]:
+    def _look_up(self, results: list[R]) -> tuple[list[R], Vectors]:
         """Return results with their vectors (n, dim), unit length; images removed meanwhile are left out."""
         known = self.index.get([one.item.id for one in results])
         rows = {item.id: row for row, item in enumerate(known.items)}
@@ -169,7 +169,7 @@ def in_order(parts: Sequence[QueryPart], of_texts: Vectors, of_images: Vectors) 
     return vectors
 
 
-def _sorted(found: Iterable[Match], sort: Sort) -> list[Match]:
+def _sort(found: Iterable[Match], sort: Sort) -> list[Match]:
     return sorted(found, key=lambda one: sort_key(sort, one.item.moment, one.item.id))
 
 

@@ -85,14 +85,14 @@ class Vocabulary:
         symbols = [self._of_byte[byte] for byte in rest]
         symbols[-1] += 256
         while (best := self._lowest_merge(symbols)) != _NEVER:
-            symbols = self._merged(symbols, best)
+            symbols = self._merge(symbols, best)
         yield from symbols
 
     def _lowest_merge(self, symbols: list[int]) -> int:
         get = self._merges.get
         return min((get(pair, _NEVER) for pair in pairwise(symbols)), default=_NEVER)
 
-    def _merged(self, symbols: list[int], rank: int) -> list[int]:
+    def _merge(self, symbols: list[int], rank: int) -> list[int]:
         """Return `symbols` with every pair of merge `rank` replaced by its token, from left to right."""
         get = self._merges.get
         out: list[int] = []
@@ -125,7 +125,7 @@ class Vocabulary:
             done = min(best, rival)
             last = symbols[-1]
             if best <= rival:
-                symbols = self._merged(symbols, best)
+                symbols = self._merge(symbols, best)
             # On equal ranks the known pairs come first (left to right); a last symbol that they used is safe.
             if rival <= best and symbols[-1] == last:
                 symbols.pop()

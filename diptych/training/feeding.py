@@ -97,15 +97,15 @@ def _hearing(model: ImageModel) -> Hear | None:
 def _ids_of(model: ImageModel, approach: Approach[Any]) -> Tokenize:
     if approach.trains_classifier and model.classifier is not None:
         classes = model.classifier.classes
-        return _flagged(classes) if model.classifier.several else _numbered(classes)
+        return _to_flags(classes) if model.classifier.several else _to_indices(classes)
     label_head = model.architecture.label_head
     if label_head is not None:
-        return _numbered(label_head.classes)
+        return _to_indices(label_head.classes)
     context = model.context_length
     return lambda texts: tokenize(texts, context_length=context, truncate=True)
 
 
-def _numbered(classes: Sequence[str]) -> Tokenize:
+def _to_indices(classes: Sequence[str]) -> Tokenize:
     """Return a function from names of classes to their indices, (texts, 1); -1 for no name."""
     numbers = {"": -1, **{name: number for number, name in enumerate(classes)}}
 
@@ -121,7 +121,7 @@ def _numbered(classes: Sequence[str]) -> Tokenize:
     return convert
 
 
-def _flagged(classes: Sequence[str]) -> Tokenize:
+def _to_flags(classes: Sequence[str]) -> Tokenize:
     """Return a function from names with `SEPARATOR` between them to a 1 for each named class, (texts, classes)."""
     numbers = {name: number for number, name in enumerate(classes)}
 

@@ -247,7 +247,7 @@ def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Json]
             "to start a new run from these weights, name the folder in the recipe's [model] init"
         )
     source = _tensors(root, STATE_TENSORS, manifest)
-    values = read_json(_verified(root, STATE_VALUES, manifest))
+    values = read_json(_verify(root, STATE_VALUES, manifest))
     return {name: source.read(name) for name in source.entries}, values
 
 
@@ -259,22 +259,22 @@ def verify_checkpoint(folder: str | os.PathLike[str], progress: Progress | None 
     root = Path(folder)
     manifest = read_manifest(root)
     for name in manifest.sha256:
-        _verified(root, name, manifest, progress)
+        _verify(root, name, manifest, progress)
     return manifest
 
 
 def _tensors(root: Path, name: str, manifest: Manifest) -> TensorFile:
     """Open the tensors of a file, or of the pieces that several processes wrote; each is verified first."""
     if name in manifest.sha256 or TABLE not in manifest.sha256:
-        return SafetensorsFile(_verified(root, name, manifest))
+        return SafetensorsFile(_verify(root, name, manifest))
     part = Path(name).stem
-    table = read_json(_verified(root, TABLE, manifest)).get(part, {})
+    table = read_json(_verify(root, TABLE, manifest)).get(part, {})
     pieces = [file for file in manifest.sha256 if file.startswith(f"{part}-")]
-    paths = {file: _verified(root, file, manifest) for file in pieces}
+    paths = {file: _verify(root, file, manifest) for file in pieces}
     return PiecedFile(table, paths, str(root / TABLE))
 
 
-def _verified(root: Path, name: str, manifest: Manifest, progress: Progress | None = None) -> Path:
+def _verify(root: Path, name: str, manifest: Manifest, progress: Progress | None = None) -> Path:
     path = root / name
     if name not in manifest.sha256 or path.parent != root or not path.is_file():
         raise CheckpointError(f"{path}: is missing, so the checkpoint is incomplete: copy the folder again")

@@ -42,7 +42,7 @@ def load_path(
             f"{path}: describes its own model; leave out like, which is only for plain files of weights"
         )
     if folder is None:
-        model, preprocess = read_plain_file(path, _opened(path), activation, like)
+        model, preprocess = read_plain_file(path, _open(path), activation, like)
     else:
         model, preprocess = _load_folder(folder)
     if activation not in (None, model.architecture.activation):
@@ -61,7 +61,7 @@ def is_own_model(path: Path) -> bool:
         return (path / checkpoint.MANIFEST).is_file()
     if configuration_beside(path) == checkpoint.MANIFEST:
         return True
-    source = _opened(path)
+    source = _open(path)
     return isinstance(source, ArchivedTensors) and source.description is not None
 
 
@@ -94,7 +94,7 @@ def _load_folder(folder: Path) -> tuple[ImageModel, Preprocess]:
     )
 
 
-def _opened(path: Path) -> TensorFile:
+def _open(path: Path) -> TensorFile:
     """Open the tensors of a file, whose first bytes give its format."""
     try:
         with path.open("rb") as file:

@@ -28,7 +28,7 @@ def with_activation(name: str | os.PathLike[str], activation: str | None) -> str
         raise SettingsError(
             f"{name}: states the activation {stated!r}, not {activation!r}; leave out one of them"
         )
-    return f"{place}{_OPTION}{_checked(activation, place)}"
+    return f"{place}{_OPTION}{_check_activation(activation, place)}"
 
 
 def split_name(name: str | os.PathLike[str]) -> tuple[str, Activation | None]:
@@ -40,10 +40,10 @@ def split_name(name: str | os.PathLike[str]) -> tuple[str, Activation | None]:
     place, found, activation = text.rpartition(_OPTION)
     if not found or os.path.exists(text):
         return text, None
-    return place, _checked(activation, text)
+    return place, _check_activation(activation, text)
 
 
-def _checked(activation: str, where: str) -> Activation:
+def _check_activation(activation: str, where: str) -> Activation:
     if activation not in ACTIVATIONS:
         raise SettingsError(
             f"{where}: unknown activation {activation!r}; {config.nearest(activation, ACTIVATIONS)}"

@@ -74,7 +74,7 @@ def image_at(place: Place, where: str, folder: Place) -> Path | bytes:
 
 
 @functools.lru_cache(maxsize=64)
-def _opened(place: Place) -> RandomAccess:
+def _open(place: Place) -> RandomAccess:
     # The cache belongs to the process and limits the open files. `pread` moves no file position, so a forked worker
     # can use the descriptors that it inherits; a spawned worker starts with an empty cache.
     return RemoteFile(place, _AROUND) if isinstance(place, RemotePath) else OpenFile(place)
@@ -87,11 +87,11 @@ def read_range(place: Place, offset: int, count: int, version: Version) -> bytes
         DataError: the file is gone, or has changed.
     """
     try:
-        file = _opened(place)
+        file = _open(place)
         if file.version != version:
             # The file may have been replaced since this process opened it.
-            _opened.cache_clear()
-            file = _opened(place)
+            _open.cache_clear()
+            file = _open(place)
         data = file.read(offset, count)
     except OSError as error:
         raise DataError(

@@ -64,7 +64,7 @@ class ParquetSource:
         )
         groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
         self._ends = list(accumulate(groups))
-        self._kept = self._downloaded() if set(self._rows.names) >= _IMG2DATASET else None
+        self._kept = self._downloaded_rows() if set(self._rows.names) >= _IMG2DATASET else None
         if not len(self):
             raise DataError(
                 f"{path}: none of its {metadata.num_rows:,} images was downloaded; fetch them again"
@@ -150,7 +150,7 @@ class ParquetSource:
                 # Reading one of its rows raises the error; the other groups remain usable.
                 yield from [None] * self._file.metadata.row_group(number).num_rows
 
-    def _downloaded(self) -> npt.NDArray[np.int64]:
+    def _downloaded_rows(self) -> npt.NDArray[np.int64]:
         status = self._file.read(["status"], use_threads=False)["status"].to_pylist()
         return np.flatnonzero(np.array([value == "success" for value in status], bool))
 

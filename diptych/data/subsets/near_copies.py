@@ -80,7 +80,7 @@ def near_copies(
                 small[place] = one.found
         seen = np.flatnonzero(small.std(axis=(1, 2, 3)) >= _FLAT)
         own = np.array(rows)[seen]
-        joined, level = _joined(small[seen], most=max(_FEW, len(own) // 3))
+        joined, level = _join(small[seen], most=max(_FEW, len(own) // 3))
         groups[own] = own[joined]
         if level:
             strict.append(name)
@@ -92,22 +92,22 @@ def _small(example: Example) -> _Pixels:
     return resize_and_crop(read_rgb(example.image, WHITE), (_SIDE, _SIDE), (_SIDE, _SIDE), "bilinear")
 
 
-def _joined(small: _Pixels, most: int, level: int = 0) -> tuple[Groups, int]:
+def _join(small: _Pixels, most: int, level: int = 0) -> tuple[Groups, int]:
     """Return (n,) the first image of each one's group, and the highest level used.
 
     most: the largest group that is not divided by the next level.
     """
-    groups, used = _linked(small, LEVELS[level]), level
+    groups, used = _link(small, LEVELS[level]), level
     if level + 1 < len(LEVELS):
         for first, count in zip(*np.unique(groups, return_counts=True), strict=True):
             if count > most:
                 rows = np.flatnonzero(groups == first)
-                within, deeper = _joined(small[rows], most, level + 1)
+                within, deeper = _join(small[rows], most, level + 1)
                 groups[rows], used = rows[within], max(used, deeper)
     return groups, used
 
 
-def _linked(small: _Pixels, least: float) -> Groups:
+def _link(small: _Pixels, least: float) -> Groups:
     """Return (n,) the first image of each one's connected group of images that correlate by `least` or more."""
     groups = np.arange(len(small))
     whole = _features(small, parts=1)[:, 0]

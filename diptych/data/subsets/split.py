@@ -102,7 +102,7 @@ def split(
     strict: tuple[str, ...] = ()
     unsearched: tuple[str, ...] = ()
     if group_by is not None:
-        groups, by = _joined(images, values), group_by
+        groups, by = _join(images, values), group_by
     elif copies:
         firsts = np.flatnonzero(images == np.arange(len(images)))
         say(
@@ -147,7 +147,7 @@ def _value(example: Example, field: str) -> str | None:
     return str(folder)
 
 
-def _joined(images: Groups, values: list[str | None]) -> Groups:
+def _join(images: Groups, values: list[str | None]) -> Groups:
     """Join rows of one image and rows of one value. Returns (n,): the first row of each one's connected group."""
     # Takes 0.2 s, and few runs need it.
     from scipy.sparse import coo_array  # noqa: PLC0415

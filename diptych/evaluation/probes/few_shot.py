@@ -80,7 +80,7 @@ def evaluate_few_shot(
         DataError: a class has fewer training images than `shots` asks for, or other classes in `test`.
         SettingsError: `shots` or `seeds` is not positive, or `headline` does not fit the classes.
     """
-    numbers, place = _checked(shots, seeds, zero_shot), fitting_device(torch.device(device))
+    numbers, place = _check(shots, seeds, zero_shot), fitting_device(torch.device(device))
     check_test(train, test, headline)
     _check_enough(train, numbers[-1])
     draws = [
@@ -108,12 +108,12 @@ def evaluate_few_shot(
         skipped=test.skipped,
         remarks=test.remarks_beside(train),
         details=details,
-        notes=(_crossed(details), *(() if details["converged"] else (NOT_CONVERGED,))),
+        notes=(_crossing_remark(details), *(() if details["converged"] else (NOT_CONVERGED,))),
         outcomes=Outcomes(keys=test.keys, scores=_of_images(names, draws), positions=test.positions),
     )
 
 
-def _checked(shots: Sequence[int], seeds: int, zero_shot: float | None) -> list[int]:
+def _check(shots: Sequence[int], seeds: int, zero_shot: float | None) -> list[int]:
     """Return the numbers of shots, each once, in order; SettingsError where one of the values cannot be used."""
     numbers = sorted(set(shots))
     if not numbers or numbers[0] < 1 or seeds < 1:
@@ -268,7 +268,7 @@ def _crossings(shots: Sequence[int], values: NDArray[np.float64], zero_shot: flo
     }
 
 
-def _crossed(found: dict[str, Any]) -> str:
+def _crossing_remark(found: dict[str, Any]) -> str:
     """Return the remark beside the figures. found: a report's details."""
     if "crossing" not in found:
         return "intervals: over the draws of the images that were learned from"

@@ -136,7 +136,7 @@ class LogisticRegression:
         value = weights.new_zeros(())
         by_weights, by_intercept = torch.zeros_like(weights), torch.zeros_like(intercept)
         for rows in self._chunks():
-            centred = self._centred(rows)
+            centred = self._centre(rows)
             total, residual = self.likelihood.loss(torch.addmm(intercept[:, None], weights, centred.T), rows)
             value += total
             by_weights.addmm_(residual, centred)
@@ -155,7 +155,7 @@ class LogisticRegression:
         by_weights, by_intercept = map(torch.zeros_like, place)
         both = [torch.cat(pair) for pair in zip(place, change, strict=True)]
         for rows in self._chunks():
-            centred = self._centred(rows)
+            centred = self._centre(rows)
             # The centred features are read once for both.
             logits, by_change = torch.addmm(both[1][:, None], both[0], centred.T).chunk(2)
             turned = self.likelihood.turn(logits, by_change, rows)
@@ -167,7 +167,7 @@ class LogisticRegression:
     def _around(self, weights: Tensor, intercept: Tensor, penalty: float) -> RoundObjective:
         curvature = torch.zeros_like(intercept)
         for rows in self._chunks():
-            logits = torch.addmm(intercept[:, None], weights, self._centred(rows).T)
+            logits = torch.addmm(intercept[:, None], weights, self._centre(rows).T)
             curvature += self.likelihood.curvature(logits, rows)
         of_classes = (curvature / len(self.features)).clamp_min(_LEAST_CURVATURE)[:, None]
         unit = torch.cat([of_classes * self._variance + penalty, of_classes], dim=1).rsqrt()
@@ -180,16 +180,16 @@ class LogisticRegression:
         """
         count, width = self.features.shape
         if count < width:
-            _, spread, axes = torch.linalg.svd(self._centred(slice(0, count)), full_matrices=False)
+            _, spread, axes = torch.linalg.svd(self._centre(slice(0, count)), full_matrices=False)
             return axes.T.contiguous(), spread.square() / count
         covariance = self._mean.new_zeros(width, width)
         for rows in self._chunks():
-            centred = self._centred(rows)
+            centred = self._centre(rows)
             covariance.addmm_(centred.T, centred)
         variance, axes = torch.linalg.eigh(covariance / count)
         return axes, variance.clamp_min(0)  # rounding makes the smallest ones negative
 
-    def _centred(self, rows: slice) -> Tensor:
+    def _centre(self, rows: slice) -> Tensor:
         return self.features[rows] - self._mean  # float64, as the mean is
 
     def _chunks(self) -> Iterator[slice]:

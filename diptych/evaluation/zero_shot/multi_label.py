@@ -130,7 +130,7 @@ def survey_several_labels(source: Source, labels: LabelSet | None) -> SeverallyL
     classes = labels or LabelSet.of(sorted({name for _, name in said}))
     check_labels(said, classes, source.name)
     joined = {
-        first: _joined([rows.picked[position] for position in positions])
+        first: _join([rows.picked[position] for position in positions])
         for first, positions in rows_of_images(rows).items()
     }
     return SeverallyLabelledRows(joined, classes, rows.skipped, count_remark(rows))
@@ -171,7 +171,7 @@ def score_classes(scores: Floats, relevant: Flags, judged: Flags, names: Sequenc
     }
 
 
-def _joined(of_image: Sequence[SeveralLabels]) -> SeveralLabels:
+def _join(of_image: Sequence[SeveralLabels]) -> SeveralLabels:
     return SeveralLabels(
         of_image[0].key,
         tuple(dict.fromkeys(name for row in of_image for name in row.labels)),

@@ -49,7 +49,7 @@ def bins_of_equal_width(probability: Floats, correct: Flags, bins: int = BINS) -
     probability: (n,), of the predicted class; correct: (n,), whether that class was right.
     """
     edges = np.linspace(0, 1, bins + 1)
-    checked = _checked(probability, correct)
+    checked = _check_outcomes(probability, correct)
     part = _part_of(checked, edges)
     count = np.bincount(part, minlength=len(edges) - 1)
     confidence = np.bincount(part, weights=checked, minlength=len(count))
@@ -78,7 +78,7 @@ def error_if_calibrated(probability: Floats, bins: int = BINS, seed: int = 0) ->
     It is not 0: few answers scatter around their probability. Each of a number of draws takes answer i as right
     with probability i (the resampling of Bröcker and Smith 2007). An error near this value is no evidence of any.
     """
-    checked = _checked(probability, np.ones(len(probability), np.bool_))
+    checked = _check_outcomes(probability, np.ones(len(probability), np.bool_))
     part = _part_of(checked, np.linspace(0, 1, bins + 1))
     confidence = np.bincount(part, weights=checked, minlength=bins)
     random = np.random.default_rng(seed)
@@ -112,7 +112,7 @@ def _part_of(probability: NDArray[np.float64], edges: NDArray[np.float64]) -> In
     return np.searchsorted(edges[1:-1], probability, side="left").astype(np.int64)
 
 
-def _checked(probability: Floats, correct: Flags) -> NDArray[np.float64]:
+def _check_outcomes(probability: Floats, correct: Flags) -> NDArray[np.float64]:
     values = np.asarray(probability, np.float64)
     if len(values) == 0 or len(values) != len(correct):
         raise ValueError(

@@ -37,7 +37,7 @@ class GlobalBatchNorm(nn.Module):
         if not self.training:
             mean, variance = self.running_mean, self.running_var
             return F.batch_norm(rows, mean, variance, self.weight, self.bias, eps=self.epsilon)
-        centred, variance = _centred(rows, self.running_mean, self.running_var, self.momentum)
+        centred, variance = _centre(rows, self.running_mean, self.running_var, self.momentum)
         normed = centred * (variance + self.epsilon).rsqrt() * self.weight
         return normed if self.bias is None else normed + self.bias
 
@@ -56,7 +56,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         assert self.momentum is not None
         wide = x if x.dtype == torch.float64 else x.float()
         rows = wide.permute(0, 2, 3, 1).flatten(0, 2)
-        centred, variance = _centred(rows, self.running_mean, self.running_var, self.momentum)
+        centred, variance = _centre(rows, self.running_mean, self.running_var, self.momentum)
         normed = centred * (variance + self.eps).rsqrt() * self.weight + self.bias
         count, _, height, width = x.shape
         return normed.view(count, height, width, -1).permute(0, 3, 1, 2).to(x.dtype)
@@ -69,7 +69,7 @@ def norm_globally(module: nn.Module) -> None:
             norm.__class__ = GlobalBatchNorm2d
 
 
-def _centred(
+def _centre(
     rows: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float
 ) -> tuple[Tensor, Tensor]:
     """Rows less the mean of everybody's, and everybody's variance, (width,); the running averages move."""

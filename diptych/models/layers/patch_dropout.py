@@ -37,11 +37,11 @@ def kept_patches(seeds: Tensor, patches: int, share_dropped: float) -> Tensor:
 
 def splitmix64(numbers: Tensor) -> Tensor:
     """The finaliser of splitmix64, a bijection that scatters neighbours. numbers: int64, taken modulo 2^64."""
-    mixed = (numbers ^ _shifted(numbers, 30)) * _FIRST
-    mixed = (mixed ^ _shifted(mixed, 27)) * _SECOND
-    return mixed ^ _shifted(mixed, 31)
+    mixed = (numbers ^ _shift_right(numbers, 30)) * _FIRST
+    mixed = (mixed ^ _shift_right(mixed, 27)) * _SECOND
+    return mixed ^ _shift_right(mixed, 31)
 
 
-def _shifted(numbers: Tensor, bits: int) -> Tensor:
+def _shift_right(numbers: Tensor, bits: int) -> Tensor:
     """The logical right shift; torch's own keeps the sign."""
     return (numbers >> bits) & ((1 << (64 - bits)) - 1)

@@ -188,12 +188,12 @@ class _Refresh:
                 self._progress(1)
                 continue
             uri = self._origin.spelled(uri_of(self._source, example))
-            if self._settled(example, uri):
+            if self._is_settled(example, uri):
                 self._progress(1)
             else:
                 yield position
 
-    def _settled(self, example: Example, uri: str) -> bool:
+    def _is_settled(self, example: Example, uri: str) -> bool:
         """Return whether an image needs no embedding: it or its vector is in the index, or the source repeats it."""
         catalogue = self._catalogue
         row = catalogue.find(item_id(uri))

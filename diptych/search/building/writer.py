@@ -53,7 +53,7 @@ class Writer:
 
         replaced: the ids that the table may already have.
         """
-        store = self._opened()
+        store = self._open()
         names = [thumbnail_name(item, data) for item, data in zip(batch.items, thumbnails, strict=True)]
         items = [
             dataclasses.replace(item, thumbnail=name) for item, name in zip(batch.items, names, strict=True)
@@ -74,7 +74,7 @@ class Writer:
         """Remove images; they are gone for good when this returns."""
         if not ids:
             return
-        store = self._opened()
+        store = self._open()
         for start in range(0, len(ids), _CHUNK):
             part = ids[start : start + _CHUNK]
             thumbnails = self._thumbnails(part)
@@ -103,7 +103,7 @@ class Writer:
         if self._rebuild:
             drop_leftovers(self._database, self._manifest)
 
-    def _opened(self) -> VectorStore:
+    def _open(self) -> VectorStore:
         """Return the table, made if it is missing, and mark in the manifest that a writer is at work."""
         if self.store is None:
             model = self._model

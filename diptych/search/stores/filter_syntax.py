@@ -73,12 +73,12 @@ class _Parser:
         return found
 
     def _any(self, depth: int) -> Filter:
-        return self._joined("or", "any", lambda: self._all(depth))
+        return self._join("or", "any", lambda: self._all(depth))
 
     def _all(self, depth: int) -> Filter:
-        return self._joined("and", "all", lambda: self._one(depth))
+        return self._join("and", "all", lambda: self._one(depth))
 
-    def _joined(self, word: str, how: Literal["all", "any"], part: Callable[[], Filter]) -> Filter:
+    def _join(self, word: str, how: Literal["all", "any"], part: Callable[[], Filter]) -> Filter:
         parts = [part()]
         while self._skip("word", word):
             parts.append(part())

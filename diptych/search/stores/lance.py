@@ -110,14 +110,14 @@ class LanceStore:
             return 0
         filter_ = Membership("id", tuple(map(stored, which))) if isinstance(which, Sequence) else which
         with self._asking():
-            count: int = _LOOP.run(self._table.delete(_compiled(filter_))).num_deleted_rows
+            count: int = _LOOP.run(self._table.delete(_compile(filter_))).num_deleted_rows
             self._record()
         return count
 
     def get(self, ids: Sequence[str]) -> Batch:
         if not ids:
             return Batch([], np.empty((0, self.dim), np.float16))
-        chosen = _compiled(Membership("id", tuple(map(stored, ids))))
+        chosen = _compile(Membership("id", tuple(map(stored, ids))))
         with self._asking():
             found = _LOOP.run(self._table.query().where(chosen).select(["record", "vector"]).to_arrow())
             batch = _batch(found, self.dim)
@@ -131,7 +131,7 @@ class LanceStore:
         with self._asking():
             question = self._table.query()
             if filter_ is not None:
-                question = question.where(_compiled(filter_))
+                question = question.where(_compile(filter_))
             question = question.nearest_to(query.astype(np.float32)).column("vector").distance_type("cosine")
             question = question.limit(offset + k + MARGIN).select(["record", "vector", "_distance"])
             if exact:
@@ -231,7 +231,7 @@ class LanceStore:
         with self._asking():
             question = self._table.query().select(list(columns))
             if filter_ is not None:
-                question = question.where(_compiled(filter_))
+                question = question.where(_compile(filter_))
             pieces = _LOOP.run(question.to_batches(max_batch_length=chunk))
             while (found := _LOOP.run(_next(pieces))) is not None:
                 yield found
@@ -276,25 +276,25 @@ class LanceDatabase:
         self.drop(name)
         ledger = self._ledger(name)
         with _asking(self.place):
-            table = _LOOP.run(self._connected().create_table(name, schema=_schema(dim)))
+            table = _LOOP.run(self._connect().create_table(name, schema=_schema(dim)))
             if ledger is not None:
                 ledger.record()
         return LanceStore(table, dim, self.place, ledger)
 
     def open(self, name: str) -> VectorStore:
         with _asking(self.place):
-            table = _LOOP.run(self._connected().open_table(name))
+            table = _LOOP.run(self._connect().open_table(name))
             dim: int = _LOOP.run(table.schema()).field("vector").type.list_size
         return LanceStore(table, dim, self.place, self._ledger(name))
 
     def names(self) -> list[str]:
         with _asking(self.place):
-            return list(_LOOP.run(self._connected().list_tables()).tables)
+            return list(_LOOP.run(self._connect().list_tables()).tables)
 
     def drop(self, name: str) -> None:
         with _asking(self.place):
             if name in self.names():
-                _LOOP.run(self._connected().drop_table(name))
+                _LOOP.run(self._connect().drop_table(name))
         if not self._is_bucket:
             # A killed drop leaves a folder that is no longer a table.
             shutil.rmtree(self._folder / f"{name}.lance", ignore_errors=True)
@@ -331,7 +331,7 @@ class LanceDatabase:
         self._connection = None
         self._addresses.close()
 
-    def _connected(self) -> Any:
+    def _connect(self) -> Any:
         if self._connection is None:
             self._connection = _LOOP.run(
                 lancedb.connect_async(
@@ -365,27 +365,27 @@ def _batch(found: Any, dim: int) -> Batch:
     return Batch(items, np.concatenate([*parts, np.empty((0, dim), np.float16)]))
 
 
-def _compiled(filter_: Filter) -> "Expr":
+def _compile(filter_: Filter) -> "Expr":
     """Turn a filter into an expression object, so that a value never becomes text of a query."""
     match filter_:
         case Comparison(column, operator, value):
-            return _compared(expr.col(column), operator, expr.lit(value))
+            return _compare(expr.col(column), operator, expr.lit(value))
         case ColumnComparison(left, operator, right):
-            return _compared(expr.col(left), operator, expr.col(right))
+            return _compare(expr.col(left), operator, expr.col(right))
         case Membership(column, values):
             return expr.col(column).isin(values)
         case Containment(column, text):
             return expr.col(column).contains(expr.lit(text))
         case Combination(how, parts):
-            whole = _compiled(parts[0])
+            whole = _compile(parts[0])
             for part in parts[1:]:
-                whole = whole & _compiled(part) if how == "all" else whole | _compiled(part)
+                whole = whole & _compile(part) if how == "all" else whole | _compile(part)
             return whole
         case Negation(part):
-            return ~_compiled(part)
+            return ~_compile(part)
 
 
-def _compared(left: "Expr", operator: str, right: "Expr") -> "Expr":
+def _compare(left: "Expr", operator: str, right: "Expr") -> "Expr":
     match operator:
         case "=":
             return left == right

@@ -74,7 +74,7 @@ class PostgresStore:
 
     def delete(self, which: Sequence[str] | Filter) -> int:
         filter_ = Membership("id", tuple(map(stored, which))) if isinstance(which, Sequence) else which
-        condition, values = _compiled(filter_)
+        condition, values = _compile(filter_)
         command = sql.SQL("DELETE FROM {} WHERE {}").format(self._table, condition)
         with self._database.asking() as connection:
             return connection.execute(command, values).rowcount
@@ -336,11 +336,11 @@ class PostgresDatabase:
 def _where(filter_: Filter | None) -> tuple[sql.Composable, list[Any]]:
     if filter_ is None:
         return sql.SQL(""), []
-    condition, values = _compiled(filter_)
+    condition, values = _compile(filter_)
     return sql.SQL(" WHERE ") + condition, values
 
 
-def _compiled(filter_: Filter) -> tuple[sql.Composable, list[Any]]:
+def _compile(filter_: Filter) -> tuple[sql.Composable, list[Any]]:
     """Turn a filter into a condition with placeholders, and the values."""
     match filter_:
         case Comparison(column, operator, value):
@@ -352,10 +352,10 @@ def _compiled(filter_: Filter) -> tuple[sql.Composable, list[Any]]:
         case Containment(column, text):
             return sql.SQL("strpos({}, %s) > 0").format(sql.Identifier(column)), [text]
         case Negation(part):
-            condition, values_ = _compiled(part)
+            condition, values_ = _compile(part)
             return sql.SQL("NOT ({})").format(condition), values_
         case Combination(how, parts):
-            conditions, lists = zip(*map(_compiled, parts), strict=True)
+            conditions, lists = zip(*map(_compile, parts), strict=True)
             word = sql.SQL(" AND ") if how == "all" else sql.SQL(" OR ")
             return sql.SQL("({})").format(word.join(conditions)), [value for one in lists for value in one]
 

@@ -145,7 +145,7 @@ async def embeddings(service: CurrentService, wanted: EmbeddingsIn) -> Embedding
     vectors = await _embed(wanted, service)
     return EmbeddingsOut(
         data=[
-            Embedding(index=number, embedding=_encoded(vector, wanted.encoding_format))
+            Embedding(index=number, embedding=_encode(vector, wanted.encoding_format))
             for number, vector in enumerate(vectors)
         ],
         model=towers.name,
@@ -173,7 +173,7 @@ async def _embed(wanted: EmbeddingsIn, service: Service) -> list[Vectors]:
     return [found[number] for number in range(len(inputs))]
 
 
-def _encoded(vector: Vectors, encoding: str) -> Any:
+def _encode(vector: Vectors, encoding: str) -> Any:
     return (
         vector.tolist() if encoding == "float" else base64.b64encode(vector.astype("<f4").tobytes()).decode()
     )

@@ -112,7 +112,7 @@ async def _follow(url: str, limits: FetchLimits, resolve: Resolve) -> bytes:
     for _ in range(limits.redirects + 1):
         target = _parse(url, limits)
         address = await _address_of(target, limits, resolve)
-        async with _connected(target, address) as (reader, writer):
+        async with _connect(target, address) as (reader, writer):
             location, body = await _get(reader, writer, target, limits)
         if location is None:
             return body
@@ -179,7 +179,7 @@ async def _address_of(target: _Target, limits: FetchLimits, resolve: Resolve) ->
 
 
 @asynccontextmanager
-async def _connected(
+async def _connect(
     target: _Target, address: str
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     tls = ssl.create_default_context() if target.scheme == "https" else None

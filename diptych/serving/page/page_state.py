@@ -180,7 +180,7 @@ class _Reader:
             return None
         number = _float(value)
         if not least <= number <= most:
-            self.problems.append(f"{name}: {_quoted(value)}; expected a number from {least:g} to {most:g}")
+            self.problems.append(f"{name}: {_quote(value)}; expected a number from {least:g} to {most:g}")
             return None
         return round(number, 3)
 
@@ -190,7 +190,7 @@ class _Reader:
             if value == sort:
                 return sort  # type: ignore[no-any-return]
         if value:
-            self.problems.append(f"sort: {_quoted(value)}; expected newest or oldest")
+            self.problems.append(f"sort: {_quote(value)}; expected newest or oldest")
         return None
 
     def terms(self) -> tuple[Term, ...]:
@@ -217,7 +217,7 @@ class _Reader:
         if 0 < number <= LARGEST_WEIGHT:
             return sign * number
         self.problems.append(
-            f"weight of {name}: {_quoted(value)}; expected a number above 0 and at most {LARGEST_WEIGHT:g}; "
+            f"weight of {name}: {_quote(value)}; expected a number above 0 and at most {LARGEST_WEIGHT:g}; "
             f"{shortest(abs(usual))} is used instead"
         )
         return usual
@@ -244,5 +244,5 @@ def _float(value: str) -> float:
         return math.nan
 
 
-def _quoted(value: str) -> str:
+def _quote(value: str) -> str:
     return repr(value if len(value) <= 40 else value[:37] + "...")

@@ -97,7 +97,7 @@ class Archive:
             raise CheckpointError(
                 f"{path}: is not a whole zip archive ({error}); it is damaged or was cut short: fetch it again"
             ) from None
-        self._members = self._checked_members()
+        self._members = self._check_members()
         self._root = self._find_root()
         self.is_torchscript = f"{self._root}constants.pkl" in self._members
         if self._optional(f"{self._root}byteorder", b"little") != sys.byteorder.encode():
@@ -119,7 +119,7 @@ class Archive:
         tensor = flat.as_strided(stored.shape, stored.stride, stored.offset)
         return tensor.clone(memory_format=torch.contiguous_format)
 
-    def _checked_members(self) -> dict[str, zipfile.ZipInfo]:
+    def _check_members(self) -> dict[str, zipfile.ZipInfo]:
         infos = self._zip.infolist()
         size = self.path.stat().st_size
         if len(infos) > _MOST_MEMBERS:

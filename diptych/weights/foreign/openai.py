@@ -41,7 +41,7 @@ def derived_names(names: Iterable[str]) -> list[str]:
 def archived_state(path: Path) -> TensorFile:
     """Open the tensors of an archive: of a TorchScript module, or of a state dict, wrapped or not."""
     archive = Archive(path)
-    content = archive.content if archive.is_torchscript else _unwrapped(archive.content, path)
+    content = archive.content if archive.is_torchscript else _unwrap(archive.content, path)
     return ArchivedTensors(archive, _without_prefixes(flatten(content, str(path))))
 
 
@@ -118,7 +118,7 @@ def _count(entries: Mapping[str, Entry], pattern: str) -> int:
     return len(numbers)
 
 
-def _unwrapped(content: Any, path: Path) -> dict[Any, Any]:
+def _unwrap(content: Any, path: Path) -> dict[Any, Any]:
     """Return the state dict inside a saved object."""
     for _ in range(2):
         wrapping = next((name for name in _WRAPPINGS if isinstance(content, dict) and name in content), None)

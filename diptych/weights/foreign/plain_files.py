@@ -57,12 +57,12 @@ def read_plain_file(
     Raises `CheckpointError` if the activation is unknown, or if the tensors do not fit the model.
     """
     if like is not None:
-        return _assembled(like.architecture, source, path), like.preprocess
+        return _assemble(like.architecture, source, path), like.preprocess
     if isinstance(source, ArchivedTensors) and source.description is not None:
-        return _described(path, source, source.description)
+        return _from_description(path, source, source.description)
     mark = configuration_beside(path)
     if mark is not None:
-        return _configured(path, source, mark)
+        return _from_configuration(path, source, mark)
     return _as_openai(path, source, activation)
 
 
@@ -82,7 +82,7 @@ def configuration_beside(path: Path) -> str | None:
     return None
 
 
-def _described(path: Path, source: TensorFile, description: str) -> tuple[ImageModel, Preprocess]:
+def _from_description(path: Path, source: TensorFile, description: str) -> tuple[ImageModel, Preprocess]:
     """Build the model of a state dict that Diptych made."""
     where = f"{path}: _metadata"
     try:
@@ -100,13 +100,13 @@ def _described(path: Path, source: TensorFile, description: str) -> tuple[ImageM
         raise CheckpointError(
             f"{where} does not describe a model ({error!r}); the file is damaged: save it again"
         ) from None
-    model = _assembled(architecture, source, path)
+    model = _assemble(architecture, source, path)
     if stated is None:
         _warn(f"{path}: does not describe the preprocessing; assumed: {_summary(preprocess)}")
     return model, preprocess
 
 
-def _configured(path: Path, source: TensorFile, mark: str) -> tuple[ImageModel, Preprocess]:
+def _from_configuration(path: Path, source: TensorFile, mark: str) -> tuple[ImageModel, Preprocess]:
     """Build the model of weights with a configuration beside them."""
     folder = path.parent
     _warn(
@@ -115,7 +115,7 @@ def _configured(path: Path, source: TensorFile, mark: str) -> tuple[ImageModel, 
     )
     if mark == checkpoint.MANIFEST:
         architecture, manifest = checkpoint.describe(folder)
-        return _assembled(architecture, source, path), checkpoint.preprocess_of(folder, manifest)
+        return _assemble(architecture, source, path), checkpoint.preprocess_of(folder, manifest)
     if mark == open_clip.CONFIG:
         return open_clip.read_open_clip_folder(folder, source)
     return transformers.read_transformers_folder(folder, source)
@@ -152,7 +152,7 @@ def _as_openai(
     return model, preprocess
 
 
-def _assembled(architecture: Architecture, source: TensorFile, path: Path) -> ImageModel:
+def _assemble(architecture: Architecture, source: TensorFile, path: Path) -> ImageModel:
     """Build the model, with the text tower under a prefix, as in Diptych, or without one, as in OpenAI's layout."""
     layout = openai_layout(_text_prefix(source))
     return assemble(architecture, source, layout, str(path), derived_names(source.entries))
