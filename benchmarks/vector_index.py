@@ -1,13 +1,14 @@
 """Search over 10 thousand to a million vectors: Diptych's index beside numpy, faiss and usearch.
 
-    python benchmarks/vector_index.py [--rows 10000 20000 50000 200000 1000000] [--dim 512] [--queries 200]
-        [--folder DIR] [--engines NAME ...] [--probes 8 16 24 40] [--out docs/results/vector_index.md]
+    python benchmarks/vector_index.py [--rows 10000 20000 50000 200000 1000000] [--queries 200] [--folder DIR]
+        [--engines NAME ...] [--probes 8 16 24 40] [--out FILE]
 
-The vectors come from `clip_like.py`: half of the questions are images, half are texts of a text tower. A row says how
-long writing took and how long the approximate index took to build, the space on the disk, the median and the 95th
-percentile of one question's time, and recall: which part of the ten best that comparing with every vector finds are
-among the ten that the engine returns, for images and for texts. Diptych's times are those of its store as `diptych
-search` uses it: metadata written with every vector and returned with every result. The other engines have none.
+The vectors come from `clip_geometry.py`, 512 wide, as OpenAI's ViT-B/32 puts photographs and captions: half of the
+questions are images that are not in the index, half are texts of such images. A row says how long writing took and how
+long the approximate index took to build, the space on the disk, the median and the 95th percentile of one question's
+time, and recall: which part of the ten best that comparing with every vector finds are among the ten that the engine
+returns, for images and for texts. Diptych's times are those of its store as `diptych search` uses it: metadata written
+with every vector and returned with every result. The other engines have none.
 Tables of fewer rows than `EXACT_ROWS` get an approximate index here too: the first two sizes show where it begins to
 pay. --probes adds Diptych with other numbers of partitions looked into.
 
@@ -30,7 +31,8 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
-from clip_like import Collection, Floats, Half, real_embeddings
+from clip_geometry import Drawn, Floats, Half
+from exact_best import ExactBest
 from timing import describe_machine
 from usearch.index import Index as UsearchIndex
 
@@ -70,16 +72,10 @@ class Questions:
 
 def best_rows(vectors: Half, questions: Floats) -> list[set[int]]:
     """The `K` best rows for each question, by comparing with every vector in float32."""
-    scores = np.full((len(questions), K), -2, np.float32)
-    rows = np.zeros((len(questions), K), np.int64)
+    best = ExactBest(questions, K)
     for start in range(0, len(vectors), 65_536):
-        part = vectors[start : start + 65_536].astype(np.float32)
-        found = questions @ (part / np.linalg.norm(part, axis=1, keepdims=True)).T
-        numbers = np.broadcast_to(np.arange(start, start + len(part)), found.shape)
-        both, which = np.hstack([scores, found]), np.hstack([rows, numbers])
-        order = np.argpartition(-both, K, axis=1)[:, :K]
-        scores, rows = np.take_along_axis(both, order, 1), np.take_along_axis(which, order, 1)
-    return [set(map(int, one)) for one in rows]
+        best.add(vectors[start : start + 65_536])
+    return best.rows()
 
 
 def with_numpy(vectors: Half, folder: Path) -> Iterator[Built]:
@@ -98,6 +94,7 @@ def with_faiss(vectors: Half, folder: Path) -> Iterator[Built]:
     dim, parts = vectors.shape[1], max(1, len(vectors) // lance.PARTITION_ROWS)
     settings = {
         f"faiss IVF{parts},SQ8": f"nprobe={min(parts, lance.PROBES)}",
+        f"faiss IVF{parts},PQ64": f"nprobe={min(parts, lance.PROBES)}",
         "faiss HNSW32,SQ8": "efSearch=64",
     }
     for name, setting in settings.items():
@@ -232,7 +229,6 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS)
-    parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--queries", type=int, default=200, help="of each kind")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--probes", type=int, nargs="*", default=[])
@@ -252,15 +248,14 @@ def main() -> None:
         "",
         describe_machine("lancedb", "faiss-cpu", "usearch", "numpy"),
         "",
-        f"{options.dim} dimensions, {options.queries} images and {options.queries} texts as questions.",
+        f"512 dimensions, {options.queries} images and {options.queries} texts as questions.",
         "",
         HEADER,
         "|---|---|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines), flush=True)
-    real = real_embeddings("sample:test") if options.quick else real_embeddings()
     for count in options.rows:
-        for line in table(count, options, real):
+        for line in table(count, options):
             print(line, flush=True)
             lines.append(line)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -270,10 +265,10 @@ def main() -> None:
         options.out.write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def table(count: int, options: argparse.Namespace, real: tuple[Floats, Floats]) -> Iterator[str]:
-    made = Collection(count, options.dim, 0, real)
-    vectors = made.images()
-    images, texts = made.image_questions(options.queries), made.text_questions(options.queries)
+def table(count: int, options: argparse.Namespace) -> Iterator[str]:
+    drawn = Drawn()
+    vectors = drawn.images(count)
+    images, texts = drawn.pairs(options.queries)
     questions = Questions(images, texts, best_rows(vectors, images), best_rows(vectors, texts))
     rows_2007 = np.arange(7, count, 26)
     of_2007 = [

@@ -27,6 +27,9 @@ RUNS = {
     "train": ("--quick", "| Diptych bfloat16 |"),
     "tiled_loss": ("--sizes 96 --tiled-alone --dim 8 --repetitions 1", "| 96 | tiled |"),
     "vector_index": ("--quick", "| 2,000 | usearch HNSW float16 |"),
+    "fit_geometry": ("--quick", "| text and its image: mean cosine |"),
+    "real_features": ("--quick", "| Diptych, exact |"),
+    "ivf_pq": ("--quick", "| 10,000 | 40 | 2 | 100 |"),
     "index_rate": ("--quick", "| diptych-mini | drawings, 64 px |"),
     "serving": ("--quick", "| 2,000 | a picture |"),
     "isolation": ("--quick", "20 requests beside 20 slow clients"),
@@ -37,9 +40,9 @@ RUNS = {
     "gpu_training": ("--dry-run", "| tiny | exact 8 | Diptych eager |"),
 }
 # These take half a minute each.
-SLOW = {"index_rate", "serving", "cold_search"}
+SLOW = {"fit_geometry", "real_features", "ivf_pq", "index_rate", "serving", "cold_search"}
 # These measure answers, not time.
-UNTIMED = {"near_duplicates", "query_weights"}
+UNTIMED = {"fit_geometry", "near_duplicates", "query_weights"}
 
 
 @pytest.fixture
