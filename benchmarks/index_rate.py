@@ -171,7 +171,7 @@ class Constant:
     name, fingerprint, dim = "constant", "c" * 64, 512
     used_up = False
 
-    def images(self, source: Source, positions: Iterable[int], *, previews: bool) -> Iterator[EmbeddedBatch]:
+    def rows(self, source: Source, positions: Iterable[int], *, previews: bool) -> Iterator[EmbeddedBatch]:
         rows = iter(positions)
         while batch := tuple(islice(rows, BATCH)):
             assert not self.used_up, "an unchanged picture was embedded"

@@ -204,10 +204,10 @@ def batching(bench: "Bench", waits: Sequence[float]) -> Iterator[str]:
             ),
         ),
     }
-    plain = Settings(text_queue=2 * concurrency + 256, picture_queue=2 * concurrency + 64)
+    plain = Settings(text_queue=2 * concurrency + 256, image_queue=2 * concurrency + 64)
     for kind, (alone, body) in kinds.items():
         loop = looped(alone, seconds)
-        singles = replace(plain, text_batch=1, picture_batch=1, batch_wait=0.0)
+        singles = replace(plain, text_batch=1, image_batch=1, batch_wait=0.0)
         one, _ = bench.measure(singles, body, loop.rate)
         fastest = max(loop.rate, one.rate)
         yield _row(f"{kind} | in a loop", loop, fastest)

@@ -180,7 +180,7 @@ def test_search_by_words_prints_a_table_and_json(tiny: Path, pictures: Path, run
     asked = run("search", "a red square", "--index", "i", "--json").json
     assert asked["query"] == "a red square"
     lines = run("search", "a red square", "--index", "i").out.splitlines()
-    assert lines[0].split() == ["score", "picture", "caption"]
+    assert lines[0].split() == ["score", "image", "caption"]
     assert [line.split()[1] for line in lines[1:]] == [result["uri"] for result in asked["results"]]
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from diptych.evaluation.suite.suite_files import Result
 from diptych.evaluation.task_report import Outcomes, Report, Scores
-from diptych.reports.page_parts import Picture
+from diptych.reports.page_parts import PageImage
 from diptych.reports.suite_page import page
 from tests.cli.command_line import Run
 from tests.cli.test_report import checked, words
@@ -151,7 +151,7 @@ def a_result(labels: tuple[str, ...], target: list[int], predicted: list[int]) -
 
 def test_names_of_other_peoples_making_are_text_on_the_page() -> None:
     evil = ("<script>alert(1)</script>", '"><img src=x onerror=y>', "a&b")
-    mistake = Picture(b"", '<t>" x="', "called <p>", '<k>"')
+    mistake = PageImage(b"", '<t>" x="', "called <p>", '<k>"')
     html = page("runs/<m>", [a_result(evil, [0, 0, 1, 1, 2, 2], [0, 1, 1, 0, 0, 0])], {"t": [mistake]})
     found = checked(html)
     assert "script" not in found.tags

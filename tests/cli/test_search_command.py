@@ -117,7 +117,7 @@ def test_unique_shows_one_of_equal_pictures(search: Run, pictures: Path) -> None
     assert same.keys() == {"id", "uri"}
     assert {Path(result["uri"]).stem, Path(same["uri"]).stem} == {"red", "red again"}
     lines = search("--image", pictures / "red.png", "--unique", "--min-score", 0.999).out.splitlines()
-    assert lines[0].split() == ["score", "same", "picture", "caption"]
+    assert lines[0].split() == ["score", "same", "image", "caption"]
     assert lines[1].split()[1] == "+1"
 
 
@@ -128,7 +128,7 @@ def test_a_table_of_pictures_without_captions_has_no_column_for_them(
     shutil.copy(pictures / "red.png", tmp_path / "photos/a b.png")
     assert run("index", tmp_path / "photos", "--index", tmp_path / "i", "--model", tiny).code == 0
     listed = run("search", "--sort", "newest", "--index", tmp_path / "i")
-    assert listed.out.splitlines()[0].split() == ["taken", "picture"]
+    assert listed.out.splitlines()[0].split() == ["taken", "image"]
     removed = run("remove", tmp_path / "photos/a b.png", "--index", tmp_path / "i", "--purge")
     assert removed.out == f"{tmp_path / 'i'}: 1 image removed, and nothing of it is left\n"
 

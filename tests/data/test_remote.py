@@ -47,7 +47,7 @@ def bucket(cache: Path, tmp_path: Path) -> Iterator[Any]:
     system.pipe("/bucket/tables/t.parquet", (tmp_path / "t.parquet").read_bytes())
     yield system
     system.rm("/bucket", recursive=True)
-    places._opened.cache_clear()
+    places._open.cache_clear()
 
 
 def captions(source: Source) -> list[tuple[str, ...]]:
@@ -86,7 +86,7 @@ def test_the_index_is_kept_in_the_users_cache_and_read_again(
 def test_a_file_that_is_replaced_while_it_is_read_is_an_error(bucket: Any) -> None:
     source = open_source(f"{ROOT}/shards/0.tar")
     bucket.pipe("/bucket/shards/0.tar", bucket.cat("/bucket/shards/1.tar") + bytes(512))
-    places._opened.cache_clear()
+    places._open.cache_clear()
     with pytest.raises(DataError, match="the file changed while it was in use"):
         source[0]
 

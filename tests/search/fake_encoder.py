@@ -79,7 +79,7 @@ class FakeEncoder:
     batch_size: int = 3
     embedded: list[str] = field(default_factory=list)
 
-    def images(
+    def rows(
         self, source: Source, positions: Iterable[int], *, previews: bool = False
     ) -> Iterator[EmbeddedBatch]:
         rows = iter(positions)
@@ -118,8 +118,8 @@ class FakeQuestions:
         self.calls: list[int] = []
 
     def texts(self, texts: list[str]) -> np.ndarray:
-        return self.pictures([text.encode() for text in texts])
+        return self.images([text.encode() for text in texts])
 
-    def pictures(self, pictures: list[bytes]) -> np.ndarray:
-        self.calls.append(len(pictures))
-        return np.array([vector_of(data) for data in pictures])
+    def images(self, images: list[bytes]) -> np.ndarray:
+        self.calls.append(len(images))
+        return np.array([vector_of(data) for data in images])

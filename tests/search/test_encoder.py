@@ -43,7 +43,7 @@ def test_a_picture_finds_itself(encoder: Encoder, photos: Path, tmp_path: Path) 
     index = Index(tmp_path / "index")
     index.require(encoder)
     for number in (0, 3, 9):
-        best = index.search(encoder.pictures([photos / f"{number}.png"])[0], count=1)[0]
+        best = index.search(encoder.images([photos / f"{number}.png"])[0], count=1)[0]
         assert Path(best.item.uri) == photos / f"{number}.png"
         assert best.item.caption == f"picture {number}"
         assert (best.item.width, best.item.height) == (16, 16)

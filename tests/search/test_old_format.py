@@ -47,7 +47,7 @@ def test_an_old_index_is_read_as_it_is(old: Path) -> None:
     assert (hit.item.caption, hit.item.captions, hit.item.taken) == ("first 03", ("first 03",), None)
     assert index.count('caption contains "FIRST"') == len(index) == 6
     assert index.thumbnail(hit.item.id) is not None
-    assert verify(old).pictures == 6
+    assert verify(old).images == 6
 
 
 @pytest.mark.parametrize("filter_", ["taken > 2024-01-01", "camera contains x", 'place near "1, 2, 3 km"'])
@@ -79,7 +79,7 @@ def test_the_next_refresh_brings_it_up_to_date_without_embedding(old: Path) -> N
     (hit,) = reader.search(vector_of(PICTURES["03"]), count=1)
     assert hit.score == pytest.approx(1, abs=2e-3)
     assert reader.thumbnail(hit.item.id) is not None
-    assert verify(old).pictures == 6
+    assert verify(old).images == 6
 
 
 def test_pictures_of_other_sources_stay_as_they_were(old: Path) -> None:

@@ -43,7 +43,7 @@ def covered(place: Path) -> list[Path]:
 def test_verify_says_what_it_has_read(place: Path) -> None:
     found = verify(place)
     files = [file for file in covered(place / TABLE) if file.name != "latest_version_hint.json"]
-    assert (found.files, found.pictures, found.thumbnails) == (len(files), 19, 19)
+    assert (found.files, found.images, found.thumbnails) == (len(files), 19, 19)
 
 
 def test_a_flipped_bit_is_found_in_every_file(whole: Path, place: Path) -> None:

@@ -242,7 +242,7 @@ def test_batched_answers_equal_single_ones(service: Service, served_clip: ImageM
 
     async def body() -> None:
         together = await asyncio.gather(*(service.texts([text]) for text in texts))
-        pictures = await asyncio.gather(*(service.pictures([file]) for file in files))
+        pictures = await asyncio.gather(*(service.images([file]) for file in files))
         for text, found in zip(texts, together, strict=True):
             alone = embed_texts(served_clip, [text])
             assert np.abs(found - alone).max() < TOLERANCE
@@ -283,7 +283,7 @@ def test_a_cut_text_is_not_taken_for_a_whole_one(service: Service) -> None:
 def test_a_picture_that_cannot_be_read_is_named_by_its_number(service: Service) -> None:
     async def body() -> None:
         with pytest.raises(ImageError, match=r"image 1: .*not an image"):
-            await service.pictures([png(), b"not a picture"])
-        assert (await service.pictures([png()])).shape == (1, 24)
+            await service.images([png(), b"not a picture"])
+        assert (await service.images([png()])).shape == (1, 24)
 
     in_service(service, body)

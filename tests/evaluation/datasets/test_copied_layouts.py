@@ -235,6 +235,13 @@ def test_a_class_without_a_folder_is_remarked_on(tmp_path: Path) -> None:
     assert "no folder for 1 of the 102 classes (BACKGROUND_Google (background))" in remark
 
 
+def test_a_copy_that_was_split_anew_is_remarked_on(tmp_path: Path) -> None:
+    copies.fer2013_folders(tmp_path)
+    copies.class_folders(tmp_path / "fer2013" / "validation", copies.EMOTIONS, first=200)
+    (remark,) = left_out_of(open_benchmark("fer2013", tmp_path).source).remarks
+    assert "fer2013/validation: Facial Emotion Recognition 2013 has no validation part" in remark
+
+
 def test_a_folder_of_any_name_is_read_when_it_is_named_and_never_listed(tmp_path: Path) -> None:
     copies.cifar10_any_name(tmp_path)
     assert find_benchmark("cifar10", tmp_path / "archive", "test") is None
