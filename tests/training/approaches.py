@@ -35,6 +35,7 @@ from diptych.objectives.nt_xent import nt_xent
 from diptych.objectives.pairs import Pairs
 from diptych.training.approaches.task import Task
 from diptych.training.optim.optimizer import build_optimizer
+from diptych.training.optim.optimizer_settings import LarsSettings
 from diptych.training.parallel import share_model, whole
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
@@ -99,9 +100,9 @@ def label_loss(model: ImageModel, batch: Batch, _: Path) -> Tensor:
 
 def label_distillation_loss(model: ImageModel, batch: Batch, folder: Path) -> Tensor:
     teacher, pixels = teacher_of(folder, "label-distillation"), normalised(batch.canvas.float() / 255)
-    student = model.text(model.visual.features(pixels))
+    student: Tensor = model.text(model.visual.features(pixels))
     with torch.no_grad():
-        target = (teacher.text(teacher.visual.features(pixels)) / 0.5).softmax(dim=1)
+        target: Tensor = (teacher.text(teacher.visual.features(pixels)) / 0.5).softmax(dim=1)
     soft = -0.25 * (target * (student / 0.5).log_softmax(dim=1)).sum()
     known = batch.tokens[:, 0] >= 0
     hard = F.cross_entropy(student[known], batch.tokens[known, 0].long(), reduction="sum")
@@ -309,6 +310,7 @@ def trained(way: str, folder: Path) -> dict[str, Tensor]:
     task = recipe.make_task(model, Preprocess(32))
     parallel = share_model(model, task.towers, way, "cpu")
     task.use(parallel.towers)
+    assert isinstance(recipe.optimizer, LarsSettings)
     optimizer = build_optimizer(model, dataclasses.replace(recipe.optimizer, trust=0.1))
     batch = rows_of(approach, share(ROWS, here.rank, here.size))
     for _ in range(2):
@@ -323,7 +325,7 @@ def main(folder: Path) -> None:
     """One of several processes; the first writes the gradients of every approach, way and chunking."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    everything = {}
+    everything: dict[str, Tensor] = {}
     for name, approach in APPROACHES.items():
         for way in WAYS:
             for chunking in approach.chunkings:

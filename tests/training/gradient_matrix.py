@@ -19,6 +19,7 @@ from diptych.distributed import share, world
 from diptych.models.architectures import (
     Architecture,
     Captioner,
+    TextSide,
     TextTransformer,
     VisionTransformer,
     WordPredictor,
@@ -42,7 +43,7 @@ CHUNKINGS = {
 LOSSES = ("gathered", "tiled")
 COUPLED = ("clip", "siglip")  # objectives whose loss has two forms
 OBJECTIVES = (*COUPLED, "captioning", "word-prediction")  # those without a text side have tests of their own
-TEXTS = {
+TEXTS: dict[str, TextSide] = {
     "captioning": Captioner(decoder_layers=1, reads="both", heads=2, context_length=12),
     "word-prediction": WordPredictor(word_loss="softmax", context_length=12),
 }

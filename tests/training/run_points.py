@@ -14,6 +14,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from diptych.training.saving import saver
 from diptych.training.saving.run_files import RunFiles
 from diptych.training.saving.saver import Saver
@@ -38,8 +40,8 @@ class AtOnce:
     def __init__(self, *_: object) -> None:
         pass
 
-    def submit(self, work: Callable[..., None], *arguments: object) -> "Future[None]":
-        future: Future[None] = Future()
+    def submit(self, work: Callable[..., object], *arguments: object) -> "Future[object]":
+        future: Future[object] = Future()
         try:
             future.set_result(work(*arguments))
         except Exception as error:
@@ -64,18 +66,21 @@ def ran(run: Path, at: int = 0) -> int:
 
 
 def break_the_run(twin: str) -> None:
+    """Break it for the rest of this process."""
+    patch = pytest.MonkeyPatch()
     if twin == "nothing deleted at a start":
         start = Saver.__init__
 
         def without(saver: Saver, *arguments: Any) -> None:
-            delete, Saver._delete_old = Saver._delete_old, lambda _: None
-            start(saver, *arguments)
-            Saver._delete_old = delete
+            with pytest.MonkeyPatch.context() as at_the_start:
+                at_the_start.setattr(Saver, "_delete_old", lambda _: None)
+                start(saver, *arguments)
 
-        Saver.__init__ = without
+        patch.setattr(Saver, "__init__", without)
     elif twin == "best after the checkpoint":
-        save, best, late = RunFiles.save, RunFiles.save_best, []
-        RunFiles.save_best = lambda *arguments: late.append(arguments)
+        save, best = RunFiles.save, RunFiles.save_best
+        late: list[tuple[Any, ...]] = []
+        patch.setattr(RunFiles, "save_best", lambda *arguments: late.append(arguments))
 
         def reversed_order(*arguments: Any) -> None:
             save(*arguments)
@@ -83,7 +88,7 @@ def break_the_run(twin: str) -> None:
                 best(*waiting)
             late.clear()
 
-        RunFiles.save = reversed_order
+        patch.setattr(RunFiles, "save", reversed_order)
     else:
         assert twin == "nothing", twin
 
@@ -114,5 +119,5 @@ def tried(scratch: Path, twin: str, every: int) -> dict[str, Any]:
 
 if __name__ == "__main__":
     warm()
-    saver.ThreadPoolExecutor = AtOnce
+    pytest.MonkeyPatch().setattr(saver, "ThreadPoolExecutor", AtOnce)
     print(json.dumps(tried(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))))

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -113,12 +114,15 @@ def enumerate_points(story: Story, kind: str, broken: int) -> None:
 def tried(scratch: Path, twin: str, faults: list[str]) -> dict[str, Any]:
     """faults: each `KIND of RANK`."""
     story = Story(scratch)
+    patch = pytest.MonkeyPatch()  # for the rest of this process
     if twin == "nobody is waited for":
-        sharded._everybodys = lambda work, place, progress: [read_json(sharded._report(work, 0))]
+        patch.setattr(
+            sharded, "_everybodys", lambda work, place, progress: [read_json(sharded._report(work, 0))]
+        )
     elif twin == "a part is taken back":
         # What a process does whose last flush fails after it has told the first one that its part is there.
-        sharded._has_failed = lambda work, place: True
-        sharded._tell = write_text
+        patch.setattr(sharded, "_has_failed", lambda work, place: True)
+        patch.setattr(sharded, "_tell", write_text)
     else:
         assert twin == "nothing", twin
     for kind, _, rank in (fault.partition(" of ") for fault in faults):
@@ -130,8 +134,9 @@ def main(scratch: Path, cases: dict[str, tuple[str, list[str]]]) -> None:
     """cases: by name, the twin and the faults of each; one line of JSON a case, each from a child of its own."""
     torch.set_num_threads(1)
     assert default_tokenizer().fingerprint
-    saver.local_rows = half_of_each
-    sharded._PAUSE = 0.002
+    patch = pytest.MonkeyPatch()  # for the rest of this process
+    patch.setattr(saver, "local_rows", half_of_each)
+    patch.setattr(sharded, "_PAUSE", 0.002)
     for name, (twin, faults) in cases.items():
         child = os.fork()
         if child == 0:

@@ -12,6 +12,7 @@ from diptych.data.images.transforms import Preprocess
 from diptych.errors import SettingsError
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
 from diptych.models.building import build_model
+from diptych.models.vision_transformer import VisionTransformer as ImageTower
 from diptych.training.engine import train
 from diptych.training.recipes import load_recipe
 from diptych.weights.assembly import lay_out
@@ -48,6 +49,7 @@ def test_the_head_is_a_second_linear_map_after_a_relu_and_each_side_has_its_own(
     assert model.text_head is not None
     assert not torch.equal(model.image_head.linear.weight, model.text_head.linear.weight)
     pixels, tokens = torch.randn(3, 3, 32, 32), torch.randint(1, 40, (3, 12))
+    assert isinstance(model.visual, ImageTower)
     middle = model.image_features(pixels) @ model.visual.proj
     by_hand = torch.stack([model.image_head.linear.weight @ row.clamp(min=0) for row in middle])
     torch.testing.assert_close(model.encode_image(pixels), by_hand)

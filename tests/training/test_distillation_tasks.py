@@ -20,6 +20,7 @@ from diptych.models.architectures import (
 from diptych.models.building import build_model
 from diptych.models.heads.label_head import LabelHead as Head
 from diptych.models.image_model import ImageModel
+from diptych.training.approaches.approach import TaughtSettings
 from diptych.training.approaches.clip_distillation import ClipDistillationTask
 from diptych.training.approaches.label_distillation import LabelDistillationTask
 from diptych.training.encoding.teacher import Teacher
@@ -122,6 +123,7 @@ def test_a_teacher_sees_the_students_view_in_its_own_size_and_normalisation(tmp_
 def test_the_shipped_recipes_distil_a_clip_and_a_classifier(tmp_path: Path) -> None:
     small = ("model.architecture.image={resolution=32, patch=16, width=16, layers=1, heads=2}", *TINY)
     clip = load_recipe("clip-distillation", small)
+    assert isinstance(clip.objective, TaughtSettings)
     assert clip.objective.teacher == "diptych-mini"
     assert train(clip, tmp_path / "clip").step == 3
     teacher = saved(tmp_path / "teacher", labelled())

@@ -9,14 +9,11 @@ from safetensors.torch import load_file
 
 from diptych.training.engine import train
 from tests.processes import run_processes
-from tests.training.test_engine import lines, one_thread, tiny, weights  # noqa: F401 (a fixture)
+from tests.training.test_engine import assert_near, lines, one_thread, tiny, weights  # noqa: F401 (a fixture)
 
 STEPS = 6
 AVERAGED = "training.ema=0.9"
 SAMPLES = 7 * STEPS
-# Sums of float32 gradients in another order, through six steps of Adam: 2e-7 a step at first, times the factor by
-# which Adam magnifies the smallest gradients.
-NEAR = {"rtol": 1e-3, "atol": 2e-5}
 
 
 def settings(way: str, *more: str) -> list[str]:
@@ -83,9 +80,8 @@ def test_processes_change_nothing_and_may_change_at_a_resume(alone: Path, tmp_pa
     assert mine[-1]["step"] == whole[-1]["step"] == STEPS
     assert mine[-1]["loss"] == pytest.approx(whole[-1]["loss"], rel=1e-4)
     assert mine[-1]["accuracy"] == pytest.approx(whole[-1]["accuracy"], abs=1e-6)
-    for result in (weights, averages):
-        for name, value in result(alone).items():
-            torch.testing.assert_close(result(out)[name], value, **NEAR)
+    for tensors in (weights, averages):
+        assert_near(tensors(out), tensors(alone))
     # One process goes on from what three have left, and has nothing to do.
     result = train(tiny(SAMPLES, *stopping), out, resume=True)
     assert result.step == STEPS
@@ -100,7 +96,6 @@ def test_a_checkpoint_of_shards_has_the_moments_of_the_whole(alone: Path, tmp_pa
     sharded, values = load_state(out / "checkpoints" / f"step-{STEPS:08d}")
     assert values["step"] == STEPS
     assert state.keys() == sharded.keys()
-    for name, value in state.items():
-        torch.testing.assert_close(sharded[name], value, **NEAR)
+    assert_near(sharded, state)
     assert averages(out).keys() == weights(alone).keys()
     assert json.loads((out / "model-ema" / "diptych.json").read_text())["kind"] == "clip"

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -77,9 +78,7 @@ def test_memory_grows_in_a_straight_line_with_the_rows(place: str) -> None:
     kept = kept_bytes(model, recipe)
     task = recipe.make_task(model, Preprocess(64))
     eight, sixteen = (blank_batch(recipe, model, rows) for rows in (8, 16))
-    grown = [
-        saved_bytes(model, lambda batch=batch: task.image(batch, batch.rows)) for batch in (eight, sixteen)
-    ]
+    grown = [saved_bytes(model, partial(task.image, batch, batch.rows)) for batch in (eight, sixteen)]
     assert grown[1] - grown[0] == 8 * kept.image
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from diptych.models.building import build_model
 from diptych.models.image_model import ImageModel
 from diptych.models.layers.blocks import set_recompute
 from diptych.models.layers.patch_dropout import kept_patches
+from diptych.models.modified_resnet import Bottleneck, ModifiedResNet
+from diptych.models.vision_transformer import VisionTransformer
 from diptych.training.optim.ema import Ema
 from diptych.training.optim.mixed_precision import LossScale
 from diptych.training.optim.optimizer import build_optimizer
@@ -32,9 +35,9 @@ def small_clip(image: architectures.VisionTransformer | architectures.ModifiedRe
 
 
 @pytest.fixture
-def one_process() -> Iterator[None]:
+def one_process(tmp_path: Path) -> Iterator[None]:
     """A process group of one, in which FSDP2 turns parameters into shards as in any other."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 
@@ -69,7 +72,8 @@ def test_shards_of_the_weights_are_updated_and_averaged_as_whole_ones(moments: s
     model = small_clip().float()
     mesh = dist.device_mesh.init_device_mesh("cpu", (1,))
     # The logit scale and the text tower stay whole: shards and plain tensors mix, as in the engine.
-    for block in model.visual.transformer.blocks:
+    assert isinstance(model.visual, VisionTransformer)
+    for block in model.visual.blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(model.visual, mesh=mesh)
     assert isinstance(model.visual.proj, DTensor)
@@ -122,7 +126,8 @@ def test_patches_drawn_anew_for_the_second_pass_give_the_gradient_of_nothing() -
     draws = iter(range(1_000))
 
     def encode(chosen: Tensor) -> Tensor:
-        return model.visual(pixels[chosen], kept_patches(chosen + 6 * next(draws), 16, 0.5))
+        features: Tensor = model.visual(pixels[chosen], kept_patches(chosen + 6 * next(draws), 16, 0.5))
+        return features
 
     side = Side(model.visual, encode, list(torch.arange(6).split(3)), 0, lambda on: contextlib.nullcontext())
     features = side.features()
@@ -140,7 +145,10 @@ def test_recomputed_chunks_of_a_resnet_move_its_statistics_once() -> None:
     gradients, buffers = [], []
     for recompute in (False, True):
         model = small_clip(RESNET)
-        nn.init.ones_(model.visual.layer1[0].bn3.weight)  # or the block is its shortcut alone
+        assert isinstance(model.visual, ModifiedResNet)
+        first = model.visual.layer1[0]
+        assert isinstance(first, Bottleneck)
+        nn.init.ones_(first.bn3.weight)  # or the block is its shortcut alone
         set_recompute(model, recompute)
         gradients.append(cached_gradients(model, pixels, None, 3)[1])
         buffers.append(dict(model.named_buffers()))

@@ -289,14 +289,14 @@ def test_moments_in_bfloat16_take_half_of_the_bytes() -> None:
     sizes = {}
     for moments in ("float32", "bfloat16"):
         model = small_clip()
-        optimizer = build_optimizer(model, AdamWSettings(moments=moments))  # type: ignore[arg-type]
+        optimizer = build_optimizer(model, AdamWSettings(moments=moments))
         for value in model.parameters():
             value.grad = torch.ones_like(value)
         optimizer.step()
         assert optimizer.state.keys() == set(model.parameters())
-        for value, state in optimizer.state.items():
+        for parameter, state in optimizer.state.items():
             assert state.keys() == {"step", "exp_avg", "exp_avg_sq"}
-            assert state["exp_avg"].shape == state["exp_avg_sq"].shape == value.shape
+            assert state["exp_avg"].shape == state["exp_avg_sq"].shape == parameter.shape
         sizes[moments] = sum(
             tensor.nbytes
             for state in optimizer.state.values()
@@ -315,12 +315,12 @@ def test_moments_in_bfloat16_train_as_well_as_in_float32() -> None:
     for moments in ("float32", "bfloat16"):
         torch.manual_seed(1)
         model = nn.Linear(20, 5)
-        settings = AdamWSettings(weight_decay=0.0, betas=(0.9, 0.999), moments=moments)  # type: ignore[arg-type]
+        settings = AdamWSettings(weight_decay=0.0, betas=(0.9, 0.999), moments=moments)
         optimizer = build_optimizer(model, settings)
         for step in range(200):
             model.zero_grad()
             loss = nn.functional.mse_loss(model(inputs), targets)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             for group in optimizer.param_groups:
                 group["lr"] = 0.1 * (1 - step / 200)
             optimizer.step()

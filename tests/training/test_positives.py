@@ -63,7 +63,7 @@ def test_a_chain_through_all_rows_is_one_group() -> None:
 def test_each_kind_of_positives_has_its_groups() -> None:
     batch = batch_of([7, 7, 8, 9, 9], [1, 2, 1, 3, 4])
     found = {
-        kind: with_positives(batch, kind, CPU).groups.tolist()  # type: ignore[arg-type]
+        kind: with_positives(batch, kind, CPU).groups.tolist()
         for kind in ("pair", "caption", "image", "caption-or-image")
     }
     assert found == {

@@ -64,7 +64,7 @@ def test_recipes_know_every_word_of_the_scenes(name: str) -> None:
     """Whatever the number of distractors and the seed."""
     text = load_recipe(name).model.resolve().text
     assert isinstance(text, Captioner | WordPredictor) or hasattr(text, "known")
-    known = {0, 49_406, 49_407, *text.known}  # type: ignore[union-attr]
+    known = {0, 49_406, 49_407, *text.known}
     source = open_source("scenes:train?side=16&distractors=4&count=300&seed=9")
     tokens = tokenize([source[number].captions[0] for number in range(300)], context_length=96)
     assert set(tokens.flatten().tolist()) <= known

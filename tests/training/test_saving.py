@@ -25,6 +25,7 @@ from diptych.weights.checkpoint import (
     load_checkpoint,
     load_state,
     verify_checkpoint,
+    write_checkpoint,
 )
 from diptych.weights.sharded import Place
 
@@ -76,13 +77,12 @@ class Gate:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened = threading.Event()
         self.reached = threading.Event()
-        write = saver_module.write_checkpoint
 
         def held(folder: Path, weights: Any, description: Any, state: Any, progress: Any) -> Path:
             self.reached.set()
             while not self.opened.wait(0.01):
                 progress(0)
-            return write(folder, weights, description, state, progress)
+            return write_checkpoint(folder, weights, description, state, progress)
 
         monkeypatch.setattr(saver_module, "write_checkpoint", held)
 
@@ -176,10 +176,9 @@ def test_what_does_not_read_back_as_it_was_meant_deletes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved(tmp_path, 1, 2)
-    write = saver_module.write_checkpoint
 
     def bad_disk(folder: Path, *rest: Any) -> Path:
-        write(folder, *rest)
+        write_checkpoint(folder, *rest)
         damage(folder)
         return folder
 

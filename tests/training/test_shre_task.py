@@ -12,6 +12,7 @@ from diptych.data.sources.opening import open_source
 from diptych.errors import DataError, SettingsError
 from diptych.evaluation.retrieval import evaluate_retrieval
 from diptych.models.building import build_model
+from diptych.training.approaches.shre import ShreSettings
 from diptych.training.engine import train
 from diptych.training.feeding import open_training_data
 from diptych.training.recipes import load_recipe
@@ -103,5 +104,6 @@ def test_what_does_not_fit_is_refused_with_the_remedy(teacher: Path, tmp_path: P
 
 def test_words_and_images_alone_train_without_sounds_and_without_a_teacher(tmp_path: Path) -> None:
     recipe = tiny(None, "model.architecture.text.sound_bands=0", "data.train='scenes:train?count=64'")
+    assert isinstance(recipe.objective, ShreSettings)
     alone = dataclasses.replace(recipe, objective=dataclasses.replace(recipe.objective, teacher=None))
     assert train(alone, tmp_path / "run").step == 4

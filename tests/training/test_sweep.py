@@ -10,10 +10,13 @@ import pytest
 
 from diptych.cli.sweep_options import parse_grid, parse_range
 from diptych.errors import SettingsError
+from diptych.models.architectures import BagOfWords
 from diptych.runs import sweep_run
 from diptych.runs.sweep_folder import Trial, ranked, read_sweep
 from diptych.runs.sweep_plan import Grid, Range, Sweep
 from diptych.runs.sweep_run import engine_alone, run_sweep
+from diptych.training.engine import train
+from diptych.training.optim.optimizer_settings import AdamWSettings
 from diptych.training.settings import Recipe
 from tests.runs.small_sweep import write_recipe
 
@@ -120,7 +123,10 @@ def test_tables_and_lists_reach_the_recipe(recipe: str) -> None:
     sweep = Sweep(recipe=recipe, assignments=("training.seed=3",))
     settings = {"model.architecture.text": {"width": 64, "context_length": 8}, "optimizer.betas": [0.8, 0.9]}
     built = sweep.recipe_of(settings)
-    assert built.model.resolve().text.width == 64
+    text = built.model.resolve().text
+    assert isinstance(text, BagOfWords)
+    assert text.width == 64
+    assert isinstance(built.optimizer, AdamWSettings)
     assert built.optimizer.betas == (0.8, 0.9)
     assert built.training.seed == 3
 
@@ -152,19 +158,18 @@ def test_a_killed_sweep_goes_on_where_it_was(
     )
     whole = run_sweep(sweep, tmp_path / "whole")
     calls: list[tuple[str, bool]] = []
-    train = sweep_run.train
 
     def evaluate(*_: object) -> dict[str, float]:
         if len(calls) == 2:
             raise Killed
         return {}
 
-    def dies(recipe: Recipe, run: Path, resume: bool, *_: object) -> None:
-        sweep_run.train(recipe, run, resume=resume, evaluate=evaluate)
-
     def noted(recipe: Recipe, run: Path, **options: Any) -> Any:
         calls.append((run.name, options["resume"]))
         return train(recipe, run, **options)
+
+    def dies(recipe: Recipe, run: Path, resume: bool, *_: object) -> None:
+        noted(recipe, run, resume=resume, evaluate=evaluate)
 
     monkeypatch.setattr(sweep_run, "train", noted)
     with pytest.raises(Killed):

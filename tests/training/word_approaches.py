@@ -17,8 +17,13 @@ from diptych.models.architectures import (
     VisionTransformer,
     WordPredictor,
 )
+from diptych.models.heads.captioner import Captioner as CaptioningHead
 from diptych.models.heads.word_masking import mask_words
+from diptych.models.heads.word_predictor import WordPredictor as WordHead
 from diptych.models.image_model import ImageModel
+from diptych.models.shared_encoder import SharedEncoder as SharedLayers
+from diptych.models.text_transformer import TextTransformer as TextTower
+from diptych.models.vision_transformer import VisionTransformer as ImageTower
 
 VIT = VisionTransformer(resolution=32, patch=16, width=16, layers=2, heads=2)
 TEXT = TextTransformer(width=16, layers=2, heads=2, context_length=12, embedding_width=4)
@@ -41,10 +46,12 @@ def used_words(tokens: Tensor) -> list[Tensor]:
 def surprise(model: ImageModel, tokens: Tensor) -> Tensor:
     """The mean over texts of the mean -log p of each next word, one text at a time."""
     text = model.text
+    assert isinstance(text, TextTower)
+    assert text.embedding_projection is not None
     found = []
     for used in used_words(tokens):
-        states = text.tokens(used[None])[0, :-1] @ text.embedding_projection.weight  # type: ignore[operator,union-attr]
-        found.append(F.cross_entropy(states @ text.token_embedding.weight.T, used[1:]))  # type: ignore[union-attr]
+        states = text.tokens(used[None])[0, :-1] @ text.embedding_projection.weight
+        found.append(F.cross_entropy(states @ text.token_embedding.weight.T, used[1:]))
     return torch.stack(found).mean()
 
 
@@ -64,7 +71,8 @@ def clip_language_loss(model: ImageModel, batch: Batch, _: Path) -> Tensor:
 def masked_loss(model: ImageModel, batch: Batch, _: Path) -> Tensor:
     """Over the hidden words of all texts, each text on its own."""
     captioner = model.text
-    assert not isinstance(captioner.words, torch.nn.Module)
+    assert isinstance(captioner, CaptioningHead)
+    assert isinstance(model.visual, ImageTower)
     rows = captioner.words.rows_of(batch.tokens)
     read, hidden, chosen = mask_words(batch.seeds, rows, 0.15, captioner.words.rows)
     cells = model.visual.tokens(normalised(batch)) @ model.visual.proj
@@ -74,7 +82,7 @@ def masked_loss(model: ImageModel, batch: Batch, _: Path) -> Tensor:
         states = captioner(
             cells[row : row + 1], read[row : row + 1, :end], "around", hidden[row : row + 1, :end]
         )[0]
-        logits = states @ captioner.token_embedding.weight.T + captioner.output_bias  # type: ignore[union-attr]
+        logits = states @ captioner.token_embedding.weight.T + captioner.output_bias
         found += [
             F.cross_entropy(logits[place], rows[row, place]) for place in range(end) if chosen[row, place]
         ]
@@ -83,9 +91,10 @@ def masked_loss(model: ImageModel, batch: Batch, _: Path) -> Tensor:
 
 def detection_loss(model: ImageModel, batch: Batch, _: Path) -> Tensor:
     head = model.text
-    logits = model.visual(normalised(batch)) @ head.table.T + head.bias  # type: ignore[operator]
+    assert isinstance(head, WordHead)
+    logits = model.visual(normalised(batch)) @ head.table.T + head.bias
     target = torch.zeros_like(logits)
-    for row, used in enumerate(used_words(head.words.rows_of(batch.tokens))):  # type: ignore[union-attr,operator]
+    for row, used in enumerate(used_words(head.words.rows_of(batch.tokens))):
         target[row, used[1:-1]] = 1
     return F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(dim=1).mean()
 
@@ -93,9 +102,11 @@ def detection_loss(model: ImageModel, batch: Batch, _: Path) -> Tensor:
 def shre_loss(model: ImageModel, batch: Batch, _: Path) -> Tensor:
     """The ranking of images with words, and with sounds, in both hidden layers, pair by pair."""
     encoder = model.text
-    image = encoder.layers(model.visual(normalised(batch)))  # type: ignore[operator]
-    words = encoder.layers(encoder.words(batch.tokens))  # type: ignore[operator]
-    sounds = encoder.layers(encoder.sounds(batch.sounds))  # type: ignore[operator]
+    assert isinstance(encoder, SharedLayers)
+    assert encoder.sounds is not None
+    image = encoder.layers(model.visual(normalised(batch)))
+    words = encoder.layers(encoder.words(batch.tokens))
+    sounds = encoder.layers(encoder.sounds(batch.sounds))
     total = torch.zeros((), dtype=torch.float64)
     for other, parity in ((words, 0), (sounds, 1)):
         rows = [row for row in range(len(batch.rows)) if row % 2 == parity]
