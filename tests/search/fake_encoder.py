@@ -10,6 +10,7 @@ import numpy as np
 from diptych.data.example import Example
 from diptych.data.images.thumbnails import Preview
 from diptych.data.sources.opening import Source
+from diptych.embed.encode import ImageInput, Vectors
 from diptych.embed.source_rows import EmbeddedBatch, SkippedRow, uri_of
 from diptych.errors import DataError
 
@@ -87,23 +88,24 @@ class FakeEncoder:
             yield self._embed(source, batch, previews)
 
     def _embed(self, source: Source, positions: list[int], previews: bool) -> EmbeddedBatch:
-        good, skipped = [], []
+        good: list[tuple[int, Example, bytes]] = []
+        skipped = []
         for position in positions:
             example = source[position]
             assert isinstance(example.image, bytes), "a refresh hands out what it has hashed"
             if example.image == DAMAGED:
                 skipped.append(SkippedRow(position, "?", "unreadable image", f"{example.key}: damaged"))
             else:
-                good.append((position, example))
+                good.append((position, example, example.image))
                 self.embedded.append(example.key)
-        vectors = [vector_of(example.image) for _, example in good]
+        vectors = [vector_of(data) for _, _, data in good]
         return EmbeddedBatch(
-            positions=tuple(position for position, _ in good),
-            examples=tuple(example for _, example in good),
-            uris=tuple(uri_of(source, example) for _, example in good),
+            positions=tuple(position for position, _, _ in good),
+            examples=tuple(example for _, example, _ in good),
+            uris=tuple(uri_of(source, example) for _, example, _ in good),
             vectors=np.array(vectors, np.float32).reshape(-1, DIM),
             skipped=tuple(skipped),
-            previews=tuple(preview_of(example.image) for _, example in good) if previews else (),
+            previews=tuple(preview_of(data) for _, _, data in good) if previews else (),
         )
 
 
@@ -117,9 +119,11 @@ class FakeQuestions:
     def __init__(self) -> None:
         self.calls: list[int] = []
 
-    def texts(self, texts: list[str]) -> np.ndarray:
+    def texts(self, texts: list[str]) -> Vectors:
         return self.images([text.encode() for text in texts])
 
-    def images(self, images: list[bytes]) -> np.ndarray:
+    def images(self, images: list[ImageInput]) -> Vectors:
         self.calls.append(len(images))
-        return np.array([vector_of(data) for data in images])
+        files = [image for image in images if isinstance(image, bytes)]
+        assert len(files) == len(images), "the tests ask with the bytes of files"
+        return np.array([vector_of(data) for data in files])

@@ -109,6 +109,7 @@ def write(folder: Path, mode: str, seed: int) -> None:
                     writer.delete(ids(some))
                     say(done=True)
                 elif mode == "compact" and step == 2:
+                    assert writer.store is not None
                     writer.store.optimize(force=True)
         if mode == "purge":
             say(began="delete", numbers=some)
@@ -133,7 +134,9 @@ def read(folder: Path) -> None:
     """Search in several threads until stdin ends; then say how much was read, and what was wrong."""
     say(ready=True)
     sys.stdin.readline()
-    stop, found, counts = threading.Event(), [], []
+    stop = threading.Event()
+    found: list[str] = []
+    counts: list[int] = []
 
     def searching(seed: int) -> None:
         index, dice, count = Index(folder, freshness=0), np.random.default_rng(seed), 0

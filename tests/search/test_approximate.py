@@ -102,6 +102,7 @@ def test_a_table_that_has_outgrown_its_index_is_indexed_anew(
     database = opened("folder")
     with database.writing():
         store = database.create("images", DIM)
+        assert isinstance(store, lance.LanceStore)
         store.upsert(batch(range(300)))
         store.optimize()
         assert store._index_name() == "vector_of_300"

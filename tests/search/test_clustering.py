@@ -7,7 +7,8 @@ from diptych.search.stores.clustering import nearest_centres, spherical_kmeans
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    scaled: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return scaled.astype(np.float32)
 
 
 def clouds(count: int, parts: int, seed: int = 0) -> np.ndarray:
@@ -42,6 +43,7 @@ def test_the_parts_are_as_tight_as_those_of_faiss() -> None:
     found = spherical_kmeans(vectors, 40)
     peer = faiss.Kmeans(16, 40, niter=10, spherical=True, seed=0)
     peer.train(vectors)
+    assert peer.centroids is not None
     tight, of_peer = (nearest_centres(vectors, centres)[1].mean() for centres in (found, peer.centroids))
     at_random = nearest_centres(vectors, vectors[:40])[1].mean()
     # They start from different vectors, and so end in different optima: nearly as much is won over the first 40.

@@ -33,7 +33,8 @@ def folder(tmp_path: Path) -> Path:
 
 def queries(count: int) -> np.ndarray:
     vectors = np.random.default_rng(0).normal(size=(count, DIM)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return scaled
 
 
 @pytest.mark.parametrize("count", [1, 10, 500])
@@ -110,7 +111,7 @@ def test_an_index_of_the_older_format_is_an_error_that_says_to_build_it_again(tm
 @pytest.mark.parametrize(
     "change", [{"format_version": 4}, {"format_version": None}, {"extra": 1}, {"serial": 2}]
 )
-def test_a_manifest_of_another_form_is_refused(folder: Path, change: dict) -> None:
+def test_a_manifest_of_another_form_is_refused(folder: Path, change: dict[str, int | None]) -> None:
     file = folder / "index.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(SearchIndexError, match=r"index\.json"):
@@ -120,6 +121,7 @@ def test_a_manifest_of_another_form_is_refused(folder: Path, change: dict) -> No
 def test_a_manifest_survives_its_own_writing(folder: Path) -> None:
     database = Index(folder).database
     manifest = read_manifest(database)
+    assert manifest is not None
     assert write_manifest(database, manifest) == manifest == read_manifest(database)
 
 

@@ -10,15 +10,18 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from diptych.search.image_index import Index
 from diptych.search.integrity import verify
 from diptych.search.stores.connect import connect
-from tests.search.index_story import MODES, batch, item_id, thumbnail_of, wrong
+from diptych.search.stores.image_rows import item_id
+from tests.search.index_story import MODES, batch, thumbnail_of, wrong
 
 State = dict[int, int]  # number of a picture to its generation
+Line = dict[str, Any]  # what a process says, from JSON
 
 
 class Process:
@@ -33,24 +36,27 @@ class Process:
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
 
-    def lines(self) -> Iterator[dict]:
+    def lines(self) -> Iterator[Line]:
         """What it says, until it ends; a line that a kill has cut is none."""
-        for line in self._process.stdout:
+        for line in self._stdout:
             with contextlib.suppress(ValueError):
                 yield json.loads(line)
 
     def go(self) -> None:
         assert next(self.lines()) == {"ready": True}
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
+        self._stdin.write("go\n")
+        self._stdin.flush()
 
     def kill(self) -> None:
         self._process.send_signal(signal.SIGKILL)
 
-    def end(self) -> dict:
+    def end(self) -> Line:
         """Its last word, when it has been told that there is no more."""
-        self._process.stdin.close()
+        self._stdin.close()
         return next(self.lines())
 
     def __enter__(self) -> "Process":
@@ -59,9 +65,9 @@ class Process:
     def __exit__(self, *_: object) -> None:
         self.kill()
         self._process.wait()
-        self._process.stdout.close()
+        self._stdout.close()
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+            self._stdin.close()
 
 
 class Ledger:
@@ -70,10 +76,11 @@ class Ledger:
     def __init__(self) -> None:
         self.sure: State = {}
         self.gone: set[int] = set()
-        self._begun: dict | None = None
+        self._begun: Line | None = None
 
-    def note(self, line: dict) -> None:
+    def note(self, line: Line) -> None:
         if line.get("done"):
+            assert self._begun is not None
             self._apply(self._begun)
             self._begun = None
         else:
@@ -88,7 +95,7 @@ class Ledger:
         assert found == self.sure
         assert not self.gone & found.keys()
 
-    def _apply(self, step: dict) -> None:
+    def _apply(self, step: Line) -> None:
         if step["began"] == "write":
             self.sure |= dict.fromkeys(step["numbers"], step["generation"])
         else:
@@ -103,6 +110,8 @@ def state(folder: Path) -> State:
     for rows in index._store.batches():
         for item, vector in zip(rows.items, rows.vectors, strict=True):
             assert wrong(item, vector) is None
+            assert item.thumbnail is not None
+            assert item.caption is not None
             assert index.database.thumbnail(item.thumbnail) == thumbnail_of(item.caption.encode())
             assert int(item.uri) not in found, "twice"
             found[int(item.uri)] = int(item.caption.rpartition(" ")[2])
@@ -182,7 +191,7 @@ def test_a_writer_that_acknowledges_too_early_is_caught(tmp_path: Path) -> None:
         ledger.expect(state(tmp_path / "index"))
 
 
-def step(began: str, numbers: list[int], generation: int = 0) -> dict:
+def step(began: str, numbers: list[int], generation: int = 0) -> Line:
     return {"began": began, "numbers": numbers, "generation": generation}
 
 
@@ -202,5 +211,5 @@ def test_the_checks_see_what_they_are_for(tmp_path: Path) -> None:
     ledger.expect({1: 0, 2: 0, 4: 0, 5: 0})
     rows, _ = batch([1, 2], 0)
     assert wrong(rows.items[0], rows.vectors[0]) is None
-    assert "the vector of another" in wrong(rows.items[0], rows.vectors[1])
+    assert "the vector of another" in (wrong(rows.items[0], rows.vectors[1]) or "")
     assert item_id("1") == rows.items[0].id

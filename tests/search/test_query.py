@@ -19,7 +19,8 @@ WEIGHTS = st.floats(0.1, 10) | st.floats(-10, -0.1)
 
 def units(seed: int, count: int) -> np.ndarray:
     rows = np.random.default_rng(seed).normal(size=(count, DIM)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    scaled: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return scaled
 
 
 @st.composite

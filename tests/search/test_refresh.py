@@ -41,7 +41,7 @@ def counts(summary: Summary) -> dict[str, int]:
     return {name: getattr(summary, name) for name in names if getattr(summary, name)}
 
 
-def contents(place: Place) -> dict[str, str]:
+def contents(place: Place) -> dict[str, str | None]:
     """File name to caption of every picture, after a check that each vector is that of the file's bytes."""
     index = Index(place, freshness=0)
     verify(place)
@@ -55,6 +55,13 @@ def contents(place: Place) -> dict[str, str]:
     assert len(index) == len(found)
     assert len(set(index.database.thumbnail_names())) == len(found)
     return found
+
+
+def leave_writing(database: Database) -> None:
+    """Mark an index as a writer that was killed leaves it."""
+    manifest = read_manifest(database)
+    assert manifest is not None
+    write_manifest(database, dataclasses.replace(manifest, writing=True))
 
 
 @pytest.fixture
@@ -73,7 +80,7 @@ def where(place: Place) -> str:
 
 
 def test_a_new_index_holds_every_picture(photos: Path, place: Place) -> None:
-    done = []
+    done: list[int] = []
     summary = refresh(place, Folder(photos), FakeEncoder(), progress=done.append)
     assert counts(summary) == {"added": 4, "total": 4}
     assert contents(place) == {"a.png": "a", "b.png": "b", "c.png": "c", "d.png": "d"}
@@ -83,6 +90,7 @@ def test_a_new_index_holds_every_picture(photos: Path, place: Place) -> None:
 def everything(place: Place) -> object:
     if isinstance(place, MemoryDatabase):
         return place.read_manifest(), dict(place._tables["images-000001"]._rows), dict(place._thumbnails)
+    assert isinstance(place, Path)
     return {file: file.stat().st_mtime_ns for file in place.rglob("*") if file.is_file()}
 
 
@@ -153,7 +161,7 @@ def test_a_new_caption_is_taken_over_without_embedding(tmp_path: Path, place: Pl
     refresh(place, Folder(photos), FakeEncoder())
 
     class Renamed(Folder):
-        def __getitem__(self, position: int) -> object:
+        def __getitem__(self, position: int) -> Example:
             example = super().__getitem__(position)
             return type(example)(key=example.key, image=example.image, captions=("an apple",))
 
@@ -260,7 +268,7 @@ def test_an_interrupted_refresh_goes_on_where_it_was(photos: Path, place: Place)
 
 
 def test_what_progress_has_counted_can_be_found(photos: Path, place: Place) -> None:
-    done = []
+    done: list[int] = []
 
     def look(count: int) -> None:
         done.append(count)
@@ -271,7 +279,7 @@ def test_what_progress_has_counted_can_be_found(photos: Path, place: Place) -> N
 
 
 def test_time_alone_makes_a_refresh_write(photos: Path, place: Place) -> None:
-    done = []
+    done: list[int] = []
     encoder = FakeEncoder(batch_size=1)
     refresh(place, Folder(photos), encoder, progress=done.append, commit_rows=100, commit_seconds=0)
     assert done == [1, 1, 1, 1]
@@ -363,7 +371,7 @@ def test_a_file_name_that_is_no_unicode_is_kept(tmp_path: Path, place: Place) ->
 
 def test_words_of_the_source_are_kept_and_filtered_by(tmp_path: Path, place: Place) -> None:
     class Told(Contained):
-        def __getitem__(self, position: int) -> object:
+        def __getitem__(self, position: int) -> Example:
             example = super().__getitem__(position)
             words = {"author": "Ann O'Hara", "year": 1999, "nested": {"a": [1]}}
             return dataclasses.replace(example, tags=("sea", "sun"), label="beach", metadata=words)
@@ -385,11 +393,13 @@ def test_thumbnails_can_be_left_out(photos: Path, place: Place) -> None:
 def test_thumbnails_that_a_killed_writer_left_go_with_the_next(photos: Path, place: Place) -> None:
     refresh(place, Folder(photos), FakeEncoder())
     database = connect(place)
-    write_manifest(database, dataclasses.replace(read_manifest(database), writing=True))
+    leave_writing(database)
     database.put_thumbnails({"0" * 32 + "-left": b"over", item_id(str(photos / "a.png")) + "-older": b"over"})
     refresh(place, Folder(photos), FakeEncoder())
     assert len(contents(place)) == 4
-    assert not read_manifest(database).writing
+    manifest = read_manifest(database)
+    assert manifest is not None
+    assert not manifest.writing
 
 
 def test_half_a_thumbnail_that_a_killed_writer_left_goes_with_the_next(
@@ -398,7 +408,7 @@ def test_half_a_thumbnail_that_a_killed_writer_left_goes_with_the_next(
     place = tmp_path / "index"
     refresh(place, Folder(photos), FakeEncoder())
     database = connect(place)
-    write_manifest(database, dataclasses.replace(read_manifest(database), writing=True))
+    leave_writing(database)
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt

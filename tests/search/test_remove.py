@@ -54,7 +54,9 @@ def test_removed_pictures_and_their_thumbnails_are_gone(
     index = Index(database)
     (best,) = index.search(vector_of(b"apple"), count=1)
     assert index.thumbnail(best.item.id) == preview_of(b"apple").thumbnail
-    assert not read_manifest(database).writing
+    manifest = read_manifest(database)
+    assert manifest is not None
+    assert not manifest.writing
 
 
 def test_after_a_purge_nothing_is_left_in_any_file(photos: Path, tmp_path: Path) -> None:
@@ -110,7 +112,9 @@ def test_a_source_that_has_no_picture_left_is_forgotten(photos: Path, tmp_path: 
     refresh(place, Folder(tmp_path / "secret"), FakeEncoder())
     remove(place, filter_for(str(tmp_path / "secret")), purge=True)
     assert found_in(place, b"secret") == []
-    assert set(read_manifest(connect(place)).skipped) == {str(photos)}
+    manifest = read_manifest(connect(place))
+    assert manifest is not None
+    assert set(manifest.skipped) == {str(photos)}
 
 
 def test_a_reader_goes_on_while_a_purge_replaces_its_table(photos: Path, tmp_path: Path) -> None:

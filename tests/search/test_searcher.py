@@ -60,7 +60,9 @@ def by_loop(searcher: Searcher, question: Question) -> list[tuple[str, float]]:
         if part.id is not None:
             (vector,) = (vectors[row] for row, item in enumerate(items) if item.id == part.id)
         else:
-            vector = vector_of(part.text.encode() if part.text is not None else part.image)
+            data = part.text.encode() if part.text is not None else part.image
+            assert isinstance(data, bytes)
+            vector = vector_of(data)
         total += part.weight * vector
     total /= np.linalg.norm(total)
     found = []
@@ -124,7 +126,7 @@ def test_pages_put_together_are_the_whole_answer(searcher: Searcher, question: Q
         expected = whole(searcher, question)
     except SettingsError:
         return  # the parts cancel each other
-    pages = []
+    pages: list[Match] = []
     for offset in range(0, COUNT + size, size):
         page = searcher.search(dataclasses.replace(question, count=size, offset=offset))
         pages += page.found
@@ -230,10 +232,9 @@ def test_another_model_is_refused(searcher: Searcher) -> None:
 def test_an_index_without_pictures_has_empty_answers() -> None:
     database = filled(6)
     remove(database, condition("uri", "starts", "/x.tar"))
-    for options in ({}, {"group_duplicates": True, "diversity": 0.5}):
-        answer = Searcher(Index(database), FakeQuestions()).search(
-            Question((QueryPart(text="1"),), **options)
-        )
+    plain = Question((QueryPart(text="1"),))
+    for question in (plain, dataclasses.replace(plain, group_duplicates=True, diversity=0.5)):
+        answer = Searcher(Index(database), FakeQuestions()).search(question)
         assert (answer.found, answer.more) == ((), False)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from diptych.data.example import Example
 from diptych.data.sources.folder import FolderSource, list_folder
 from diptych.data.sources.opening import Source
 from diptych.errors import DataError
@@ -29,8 +30,10 @@ def folder_source(folder: Path | str) -> Source:
     return FolderSource(Path(folder), list_folder(Path(folder)))
 
 
-def go(database: MemoryDatabase, folder: Path | str, **options: bool) -> Summary:
-    return refresh(database, folder_source(folder), FakeEncoder(), **options)
+def go(
+    database: MemoryDatabase, folder: Path | str, *, rebuild: bool = False, force: bool = False
+) -> Summary:
+    return refresh(database, folder_source(folder), FakeEncoder(), rebuild=rebuild, force=force)
 
 
 def uris(database: MemoryDatabase) -> list[str]:
@@ -172,20 +175,24 @@ def test_pictures_that_the_source_passes_over_are_not_lost(tmp_path: Path) -> No
     swallowed.rename(folder / ".index")  # as the folder's walk sees an index
     os.symlink(folder / ".index", folder / "index")
 
+    everything = folder_source(folder)
+
+    def is_swallowed(row: int) -> bool:
+        image = everything[row].image
+        assert isinstance(image, Path)
+        return "index" in image.parent.name
+
     class Without:
         name, fingerprint = str(folder), "0" * 64
 
         def __init__(self) -> None:
-            self._all = folder_source(folder)
-            self._rows = [
-                row for row in range(len(self._all)) if "index" not in self._all[row].image.parent.name
-            ]
+            self._rows = [row for row in range(len(everything)) if not is_swallowed(row)]
 
         def __len__(self) -> int:
             return len(self._rows)
 
-        def __getitem__(self, position: int) -> object:
-            return self._all[self._rows[position]]
+        def __getitem__(self, position: int) -> Example:
+            return everything[self._rows[position]]
 
         def describe(self) -> str:
             return self.name

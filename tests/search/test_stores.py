@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ HOSTILE = [
 ]
 
 
-def item(number: int, **changes: object) -> Item:
+def item(number: int, **changes: Any) -> Item:
     uri = f"/photos/{number:04}.jpg"
     known = Item(
         id=item_id(uri),
@@ -62,7 +63,8 @@ def item(number: int, **changes: object) -> Item:
 
 def vectors(count: int, seed: int = 0) -> np.ndarray:
     rows = np.random.default_rng(seed).normal(size=(count, DIM))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+    scaled: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return scaled.astype(np.float16)
 
 
 def batch(numbers: range | list[int], seed: int = 0) -> Batch:
@@ -233,6 +235,7 @@ def test_no_value_is_ever_read_as_part_of_a_query(store: VectorStore, field: str
     """Each hostile text is stored, comes back as it was, and as a filter finds itself alone."""
     items = []
     for number, text in enumerate(HOSTILE):
+        words: dict[str, dict[str, object]]
         words = {"uri": {"uri": f"/{number}/{text}"}, "tag": {"tags": (text,)}, "caption": {"caption": text}}
         words |= {"label": {"label": text}, "meta.author": {"metadata": {"author": text}}}
         items.append(item(number, **({"tags": (), "label": None, "caption": None} | words[field])))
