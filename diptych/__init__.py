@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from diptych.errors import UsageError as UsageError
     from diptych.evaluation.job import evaluate as evaluate
     from diptych.evaluation.zero_shot.own_labels import classify as classify
+    from diptych.exporting.export_model import export as export
     from diptych.pretrained import available_models as available_models
     from diptych.pretrained import load as load
     from diptych.pretrained import save as save
@@ -42,6 +43,7 @@ _HOMES = {
     "available_models": "diptych.pretrained",
     "load": "diptych.pretrained",
     "save": "diptych.pretrained",
+    "export": "diptych.exporting.export_model",
     "tokenize": "diptych.tokenizer",
     "embed_images": "diptych.embed.encode",
     "embed_texts": "diptych.embed.encode",

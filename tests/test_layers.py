@@ -10,7 +10,13 @@ PACKAGE = Path(__file__).parents[1] / "diptych"
 
 CORE = {"errors", "config", "atomic", "locks", "printable", "distributed", "wording", "palette"}
 PARTS = {"models", "tokenizer", "objectives", "data"}
-ASSEMBLY = ("weights", "pretrained", "hardware", "embed")  # in this order: each may import the ones before it
+ASSEMBLY = (
+    "weights",
+    "pretrained",
+    "hardware",
+    "embed",
+    "exporting",
+)  # in this order: each may import the ones before it
 WORK = {"training", "evaluation", "search"}
 BELOW_WORK = CORE | PARTS | set(ASSEMBLY)
 

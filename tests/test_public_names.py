@@ -30,6 +30,7 @@ PUBLIC = {
     "embed_images",
     "embed_texts",
     "evaluate",
+    "export",
     "finetune",
     "load",
     "open_index",

@@ -29,6 +29,12 @@ VERBS = {
         "diptych models",
         reads_images=False,
     ),
+    "export": Verb(
+        "diptych.cli.export:export",
+        "Write a model for open_clip, transformers or TorchScript, and check it.",
+        "diptych export runs/first --format transformers --out exported",
+        reads_images=False,
+    ),
     "classify": Verb(
         "diptych.cli.classify:classify",
         "Sort images into classes of your own, without training.",

@@ -18,8 +18,8 @@ FORBIDDEN_CALLS = {
 }
 FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 FORBIDDEN_PREFIXES = ("torch.jit.", "pickle.", "torch.package.")
-# Questions that the models ask about how they are run.
-HARMLESS_CALLS = {"torch.jit.is_tracing", "torch.jit.is_scripting"}
+# Questions that the models ask about how they are run, and the recording of our own model, which reads nothing.
+HARMLESS_CALLS = {"torch.jit.is_tracing", "torch.jit.is_scripting", "torch.jit.trace_module"}
 
 
 def _dotted(node: ast.expr) -> str:
