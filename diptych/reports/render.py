@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).with_name("templates")
 
 
-def render_page(template: str, **values: Any) -> str:
-    """Return a file of `templates` as one self-contained HTML page.
+def render_page(template: str, *, folder: Path | None = None, **values: Any) -> str:
+    """Return a template as one self-contained HTML page.
+
+    folder: where the template is, if not in `templates`; it may extend and import those of the package.
 
     Every value is escaped, and a value that a template misspells is an error, not a blank.
     """
-    return _environment(TEMPLATES, autoescape=True).get_template(template).render(values)
+    return _environment(folder or TEMPLATES, autoescape=True).get_template(template).render(values)
 
 
 def render_text(file: Path, **values: Any) -> str:
@@ -35,7 +37,7 @@ def _environment(folder: Path, *, autoescape: bool) -> "jinja2.Environment":
     import jinja2  # noqa: PLC0415
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
+        loader=jinja2.FileSystemLoader([folder, TEMPLATES]),
         autoescape=autoescape,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -96,7 +96,7 @@ def test_what_is_not_there_is_an_error_that_names_the_nearest(four: Path) -> Non
         open_source(four / "caption.csv", caption_column="x")
     with pytest.raises(DataError, match="no file matches this pattern"):
         open_source(f"{four}/x*.tar")
-    with pytest.raises(DataError, match=r"expected a folder of images, a table .* or sample:test"):
+    with pytest.raises(DataError, match=r"expected a folder of images, a table .*, sample:train or another"):
         open_source("nowhere/at/all")
 
 

@@ -25,7 +25,7 @@ _KINDS = (
     "expected a folder of images, a table (.csv, .tsv, .jsonl, .parquet, or text of Flickr8k or Flickr30k), "
     "annotations of COCO or of Karpathy's splits (.json), tar shards "
     "(shard.tar, 'shards/*.tar', 'shards/{000..003}.tar'), a folder saved by datasets, an address such as "
-    "s3://bucket/*.tar, sample:train or sample:test, scenes:train or another part of the scenes"
+    "s3://bucket/*.tar, sample:train or another part of the sample, scenes:train or another part of the scenes"
 )
 
 
@@ -74,8 +74,8 @@ def open_source(
             table; the caption files of Flickr8k and Flickr30k; COCO's annotations, or Karpathy's splits with the
             wanted part, `dataset_flickr30k.json?split=test`; tar shards or Parquet tables (one, a folder or a list of
             them, or a pattern with `*` or `{000..003}`); the output of img2dataset; a folder that `datasets` saved to
-            disk; the bundled `sample:train` and `sample:test`; or a part of the procedural scenes, such as
-            `scenes:train?count=5000`. Tables and shards may lie behind an address that fsspec reads
+            disk; the bundled `sample:train`, `sample:test` and `sample:photographs`; or a part of the procedural
+            scenes, such as `scenes:train?count=5000`. Tables and shards may lie behind an address that fsspec reads
             (`s3://bucket/data/*.tar`).
         image_column: the column of a table with the paths of the images, or with the images; by default the one with
             a usual name.
