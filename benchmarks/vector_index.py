@@ -43,6 +43,7 @@ from diptych.search.stores.image_rows import Batch, Item, item_id
 ROWS = [10_000, 20_000, 50_000, 200_000, 1_000_000]
 K = 10
 EXACT_QUESTIONS = 40  # of each kind: their answers are known, and over a million vectors one takes a second
+PQ_ROWS = 39 * 256  # faiss wants 39 vectors for each of a code's 256 values; below, training takes a minute for nothing
 WARM_UP = 20  # exact searches
 HEADER = "| vectors | engine | write s | build s | disk MB | p50 ms | p95 ms | recall@10 images | texts |"
 
@@ -94,9 +95,10 @@ def with_faiss(vectors: Half, folder: Path) -> Iterator[Built]:
     dim, parts = vectors.shape[1], max(1, len(vectors) // lance.PARTITION_ROWS)
     settings = {
         f"faiss IVF{parts},SQ8": f"nprobe={min(parts, lance.PROBES)}",
-        f"faiss IVF{parts},PQ64": f"nprobe={min(parts, lance.PROBES)}",
         "faiss HNSW32,SQ8": "efSearch=64",
     }
+    if len(vectors) >= PQ_ROWS:
+        settings[f"faiss IVF{parts},PQ64"] = f"nprobe={min(parts, lance.PROBES)}"
     for name, setting in settings.items():
         index = faiss.index_factory(dim, name.removeprefix("faiss "), faiss.METRIC_INNER_PRODUCT)
         whole, start = vectors.astype(np.float32), time.perf_counter()
