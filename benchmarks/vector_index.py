@@ -43,7 +43,9 @@ from diptych.search.stores.image_rows import Batch, Item, item_id
 ROWS = [10_000, 20_000, 50_000, 200_000, 1_000_000]
 K = 10
 EXACT_QUESTIONS = 40  # of each kind: their answers are known, and over a million vectors one takes a second
-PQ_ROWS = 39 * 256  # faiss wants 39 vectors for each of a code's 256 values; below, training takes a minute for nothing
+PQ_ROWS = (
+    39 * 256
+)  # faiss wants 39 vectors for each of a code's 256 values; below, training takes a minute for nothing
 WARM_UP = 20  # exact searches
 HEADER = "| vectors | engine | write s | build s | disk MB | p50 ms | p95 ms | recall@10 images | texts |"
 

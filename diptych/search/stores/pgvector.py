@@ -244,7 +244,12 @@ class PostgresDatabase:
                     f"{self.place}: another process is writing to it; wait until it is done"
                 )
             self._make()
-            yield
+            try:
+                yield
+            finally:
+                # Not left to the end of the connection: the server may notice that after the next writer has asked.
+                with contextlib.suppress(psycopg.Error):
+                    connection.execute("SELECT pg_advisory_unlock(%s)", [key])
 
     def put_thumbnails(self, thumbnails: Mapping[str, bytes]) -> None:
         command = "INSERT INTO {} (name, data) VALUES (%s, %s) ON CONFLICT (name) DO NOTHING"
