@@ -1,6 +1,6 @@
 """Fit the generator of `clip_geometry.py` to features of photographs and captions, and compare both.
 
-    python benchmarks/fit_geometry.py --features ../shared/photos/openai-vit-b-32-features.npz
+    python benchmarks/fit_geometry.py --features openai-vit-b-32-features.npz
         [--trials 160] [--out benchmarks/clip_geometry.json]
 
 Without --out the committed parameters are compared as they are. The table has every figure of `vector_statistics.py`

@@ -1,6 +1,6 @@
 """Search, retrieval, calibration and few-shot learning with real features: published ones of OpenAI's ViT-B/32.
 
-    python benchmarks/real_features.py --features ../shared/photos/openai-vit-b-32-features.npz
+    python benchmarks/real_features.py --features openai-vit-b-32-features.npz
 
 The file has features of 715 photographs, of 100 more with five captions each, and of 1,000 class prompts. No photograph
 has a class label. What has a right answer is which photograph a caption describes, so the tables ask that:
