@@ -19,12 +19,13 @@ TOKEN = "a-token-of-more-than-thirty-two-characters"
 
 def captions(page: Page) -> list[str]:
     page.wait_for_load_state("domcontentloaded")
-    return page.locator(".card .caption").all_inner_texts()
+    # Not the inner text, which is empty until the browser has laid the card out.
+    return [text.strip() for text in page.locator(".card .caption").all_text_contents()]
 
 
 def scores(page: Page) -> list[float]:
     page.wait_for_load_state("domcontentloaded")
-    return [float(text) for text in page.locator(".card .score").all_inner_texts()]
+    return [float(text) for text in page.locator(".card .score").all_text_contents()]
 
 
 def give(page: Page, event: str, data: bytes, kind: str = "image/png") -> None:
@@ -294,7 +295,7 @@ def test_results_can_be_taken_away_as_files(open_page: Any, tmp_path: Path) -> N
         page.keyboard.press("Escape")
         page.reload()
     results = json.loads((tmp_path / "JSON").read_text())["results"]
-    assert [f"{row['score']:.3f}" for row in results] == page.locator(".score").all_inner_texts()
+    assert [f"{row['score']:.3f}" for row in results] == page.locator(".score").all_text_contents()
     assert (tmp_path / "CSV").read_text().count("\n") == len(results) + 1
 
 
@@ -319,8 +320,8 @@ def test_duplicates_are_one_stack(open_page: Any) -> None:
     expect(stack.locator("summary")).to_contain_text("5")
     stack.locator("summary").click()
     other = stack.locator("li a").first
-    name = other.inner_text()
-    assert name != stack.locator(".caption").inner_text()
+    name = (other.text_content() or "").strip()
+    assert name != (stack.locator(".caption").text_content() or "").strip()
     other.click()
     expect(page.locator("dialog dd").first).to_contain_text(name)
     expect(page.locator("dialog img")).to_have_js_property("complete", True)
