@@ -22,7 +22,7 @@ from diptych.tokenizer import default_tokenizer
 from diptych.training.recipes import load_recipe
 from diptych.training.starting import starting_model
 
-START = 49406  # the first id that is no text
+START = 49406  # the first id that does not stand for text
 
 
 @torch.inference_mode()

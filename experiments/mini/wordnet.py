@@ -12,7 +12,7 @@ from pathlib import Path
 VISIBLE = {
     "05": "animal", "06": "artifact", "08": "body", "13": "food", "17": "object", "18": "person", "20": "plant",
 }  # fmt: skip
-# From here up, a kind is no word that anybody would search for.
+# From here up, nobody would search for the word of a kind.
 _ABSTRACT = """
     entity|physical entity|object|whole|artifact|living thing|organism|cell|causal agent|matter|substance|thing|
     instrumentality|device|conveyance|article|commodity|consumer goods|durables|structure|covering|unit|part|material|

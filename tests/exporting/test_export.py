@@ -38,7 +38,7 @@ def units(features: Tensor) -> Tensor:
 
 @torch.no_grad()
 def features(model: Any) -> tuple[Tensor, Tensor]:
-    """Of an image in two sizes of batch, and of the texts, with Diptych's own inputs."""
+    """Return features of an image in two sizes of batch, and of the texts, with Diptych's own inputs."""
     tokens = diptych.tokenize(TEXTS)
     pixels = torch.stack([preprocessing()(image()), preprocessing()(image().rotate(90))])
     images = torch.cat([model.encode_image(pixels), model.encode_image(pixels[:1])])
