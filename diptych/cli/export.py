@@ -20,9 +20,7 @@ def export(
     *,
     format: Annotated[
         Literal["open_clip", "transformers", "torchscript"],
-        Parameter(
-            help="The library that will load the model. sentence-transformers loads transformers folders."
-        ),
+        Parameter(help="The library that will load the model."),
     ],
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="The folder to write.")],
     precision: Annotated[

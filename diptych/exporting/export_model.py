@@ -92,7 +92,7 @@ def export(
         preprocess: what `load` returned beside it.
         folder: where to write. An older export of the same format there is replaced; a folder with other files is
             refused.
-        format: "open_clip", "transformers" (which sentence-transformers reads as well) or "torchscript".
+        format: "open_clip", "transformers" or "torchscript".
         precision: of the stored matrices: "float32", or "float16" for open_clip and transformers.
 
     Returns:

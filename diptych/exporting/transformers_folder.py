@@ -1,7 +1,4 @@
-"""Write a CLIP as a folder of Hugging Face transformers: model, image processor and tokenizer.
-
-sentence-transformers reads the same folder.
-"""
+"""Write a CLIP as a folder of Hugging Face transformers: model, image processor and tokenizer."""
 
 from pathlib import Path
 
