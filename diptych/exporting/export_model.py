@@ -118,13 +118,14 @@ def export(
         )
     source = copy.deepcopy(model).float().cpu().eval()
     refuse_not_finite(source.state_dict(), Path(folder))
+    source.classifier = None  # no format has a place for it; `_remarks` says so
     inputs = sample_inputs(preprocess, source.context_length)
     target = Path(folder)
     with new_folder(target, form.marker) as work:
         exported = form.write(work, source, preprocess, precision, inputs)
         check = check_export(source, exported, inputs, precision)
         files = tuple(sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file()))
-    return ExportReport(target, format, precision, files, check, _remarks(source, format))
+    return ExportReport(target, format, precision, files, check, _remarks(model, format))
 
 
 def _form(format: str, precision: str) -> _Form:

@@ -26,9 +26,7 @@ def write_open_clip(
     settings = _settings(model.architecture)
     layout = openai_layout("")
     tensors = {
-        layout(name).names[0]: in_precision(value, precision)
-        for name, value in model.state_dict().items()
-        if not name.startswith("classifier.")
+        layout(name).names[0]: in_precision(value, precision) for name, value in model.state_dict().items()
     }
     write_tensors(folder / open_clip.WEIGHTS, tensors, {"format": "pt"})
     write_json(

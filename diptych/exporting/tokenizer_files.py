@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from diptych.tokenizer.vocabulary import read_merges
+from diptych.tokenizer.vocabulary import byte_names, read_merges
 from diptych.weights.folders import write_json
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-START_ID, END_ID = 49_406, 49_407
 
 
 def write_tokenizer(folder: Path, context_length: int) -> None:
@@ -22,8 +21,11 @@ def write_tokenizer(folder: Path, context_length: int) -> None:
 
 
 def _tokens(merges: list[str]) -> list[str]:
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    # Bytes that cannot be printed are spelled as the characters from U+0100.
-    bytes_ = [*map(chr, printable), *map(chr, range(256, 512 - len(printable)))]
-    joined = (line.replace(" ", "") for line in merges)
-    return [*bytes_, *(f"{byte}</w>" for byte in bytes_), *joined, START, END]
+    names = byte_names()
+    return [
+        *names,
+        *(f"{name}</w>" for name in names),
+        *(line.replace(" ", "") for line in merges),
+        START,
+        END,
+    ]

@@ -5,15 +5,14 @@ from pathlib import Path
 from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError
 from diptych.exporting.plain_towers import plain_towers
-from diptych.exporting.tokenizer_files import END_ID, START_ID, write_tokenizer
+from diptych.exporting.tokenizer_files import write_tokenizer
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
 from diptych.models.image_model import ImageModel
+from diptych.tokenizer.bpe import Tokenizer
 from diptych.weights.checkpoint import Precision, in_precision
 from diptych.weights.folders import Json, write_json, write_tensors
 from diptych.weights.foreign import transformers
-from diptych.weights.foreign.transformers import transformers_layout
-
-_BICUBIC, _BILINEAR = 3, 2  # Pillow's numbers
+from diptych.weights.foreign.transformers import BICUBIC, BILINEAR, transformers_layout
 
 
 def write_transformers(
@@ -28,8 +27,7 @@ def write_transformers(
     processor = image_processor(preprocess)
     tensors = {}
     for name, tensor in model.state_dict().items():
-        if not name.startswith("classifier."):
-            tensors.update(transformers_layout(name).split(in_precision(tensor, precision)))
+        tensors.update(transformers_layout(name).split(in_precision(tensor, precision)))
     write_tensors(folder / transformers.WEIGHTS, tensors, {"format": "pt"})
     write_json(folder / transformers.CONFIG, settings)
     write_json(folder / transformers.PROCESSOR, processor)
@@ -52,7 +50,7 @@ def image_processor(preprocess: Preprocess) -> Json:
         "do_convert_rgb": True,
         "do_resize": True,
         "size": {"height": n, "width": n} if preprocess.resize == "squash" else {"shortest_edge": n},
-        "resample": _BILINEAR if preprocess.interpolation == "bilinear" else _BICUBIC,
+        "resample": BILINEAR if preprocess.interpolation == "bilinear" else BICUBIC,
         "do_center_crop": preprocess.resize == "shortest",
         "crop_size": {"height": n, "width": n},
         "do_rescale": True,
@@ -68,10 +66,10 @@ def _settings(architecture: Architecture) -> Json:
     if not isinstance(architecture.image, VisionTransformer):
         raise CheckpointError("transformers has no CLIP with a ResNet; export the model as open_clip instead")
     _, text = plain_towers(architecture, "transformers")
-    if text.vocab_size != END_ID + 1:
+    if text.vocab_size != Tokenizer.vocab_size:
         raise CheckpointError(
             f"the model has {text.vocab_size} tokens; a transformers folder is written with CLIP's tokenizer, "
-            f"which has {END_ID + 1}; export the model as open_clip instead"
+            f"which has {Tokenizer.vocab_size}; export the model as open_clip instead"
         )
     return {
         "architectures": ["CLIPModel"],
@@ -82,9 +80,9 @@ def _settings(architecture: Architecture) -> Json:
             "model_type": "clip_text_model",
             "vocab_size": text.vocab_size,
             "max_position_embeddings": text.context_length,
-            "bos_token_id": START_ID,
-            "eos_token_id": END_ID,
-            "pad_token_id": END_ID,
+            "bos_token_id": Tokenizer.start_token,
+            "eos_token_id": Tokenizer.end_token,
+            "pad_token_id": Tokenizer.end_token,
             **_tower(text, architecture),
         },
         "vision_config": {

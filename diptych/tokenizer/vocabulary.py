@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from importlib import resources
 from itertools import pairwise
 
+_PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))  # bytes that Latin-1 shows
 _NEVER = sys.maxsize  # the rank of a pair without a merge
 
 # Words are encoded whole up to this many bytes, longer ones window by window (see `Vocabulary.encode_word`): encoding
@@ -24,13 +25,17 @@ def read_merges() -> bytes:
 
 
 def _bytes_in_token_order() -> list[int]:
-    """Return the byte of each of the tokens 0..255.
+    """Return the byte of each of the tokens 0..255: the printable ones of Latin-1 come first."""
+    return [*_PRINTABLE, *(byte for byte in range(256) if byte not in _PRINTABLE)]
 
-    The table spells every byte as a visible character: the printable ones of Latin-1 as themselves, which
-    come first, and the others, in order, as the characters from U+0100.
+
+def byte_names() -> list[str]:
+    """Return the names in the table of the tokens 0..255; those of the tokens 256..511 have `</w>` behind them.
+
+    The table spells every byte as a visible character: the printable ones of Latin-1 as themselves, and the others, in
+    order, as the characters from U+0100.
     """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    return printable + [byte for byte in range(256) if byte not in printable]
+    return [*map(chr, _PRINTABLE), *map(chr, range(256, 512 - len(_PRINTABLE)))]
 
 
 class Vocabulary:
@@ -41,7 +46,7 @@ class Vocabulary:
 
     def __init__(self) -> None:
         order = _bytes_in_token_order()
-        spelling = [chr(byte) if i < 188 else chr(256 + i - 188) for i, byte in enumerate(order)]
+        spelling = byte_names()
         self.token_bytes = [bytes([byte]) for byte in order] * 2
         self.ends_word = [False] * 256 + [True] * 256
         self._merges: dict[tuple[int, int], int] = {}

@@ -185,6 +185,13 @@ def validation(photos: Path) -> tuple[pa.Table, pa.Table]:
     return table.filter(chosen), table.filter(pc.invert(chosen))
 
 
+def held_out(files: Sequence[Path]) -> pa.Table:
+    """Return the rows that a recipe is chosen on, each with its first text as the caption."""
+    tables = [pq.read_table(file, filters=[("part", "==", "choose")]) for file in files]
+    rows = pa.concat_tables(tables)
+    return rows.select(["image", "source"]).append_column("caption", pc.list_element(rows["captions"], 0))
+
+
 def write(rows: Iterator[dict[str, Any]], file: Path) -> int:
     """Write rows as Parquet; returns their number."""
     table = pa.Table.from_pylist(list(rows), SCHEMA)
@@ -193,7 +200,7 @@ def write(rows: Iterator[dict[str, Any]], file: Path) -> int:
 
 
 def main() -> None:
-    """Write drawings.parquet and, where photographs are given, those and both halves of the validation."""
+    """Write drawings.parquet, photographs with both halves of the validation where given, and held-out.parquet."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -203,12 +210,15 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     wordnet = WordNet(args.wordnet)
-    print(write(drawings(args.corpus, wordnet), args.out / "drawings.parquet"), "drawings")
+    files = [args.out / "drawings.parquet"]
+    print(write(drawings(args.corpus, wordnet), files[0]), "drawings")
     if args.photos:
-        print(write(photographs(args.photos), args.out / "photographs.parquet"), "photographs")
+        files.append(args.out / "photographs.parquet")
+        print(write(photographs(args.photos), files[1]), "photographs")
         for name, half in zip(("choose", "measure"), validation(args.photos), strict=True):
             pq.write_table(half, args.out / f"validation-{name}.parquet")
             print(half.num_rows, f"photographs to {name} on")
+    pq.write_table(held_out(files), args.out / "held-out.parquet")
 
 
 if __name__ == "__main__":

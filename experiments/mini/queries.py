@@ -61,9 +61,10 @@ def read_queries(drawings: Source, photographs: Source) -> list[PlainQuery]:
     Raises:
         ValueError: a query names an image that neither source has.
     """
-    keys = {example.key: uri_of(drawings, example) for example in _examples(drawings)}
+    keys: dict[str, str] = {}
     names: dict[str, list[str]] = {}
     for example in _examples(drawings):
+        keys[example.key] = uri_of(drawings, example)
         if "vendor" in example.metadata:
             names.setdefault(example.captions[0], []).append(keys[example.key])
     photographed = {example.key: uri_of(photographs, example) for example in _examples(photographs)}

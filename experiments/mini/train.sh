@@ -4,7 +4,7 @@
 #     sh experiments/mini/train.sh CORPUS PHOTOS WORDNET ENCODER WORK
 #
 # CORPUS and PHOTOS: the folders of drawings and of photographs. WORDNET: the folder of data.noun. ENCODER: a folder of
-# all-MiniLM-L6-v2 (Apache-2.0). WORK: where everything is written. The long run took three hours of two cores.
+# all-MiniLM-L6-v2 (Apache-2.0). WORK: where everything is written.
 set -eu
 here=$(cd "$(dirname "$0")/../.." && pwd)
 corpus=$(realpath "$1") photos=$(realpath "$2") wordnet=$(realpath "$3") encoder=$(realpath "$4")
@@ -23,7 +23,7 @@ run() {
     diptych train "$here/recipes/mini.toml" --out "runs/$name" $resume "$@"
 }
 
-# The controls, a fiftieth as long: three seeds, captions of other images, and the words where the seed puts them.
+# The controls, a twentieth as long: three seeds, captions of other images, and the words where the seed puts them.
 short="--set training.samples=150_000 --set schedule.warmup_steps=100"
 for seed in 0 1 2; do
     run "short-$seed" $short --set training.seed=$seed
@@ -32,8 +32,9 @@ run shuffled $short --set data.permute_captions=true
 run scratch $short --set model.init=scratch
 run long
 
-python "$here/scripts/half_precision_copy.py" runs/long/model diptych-mini
-for model in mini/start runs/short-0/model runs/short-1/model runs/short-2/model runs/shuffled/model diptych-mini; do
-    name=$(echo "$model" | tr / -)
-    diptych evaluate all --suite "$here/experiments/mini/suite.toml" --model "$model" --out "evaluation/$name"
+[ -d runs/packed ] || python "$here/scripts/half_precision_copy.py" runs/long/model runs/packed
+for model in mini/start runs/short-0/model runs/short-1/model runs/short-2/model runs/shuffled/model \
+    runs/scratch/model runs/packed; do
+    diptych evaluate all --suite "$here/experiments/mini/suite.toml" --model "$model" \
+        --out "evaluation/$(echo "$model" | tr / -)"
 done

@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import platformdirs
 import pytest
 
 from diptych.data import Source, open_source
@@ -11,11 +10,7 @@ from diptych.errors import ImageError
 from tests.data.image_files import drawing, encoded
 from tests.data.tar_files import write_tar
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
+pytestmark = pytest.mark.usefixtures("user_cache")
 
 
 FILES = [

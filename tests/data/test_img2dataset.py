@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import pyarrow
 import pytest
 from pyarrow import parquet
@@ -13,11 +12,7 @@ from diptych.data import Source, open_source
 from diptych.errors import DataError
 from tests.data.tar_files import png, write_tar
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
+pytestmark = pytest.mark.usefixtures("user_cache")
 
 
 def record(shard: int, row: int) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import pytest
 import torch
 
@@ -18,11 +17,7 @@ from diptych.data.subsets.weighting import example_weights
 from diptych.errors import SettingsError
 from tests.data.tar_files import pairs, png, write_tar
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
+pytestmark = pytest.mark.usefixtures("user_cache")
 
 
 @pytest.fixture

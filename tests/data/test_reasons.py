@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import pytest
 import torch
 
@@ -27,10 +26,7 @@ from tests.data.tar_files import write_tar
 GOOD = encoded(drawing(), "PNG")
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
+pytestmark = pytest.mark.usefixtures("user_cache")
 
 
 def from_table(folder: Path, name: str, row: str) -> Example:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import platformdirs
 import pyarrow
 import pytest
 from pyarrow import parquet
@@ -25,15 +24,7 @@ ROOT = "memory://bucket"
 
 
 @pytest.fixture
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's cache folder, for one test."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
-    return folder
-
-
-@pytest.fixture
-def bucket(cache: Path, tmp_path: Path) -> Iterator[Any]:
+def bucket(user_cache: Path, tmp_path: Path) -> Iterator[Any]:
     """Two shards of three pairs each, a table of paths, and a table that holds its images."""
     system = fsspec.filesystem("memory")
     for number in range(2):
@@ -69,10 +60,10 @@ def test_shards_behind_an_address_are_those_on_disk(bucket: Any, tmp_path: Path,
 
 
 def test_the_index_is_kept_in_the_users_cache_and_read_again(
-    bucket: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Any, user_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_source(f"{ROOT}/shards/0.tar")
-    (index,) = cache.rglob("*.index.json")
+    (index,) = user_cache.rglob("*.index.json")
     assert [path for path in bucket.find("/bucket") if "index" in path] == []
     monkeypatch.setattr(shards, "_build_index", None)
     assert captions(open_source(f"{ROOT}/shards/0.tar")) == ALL[:3]

@@ -3,7 +3,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import pyarrow
 import pytest
 from pyarrow import parquet
@@ -12,11 +11,7 @@ from diptych.data import Example, Source, open_source
 from diptych.data.subsets.same_images import image_id, neighbouring_rows, run_length, same_images
 from tests.data.tar_files import png, write_tar
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
+pytestmark = pytest.mark.usefixtures("user_cache")
 
 
 def slow(source: Source, positions: Sequence[int]) -> list[int]:

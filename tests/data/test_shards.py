@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,13 +21,7 @@ from diptych.data.sources.tar import read_members
 from diptych.errors import DataError
 from tests.data.tar_files import pairs, png, write_tar
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's cache folder, for one test."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("user_cache")
 
 
 def source(*paths: Path) -> ShardSource:
@@ -366,7 +359,7 @@ def test_a_spoilt_index_is_built_again(tmp_path: Path, damage: Any) -> None:
     assert home.read_text() == good
 
 
-def test_a_folder_without_write_bits_stays_as_it_is(tmp_path: Path, cache: Path) -> None:
+def test_a_folder_without_write_bits_stays_as_it_is(tmp_path: Path, user_cache: Path) -> None:
     folder = tmp_path / "shared"
     folder.mkdir()
     path = write_tar(folder / "a.tar", pairs(["1"]))
@@ -374,7 +367,7 @@ def test_a_folder_without_write_bits_stays_as_it_is(tmp_path: Path, cache: Path)
     try:
         assert len(source(path)) == 1
         assert os.listdir(folder) == ["a.tar"]
-        assert [entry.name.endswith("-a.tar.index.json") for entry in cache.rglob("*.json")] == [True]
+        assert [entry.name.endswith("-a.tar.index.json") for entry in user_cache.rglob("*.json")] == [True]
     finally:
         folder.chmod(0o755)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 import pyarrow
 import pytest
 from PIL import Image
@@ -36,10 +35,7 @@ DRAWINGS = 90
 Rows = Sequence[tuple[Path, tuple[str, ...]]]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(folder))
+pytestmark = pytest.mark.usefixtures("user_cache")
 
 
 @pytest.fixture(scope="module")

@@ -47,9 +47,8 @@ class Drawings:
     outline: float = 0.15  # probability of a dark line around the figure
     blur: float = 0.2  # probability
     halve: float = 0.0  # probability of half the resolution, enlarged again; never of a view with blur
-    zoom: tuple[float, float] | None = (
-        None  # into an image that fills a rectangle; 1 shows its largest square
-    )
+    # Into an image that fills a rectangle; 1 shows its largest square.
+    zoom: tuple[float, float] | None = None
     erase: float = 0.25  # probability of a rectangle lost
 
 

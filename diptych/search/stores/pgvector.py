@@ -243,8 +243,8 @@ class PostgresDatabase:
                 raise SearchIndexError(
                     f"{self.place}: another process is writing to it; wait until it is done"
                 )
-            self._make()
             try:
+                self._make()
                 yield
             finally:
                 # Not left to the end of the connection: the server may notice that after the next writer has asked.

@@ -24,7 +24,7 @@ WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLED = "pytorch_model.bin"
 
-_BICUBIC, _BILINEAR = 3, 2  # Pillow's numbers
+BICUBIC, BILINEAR = 3, 2  # Pillow's numbers
 # Old configurations say 2, and mean the token with the largest id.
 _LEGACY_END_ID = 2
 
@@ -198,7 +198,7 @@ def _preprocess(folder: Path, resolution: int) -> Preprocess:
     _refuse_steps(table, path)
     values: Json = {
         "resolution": resolution,
-        "interpolation": "bilinear" if table.get("resample", _BICUBIC) == _BILINEAR else "bicubic",
+        "interpolation": "bilinear" if table.get("resample", BICUBIC) == BILINEAR else "bicubic",
         "resize": "squash" if squash else "shortest",
     }
     values |= {
@@ -214,7 +214,7 @@ def _refuse_steps(table: Json, path: Path) -> None:
         "do_resize": (True,),
         "do_rescale": (True,),
         "do_normalize": (True,),
-        "resample": (_BICUBIC, _BILINEAR),
+        "resample": (BICUBIC, BILINEAR),
     }
     for key, values in expected.items():
         if table.get(key, values[0]) not in values:
