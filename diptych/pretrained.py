@@ -15,16 +15,16 @@ from torch import nn
 
 from diptych import config
 from diptych.data.images.transforms import Preprocess
-from diptych.errors import CheckpointError, SettingsError
+from diptych.errors import SettingsError
 from diptych.models.architectures import Activation
 from diptych.models.image_model import ImageModel
 from diptych.tokenizer import default_tokenizer
 from diptych.weights.checkpoint import MANIFEST, save_checkpoint
-from diptych.weights.foreign import published
 from diptych.weights.foreign.plain_files import Facts
 from diptych.weights.foreign.published import Progress
 from diptych.weights.formats import load_path
 from diptych.weights.half_precision import to_half
+from diptych.weights.named_models import available_names, canonical, locate, with_tag
 from diptych.weights.naming import split_name, with_activation
 from diptych.weights.resize import at_resolution
 
@@ -35,7 +35,6 @@ FEATURE_VERSION = 1
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _RESULT = "model"  # in the folder of a run
-_WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
 # The hash of the weights that a model in half precision was made from; such a model is for use, not for training.
 _hash_before_halving: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
@@ -50,7 +49,7 @@ def available_models() -> list[str]:
         >>> diptych.available_models()[-2:]
         ['ViT-L/14@336px', 'diptych-mini']
     """
-    return [*published.FILES, *_bundled()]
+    return available_names()
 
 
 def load(
@@ -59,6 +58,7 @@ def load(
     jit: bool = False,
     download_root: str | os.PathLike[str] | None = None,
     *,
+    pretrained: str | None = None,
     activation: Activation | None = None,
     like: str | os.PathLike[str] | None = None,
     precision: Precision = "float32",
@@ -68,19 +68,23 @@ def load(
 ) -> tuple[ImageModel, Preprocess]:
     """Load a model in evaluation mode, with the preprocessing that it was trained with.
 
-    A published model is downloaded on first use; its SHA-256 is verified before it is read. No file is ever executed.
+    A model that is not on this machine is downloaded on first use; its SHA-256 is verified before it is read, where
+    its publisher states one. No file is ever executed.
 
     A file of weights alone is read with the configuration beside it. A state dict that `torch.save` wrote from a
     model of Diptych describes its model. OpenAI's files and TorchScript archives have "quick_gelu". Any other file
     needs `activation` or `like`; an `AssumedWarning` says what is then assumed.
 
     Args:
-        name: one of `available_models()`, or the path of a file (OpenAI's archives, a state dict) or of a folder
-            (Diptych, open_clip, transformers; a run's folder stands for the model in it).
+        name: one of `available_models()`; the path of a file (OpenAI's archives, a state dict) or of a folder
+            (Diptych, open_clip, transformers; a run's folder stands for the model in it); open_clip's architecture and
+            tag, "ViT-B-32/laion2b_s34b_b79k"; or a repository of the hub, "hf-hub:owner/name", with "@revision" for
+            one of its versions. "owner/name" is the local folder of that name, else the repository.
         device: where to put the model: "auto" (CUDA, else Apple's GPU, else the CPU), "cpu", "cuda", "cuda:1" or "mps".
             CUDA, else the CPU, when not given, as in the original package.
         jit: only False; it is here for calls that were written for the original package.
-        download_root: folder of the published models; the user's cache folder when not given.
+        download_root: folder of the downloads; when not given, the user's cache folders of Diptych and of the hub.
+        pretrained: a tag of open_clip, where `name` is its architecture: `load("ViT-B-32", pretrained="openai")`.
         activation: "gelu" or "quick_gelu", with which a file of weights was trained; `name` may end in
             `?activation=gelu` as well.
         like: the name of a model of the same architecture; a file of weights then has its sizes, activation and
@@ -113,13 +117,15 @@ def load(
         )
     if precision not in _DTYPES:
         raise SettingsError(f"unknown precision {precision!r}; {config.nearest(str(precision), _DTYPES)}")
+    name = with_tag(os.fspath(name), pretrained)
     place, stated = split_name(with_activation(name, activation))
     chosen = usable_device(device)
     facts = None
     if like is not None:
         model, preprocess = load(like, "cpu", download_root=download_root, offline=offline, progress=progress)
         facts = Facts(model.architecture, preprocess)
-    model, preprocess = load_path(_locate(place, download_root, offline, progress), stated, facts)
+    found = locate(place, download_root, offline, lambda known: _shown(known, progress))
+    model, preprocess = load_path(model_of_run(found), stated, facts)
     if resolution is not None:
         model = at_resolution(model, resolution)
         preprocess = config.build(
@@ -216,37 +222,12 @@ def full_name(name: str | os.PathLike[str], activation: str | None = None) -> st
     place, stated = split_name(with_activation(name, activation))
     path = model_of_run(Path(place))
     known = place in available_models() or not path.exists()
-    return with_activation(place if known else str(path.resolve()), stated)
+    return with_activation(canonical(place) if known else str(path.resolve()), stated)
 
 
 def name_of(model: nn.Module) -> str | None:
     """Return the full name by which a model was loaded; None for a model that was made in another way."""
     return _names.get(model)
-
-
-def _bundled() -> dict[str, Path]:
-    return {folder.parent.name: folder.parent for folder in sorted(_WEIGHTS_FOLDER.glob(f"*/{MANIFEST}"))}
-
-
-def _locate(
-    name: str | os.PathLike[str],
-    download_root: str | os.PathLike[str] | None,
-    offline: bool,
-    progress: Progress | None,
-) -> Path:
-    bundled = _bundled()
-    if name in bundled:
-        return bundled[str(name)]
-    if name in published.FILES:
-        with _shown(str(name), progress) as report:
-            return published.fetch(str(name), folder=download_root, offline=offline, progress=report)
-    path = Path(name)
-    if not path.exists():
-        raise CheckpointError(
-            f"{os.fspath(name)}: neither a file, nor a folder, nor the name of a model; "
-            f"{config.nearest(os.fspath(name), available_models())}"
-        )
-    return model_of_run(path)
 
 
 @contextmanager

@@ -15,8 +15,9 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What the tests keep in the cache folder is not the user's, and is gone with them."""
+    """What the tests keep in the cache folder is not the user's, and is gone with them. No test asks the real hub."""
     with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("HF_HUB_OFFLINE", "1")
         environment.setenv("DIPTYCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 

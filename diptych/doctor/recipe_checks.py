@@ -18,6 +18,7 @@ from diptych.training.feeding import open_examples
 from diptych.training.recipes import load_recipe
 from diptych.training.settings import Recipe
 from diptych.training.starting import with_classes
+from diptych.weights.named_models import repository
 from diptych.weights.naming import split_name
 
 # Peak learning rates of AdamW outside of which CLIP models are not trained: the paper's are 3.6e-4 to 5e-4, the
@@ -64,7 +65,11 @@ def check_recipe(
 def _start(recipe: Recipe) -> Check:
     init = recipe.model.init
     place = init if init == "scratch" else split_name(init)[0]
-    if place == "scratch" or place in available_models() or Path(place).exists():
+    try:
+        named = place in available_models() or repository(place) is not None
+    except DiptychError as error:
+        return Check("start", "fail", f"[model] init: {error}")
+    if place == "scratch" or named or Path(place).exists():
         return Check("start", "ok", "from scratch" if init == "scratch" else f"from {init}")
     return Check(
         "start",

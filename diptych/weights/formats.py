@@ -16,7 +16,6 @@ from diptych.errors import CheckpointError, SettingsError
 from diptych.models.architectures import Activation
 from diptych.models.image_model import ImageModel
 from diptych.weights import checkpoint
-from diptych.weights.folders import read_json
 from diptych.weights.foreign import open_clip, transformers
 from diptych.weights.foreign.archive import ArchivedTensors
 from diptych.weights.foreign.openai import archived_state
@@ -83,12 +82,7 @@ def _load_folder(folder: Path) -> tuple[ImageModel, Preprocess]:
     if (folder / open_clip.CONFIG).is_file():
         return open_clip.read_open_clip_folder(folder)
     if (folder / transformers.CONFIG).is_file():
-        kind = read_json(folder / transformers.CONFIG).get("model_type")
-        if kind == "clip":
-            return transformers.read_transformers_folder(folder)
-        raise CheckpointError(
-            f"{folder / transformers.CONFIG}: model_type is {kind!r}; expected 'clip', the only one that Diptych reads"
-        )
+        return transformers.read_transformers_folder(folder)
     raise CheckpointError(
         f"{folder}: is not a model that Diptych reads; expected one of the files {', '.join(_FOLDER_MARKS)} in it"
     )

@@ -277,3 +277,17 @@ def test_models_lists_the_nine_published_ones_with_their_sizes(run: Run) -> None
         assert listed[name]["parameters"] == parameters
     assert listed["RN50x64"]["resolution"] == 448
     assert "ViT-B/32" in run("models").out
+
+
+def test_models_all_adds_those_of_open_clip_with_accuracy_and_its_source(run: Run) -> None:
+    names = [model["name"] for model in run("models", "--json").json]
+    listed = {model["name"]: model for model in run("models", "--all", "--json").json}
+    assert list(listed)[: len(names)] == names
+    model = listed["ViT-B-32/laion2b_s34b_b79k"]
+    assert (model["parameters"], model["imagenet_zero_shot"]) == (151_277_313, 0.6656)
+    assert model["hub"] == "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
+    assert "openclip_results.csv" in model["accuracy_source"]
+    assert listed["ViT-H-14/metaclip_altogether"]["accuracy_source"] is None
+    printed = run("models", "--all")
+    assert "66.6%" in printed.out
+    assert "openclip_results.csv" in printed.err

@@ -272,6 +272,9 @@ def test_the_start_of_a_run_must_be_there(find: Find) -> None:
     assert find("start").detail == "from scratch"
     assert find("start", "model.init=runs/gone/model").status == "fail"
     assert find("start", "model.init=diptych-mini").status == "ok"
+    assert find("start", "model.init=hf-hub:owner/name@v1").status == "ok"
+    assert find("start", "model.init=ViT-B-32/laion2b_s34b_b79k").status == "ok"
+    assert "no weights with the tag" in find("start", "model.init=ViT-B-32/laion").detail
 
 
 def test_precisions_that_the_machine_lacks(find: Find, monkeypatch: pytest.MonkeyPatch) -> None:

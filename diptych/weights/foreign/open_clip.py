@@ -21,8 +21,8 @@ from diptych.weights.tensor_files import SafetensorsFile, TensorFile
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
 
-# In the order in which open_clip looks for them.
-_WEIGHT_FILES = (WEIGHTS, "model.safetensors", "open_clip_pytorch_model.bin", "pytorch_model.bin")
+# In the order in which open_clip looks for them. A repository may have transformers' model.safetensors as well.
+WEIGHT_FILES = (WEIGHTS, "open_clip_pytorch_model.bin", "model.safetensors", "pytorch_model.bin")
 
 # The switches that must have CLIP's values: key, and these values.
 _TOWER: dict[str, tuple[Any, ...]] = {
@@ -80,7 +80,7 @@ _KNOWN = {
 
 def holds_weights(folder: Path, name: str) -> bool:
     """Return whether the file `name` has the weights that open_clip takes from `folder`."""
-    return name == next((known for known in _WEIGHT_FILES if (folder / known).is_file()), None)
+    return name == next((known for known in WEIGHT_FILES if (folder / known).is_file()), None)
 
 
 def read_open_clip_folder(folder: Path, weights: TensorFile | None = None) -> tuple[ImageModel, Preprocess]:
@@ -90,13 +90,7 @@ def read_open_clip_folder(folder: Path, weights: TensorFile | None = None) -> tu
 
     Raises `CheckpointError`, with the key of the configuration, for a model that Diptych does not build.
     """
-    path = folder / CONFIG
-    contents = read_json(path)
-    try:
-        architecture = _architecture(_table(contents, "model_cfg", str(path)), str(path))
-        preprocess = _preprocess(contents.get("preprocess_cfg") or {}, architecture, str(path))
-    except SettingsError as error:
-        raise CheckpointError(str(error)) from None
+    architecture, preprocess = describe(folder)
     source = _weights(folder) if weights is None else weights
     prefix = "text." if "text.token_embedding.weight" in source.entries else ""
     model = assemble(
@@ -105,10 +99,24 @@ def read_open_clip_folder(folder: Path, weights: TensorFile | None = None) -> tu
     return model, preprocess
 
 
+def describe(folder: Path) -> tuple[Architecture, Preprocess]:
+    """Read the configuration of an open_clip folder.
+
+    Raises `CheckpointError`, with its key, for a model that Diptych does not build.
+    """
+    path = folder / CONFIG
+    contents = read_json(path)
+    try:
+        architecture = _architecture(_table(contents, "model_cfg", str(path)), str(path))
+        return architecture, _preprocess(contents.get("preprocess_cfg") or {}, architecture, str(path))
+    except SettingsError as error:
+        raise CheckpointError(str(error)) from None
+
+
 def _weights(folder: Path) -> TensorFile:
-    path = next((folder / name for name in _WEIGHT_FILES if (folder / name).is_file()), None)
+    path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if path is None:
-        raise CheckpointError(f"{folder}: holds no weights; expected one of {', '.join(_WEIGHT_FILES)}")
+        raise CheckpointError(f"{folder}: holds no weights; expected one of {', '.join(WEIGHT_FILES)}")
     return SafetensorsFile(path) if path.suffix == ".safetensors" else archived_state(path)
 
 

@@ -78,7 +78,7 @@ def configuration_beside(path: Path) -> str | None:
             kind = read_json(folder / transformers.CONFIG).get("model_type")
         except CheckpointError:
             return None
-        return transformers.CONFIG if kind == "clip" else None
+        return transformers.CONFIG if kind == transformers.KIND else None
     return None
 
 

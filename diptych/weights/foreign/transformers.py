@@ -17,12 +17,15 @@ from diptych.weights.foreign.openai import archived_state
 from diptych.weights.tensor_files import JoinedFiles, SafetensorsFile, TensorFile
 
 CONFIG = "config.json"
+KIND = "clip"  # its model_type
 PROCESSOR = "preprocessor_config.json"
 # transformers 5 keeps the image processor's settings in a table of this file.
 _JOINT_PROCESSOR = "processor_config.json"
 WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLED = "pytorch_model.bin"
+PROCESSORS = (PROCESSOR, _JOINT_PROCESSOR)
+WEIGHT_FILES = (WEIGHTS, _INDEX, _PICKLED)
 
 BICUBIC, BILINEAR = 3, 2  # Pillow's numbers
 # Old configurations say 2, and mean the token with the largest id.
@@ -86,29 +89,53 @@ def read_transformers_folder(
 
     Raises `CheckpointError`, with the key of the configuration, for a model that Diptych does not build.
     """
-    path = folder / CONFIG
-    try:
-        architecture = _architecture(read_json(path), str(path))
-        preprocess = _preprocess(folder, architecture.image.resolution)
-    except SettingsError as error:
-        raise CheckpointError(str(error)) from None
+    architecture, preprocess = describe(folder)
     source = _weights(folder) if weights is None else weights
     # Older versions stored the indices 0, 1, 2, ... of the positions.
     ignored = [name for name in source.entries if name.endswith(".position_ids")]
     return assemble(architecture, source, transformers_layout, str(folder), ignored), preprocess
 
 
+def describe(folder: Path) -> tuple[Architecture, Preprocess]:
+    """Read the configuration of a transformers folder.
+
+    Raises `CheckpointError`, with its key, for a model that Diptych does not build.
+    """
+    path = folder / CONFIG
+    contents = read_json(path)
+    if contents.get("model_type") != KIND:
+        raise CheckpointError(
+            f"{path}: model_type is {contents.get('model_type')!r}; expected {KIND!r}, the only one that Diptych reads"
+        )
+    try:
+        architecture = _architecture(contents, str(path))
+        return architecture, _preprocess(folder, architecture.image.resolution)
+    except SettingsError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def parts_of(weights: Path) -> list[str]:
+    """Return the names of the files of tensors that an index lists; none for a file of tensors."""
+    return [] if weights.name != _INDEX else sorted(set(_homes(weights).values()))
+
+
+def _homes(index: Path) -> dict[str, str]:
+    """Return the file of each tensor, by the index of a model in several files."""
+    homes = read_json(index).get("weight_map")
+    if not isinstance(homes, dict) or not all(
+        isinstance(file, str) and Path(file).name == file for file in homes.values()
+    ):
+        raise CheckpointError(
+            f"{index}: has no weight_map from tensors to files beside it; copy the folder again"
+        )
+    return homes
+
+
 def _weights(folder: Path) -> TensorFile:
     if (folder / WEIGHTS).is_file():
         return SafetensorsFile(folder / WEIGHTS)
     if (folder / _INDEX).is_file():
-        homes = read_json(folder / _INDEX).get("weight_map")
-        if not isinstance(homes, dict) or not all(
-            isinstance(file, str) and Path(file).name == file for file in homes.values()
-        ):
-            raise CheckpointError(
-                f"{folder / _INDEX}: has no weight_map from tensors to files beside it; copy the folder again"
-            )
+        homes = _homes(folder / _INDEX)
         files = {file: SafetensorsFile(folder / file) for file in sorted(set(homes.values()))}
         lost = [name for name, file in homes.items() if name not in files[file].entries]
         if lost:
