@@ -153,6 +153,7 @@ def test_a_model_in_training_is_used_without_dropout_and_left_in_training(tiny_c
 def test_values_that_are_not_finite_are_an_error_and_no_embedding(tiny_clip: ImageModel) -> None:
     broken = diptych.models.building.build_model(tiny_clip.architecture).eval()
     assert isinstance(broken.text, TextTransformer)
+    assert isinstance(broken.text.text_projection, torch.nn.Parameter)
     with torch.no_grad():
         broken.text.text_projection.fill_(float("nan"))
     with pytest.raises(CheckpointError, match="not finite in float32"):

@@ -77,7 +77,9 @@ def test_the_towers_have_the_parameters_that_the_page_says() -> None:
     with torch.device("meta"):
         base, large = build_model(PUBLISHED["ViT-B/16"]), build_model(PUBLISHED["ViT-L/14"])
     assert isinstance(base.text, TextTransformer)
-    text = sum(parameter.numel() for parameter in base.text.parameters()) - base.text.text_projection.numel()
+    projection = base.text.text_projection
+    assert isinstance(projection, torch.nn.Parameter)
+    text = sum(parameter.numel() for parameter in base.text.parameters()) - projection.numel()
     assert text == 63_165_952
     assert "63,165,952" in PAGE
     towers = [

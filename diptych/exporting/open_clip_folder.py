@@ -5,7 +5,7 @@ from pathlib import Path
 from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError
 from diptych.exporting.plain_towers import plain_towers
-from diptych.models.architectures import Architecture, VisionTransformer
+from diptych.models.architectures import Activation, Architecture, TextTransformer, VisionTransformer
 from diptych.models.image_model import ImageModel
 from diptych.weights.checkpoint import Precision, in_precision
 from diptych.weights.folders import Json, write_json, write_tensors
@@ -53,6 +53,16 @@ def _settings(architecture: Architecture) -> Json:
     if isinstance(image, VisionTransformer):
         heads = image.heads or image.width // 64
         vision |= {"layers": image.layers, "patch_size": image.patch, "head_width": image.width // heads}
+        vision |= _blocks(image, architecture.activation) | {
+            key: value
+            for key, value, wanted in (
+                ("no_ln_pre", True, image.first_norm is False),
+                ("pool_type", "avg", image.pool == "mean"),
+                ("final_ln_after_pool", True, image.norm_after_pool),
+                ("pos_embed_type", "sin_cos_2d", image.positions == "sinusoidal"),
+            )
+            if wanted
+        }
     elif image.stem_stride != 4:
         raise CheckpointError(
             f"open_clip's ResNet has a stem of stride 4, the model one of {image.stem_stride}; export the model as "
@@ -71,5 +81,45 @@ def _settings(architecture: Architecture) -> Json:
             "width": text.width,
             "heads": text.heads or text.width // 64,
             "layers": text.layers,
+            **_blocks(text, architecture.activation),
+            **_readout(text),
         },
     }
+
+
+def _readout(text: TextTransformer) -> Json:
+    """Return the switches of what the feature of a text is, where a model has other ones than CLIP."""
+    found: Json = {} if text.causal is not False else {"no_causal_mask": True}
+    if text.pool is not None:
+        found["pool_type"] = text.pool
+    elif text.end_id is not None:
+        found |= {"pool_type": "eos", "eos_id": text.end_id}
+    if text.projection is not None:
+        found |= {"proj_type": "none"} if text.projection == "none" else {"proj_bias": True}
+    return found
+
+
+def _blocks(tower: VisionTransformer | TextTransformer, activation: Activation) -> Json:
+    """Return the switches of the blocks of a tower, where a model has other ones than CLIP."""
+    found: Json = {}
+    own = tower.activation or activation
+    if "quick_gelu" in (own, activation) and own != activation:
+        raise CheckpointError(
+            f"open_clip has quick_gelu in both towers or in none, the model {activation} and {own}; export the model "
+            "as torchscript instead"
+        )
+    if tower.mlp_width is not None:
+        found["mlp_ratio"] = _ratio(tower.mlp_width, tower.width)
+    if tower.epsilon is not None:
+        found["norm_kwargs"] = {"eps": tower.epsilon}
+    if own == "gelu_tanh":
+        found["act_kwargs"] = {"approximate": "tanh"}
+    if tower.layer_scale is not None:
+        found["ls_init_value"] = tower.layer_scale
+    return found
+
+
+def _ratio(inner: int, width: int) -> float:
+    """Return a factor by which open_clip, which rounds down, comes from the width to the inner width."""
+    ratio = inner / width
+    return ratio if int(width * ratio) == inner else (inner + 0.5) / width

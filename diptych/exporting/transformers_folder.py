@@ -8,11 +8,12 @@ from diptych.exporting.plain_towers import plain_towers
 from diptych.exporting.tokenizer_files import write_tokenizer
 from diptych.models.architectures import Architecture, TextTransformer, VisionTransformer
 from diptych.models.image_model import ImageModel
+from diptych.models.transformer import EPSILON
 from diptych.tokenizer.bpe import Tokenizer
 from diptych.weights.checkpoint import Precision, in_precision
 from diptych.weights.folders import Json, write_json, write_tensors
 from diptych.weights.foreign import transformers
-from diptych.weights.foreign.transformers import BICUBIC, BILINEAR, transformers_layout
+from diptych.weights.foreign.transformers import ACTIVATIONS, BICUBIC, BILINEAR, transformers_layout
 
 
 def write_transformers(
@@ -66,6 +67,7 @@ def _settings(architecture: Architecture) -> Json:
     if not isinstance(architecture.image, VisionTransformer):
         raise CheckpointError("transformers has no CLIP with a ResNet; export the model as open_clip instead")
     _, text = plain_towers(architecture, "transformers")
+    _refuse_switches(architecture.image, text)
     if text.vocab_size != Tokenizer.vocab_size:
         raise CheckpointError(
             f"the model has {text.vocab_size} tokens; a transformers folder is written with CLIP's tokenizer, "
@@ -94,13 +96,27 @@ def _settings(architecture: Architecture) -> Json:
     }
 
 
+def _refuse_switches(image: VisionTransformer, text: TextTransformer) -> None:
+    """Raise `CheckpointError` for what open_clip's towers can have and the CLIP of transformers cannot."""
+    for tower, names in (
+        (image, ("first_norm", "pool", "norm_after_pool", "positions", "layer_scale")),
+        (text, ("causal", "pool", "end_id", "projection", "layer_scale")),
+    ):
+        for name in names:
+            if getattr(tower, name) is not None:
+                raise CheckpointError(
+                    f"the CLIP of transformers has no {name} = {getattr(tower, name)!r} of a {type(tower).__name__}; "
+                    "export the model as open_clip instead"
+                )
+
+
 def _tower(tower: TextTransformer | VisionTransformer, architecture: Architecture) -> Json:
     return {
         "hidden_size": tower.width,
-        "intermediate_size": 4 * tower.width,
+        "intermediate_size": tower.mlp_width or 4 * tower.width,
         "num_hidden_layers": tower.layers,
         "num_attention_heads": tower.heads or tower.width // 64,
         "projection_dim": architecture.embed_dim,
-        "hidden_act": architecture.activation,
-        "layer_norm_eps": 1e-5,
+        "hidden_act": ACTIVATIONS[tower.activation or architecture.activation],
+        "layer_norm_eps": tower.epsilon or EPSILON,
     }

@@ -7,11 +7,21 @@ checkpoints; `build_model` in `building.py` makes a model of any of them.
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
-Activation = Literal["quick_gelu", "gelu"]
+Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisionTransformer:
+class Blocks:
+    """What the blocks of a transformer may have otherwise than OpenAI's models; None is as these have it."""
+
+    mlp_width: int | None = None  # inside an MLP; four times the width when not given
+    activation: Activation | None = None  # the one of the whole model when not given
+    epsilon: float | None = None  # of the layer norms; 1e-5 when not given
+    layer_scale: float | None = None  # where learned factors after attention and MLP begin (CaiT); none
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionTransformer(Blocks):
     """Dosovitskiy et al. (2020), with CLIP's layer norm before the first block."""
 
     resolution: int  # pixels a side
@@ -19,6 +29,10 @@ class VisionTransformer:
     width: int  # of a token
     layers: int
     heads: int | None = None  # width / 64 when not given, as in every published model
+    first_norm: bool | None = None  # a norm before the first block; there is one when not given
+    pool: Literal["mean"] | None = None  # the mean of the patches; the class token when not given
+    norm_after_pool: bool | None = None  # the last norm is the mean's; every patch's when not given
+    positions: Literal["sinusoidal"] | None = None  # fixed ones, of rows and columns; learned when not given
 
     @property
     def stride(self) -> int:
@@ -60,7 +74,7 @@ class ModifiedResNet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextTransformer:
+class TextTransformer(Blocks):
     """Causal transformer whose feature is the end token's (Radford et al. 2021, section 2.4)."""
 
     width: int
@@ -71,6 +85,12 @@ class TextTransformer:
     positions: Literal["learned", "sinusoidal"] = "learned"
     embedding_width: int | None = None  # of a token before a linear map to `width`; the same when not given
     known: tuple[int, ...] = ()  # ids that have embeddings, all others sharing one; every id when not given
+    causal: bool | None = None  # a token sees those before it alone, as when not given, or every one
+    pool: Literal["first", "last"] | None = (
+        None  # the token that is the feature; the end token when not given
+    )
+    end_id: int | None = None  # of the end token; the largest id of a text when not given
+    projection: Literal["biased", "none"] | None = None  # a matrix without a bias when not given
 
 
 @dataclass(frozen=True, kw_only=True)

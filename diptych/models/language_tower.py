@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from diptych.errors import SettingsError
 from diptych.models.text_transformer import TextTransformer
 
 # states (rows, dim), table (words, dim), bias (words,), words (rows,) to the log p of each: (rows,)
@@ -15,11 +16,17 @@ class LanguageTower(nn.Module):
     """Each text's embedding, and how surprised the tower was by its words.
 
     The next word is predicted from what the last norm gives of each token, by the table of the words' embeddings: the
-    tower has no parameter more than without. log_likelihoods: of the softmax over the vocabulary.
+    tower has no parameter more than without. log_likelihoods: of the softmax over the vocabulary. Raises SettingsError
+    for a tower that is no causal one.
     """
 
     def __init__(self, text: TextTransformer, log_likelihoods: LogLikelihoods) -> None:
         super().__init__()
+        if not text.cuts_texts:
+            raise SettingsError(
+                "a text tower whose tokens see those after them, or whose feature is not the end token's, is no "
+                "language model; train it with another objective"
+            )
         self.text = text
         self._log_likelihoods = log_likelihoods
 
@@ -30,11 +37,11 @@ class LanguageTower(nn.Module):
         nats. The others are the embedding, not of unit length.
         """
         text = self.text
-        end = tokens.argmax(dim=1)
+        end = text.pooled_positions(tokens)
         used = tokens[:, : int(end.max()) + 1]
         states = text.tokens(used)
         row = torch.arange(len(used), device=used.device)
-        embedding = states[row, end] @ text.text_projection
+        embedding = text.project(states[row, end])
         position = torch.arange(used.shape[1] - 1, device=used.device)
         counted = position < end[:, None]
         surprise = self._surprise(states[:, :-1][counted], text.words.rows_of(used[:, 1:])[counted].long())

@@ -1,5 +1,7 @@
 """The pre-norm transformer that both towers share (Vaswani et al. 2017; Radford et al. 2019)."""
 
+import functools
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -7,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diptych.errors import SettingsError
+from diptych.models import architectures
 from diptych.models.architectures import Activation
 from diptych.models.layers.linear import Linear, linear
 from diptych.models.layers.recompute import recomputed
@@ -23,7 +26,14 @@ class QuickGELU(nn.Module):
         return F.silu(1.702 * x, inplace=True).mul_(1 / 1.702)
 
 
-ACTIVATIONS: dict[Activation, type[nn.Module]] = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "quick_gelu": QuickGELU,
+    "gelu": nn.GELU,
+    "gelu_tanh": functools.partial(nn.GELU, approximate="tanh"),
+}
+EPSILON = 1e-5  # of a layer norm whose architecture gives no other
+
+TransformerSize = architectures.VisionTransformer | architectures.TextTransformer
 
 
 class LayerNorm(nn.LayerNorm):
@@ -83,28 +93,43 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """The MLP of a block, four times as wide inside."""
+    """The MLP of a block."""
 
-    def __init__(self, width: int, activation: Activation) -> None:
+    def __init__(self, width: int, inner: int, activation: Activation) -> None:
         super().__init__()
-        self.c_fc = Linear(width, 4 * width)
+        self.c_fc = Linear(width, inner)
         self.activation = ACTIVATIONS[activation]()
-        self.c_proj = Linear(4 * width, width)
+        self.c_proj = Linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
         mapped: Tensor = self.c_proj(self.activation(self.c_fc(x)))
         return mapped
 
 
+class LayerScale(nn.Module):
+    """A learned factor of each channel (CaiT: Touvron et al. 2021, "Going deeper with Image Transformers")."""
+
+    def __init__(self, width: int, initial: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((width,), initial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma.to(x.dtype)
+
+
 class Block(nn.Module):
     """Attention and an MLP, each after a norm and beside a residual connection."""
 
-    def __init__(self, width: int, heads: int, activation: Activation) -> None:
+    def __init__(self, size: TransformerSize, activation: Activation) -> None:
         super().__init__()
-        self.ln_1 = LayerNorm(width)
-        self.attn = Attention(width, heads)
-        self.ln_2 = LayerNorm(width)
-        self.mlp = MLP(width, activation)
+        width, epsilon = size.width, size.epsilon or EPSILON
+        self.ln_1 = LayerNorm(width, epsilon)
+        self.attn = Attention(width, size.heads or width // 64)
+        self.ln_2 = LayerNorm(width, epsilon)
+        self.mlp = MLP(width, size.mlp_width or 4 * width, size.activation or activation)
+        scale = size.layer_scale
+        self.ls_1 = nn.Identity() if scale is None else LayerScale(width, scale)
+        self.ls_2 = nn.Identity() if scale is None else LayerScale(width, scale)
 
     def forward(self, x: Tensor, *, causal: bool, position: Tensor | None = None) -> Tensor:
         """x: (batch, tokens, width); returns the same shape.
@@ -113,32 +138,32 @@ class Block(nn.Module):
         an argument and not a method because hooks, compilation and sharding go through `forward`.
         """
         if position is None:
-            x = x + self.attn(self.ln_1(x), causal=causal)
+            x = x + self.ls_1(self.attn(self.ln_1(x), causal=causal))
         else:
             rows = torch.arange(x.shape[0], device=x.device)
-            x = x[rows, position] + self.attn.at(self.ln_1(x), position, causal=causal)
+            x = x[rows, position] + self.ls_1(self.attn.at(self.ln_1(x), position, causal=causal))
         return self._mlp(x)
 
     def packed(self, x: Tensor, packing: Packing, rows: Tensor | slice) -> Tensor:
         """Those `rows` of a packed batch; x: (all rows, width)."""
         attn = self.attn
         mixed = packing.attend(linear(self.ln_1(x), attn.in_proj_weight, attn.in_proj_bias), attn.heads)
-        x = x[rows] + attn.out_proj(mixed[rows])
+        x = x[rows] + self.ls_1(attn.out_proj(mixed[rows]))
         return self._mlp(x)
 
     def _mlp(self, x: Tensor) -> Tensor:
-        added: Tensor = x + self.mlp(self.ln_2(x))
+        added: Tensor = x + self.ls_2(self.mlp(self.ln_2(x)))
         return added
 
 
 class Transformer(nn.Module):
     """A stack of blocks."""
 
-    def __init__(self, width: int, layers: int, heads: int, activation: Activation, *, causal: bool) -> None:
+    def __init__(self, size: TransformerSize, activation: Activation, *, causal: bool) -> None:
         super().__init__()
         self.causal = causal
         self.recompute = False  # whether the backward pass computes the inside of each block again
-        self.resblocks = nn.ModuleList(Block(width, heads, activation) for _ in range(layers))
+        self.resblocks = nn.ModuleList(Block(size, activation) for _ in range(size.layers))
 
     @property
     def blocks(self) -> list[Block]:

@@ -21,8 +21,12 @@ from diptych.weights.tensor_files import Entry, TensorFile
 
 _MOST_LISTED = 10
 # No width, vocabulary or side of a CLIP is larger; a product of three such sizes still fits 64 bits.
-_LARGEST_SIZE = 1 << 18
-_MAY_BE_ZERO = ("sound_bands", "kept_layers")  # without sounds, and without hidden layers
+_LARGEST_SIZE = 1 << 20
+_MAY_BE_ZERO = (
+    "sound_bands",
+    "kept_layers",
+    "end_id",
+)  # without sounds, without hidden layers, the first token
 _LAYERS = ("layers", "decoder_layers", "head_layers", "kept_layers", "convolutions")  # of any text side
 # The operations of an initialisation that change the values of a tensor and not its shape.
 _VALUES_ONLY = {

@@ -17,6 +17,7 @@ from diptych.exporting import sample_check
 from diptych.exporting.export_model import FORMATS
 from diptych.exporting.sample_check import check_export, sample_inputs
 from diptych.models.architectures import (
+    Activation,
     Architecture,
     Classifier,
     LabelHead,
@@ -26,6 +27,7 @@ from diptych.models.architectures import (
 from diptych.models.building import build_model
 from diptych.models.clip import CLIP
 from diptych.models.image_model import ImageModel
+from tests.foreign_folders import write_open_clip_folder, write_transformers_folder
 from tests.tiny_model import preprocessing, random_clip
 
 TOLERANCE = 1e-5
@@ -236,3 +238,40 @@ def test_the_source_is_unchanged_in_training_mode(tmp_path: Path) -> None:
     diptych.export(model, preprocessing(), tmp_path / "out", "torchscript")
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def switched(image: dict[str, Any], text: dict[str, Any], activation: Activation = "gelu") -> Architecture:
+    return Architecture(
+        embed_dim=16,
+        image=VisionTransformer(resolution=32, patch=16, width=64, layers=1, **image),
+        text=TextTransformer(width=64, layers=1, **text),
+        activation=activation,
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "text", "name"),
+    [
+        ({"first_norm": False}, {}, "first_norm = False of a VisionTransformer"),
+        ({"pool": "mean"}, {}, "pool = 'mean' of a VisionTransformer"),
+        ({"positions": "sinusoidal"}, {}, "positions = 'sinusoidal' of a VisionTransformer"),
+        ({"layer_scale": 0.1}, {}, r"layer_scale = 0\.1 of a VisionTransformer"),
+        ({}, {"causal": False}, "causal = False of a TextTransformer"),
+        ({}, {"pool": "last"}, "pool = 'last' of a TextTransformer"),
+        ({}, {"end_id": 2}, "end_id = 2 of a TextTransformer"),
+        ({}, {"projection": "biased"}, "projection = 'biased' of a TextTransformer"),
+    ],
+)
+def test_a_switch_that_transformers_has_not_is_refused_by_its_name(
+    tmp_path: Path, image: dict[str, Any], text: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(diptych.CheckpointError, match=f"CLIP of transformers has no {name}"):
+        write_transformers_folder(tmp_path / "out", build_model(switched(image, text)), preprocessing())
+
+
+def test_towers_of_two_activations_are_refused_where_open_clip_has_one_switch_for_both(
+    tmp_path: Path,
+) -> None:
+    model = build_model(switched({}, {"activation": "gelu_tanh"}, "quick_gelu"))
+    with pytest.raises(diptych.CheckpointError, match="the model quick_gelu and gelu_tanh"):
+        write_open_clip_folder(tmp_path / "out", model, preprocessing())

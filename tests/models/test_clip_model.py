@@ -122,6 +122,7 @@ def test_a_bag_of_words_in_half_precision_keeps_its_embeddings_in_float32() -> N
     model = small_model(text="bag-of-words", dtype=torch.float32)
     tokens = random_texts([4, 7])
     expected = model.encode_text(tokens)
+    assert isinstance(model.text.text_projection, torch.nn.Parameter)
     model.text.text_projection.data = model.text.text_projection.data.half()
     found = model.encode_text(tokens)
     assert found.dtype == torch.float16

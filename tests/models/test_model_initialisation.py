@@ -61,6 +61,7 @@ def test_the_text_tower_starts_as_the_paper_says(vit: CLIP) -> None:
     assert spread_is(text.token_embedding.weight, 0.02)
     assert spread_is(text.positional_embedding, 0.01)
     assert spread_is(text.embedding_projection.weight, 64**-0.5)
+    assert isinstance(text.text_projection, torch.nn.Parameter)
     assert spread_is(text.text_projection, WIDTH**-0.5)
     for block in text.blocks:
         assert spread_is(block.attn.in_proj_weight, WIDTH**-0.5)
@@ -102,6 +103,7 @@ def test_the_attention_pool_and_the_bag_of_words_start_as_the_paper_says(resnet:
         assert spread_is(projection.weight, 256**-0.5)
     assert spread_is(pool.positional_embedding, 256**-0.5)
     assert spread_is(resnet.text.token_embedding.weight, 0.02)
+    assert isinstance(resnet.text.text_projection, torch.nn.Parameter)
     assert spread_is(resnet.text.text_projection, WIDTH**-0.5)
 
 

@@ -30,7 +30,7 @@ def text_transformer(kind: str, dtype: torch.dtype) -> TextTransformer:
 def whole_run(tower: TextTransformer, tokens: Tensor) -> Tensor:
     """Every token of every block at full width, and only then the end token."""
     end = tokens.argmax(dim=1)
-    return tower.tokens(tokens)[torch.arange(len(tokens)), end] @ tower.text_projection
+    return tower.project(tower.tokens(tokens)[torch.arange(len(tokens)), end])
 
 
 def error(found: Tensor, expected: Tensor) -> float:

@@ -1,5 +1,6 @@
 """Prompts that begin alike: every beginning is computed once, and sees its own past alone."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -107,8 +108,8 @@ def test_a_row_sees_exactly_the_beginnings_of_its_own_text(texts: str) -> None:
 def test_a_row_that_sees_its_neighbours_is_noticed(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The broken twin: causal by place alone, as if a stretch were one text."""
 
-    def leaky(tokens: Tensor) -> Packing:
-        packing = pack(tokens)
+    def leaky(tokens: Tensor, find_ends: Callable[[Tensor], Tensor]) -> Packing:
+        packing = pack(tokens, find_ends)
         return replace(packing, seen=packing.keys[:, None] <= packing.queries[:, :, None])
 
     tower = text_transformer_of(small_model(text=kind))

@@ -32,6 +32,13 @@ QUICK = ("ViT-B/32",)
 VITS = [name for name in PUBLISHED if name.startswith("ViT")]
 
 SMALL = {name: small(name) for name in PUBLISHED}
+# What the configurations of transformers' CLIP can have otherwise than OpenAI's models.
+SWITCHED = Architecture(
+    embed_dim=64,
+    image=VisionTransformer(resolution=64, patch=32, width=128, layers=12, mlp_width=300, epsilon=1e-2),
+    text=TextTransformer(width=128, layers=12, mlp_width=279, activation="gelu_tanh"),
+    activation="gelu",
+)
 NIGHTLY_WHOLE = [
     pytest.param(PUBLISHED[name], id=f"{name}-whole", marks=pytest.mark.nightly) for name in PUBLISHED
 ]
@@ -144,7 +151,12 @@ def _transformers_features(theirs: Any, model: ImageModel, dtype: torch.dtype) -
 
 
 @pytest.mark.parametrize(
-    "architecture", [*(pytest.param(SMALL[name], id=name) for name in VITS), *NIGHTLY_WHOLE_VITS]
+    "architecture",
+    [
+        *(pytest.param(SMALL[name], id=name) for name in VITS),
+        pytest.param(SWITCHED, id="switched"),
+        *NIGHTLY_WHOLE_VITS,
+    ],
 )
 def test_transformers_reads_our_folder_and_we_read_what_it_writes(
     transformers: Any, tmp_path: Path, architecture: Architecture

@@ -9,6 +9,7 @@ Everything but attention works on rows. Attention works on stretches of consecut
 past is the path from the root to the first of them, and rows of the stretch itself.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,14 +47,19 @@ class Packing:
         return mixed.transpose(1, 2).reshape(-1, width)[:rows]
 
 
-def pack(tokens: Tensor) -> Packing:
-    """tokens: (batch, up to context_length) ids, the largest of each row its end token."""
-    end = tokens.argmax(dim=1)
+def positions_of_largest(tokens: Tensor) -> Tensor:
+    """Where the largest id of each row stands, which is the end token in CLIP's vocabulary: (batch,)."""
+    return tokens.argmax(dim=1)
+
+
+def pack(tokens: Tensor, find_ends: Callable[[Tensor], Tensor] = positions_of_largest) -> Packing:
+    """tokens: (batch, up to context_length) ids. find_ends: gives the position of each row's end token, (batch,)."""
+    end = find_ends(tokens)
     column = torch.arange(int(end.max()) + 1, device=tokens.device)
     used = tokens[:, : len(column)].masked_fill(column > end[:, None], 0)
     # `unique` sorts the texts, so that equal beginnings lie together.
     texts, number = torch.unique(used, dim=0, return_inverse=True)
-    end = texts.argmax(dim=1)
+    end = find_ends(texts)
     inside = column <= end[:, None]
     # A token opens a row where the text above has ended, or has had another token up to here.
     parted = torch.ones_like(inside)

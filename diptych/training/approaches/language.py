@@ -84,7 +84,8 @@ class LanguageTask(Task):
         tower = of_kind(model.text, TextTransformer, settings.name, _REMEDY)
         self.texts = TextEncoder(LanguageTower(tower, log_likelihoods), encoding)
         super().__init__(model, {"text": self.texts})
-        for parameter in (*model.visual.parameters(), model.logit_scale, tower.text_projection):
+        projection = (value for name, value in tower.named_parameters() if name.startswith("text_projection"))
+        for parameter in (*model.visual.parameters(), model.logit_scale, *projection):
             parameter.requires_grad_(False)  # or weight decay would wear off what is not trained
 
     def image(self, batch: Batch, rows: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from typing import Any
 from diptych import config
 from diptych.data.images.transforms import Preprocess
 from diptych.errors import CheckpointError, SettingsError
-from diptych.models.architectures import Architecture
+from diptych.models.architectures import Activation, Architecture
 from diptych.models.image_model import ImageModel
+from diptych.models.transformer import EPSILON
 from diptych.weights.assembly import Piece, assemble, heads_unless_default
 from diptych.weights.folders import Json, read_json
 from diptych.weights.foreign.openai import archived_state
@@ -28,6 +29,11 @@ PROCESSORS = (PROCESSOR, _JOINT_PROCESSOR)
 WEIGHT_FILES = (WEIGHTS, _INDEX, _PICKLED)
 
 BICUBIC, BILINEAR = 3, 2  # Pillow's numbers
+ACTIVATIONS: dict[Activation, str] = {
+    "quick_gelu": "quick_gelu",
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_pytorch_tanh",
+}
 # Old configurations say 2, and mean the token with the largest id.
 _LEGACY_END_ID = 2
 
@@ -151,11 +157,8 @@ def _weights(folder: Path) -> TensorFile:
 def _architecture(contents: Json, where: str) -> Architecture:
     """Return the architecture of a configuration, which leaves out the values of ViT-B/32."""
     text, vision = _tower(contents, "text", where), _tower(contents, "vision", where)
-    activations = {tower.get("hidden_act", "quick_gelu") for tower in (text, vision)}
-    if len(activations) != 1:
-        raise CheckpointError(
-            f"{where}: the towers have different hidden_act, {sorted(activations)}; expected one"
-        )
+    activation = _activation(vision, "vision", where)
+    of_texts = _activation(text, "text", where)
     width, text_width = vision.get("hidden_size", 768), text.get("hidden_size", 512)
     vocab_size = text.get("vocab_size", 49_408)
     if text.get("eos_token_id", _LEGACY_END_ID) not in (_LEGACY_END_ID, vocab_size - 1):
@@ -171,6 +174,7 @@ def _architecture(contents: Json, where: str) -> Architecture:
             "width": width,
             "layers": vision.get("num_hidden_layers", 12),
             "heads": heads_unless_default(vision.get("num_attention_heads", 12), width),
+            **_blocks(vision, width),
         },
         "text": {
             "width": text_width,
@@ -178,8 +182,10 @@ def _architecture(contents: Json, where: str) -> Architecture:
             "heads": heads_unless_default(text.get("num_attention_heads", 8), text_width),
             "context_length": text.get("max_position_embeddings", 77),
             "vocab_size": vocab_size,
+            **_blocks(text, text_width),
+            "activation": None if of_texts == activation else of_texts,
         },
-        "activation": activations.pop(),
+        "activation": activation,
     }
     return config.build(Architecture, values, where)
 
@@ -187,17 +193,31 @@ def _architecture(contents: Json, where: str) -> Architecture:
 def _tower(contents: Json, name: str, where: str) -> Json:
     # Old files keep the values under the second name, which then has precedence.
     tower = {**(contents.get(f"{name}_config") or {}), **(contents.get(f"{name}_config_dict") or {})}
-    required = {
-        "intermediate_size": 4 * tower.get("hidden_size", 512 if name == "text" else 768),
-        "layer_norm_eps": 1e-5,
-        "num_channels": 3,
-    }
-    for key, value in required.items():
-        if tower.get(key, value) != value:
-            raise CheckpointError(
-                f"{where}: {name}_config.{key} is {tower[key]!r}; Diptych supports only {value!r}"
-            )
+    if tower.get("num_channels", 3) != 3:
+        raise CheckpointError(
+            f"{where}: {name}_config.num_channels is {tower['num_channels']!r}; Diptych supports only 3"
+        )
     return tower
+
+
+def _blocks(tower: Json, width: Any) -> Json:
+    """Return what the blocks of a tower have otherwise than OpenAI's."""
+    inner, epsilon = tower.get("intermediate_size"), tower.get("layer_norm_eps", EPSILON)
+    return {
+        "mlp_width": None if inner == 4 * width else inner,
+        "epsilon": None if epsilon == EPSILON else epsilon,
+    }
+
+
+def _activation(tower: Json, name: str, where: str) -> Activation:
+    theirs = tower.get("hidden_act", "quick_gelu")
+    ours = next((ours for ours, known in ACTIVATIONS.items() if known == theirs), None)
+    if ours is None:
+        raise CheckpointError(
+            f"{where}: {name}_config.hidden_act is {theirs!r}, which Diptych does not support; "
+            f"expected {' or '.join(map(repr, ACTIVATIONS.values()))}"
+        )
+    return ours
 
 
 def _preprocess(folder: Path, resolution: int) -> Preprocess:
