@@ -29,9 +29,9 @@ from diptych.models.image_model import ImageModel
 from diptych.pretrained import fingerprint, full_name, name_of
 from diptych.weights import named_models
 from diptych.weights.checkpoint import save_checkpoint
-from diptych.weights.foreign import open_clip as open_clip_reader
 from diptych.weights.foreign import open_clip_models, published
 from diptych.weights.foreign.hub import HubName, HubWarning, hub_name
+from diptych.weights.foreign.open_clip_config import architecture_of
 from diptych.weights.foreign.open_clip_models import TaggedModel, tagged_models
 from tests.foreign_folders import write_open_clip_folder, write_transformers_folder
 from tests.weights.local_hub import COMMIT, LocalHub, Repository, running_hub
@@ -373,7 +373,7 @@ def test_the_table_agrees_with_open_clip(open_clip: Any) -> None:
     for architecture, tag in open_clip.list_pretrained():
         name = f"{architecture.removesuffix('-quickgelu')}/{tag}"
         try:
-            open_clip_reader._architecture(open_clip.get_model_config(architecture), architecture)
+            architecture_of(open_clip.get_model_config(architecture), architecture)
         except CheckpointError:
             assert name not in known
         else:
